@@ -1,0 +1,34 @@
+"""The contract of a forward model A: y = A(x) + noise."""
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class Operator(torch.nn.Module, ABC):
+    """Acts on images (P, 3, H, W) in [-1, 1], on the first axis independently, with tensor operations only.
+
+    sigma: standard deviation of the measurement noise, >= 0
+    rotation_ambiguity: True if an image and its 180-degree rotation have the same measurement
+    """
+
+    rotation_ambiguity = False
+
+    def __init__(self, sigma):
+        super().__init__()
+        self.sigma = float(sigma)
+
+    @abstractmethod
+    def forward(self, x):
+        """The noiseless measurement A(x), (P, ...)."""
+
+    def measure(self, x, noise):
+        """A(x) + sigma noise; `noise` is standard normal, shaped like A(x)."""
+        return self(x) + self.sigma * noise
+
+    def loss(self, x, y):
+        """Sum of squared residuals of each particle, (P,)."""
+        return (self(x) - y).square().flatten(1).sum(1)
+
+    def noise_floor(self, y):
+        """Expected loss of the true image, a float: number of measurements times sigma^2."""
+        return y[0].numel() * self.sigma ** 2

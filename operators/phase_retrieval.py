@@ -1,0 +1,31 @@
+"""Fourier phase retrieval: only the magnitude of an oversampled spectrum is measured."""
+import torch
+import torch.nn.functional as F
+
+from operators.base import Operator
+
+
+class PhaseRetrieval(Operator):
+    """A(x) = |FFT(pad(x / 2 + 1/2))| per colour channel.
+
+    The FFT is two-dimensional, centred and orthonormal; `pad` adds int(oversample / 8 * H) zeros on each side, so
+    oversample 2 turns 64 pixels into 96. Source: DAPS, forward_operator/__init__.py, PhaseRetrieval.
+
+    oversample: > 0; 2 makes the measurement unique up to the 180-degree rotation of each channel
+    sigma:      standard deviation of the noise on the magnitude, >= 0
+    """
+
+    rotation_ambiguity = True
+
+    def __init__(self, oversample=2.0, sigma=0.05):
+        super().__init__(sigma)
+        self.oversample = float(oversample)
+
+    def padding(self, side):
+        return int(self.oversample / 8 * side)
+
+    def forward(self, x):
+        pad_y, pad_x = self.padding(x.shape[-2]), self.padding(x.shape[-1])
+        padded = F.pad(0.5 * x + 0.5, (pad_x, pad_x, pad_y, pad_y))  # (P, 3, H', W')
+        # centring the input would only change phases, which the magnitude does not see
+        return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho").abs(), dim=(-2, -1))

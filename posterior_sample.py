@@ -1,0 +1,131 @@
+"""Posterior sampling with LatentDAPS: compose the config, build the parts, sample the images, write the results.
+
+    python posterior_sample.py                                   # phase retrieval on shipped images, shipped prior
+    python posterior_sample.py data=demo-scenes model=demo-scenes num_samples=2 data.end_id=3 name=scenes
+"""
+import os
+import subprocess
+import sys
+from importlib import metadata as packages
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+
+from utils import console
+from utils.config import PROJECT, InputError, check
+from utils.data import select_images
+from utils.run_folder import RunFolder
+
+PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="default")
+def main(cfg):
+    console.setup_logging()
+    try:
+        run(cfg)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(cfg):
+    """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
+    settings = check(cfg)
+    images = select_images(settings)
+    folder = RunFolder.open(cfg, settings)
+    console.log_to(folder.path / "run.log")
+
+    pending = [image for image in images if not folder.is_done(image)]
+    if len(pending) < len(images):
+        console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
+    if pending:
+        sample(cfg, settings, pending, folder)
+
+    metrics = folder.aggregate(run_metadata(settings))
+    if metrics is None:
+        console.log.warning("shard=%s holds no image of this selection", settings.shard)
+        return
+    from utils import figures
+
+    figures.draw_all(folder.path)
+    console.print_results(metrics, folder.path)
+    print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
+
+
+def sample(cfg, settings, images, folder):
+    """Sample the images batch by batch and write each one's record as soon as it is done."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
+    from utils import device as devices
+
+    if not settings.use_tpu:
+        devices.silence_unused_xla()
+    device = devices.get_device(settings.use_tpu, settings.gpu)
+    devices.setup_device(device)
+
+    import torch
+
+    from sampler import LatentDAPS
+    from utils.config import find
+    from utils.evaluation import Evaluator
+    from utils.metrics import Trace
+    from utils.noise import KeyedNoise
+    from utils.particles import Particles
+    from utils.profiler import Profiler
+    from utils.schedule import StepClock
+
+    prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
+    operator = instantiate(cfg.task[settings.task_group].operator).to(device)
+    noise = KeyedNoise(settings.seed)
+    schedule = settings.sampler
+    sampler = LatentDAPS(prior, operator, noise, schedule.annealing_scheduler_config,
+                         schedule.diffusion_scheduler_config, settings.group.mcmc_sampler_config)
+    clock = StepClock(settings.step_clock, sampler.sigmas, prior.timestep_map)
+    timesteps = [clock.timestep(i) for i in range(clock.num_steps)]
+    evaluator = Evaluator(operator, settings.success)
+
+    with console.progress_bar(len(images), clock.num_steps) as advance:
+        for start in range(0, len(images), settings.batch_images):
+            batch = images[start:start + settings.batch_images]
+            truth = torch.stack([torch.from_numpy(image.pixels(prior.resolution)) for image in batch])  # (N, 3, H, W)
+            y = torch.cat([measure(operator, t, noise, image.id, device) for t, image in zip(truth, batch)])
+            particles = Particles.start(y, [image.id for image in batch], settings.num_samples,
+                                        settings.first_particle, prior.latent_shape, prior.dtype)
+            truth_of_particles = truth.repeat_interleave(settings.num_samples, 0).to(device)
+            trace = Trace(particles, truth_of_particles, lambda best_db: advance(len(batch), best_db))
+            profiler = Profiler(device)
+            result = sampler.sample(particles, profiler, on_step=trace)
+            for t, image in zip(truth, batch):
+                record, arrays = evaluator.record(image, t, result, trace, profiler, len(batch), timesteps)
+                folder.write({**record, "device": devices.describe(device)}, arrays)
+                report(record)
+
+
+def measure(operator, truth, noise, image_id, device):
+    """The measurement of one image, (1, ...); its noise depends on the seed and the image alone."""
+    clean = operator(truth[None].to(device))
+    return clean + operator.sigma * noise.measurement(image_id, clean.shape).to(device)
+
+
+def report(record):
+    """One log line per image."""
+    modes = " ".join(record["modes"]["label"]) if record["modes"] else ""
+    best = max((v for v in record["scores"]["psnr"] if v is not None), default=float("nan"))
+    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], modes, best, record["time"]["image_s"])
+    for index, diverged in zip(record["particles"], record["diverged"]):
+        if diverged:
+            console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
+
+
+def run_metadata(settings):
+    """What metrics.json says about the run as a whole."""
+    commit = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return {"name": settings.name, "seed": settings.seed, "num_samples": settings.num_samples,
+            "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+            "git_commit": commit.stdout.strip() if commit.returncode == 0 else None,
+            "versions": {name: packages.version(name) for name in PACKAGES}}
+
+
+if __name__ == "__main__":
+    main()

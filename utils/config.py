@@ -1,0 +1,199 @@
+"""Checks the composed config before anything heavy is imported or anything on disk is touched."""
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PROJECT = Path(__file__).resolve().parents[1]
+CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
+# what may differ between runs whose records belong together
+NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "save_dir", "name", "resume")
+
+
+class InputError(Exception):
+    """Wrong input: one line saying what was wrong, with which value, and what to do. The program exits with 2."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    root: str
+    resolution: int = Field(ge=8)
+    start_id: int = Field(ge=0)
+    end_id: int | None = Field(ge=1)
+    source: str
+
+
+class Model(Section):
+    target: str = Field(alias="_target_")
+    path: str
+    timestep_map: Literal["trained", "official"]
+    resolution: int = Field(ge=8)
+    source: str
+
+
+class Annealing(Section):
+    num_steps: int = Field(ge=1)
+    sigma_max: float = Field(gt=0)
+    sigma_min: float = Field(gt=0)
+
+
+class Diffusion(Section):
+    num_steps: int = Field(ge=1)
+    sigma_min: float = Field(gt=0)
+
+
+class Sampler(Section):
+    annealing_scheduler_config: Annealing
+    diffusion_scheduler_config: Diffusion
+
+
+class Operator(Section):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")
+    sigma: float = Field(ge=0)
+    oversample: float | None = Field(default=None, gt=0)
+
+
+class MCMC(Section):
+    mc_algo: Literal["langevin", "hmc"]
+    num_steps: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    lr_min_ratio: float = Field(ge=0)
+    tau: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    likelihood_factor: float = Field(gt=0)
+    gradient_clip: float = Field(gt=0)
+
+
+class TaskGroup(Section):
+    operator: Operator
+    mcmc_sampler_config: MCMC
+
+
+class Success(Section):
+    threshold_db: float
+    margin_db: float = Field(ge=0)
+
+
+class Settings(Section):
+    """The whole config, as typed and checked values. Field names are the keys that users write."""
+    num_samples: int = Field(ge=1)
+    first_particle: int = Field(ge=0, lt=2 ** 31)
+    task_group: str
+    seed: int = Field(ge=0, lt=2 ** 32)
+    step_clock: Literal["progress", "noise"]
+    repulsion_scale: float = Field(ge=0)
+    pruning_step: int = Field(ge=-1, le=1000)
+    pruning_keep: int = Field(ge=1)
+    optimization_step: int = Field(ge=-1, le=1000)
+    use_tpu: bool
+    gpu: int = Field(ge=-1)
+    batch_images: int = Field(ge=1)
+    shard: str
+    save_dir: str
+    name: str = Field(min_length=1)
+    resume: bool
+    success: Success
+    data: Data
+    model: Model
+    task: dict[str, TaskGroup]
+    sampler: Sampler
+
+    @property
+    def group(self):
+        """The hyper-parameters that `task_group` selects."""
+        return self.task[self.task_group]
+
+    @property
+    def folder(self):
+        """The run folder."""
+        return Path(self.save_dir) / self.name
+
+    @property
+    def shard_of(self):
+        """(k, n) of `shard`."""
+        k, n = self.shard.split("/")
+        return int(k), int(n)
+
+
+def check(cfg):
+    """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
+    try:
+        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] == "missing" else f"={first['input']}"
+        raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    _check_relations(settings)
+    return settings
+
+
+def _check_relations(s):
+    if s.task_group not in s.task:
+        raise InputError(f"task_group={s.task_group}: this task has the groups {', '.join(s.task)}")
+    match = re.fullmatch(r"(\d+)/(\d+)", s.shard)
+    if not match or int(match[1]) >= int(match[2]):
+        raise InputError(f"shard={s.shard}: write k/n with k from 0 to n-1, for example shard=0/8")
+    if s.name in (".", "..") or "/" in s.name or "\\" in s.name:
+        raise InputError(f"name={s.name}: must be a plain folder name; folders above it go into save_dir")
+    annealing, diffusion = s.sampler.annealing_scheduler_config, s.sampler.diffusion_scheduler_config
+    if annealing.sigma_min >= annealing.sigma_max:
+        raise InputError(f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}: "
+                         f"must lie below sigma_max={annealing.sigma_max}")
+    if diffusion.sigma_min >= annealing.sigma_min:
+        raise InputError(f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "
+                         f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}")
+    if s.data.end_id is not None and s.data.end_id <= s.data.start_id:
+        raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
+    if s.data.resolution != s.model.resolution:
+        raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
+    for key, value, off in (("repulsion_scale", s.repulsion_scale, 0), ("pruning_step", s.pruning_step, -1),
+                            ("optimization_step", s.optimization_step, -1)):
+        if value != off:
+            raise InputError(f"{key}={value}: this part is not built yet; leave it off with {key}={off}")
+    checkpoint = find(s.model.path)
+    missing = next((f for f in CHECKPOINT_FILES if not (checkpoint / f).is_file()), None)
+    if missing:
+        raise InputError(f"model.path={s.model.path}: checkpoint file {checkpoint / missing} not found; "
+                         f"get it from: {s.model.source}")
+
+
+def find(path):
+    """A path from the config: as given from the working directory if it is there, else from the project folder."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() or path.exists() else PROJECT / path
+
+
+def fingerprint(cfg):
+    """Hash of all that changes results: two runs with the same one may share records."""
+    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity(cfg):
+    """The part of the config that the fingerprint covers: the selected task group only, without places and batching."""
+    full = OmegaConf.to_container(cfg, resolve=True)
+    kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
+    kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
+    kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
+    kept["task"] = full["task"][full["task_group"]]
+    return kept
+
+
+def differences(old, new, prefix=""):
+    """["key: old there, new here", ...] between two nested dicts."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {a} there and {b} here")
+    return found

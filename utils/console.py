@@ -1,0 +1,62 @@
+"""What the user sees in the terminal: log lines, the progress bar, the closing table."""
+import logging
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from utils.results import finite, summary_table
+
+console = Console(stderr=True)
+log = logging.getLogger("latentdaps")
+
+
+def setup_logging():
+    """Messages of this program to the terminal, in one place with the progress bar."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.handlers = [RichHandler(console=console, show_path=False, show_time=False, markup=False)]
+
+
+def log_to(path):
+    """Also into a file of the run folder."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+
+
+@contextmanager
+def progress_bar(images, steps):
+    """A bar over images x annealing steps; yields advance(images, best_db)."""
+    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn(), TextColumn("best PSNR {task.fields[best]}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("sampling", total=images * steps, best="-")
+        yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
+
+
+def print_results(metrics, folder):
+    """The closing table: one row per image (the last 20), then the means."""
+    n = metrics["metadata"]["num_samples"]
+    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {n} particles")
+    modes, selection = metrics["modes"], metrics["selection"]
+    for name in ("image", "modes", f"best of {n}", "mean", "pick", "seconds"):
+        table.add_column(name, justify="left" if name == "modes" else "right")
+    for i, image_id in list(enumerate(metrics["metadata"]["image_ids"]))[-20:]:
+        values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
+        picked = selection["picked"][i]
+        values_known = finite(values)
+        table.add_row(str(image_id), " ".join(modes["label"][i]) if modes else "-",
+                      f"{max(values_known):.2f} dB" if values_known else "-",
+                      f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
+                      f"{values[picked]:.2f} dB (p{picked})" if picked is not None else "-",
+                      f"{metrics['time']['per_image_s'][i]:.1f}")
+    shown = Console()
+    shown.print(table)
+    for name, best, mean, picked in summary_table(metrics):
+        shown.print(f"{name}: best of {n} {best}, mean over particles {mean}, label-free pick {picked}", highlight=False)
+    if modes:
+        shown.print(f"success {sum(modes['success'])} of {len(modes['success'])} images, "
+                    f"both orientations {sum(c == 2 for c in modes['coverage'])}", highlight=False)

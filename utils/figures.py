@@ -1,0 +1,104 @@
+"""Pictures of a run, drawn from its records: grid_results.png and trace.png, ten images a page."""
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from utils import results
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+PAGE = 10
+
+
+def draw_all(folder):
+    """(Re)draw all pages of a run folder; returns the paths."""
+    paths = sorted((Path(folder) / "records").glob("*.npz"))
+    written = []
+    for page, start in enumerate(range(0, len(paths), PAGE)):
+        records = [results.read_record(path) for path in paths[start:start + PAGE]]
+        number = "" if page == 0 else f"_{page + 1}"
+        for name, draw in (("grid_results", draw_grid), ("trace", draw_trace)):
+            figure = draw(records)
+            target = Path(folder) / f"{name}{number}.png"
+            figure.savefig(target, dpi=110, bbox_inches="tight")
+            plt.close(figure)
+            written.append(target)
+    return written
+
+
+def draw_grid(records):
+    """One row per image: truth, measurement, every particle; the label-free pick is framed."""
+    columns = 2 + max(len(record["particles"]) for record, _ in records)
+    figure, axes = plt.subplots(len(records), columns, squeeze=False,
+                                figsize=(1.75 * columns, 2.05 * len(records)))
+    for row, (record, arrays) in zip(axes, records):
+        for axis in row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for spine in axis.spines.values():
+                spine.set_visible(False)
+        row[0].imshow(arrays["truth"])
+        row[0].set_title(f"truth {record['image_id']}", fontsize=8)
+        row[1].imshow(measurement_picture(arrays["y"]))
+        row[1].set_title("measurement", fontsize=8)
+        for position, (axis, pixels) in enumerate(zip(row[2:], arrays["images"])):
+            axis.imshow(pixels)
+            axis.set_title(particle_title(record, position), fontsize=8)
+            if position == record["selection"]["picked"]:
+                for spine in axis.spines.values():
+                    spine.set(visible=True, linewidth=3, color="tab:orange")
+    figure.suptitle("framed: the particle picked without the truth (lowest measurement loss)", fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def particle_title(record, position):
+    """Two lines: particle number and mode label; PSNR as is, and in the better orientation where that differs."""
+    index = record["particles"][position]
+    if record["diverged"][position]:
+        return f"p{index}: diverged"
+    psnr = record["scores"]["psnr"][position]
+    if record["modes"] is None:
+        return f"p{index}\n{psnr:.1f} dB"
+    label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]
+    turned = f" (rotated {aligned:.1f})" if aligned > psnr else ""
+    return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
+
+
+def measurement_picture(y):
+    """A measurement (C, H, W) as an RGB picture on a logarithmic scale."""
+    picture = np.log1p(np.abs(y)).transpose(1, 2, 0)
+    picture = picture / max(picture.max(), 1e-12)
+    return picture if picture.shape[-1] == 3 else picture.mean(-1)
+
+
+def draw_trace(records):
+    """One row per image: PSNR of the particles, mean pairwise latent distance, measurement loss, per annealing step."""
+    figure, axes = plt.subplots(len(records), 3, squeeze=False, figsize=(12, 2.4 * len(records)), sharex=True)
+    styles = ("-", "--", ":", "-.")
+    for row, (record, _) in zip(axes, records):
+        trace = record["trace"]
+        steps = np.arange(len(trace["psnr"]))
+        for position, index in enumerate(record["particles"]):
+            style = styles[position % len(styles)]
+            row[0].plot(steps, numbers(values[position] for values in trace["psnr"]), style, label=f"p{index}")
+            row[2].plot(steps, numbers(values[position] for values in trace["loss"]), style)
+        row[1].plot(steps, numbers(trace["pairwise_distance"]), color="black")
+        row[2].axhline(record["noise_floor"], color="grey", linewidth=0.8)
+        row[2].set_yscale("log")
+        row[0].set_ylabel(f"image {record['image_id']}")
+    for axis, title in zip(axes[0], ("PSNR as is (dB)", "mean pairwise latent distance",
+                                     "measurement loss (grey: noise floor)")):
+        axis.set_title(title, fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("annealing step")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def numbers(values):
+    """None becomes a gap in the line."""
+    return np.array([np.nan if v is None else v for v in values], dtype=float)

@@ -1,0 +1,38 @@
+"""Keyed noise: every random number is a function of (seed, image id, particle index, purpose, step).
+
+Drawn on the CPU from the counter-based generator Philox and moved to the device, so a particle's noise depends
+neither on the batch, on other particles, on pruning, sharding or resuming, nor on the device.
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
+"""
+import numpy as np
+import torch
+
+# The number is part of the key: changing one changes every result that uses it.
+PURPOSES = {"measurement": 0, "initial": 1, "annealing": 2, "mcmc": 3, "velocity": 4}
+
+
+def keyed_normal(seed, image, particle, purpose, step, shape):
+    """Standard normal numbers, float32 array of `shape`; all key parts are integers in [0, 2^32)."""
+    key = np.array([seed, (image << 32) | particle], dtype=np.uint64)
+    # the two low counter words run while numbers are drawn, the two high ones are ours
+    counter = np.array([0, 0, step, PURPOSES[purpose]], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(shape, dtype=np.float32)
+
+
+class KeyedNoise:
+    """Noise for all particles of a batch at once."""
+
+    def __init__(self, seed):
+        self.seed = int(seed)
+
+    def draw(self, particles, purpose, step=0, count=None):
+        """Noise like `particles.z`, (P, C, h, w), or (count, P, C, h, w) for `count` iterations of one step."""
+        shape = tuple(particles.z.shape[1:]) if count is None else (count, *particles.z.shape[1:])
+        arrays = [keyed_normal(self.seed, int(image), int(index), purpose, step, shape)
+                  for image, index in zip(particles.image, particles.index)]
+        stacked = torch.from_numpy(np.stack(arrays, axis=0 if count is None else 1))
+        return stacked.to(particles.z.device, particles.z.dtype)
+
+    def measurement(self, image, shape):
+        """Measurement noise of one image, CPU tensor of `shape`; the same for all its particles."""
+        return torch.from_numpy(keyed_normal(self.seed, int(image), 0, "measurement", 0, tuple(shape)))

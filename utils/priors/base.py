@@ -1,0 +1,34 @@
+"""The contract of a latent prior: all that the sampler knows of the networks."""
+from abc import ABC, abstractmethod
+
+
+class LatentPrior(ABC):
+    """Encoder, decoder and denoiser of a latent diffusion model.
+
+    Images are (P, 3, H, W) in [-1, 1]; latents are (P, *latent_shape) in the scale that the denoiser was trained on.
+
+    latent_shape: (C, h, w)
+    resolution:   H = W of the images
+    device, dtype: where and in which precision the latents live
+    timestep_map: utils.schedule.TimestepMap, or None if the prior has no timesteps
+    """
+
+    latent_shape: tuple
+    resolution: int
+    timestep_map = None
+
+    @abstractmethod
+    def encode(self, x):
+        """(P, 3, H, W) -> (P, C, h, w)."""
+
+    @abstractmethod
+    def decode(self, z):
+        """(P, C, h, w) -> (P, 3, H, W), differentiable in z."""
+
+    @abstractmethod
+    def denoise(self, z, sigma):
+        """E[z0 | z0 + sigma noise = z]; sigma is a 0-d or (P,) tensor on the device, > 0."""
+
+    @abstractmethod
+    def resident_bytes(self):
+        """Bytes that the networks occupy."""

@@ -1,0 +1,86 @@
+"""Seconds, steps, network calls and peak memory per phase of one sampling run."""
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+
+from utils import device as devices
+
+
+@dataclass
+class Phase:
+    """Sums over one phase. Network calls are per particle; `peak_mb` is None where memory is not known."""
+    time_s: float = 0.0
+    steps: int = 0
+    decoder_forward: float = 0.0
+    decoder_forward_backward: float = 0.0
+    denoiser_calls: float = 0.0
+    peak_mb: float | None = None
+
+
+class Profiler:
+    """Opens and closes phases around the steps that belong to them.
+
+    Entering a phase synchronises the device and starts a new memory section.
+    """
+
+    def __init__(self, device):
+        self.device = device
+        self.phases = {}
+        self.step_s = []     # seconds of each annealing step
+        self._current = None
+
+    @contextmanager
+    def phase(self, name, particles, probe_peak=None):
+        """Everything inside counts for phase `name`, with `particles` particles in the batch.
+
+        probe_peak: function returning the peak memory in MB, called before the clock starts where the device
+        itself keeps no peak.
+        """
+        probed = probe_peak() if probe_peak is not None else None
+        devices.reset_peak_memory(self.device)
+        phase = self.phases.setdefault(name, Phase())
+        self._current, self._particles = phase, particles
+        started = devices.clock(self.device)
+        yield phase
+        phase.time_s += devices.clock(self.device) - started
+        measured = devices.peak_memory_mb(self.device)
+        peaks = [p for p in (phase.peak_mb, measured if measured is not None else probed) if p is not None]
+        phase.peak_mb = max(peaks) if peaks else None
+        self._current = None
+
+    @contextmanager
+    def step(self):
+        """One annealing step of the current phase."""
+        started = devices.clock(self.device)
+        yield
+        self.step_s.append(devices.clock(self.device) - started)
+        self._current.steps += 1
+
+    def count(self, kind, particles):
+        """Note one network call on `particles` particles."""
+        if self._current is not None:
+            setattr(self._current, kind, getattr(self._current, kind) + particles / self._particles)
+
+    def as_dict(self):
+        return {name: asdict(phase) for name, phase in self.phases.items()}
+
+
+class CountingPrior:
+    """A prior whose calls are counted by the profiler: what was run, not what a formula says was run."""
+
+    def __init__(self, prior, profiler):
+        self._prior = prior
+        self._profiler = profiler
+
+    def __getattr__(self, name):
+        return getattr(self._prior, name)
+
+    def decode(self, z):
+        with_gradient = torch.is_grad_enabled() and z.requires_grad
+        self._profiler.count("decoder_forward_backward" if with_gradient else "decoder_forward", len(z))
+        return self._prior.decode(z)
+
+    def denoise(self, z, sigma):
+        self._profiler.count("denoiser_calls", len(z))
+        return self._prior.denoise(z, sigma)

@@ -1,0 +1,200 @@
+"""Records, one file per image, and their aggregation to metrics.json.
+
+metrics.json is a pure function of the records, so resuming, sharding and merging are the same operation.
+"""
+import json
+import math
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+SCHEMA = 1
+SCORES = ("psnr", "ssim", "lpips")
+
+
+def write_atomically(path, write):
+    """Create or replace `path` in one step: `write(file)` fills a temporary file beside it."""
+    path = Path(path)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def clean(value):
+    """Plain JSON: tuples to lists, NaN and infinities to None."""
+    if isinstance(value, dict):
+        return {key: clean(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value):
+    return json.dumps(clean(value), indent=1, allow_nan=False).encode()
+
+
+class RecordError(Exception):
+    """A record file that is damaged or not ours."""
+
+
+def record_path(folder, image_id):
+    return Path(folder) / "records" / f"{image_id:05d}.npz"
+
+
+def write_record(folder, record, arrays):
+    """Write one image's record: `record` is plain data, `arrays` are y, z, images (uint8), truth (uint8)."""
+    write_atomically(record_path(folder, record["image_id"]),
+                     lambda file: np.savez_compressed(file, record=np.frombuffer(to_json(record), np.uint8), **arrays))
+
+
+def read_record(path):
+    """(record, arrays) of one file. Raises RecordError."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        record = json.loads(arrays.pop("record").tobytes())
+        if record["schema"] != SCHEMA:
+            raise RecordError(f"{path}: schema {record['schema']}, this program writes {SCHEMA}")
+        return record, arrays
+    except RecordError:
+        raise
+    except Exception as error:  # a damaged zip can fail in many ways
+        raise RecordError(f"{path}: damaged record ({type(error).__name__}: {error})") from None
+
+
+def read_records(folder):
+    """The records of a run folder without their arrays, sorted by image id."""
+    paths = sorted((Path(folder) / "records").glob("*.npz"))
+    return sorted((read_record(path)[0] for path in paths), key=lambda record: record["image_id"])
+
+
+def finite(values):
+    return [v for v in values if v is not None]
+
+
+def spread(values):
+    """Standard deviation with ddof 1; 0 for one value, None for none."""
+    values = finite(values)
+    return None if not values else 0.0 if len(values) == 1 else statistics.stdev(values)
+
+
+def score_block(records, name):
+    samples = [r["scores"][name] for r in records]
+    present = [finite(values) for values in samples]
+    return {"sample": samples,
+            "mean": [statistics.fmean(v) if v else None for v in present], "std": [spread(v) for v in present],
+            "max": [max(v) if v else None for v in present], "min": [min(v) if v else None for v in present]}
+
+
+def modes_block(records):
+    if records[0]["modes"] is None:
+        return None
+    labels = [r["modes"]["label"] for r in records]
+    found = [{label for label in row if label in ("0", "180")} for row in labels]
+    return {"label": labels, "psnr_aligned": [r["modes"]["psnr_aligned"] for r in records],
+            "psnr_rotated_truth": [r["modes"]["psnr_rotated_truth"] for r in records],
+            "coverage": [len(f) for f in found], "success": [bool(f) for f in found]}
+
+
+def phases_block(records):
+    """Times and steps add up over images, network calls stay per particle: their mean over images."""
+    names = list(dict.fromkeys(name for r in records for name in r["time"]["phases"]))
+    phases = {}
+    for name in names:
+        parts = [r["time"]["phases"][name] for r in records if name in r["time"]["phases"]]
+        phases[name] = {"time_s": sum(p["time_s"] for p in parts), "steps": sum(p["steps"] for p in parts),
+                        **{key: statistics.fmean(p[key] for p in parts)
+                           for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls")}}
+    return phases
+
+
+def peaks(records):
+    """{phase: peak MB or None}, the maximum over images."""
+    names = list(dict.fromkeys(name for r in records for name in r["time"]["phases"]))
+    return {name: max(finite([r["time"]["phases"][name]["peak_mb"] for r in records if name in r["time"]["phases"]]),
+                      default=None) for name in names}
+
+
+def aggregate(records, metadata):
+    """The content of metrics.json from records sorted by image id; `metadata` adds what belongs to no image."""
+    phases, peak_mb = phases_block(records), peaks(records)
+    highest = max(finite(list(peak_mb.values())), default=None)
+    known = all(p is not None for p in peak_mb.values())
+    device = records[-1]["device"]
+    return clean({
+        "schema": SCHEMA,
+        "metadata": {**metadata, "num_images": len(records), "image_ids": [r["image_id"] for r in records],
+                     "device": {**device, "peak_memory_mb": highest},
+                     "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None}},
+        **{name: score_block(records, name) for name in SCORES},
+        "modes": modes_block(records),
+        "selection": {"picked": [r["selection"]["picked"] for r in records],
+                      "psnr": [r["selection"]["psnr"] for r in records],
+                      "psnr_aligned": [r["selection"]["psnr_aligned"] for r in records],
+                      "rule": records[0]["selection"]["rule"]},
+        "diversity": {"pairwise_distance": [r["trace"]["pairwise_distance"] for r in records]},
+        "time": {"total_s": sum(r["time"]["image_s"] for r in records),
+                 "per_image_s": [r["time"]["image_s"] for r in records],
+                 "per_step_s": [r["time"]["step_s"] for r in records],
+                 "compile_s": None, "phases": phases},
+        "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},
+        "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * peak_mb[n] for n in phases) if known else None},
+        "pruning": None, "optimization": None,
+        "diverged": [r["diverged"] for r in records],
+    })
+
+
+def mean_and_spread(values, digits):
+    values = finite(values)
+    if not values:
+        return "not available"
+    return f"{statistics.fmean(values):.{digits}f} ± {spread(values):.{digits}f}"
+
+
+def summary_table(metrics):
+    """Rows (name, best of N by the truth, mean over particles, label-free pick), as text."""
+    rows = []
+    for name, digits in (("psnr", 2), ("ssim", 3), ("lpips", 3)):
+        block, best = metrics[name], "min" if name == "lpips" else "max"
+        picked = [row[i] if i is not None else None
+                  for row, i in zip(block["sample"], metrics["selection"]["picked"])]
+        rows.append((name.upper(), *(mean_and_spread(v, digits) for v in (block[best], block["mean"], picked))))
+    if metrics["modes"] is not None:
+        aligned = metrics["modes"]["psnr_aligned"]
+        rows.append(("PSNR, better orientation",
+                     *(mean_and_spread(v, 2) for v in (
+                         [max(finite(row), default=None) for row in aligned],
+                         [statistics.fmean(finite(row)) if finite(row) else None for row in aligned],
+                         metrics["selection"]["psnr_aligned"]))))
+    return rows
+
+
+def eval_markdown(metrics):
+    """eval.md: the table that DAPS writes, with the mean and the label-free pick beside the oracle's best."""
+    meta, n = metrics["metadata"], metrics["metadata"]["num_images"]
+    lines = [f"# {meta['name']}", "",
+             f"{n} images, {meta['num_samples']} particles, seed {meta['seed']}; mean ± standard deviation over images.",
+             "", f"| metric | best of {meta['num_samples']} (by the truth) | mean over particles | label-free pick |",
+             "|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in summary_table(metrics)]
+    if metrics["modes"] is not None:
+        success, coverage = metrics["modes"]["success"], metrics["modes"]["coverage"]
+        lines += ["", f"Success (a particle at 0 or 180 degrees): {sum(success)} of {n} images. "
+                      f"Both orientations found: {sum(c == 2 for c in coverage)} of {n}."]
+    diverged = sum(sum(row) for row in metrics["diverged"])
+    lines += ["", f"{metrics['time']['total_s']:.1f} s in all; diverged particles: {diverged}.",
+              f"Label-free pick: {metrics['selection']['rule']}.", ""]
+    return "\n".join(lines)
