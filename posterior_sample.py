@@ -3,14 +3,12 @@
     python posterior_sample.py                                   # phase retrieval on shipped images, shipped prior
     python posterior_sample.py data=demo-scenes model=demo-scenes num_samples=2 data.end_id=3 name=scenes
 """
-import os
 import subprocess
 import sys
 from importlib import metadata as packages
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 
 from utils import console
 from utils.config import PROJECT, InputError, check
@@ -56,56 +54,27 @@ def run(cfg):
 
 def sample(cfg, settings, images, folder):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
     from utils import device as devices
-
-    if not settings.use_tpu:
-        devices.silence_unused_xla()
-    device = devices.get_device(settings.use_tpu, settings.gpu)
-    devices.setup_device(device)
-
-    import torch
-
-    from sampler import LatentDAPS
-    from utils.config import find
+    from utils.build import build, load_batch
     from utils.evaluation import Evaluator
     from utils.metrics import Trace
-    from utils.noise import KeyedNoise
-    from utils.particles import Particles
     from utils.profiler import Profiler
-    from utils.schedule import StepClock
 
-    prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
-    operator = instantiate(cfg.task[settings.task_group].operator).to(device)
-    noise = KeyedNoise(settings.seed)
-    schedule = settings.sampler
-    sampler = LatentDAPS(prior, operator, noise, schedule.annealing_scheduler_config,
-                         schedule.diffusion_scheduler_config, settings.group.mcmc_sampler_config)
-    clock = StepClock(settings.step_clock, sampler.sigmas, prior.timestep_map)
-    timesteps = [clock.timestep(i) for i in range(clock.num_steps)]
-    evaluator = Evaluator(operator, settings.success)
-
-    with console.progress_bar(len(images), clock.num_steps) as advance:
+    parts = build(cfg, settings)
+    evaluator = Evaluator(parts.operator, settings.success)
+    timesteps = [parts.clock.timestep(i) for i in range(parts.clock.num_steps)]
+    with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
-            truth = torch.stack([torch.from_numpy(image.pixels(prior.resolution)) for image in batch])  # (N, 3, H, W)
-            y = torch.cat([measure(operator, t, noise, image.id, device) for t, image in zip(truth, batch)])
-            particles = Particles.start(y, [image.id for image in batch], settings.num_samples,
-                                        settings.first_particle, prior.latent_shape, prior.dtype)
-            truth_of_particles = truth.repeat_interleave(settings.num_samples, 0).to(device)
-            trace = Trace(particles, truth_of_particles, lambda best_db: advance(len(batch), best_db))
-            profiler = Profiler(device)
-            result = sampler.sample(particles, profiler, on_step=trace)
-            for t, image in zip(truth, batch):
-                record, arrays = evaluator.record(image, t, result, trace, profiler, len(batch), timesteps)
-                folder.write({**record, "device": devices.describe(device)}, arrays)
+            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
+            trace = Trace(particles, truth.repeat_interleave(settings.num_samples, 0).to(parts.device),
+                          on_progress=lambda best_db: advance(len(batch), best_db))
+            profiler = Profiler(parts.device)
+            result = parts.sampler.sample(particles, profiler, on_step=trace)
+            for x, image in zip(truth, batch):
+                record, arrays = evaluator.record(image, x, result, trace, profiler, len(batch), timesteps)
+                folder.write({**record, "device": devices.describe(parts.device)}, arrays)
                 report(record)
-
-
-def measure(operator, truth, noise, image_id, device):
-    """The measurement of one image, (1, ...); its noise depends on the seed and the image alone."""
-    clean = operator(truth[None].to(device))
-    return clean + operator.sigma * noise.measurement(image_id, clean.shape).to(device)
 
 
 def report(record):

@@ -53,10 +53,13 @@ def print_results(metrics, folder):
                       f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
                       f"{values[picked]:.2f} dB (p{picked})" if picked is not None else "-",
                       f"{metrics['time']['per_image_s'][i]:.1f}")
+    means = Table(title="mean ± standard deviation over images")
+    for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):
+        means.add_column(name)
+    for row in summary_table(metrics):
+        means.add_row(*row)
     shown = Console()
-    shown.print(table)
-    for name, best, mean, picked in summary_table(metrics):
-        shown.print(f"{name}: best of {n} {best}, mean over particles {mean}, label-free pick {picked}", highlight=False)
+    shown.print(table, means)
     if modes:
         shown.print(f"success {sum(modes['success'])} of {len(modes['success'])} images, "
-                    f"both orientations {sum(c == 2 for c in modes['coverage'])}", highlight=False)
+                    f"both orientations on {sum(c == 2 for c in modes['coverage'])}", highlight=False)

@@ -1,0 +1,21 @@
+# make demo: environment + experiment 0 on one shipped image.   make test: environment + every test.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test env
+
+demo: $(READY)
+	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q tests
+
+env: $(READY)
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	touch $@
