@@ -61,25 +61,24 @@ def sample(cfg, settings, images, folder):
     from utils.profiler import Profiler
 
     parts = build(cfg, settings)
-    evaluator = Evaluator(parts.operator, settings.success)
-    timesteps = [parts.clock.timestep(i) for i in range(parts.clock.num_steps)]
+    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
-            trace = Trace(particles, truth.repeat_interleave(settings.num_samples, 0).to(parts.device),
-                          on_progress=lambda best_db: advance(len(batch), best_db))
+            truths = {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
+            trace = Trace(truths, on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
             for x, image in zip(truth, batch):
-                record, arrays = evaluator.record(image, x, result, trace, profiler, len(batch), timesteps)
+                record, arrays = evaluator.record(image, x, result, trace, profiler, len(batch))
                 folder.write({**record, "device": devices.describe(parts.device)}, arrays)
                 report(record)
 
 
 def report(record):
     """One log line per image."""
-    modes = " ".join(record["modes"]["label"]) if record["modes"] else ""
+    modes = " ".join(label or "-" for label in record["modes"]["label"]) if record["modes"] else ""
     best = max((v for v in record["scores"]["psnr"] if v is not None), default=float("nan"))
     console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], modes, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):

@@ -46,8 +46,8 @@ def start(prior, y, count, image_ids=(0,), first=0):
 def samples(prior, y, count, **kwargs):
     """(count, d) final latents of one run with many particles."""
     particles = start(prior, y, count)
-    sampler(prior, **kwargs).sample(particles, Profiler(torch.device("cpu")))
-    return particles.z.flatten(1).numpy()
+    result = sampler(prior, **kwargs).sample(particles, Profiler(torch.device("cpu")))
+    return result.particles.z.flatten(1).numpy()
 
 
 def gaussian_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, drop_step=None):

@@ -50,8 +50,7 @@ def run_network(prior, images=(0,), count=4, first=0, noise=None, on_step=lambda
 def analytic_latents(images=(0,), count=4, first=0):
     """(P, 2) latents of a float64 run."""
     particles = analytic.start(MIXTURE, [0.3, 0.1, -0.2], count, images, first)
-    analytic.sampler(MIXTURE, seed=42).sample(particles, Profiler(CPU))
-    return particles.z.flatten(1)
+    return analytic.sampler(MIXTURE, seed=42).sample(particles, Profiler(CPU)).particles.z.flatten(1)
 
 
 def test_four_particles_equal_four_single_runs_in_float64():
@@ -81,7 +80,7 @@ def test_float32_passes_of_another_size_give_the_same_numbers_over_a_short_run(n
     def one_step(**kwargs):
         seen = []
         run_network(network_prior, on_step=seen.append, num_steps=1, **kwargs)
-        return seen[0].z0y
+        return seen[0].particles.z
 
     alone = torch.cat([one_step(count=1, first=k) for k in range(4)])
     torch.testing.assert_close(alone, one_step(), rtol=1e-5, atol=1e-4)
@@ -139,8 +138,8 @@ def test_a_non_finite_particle_leaves_the_others_untouched(network_prior):
     assert torch.equal(result.particles.z[keep], healthy.particles.z[keep])
     assert torch.equal(result.image[keep], healthy.image[keep])
     assert not torch.isfinite(result.particles.z[1]).any()
-    distances = result.particles.mean_pairwise_distance(result.particles.z)
-    expected = healthy.particles.select(keep).mean_pairwise_distance(healthy.particles.z[keep])
+    distances = result.particles.mean_pairwise_distance()
+    expected = healthy.particles.select(keep).mean_pairwise_distance()
     torch.testing.assert_close(distances, expected)
 
 
@@ -184,14 +183,14 @@ def test_select_slices_everything():
 def test_mean_pairwise_distance_stays_within_an_image():
     particles = Particles.start(torch.zeros(2, 1), [5, 6], 3, 0, (1, 1, 2), torch.float64)
     z = torch.tensor([[0., 0.], [3., 4.], [0., 0.], [100., 0.], [100., 1.], [100., 2.]], dtype=torch.float64)
-    distance = particles.mean_pairwise_distance(z.view(6, 1, 1, 2))
+    distance = particles.at(z.view(6, 1, 1, 2)).mean_pairwise_distance()
     torch.testing.assert_close(distance, torch.tensor([10 / 3, 4 / 3], dtype=torch.float64))
 
 
 def test_the_last_step_adds_no_noise(network_prior):
     seen = []
     result, _ = run_network(network_prior, on_step=seen.append)
-    assert torch.equal(result.particles.z, seen[-1].z0y)
+    assert torch.equal(result.particles.z, seen[-1].particles.z)
     assert [info.step for info in seen] == [0, 1, 2, 3]
 
 

@@ -45,7 +45,7 @@ def measure(cfg, settings, images):
 
     parts = build(cfg, settings)
     particles, truth = load_batch(parts, settings, images)
-    trace = Trace(particles, truth.repeat_interleave(settings.num_samples, 0).to(parts.device))
+    trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
     bare = BareDecoder(parts, particles)
     bare.run(3)  # warm-up
     bare_s, bench_s = [], []

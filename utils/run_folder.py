@@ -60,7 +60,7 @@ class RunFolder:
     def write(self, record, arrays):
         """One image's record and its samples as PNG."""
         results.write_record(self.path, {**record, "fingerprint": self.fingerprint}, arrays)
-        for index, pixels in zip(record["particles"], arrays["images"]):
+        for index, pixels in zip(record["survivors"], arrays["images"]):
             Image.fromarray(pixels).save(self.path / "samples" / f"{record['image_id']:05d}_p{index}.png")
 
     def aggregate(self, metadata):
