@@ -78,9 +78,11 @@ def sample(cfg, settings, images, folder):
 
 def report(record):
     """One log line per image."""
-    modes = " ".join(label or "-" for label in record["modes"]["label"]) if record["modes"] else ""
-    best = max((v for v in record["scores"]["psnr"] if v is not None), default=float("nan"))
-    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], modes, best, record["time"]["image_s"])
+    modes = record["modes"]
+    values = modes["psnr_aligned"] if modes else record["scores"]["psnr"]
+    best = max((v for v in values if v is not None), default=float("nan"))
+    labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
+    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
