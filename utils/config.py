@@ -220,13 +220,17 @@ def fingerprint(cfg):
 
 
 def identity(cfg):
-    """The part of the config that the fingerprint covers: the selected task group only, without places and batching."""
+    """The part of the config that the fingerprint covers: the selected task group only, without places and batching,
+    and without the details of parts that are off."""
     full = OmegaConf.to_container(cfg, resolve=True)
     kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
     kept["task"] = full["task"][full["task_group"]]
-    return kept
+    off = {"repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
+           "pruning": full["pruning_step"] < 0, "pruning_keep": full["pruning_step"] < 0,
+           "optimization": full["optimization_step"] < 0}
+    return {key: value for key, value in kept.items() if not off.get(key)}
 
 
 def differences(old, new, prefix=""):
