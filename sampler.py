@@ -9,6 +9,7 @@ import torch
 
 from utils import device as devices
 from utils import mcmc
+from utils.passes import Passes, SplitPrior
 from utils.profiler import CountingPrior
 from utils.schedule import StepScalars, annealing_sigmas, learning_rate, ode_sigmas
 
@@ -38,16 +39,18 @@ class LatentDAPS:
     annealing: num_steps, sigma_max, sigma_min of the annealing grid
     diffusion: num_steps, sigma_min of the probability-flow ODE
     chain:     mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, likelihood_factor, gradient_clip
+    passes:    utils.passes.Passes, how many particles go through a network at once
     """
 
-    def __init__(self, prior, operator, noise, annealing, diffusion, chain):
+    def __init__(self, prior, operator, noise, annealing, diffusion, chain, passes=None):
         self.prior, self.operator, self.noise = prior, operator, noise
         self.diffusion, self.chain = diffusion, chain
+        self.passes = passes or Passes()
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
 
     def sample(self, particles, profiler, on_step=lambda info: None):
         """Run all annealing steps on `particles` (their z is replaced); `on_step` gets a StepInfo after each."""
-        prior = CountingPrior(self.prior, profiler)
+        prior = SplitPrior(CountingPrior(self.prior, profiler), self.passes)
         with torch.no_grad(), profiler.phase("sampling", len(particles), lambda: self.probe_peak_mb(particles)):
             particles.z = self.sigmas[0] * self.noise.draw(particles, "initial")
             for step, (sigma, sigma_next) in enumerate(zip(self.sigmas[:-1], self.sigmas[1:])):
@@ -91,12 +94,15 @@ class LatentDAPS:
 
     def data_gradient(self, prior, z, y):
         """Gradient of ||A(D(z)) - y||^2 in z, (P, C, h, w); the loss (P,); the decoded image. One decoder pass."""
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            image = prior.decode(z)
-            loss = self.operator.loss(image, y)
-            gradient, = torch.autograd.grad(loss.sum(), z)
-        return gradient, loss.detach(), image.detach()
+        def one_pass(z, y):
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                image = prior.decode(z)
+                loss = self.operator.loss(image, y)
+                gradient, = torch.autograd.grad(loss.sum(), z)
+            return gradient, loss.detach(), image.detach()
+
+        return self.passes(one_pass, z, y)
 
     def probe_peak_mb(self, particles):
         """Peak memory of one inner iteration where the device keeps no peak of its own; None elsewhere."""

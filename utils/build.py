@@ -2,6 +2,7 @@
 import os
 from typing import NamedTuple
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -9,9 +10,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report 
 import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
-from utils.config import find  # noqa: E402
+from utils.config import InputError, find  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
 from utils.particles import Particles  # noqa: E402
+from utils.passes import Passes  # noqa: E402
+from utils.ranks import Rank  # noqa: E402
 from utils.schedule import StepClock  # noqa: E402
 
 
@@ -28,17 +31,30 @@ def build(cfg, settings):
     """All parts of the run that `cfg` (composed) and `settings` (checked) describe."""
     if not settings.use_tpu:
         devices.silence_unused_xla()
-    device = devices.get_device(settings.use_tpu, settings.gpu)
+    device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
-    operator = instantiate(cfg.task[settings.task_group].operator).to(device)
+    prior = make("model", cfg.model, path=str(find(settings.model.path)), device=device)
+    if settings.gradient_checkpointing:
+        prior.checkpoint_decoder()
+    operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     sampler = LatentDAPS(prior, operator, noise, settings.sampler.annealing_scheduler_config,
-                         settings.sampler.diffusion_scheduler_config, settings.group.mcmc_sampler_config)
+                         settings.sampler.diffusion_scheduler_config, settings.group.mcmc_sampler_config,
+                         Passes(settings.max_particles_per_pass))
     clock = StepClock(settings.step_clock, sampler.sigmas, prior.timestep_map)
     return Parts(device, prior, operator, noise, sampler, clock)
+
+
+def make(key, node, **arguments):
+    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
+                         "and the files that it names") from None
 
 
 def load_batch(parts, settings, images):
