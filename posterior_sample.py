@@ -7,6 +7,7 @@
 """
 import subprocess
 import sys
+import warnings
 from importlib import metadata as packages
 
 import hydra
@@ -20,6 +21,9 @@ from utils.data import select_images
 from utils.interrupts import sigterm_interrupts, uninterrupted
 from utils.ranks import Rank
 from utils.run_folder import RunFolder
+
+# configs/hydra/launcher/ is complete in itself and needs no schema
+warnings.filterwarnings("ignore", message=".*is validated against ConfigStore schema")
 
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
@@ -41,7 +45,7 @@ def main(cfg):
 def run(cfg, rank=Rank()):
     """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
     settings = rank.settings(check(cfg))
-    images = rank.share(select_images(settings))
+    images = select_images(settings)
     folder = RunFolder.open(cfg, settings, rank)
     with folder.writing():
         console.log_to(folder.log_path(settings))
@@ -126,5 +130,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
+        if Rank.of_this_process().first:
+            print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
         sys.exit(130)

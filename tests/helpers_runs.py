@@ -95,10 +95,11 @@ def metrics_of(folder):
     return json.loads((Path(folder) / "metrics.json").read_text())
 
 
-def scores(metrics):
-    """metrics.json without what two runs of the same thing may differ in: times and what is computed from them."""
-    kept = {k: v for k, v in metrics.items() if k not in ("time", "cost")}
-    kept["metadata"] = {k: v for k, v in metrics["metadata"].items() if k != "name"}
+def scores(metrics, memory=True):
+    """metrics.json without times and what is computed from them; also without memory, which depends on the pass size."""
+    kept = {k: v for k, v in metrics.items() if k not in ("time", "cost", *(() if memory else ("vram",)))}
+    kept["metadata"] = {k: v for k, v in metrics["metadata"].items()
+                        if k != "name" and (memory or k not in ("device", "gpu"))}
     kept["phases"] = {name: {k: v for k, v in phase.items() if k != "time_s"}
                       for name, phase in metrics["time"]["phases"].items()}
     return kept
@@ -119,3 +120,23 @@ def assert_close(a, b, absolute, path="metrics"):
         assert abs(a - b) <= absolute, f"{path}: {a} and {b}"
     else:
         assert a == b, f"{path}: {a} and {b}"
+
+
+class Place:
+    """A folder with a tiny prior and images; runs go into out/<name>."""
+
+    def __init__(self, folder, images=6):
+        self.folder = folder
+        self.images = save_images(folder / "images", images)
+        self.overrides = [*TINY, f"model.path={save_tiny_pipeline(folder / 'tiny')}", f"data.root={self.images}"]
+
+    def all(self, name, *overrides):
+        """The overrides of one run; its folder is `path(name)`."""
+        return [*self.overrides, f"save_dir={self.folder / 'out'}", f"name={name}", *overrides]
+
+    def path(self, name):
+        return self.folder / "out" / name
+
+    def run(self, name, *overrides):
+        run(*self.all(name, *overrides))
+        return self.path(name)

@@ -40,10 +40,6 @@ class Rank:
         k, n = settings.shard_of
         return settings.model_copy(update={"shard": f"{k + n * self.index}/{n * self.count}"})
 
-    def share(self, images):
-        """This rank's part of the shard's images."""
-        return images[self.index::self.count]
-
     @cached_property
     def _store(self):
         from torch.distributed import rendezvous

@@ -98,6 +98,8 @@ class Record(Part):
         wrong = next((name for name, row in rows.items() if len(row) != count), None)
         if wrong:
             raise ValueError(f"{wrong} has not one value for each of the {count} particles")
+        if not len(self.trace.psnr) == len(self.trace.loss) == len(self.trace.pairwise_distance):
+            raise ValueError("trace: psnr, loss and pairwise_distance differ in their number of steps")
         if self.selection.picked is not None and self.selection.picked >= count:
             raise ValueError(f"selection.picked={self.selection.picked}, but there are {count} particles")
         return self
