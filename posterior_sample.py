@@ -23,7 +23,7 @@ from utils.ranks import Rank
 from utils.run_folder import RunFolder
 
 # configs/hydra/launcher/ is complete in itself and needs no schema
-warnings.filterwarnings("ignore", message=".*is validated against ConfigStore schema")
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 

@@ -77,6 +77,13 @@ def run(*overrides):
     posterior_sample.run(config(overrides))
 
 
+def without_pictures(patch):
+    """Leave out the figures, which take longer than these runs themselves."""
+    from utils import figures
+
+    patch.setattr(figures, "draw_all", lambda folder: [])
+
+
 def environment(**more):
     """One thread a process, so that results are comparable and the machine is left alone."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}

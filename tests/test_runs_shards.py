@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tests import helpers_runs as runs
+from tools import merge_runs
 from utils.config import InputError
 from utils.ranks import Rank
 
@@ -17,12 +18,31 @@ def place(tmp_path_factory):
     return runs.Place(tmp_path_factory.mktemp("shards"), images=5)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        runs.without_pictures(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_process(place):
+    """The scores of one run in this process."""
     return runs.scores(runs.metrics_of(place.run("one", SELECTION)))
 
 
+@pytest.fixture(scope="module")
+def one_command(place, one_process):
+    """The same with the overrides that a command line records."""
+    runs.command(*place.all("one_command", SELECTION))
+    scores = runs.scores(runs.metrics_of(place.path("one_command")))
+    without = {**scores, "metadata": {**scores["metadata"], "overrides": []}}
+    assert without == one_process and SELECTION not in scores["metadata"]["overrides"]
+    return scores
+
+
 def merge(out, *folders):
+    """tools/merge_runs.py as a user starts it."""
     return subprocess.run([sys.executable, "tools/merge_runs.py", str(out), *map(str, folders)], cwd=runs.PROJECT,
                           env=runs.environment(), capture_output=True, text=True)
 
@@ -37,7 +57,7 @@ def test_shards_in_one_folder_in_any_order_equal_one_process(place, one_process,
 
 
 def test_merged_shards_of_separate_folders_equal_one_process(place, one_process):
-    shards = [place.run(f"separate/{k}".replace("/", "_"), SELECTION, f"shard={k}/3") for k in (2, 0, 1)]
+    shards = [place.run(f"separate_{k}", SELECTION, f"shard={k}/3") for k in (2, 0, 1)]
     before = {p: p.read_bytes() for shard in shards for p in shard.rglob("*") if p.is_file()}
     out = place.path("merged")
     done = merge(out, *shards)
@@ -52,7 +72,7 @@ def test_merged_shards_of_separate_folders_equal_one_process(place, one_process)
 def test_merging_twice_or_overlapping_shards_changes_nothing(place, one_process):
     one, out = place.run("one", SELECTION), place.path("overlap")
     for _ in range(2):
-        assert merge(out, one, place.run("part", SELECTION, "shard=1/2")).returncode == 0
+        merge_runs.merge(out, [one, place.run("part", SELECTION, "shard=1/2")])
         assert runs.scores(runs.metrics_of(out)) == one_process
 
 
@@ -92,25 +112,26 @@ def test_ranks_divide_a_shard_into_shards_of_equal_size(place, shard, count):
     assert parts == [whole[r::count] for r in range(count)]
 
 
-def test_torchrun_with_two_ranks_equals_one_process(place, one_process):
+def test_torchrun_with_two_ranks_equals_one_process(place, one_command):
     done = runs.command(*place.all("ranks", SELECTION), program=TORCHRUN)
     folder = place.path("ranks")
-    assert runs.scores(runs.metrics_of(folder)) == one_process
+    assert runs.scores(runs.metrics_of(folder)) == one_command
     assert {p.name for p in folder.glob("run*.log")} == {"run_shard-0-of-2.log", "run_shard-1-of-2.log"}
     assert done.stdout.count("success 0 of 5 images") == 1, "one rank reports, on all images"
 
 
-def test_torchrun_keeps_an_old_result_aside_once(place, one_process):
+@pytest.mark.slow
+def test_torchrun_keeps_an_old_result_aside_once(place, one_command):
     place.run("ranks_anew", "data.end_id=1", "num_samples=1")
     runs.command(*place.all("ranks_anew", SELECTION, "resume=false"), program=TORCHRUN)
-    assert runs.scores(runs.metrics_of(place.path("ranks_anew"))) == one_process
+    assert runs.scores(runs.metrics_of(place.path("ranks_anew"))) == one_command
     assert [p.name for p in place.path("x").parent.glob("ranks_anew.*")] == ["ranks_anew.1"]
 
 
-def test_submitit_shards_equal_one_process(place, one_process):
+def test_submitit_shards_equal_one_process(place, one_command):
     runs.command("-m", "hydra/launcher=submitit_local", *place.all("jobs", SELECTION), "shard=0/2,1/2",
                  f"hydra.sweep.dir={place.folder / 'multirun'}")
-    assert runs.scores(runs.metrics_of(place.path("jobs"))) == one_process
+    assert runs.scores(runs.metrics_of(place.path("jobs"))) == one_command
 
 
 def test_the_slurm_launcher_config_composes_and_fits_the_installed_plugin(place):
@@ -120,7 +141,7 @@ def test_the_slurm_launcher_config_composes_and_fits_the_installed_plugin(place)
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_one_failed_job_of_a_sweep_does_not_lose_the_others(place, launcher):
     done = runs.command("-m", f"hydra/launcher={launcher}", *place.all(f"{launcher}_${{num_samples}}", "data.end_id=1"),
                         "num_samples=1,0,3", f"hydra.sweep.dir={place.folder / 'multirun'}", check=False)
