@@ -16,7 +16,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
 from utils import console
-from utils.config import PROJECT, InputError, changes_results, check
+from utils.config import PROJECT, InputError, changes_results, check, check_group_choices
 from utils.data import select_images
 from utils.interrupts import sigterm_interrupts, uninterrupted
 from utils.ranks import Rank
@@ -128,7 +128,11 @@ def run_metadata(settings):
 
 if __name__ == "__main__":
     try:
+        check_group_choices(sys.argv[1:])
         main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         if Rank.of_this_process().first:
             print("interrupted: finished images are kept, the same command continues", file=sys.stderr)

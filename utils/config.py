@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -141,6 +143,25 @@ class Settings(Section):
         """(k, n) of `shard`."""
         k, n = self.shard.split("/")
         return int(k), int(n)
+
+
+def check_group_choices(arguments):
+    """Refuses data=3, data=[1] and =3, for which Hydra itself ends in a traceback. Raises InputError."""
+    parser = OverridesParser.create()
+    for text in arguments:
+        try:
+            parsed = parser.parse_override(text)
+        except HydraException:  # a flag, or what Hydra reports in a line of its own
+            continue
+        group = parsed.key_or_group
+        folder = PROJECT / "configs" / group
+        if parsed.is_sweep_override() or not (group == "" or folder.is_dir()):
+            continue
+        choice = parsed.value()
+        if not all(isinstance(name, str) for name in (choice if isinstance(choice, list) else [choice if choice is not None else ""])):
+            names = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
+            raise InputError(f"{_short(text)}: is no name of a configuration; in configs/{group} there are {names}"
+                             if group else f"{_short(text)}: has no key; write key=value")
 
 
 def check(cfg):
