@@ -16,9 +16,11 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
 from utils import console
-from utils.config import PROJECT, InputError, changes_results, check, check_group_choices
+from utils import device as devices
+from utils.config import PROJECT, InputError, check
 from utils.data import select_images
 from utils.interrupts import sigterm_interrupts, uninterrupted
+from utils.overrides import changes_results, check_group_choices
 from utils.ranks import Rank
 from utils.run_folder import RunFolder
 
@@ -66,9 +68,9 @@ def run(cfg, rank=Rank()):
         show(metrics, folder, settings)
 
 
+@devices.out_of_memory_in_one_line()
 def sample(cfg, settings, images, folder):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
-    from utils import device as devices
     from utils.build import build, load_batch
     from utils.evaluation import Evaluator
     from utils.metrics import Trace

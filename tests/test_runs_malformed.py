@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests import helpers_runs as runs
 from utils import results
-from utils.config import InputError, check, check_group_choices
+from utils.config import InputError, check
 from utils.data import select_images
+from utils.overrides import check_group_choices
 from utils.ranks import Rank
 from utils.run_folder import RunFolder
 

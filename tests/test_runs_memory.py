@@ -124,6 +124,17 @@ def test_a_run_with_no_memory_at_all_is_one_line(place, monkeypatch):
         place.run("hopeless", "data.end_id=1")
 
 
+def test_no_memory_outside_the_passes_is_one_line(place, monkeypatch):
+    from utils.noise import KeyedNoise
+
+    def none_left(*arguments, **more):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(KeyedNoise, "draw", none_left)
+    with pytest.raises(InputError, match="Tried to allocate 20.00 GiB.*batch_images="):
+        place.run("hopeless_noise", "data.end_id=1")
+
+
 def test_checkpointing_gives_the_same_bits_and_needs_less_memory(place):
     plain = place.run("plain", "data.end_id=2")
     lean = place.run("lean", "data.end_id=2", "gradient_checkpointing=true")

@@ -1,6 +1,9 @@
 """Shards, ranks, sweeps: any division of a run gives the metrics.json of one process, times apart."""
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -126,6 +129,26 @@ def test_torchrun_keeps_an_old_result_aside_once(place, one_command):
     runs.command(*place.all("ranks_anew", SELECTION, "resume=false"), program=TORCHRUN)
     assert runs.scores(runs.metrics_of(place.path("ranks_anew"))) == one_command
     assert [p.name for p in place.path("x").parent.glob("ranks_anew.*")] == ["ranks_anew.1"]
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_run_and_the_same_command_continues(place, one_command):
+    """torchrun ends the other rank, which aggregates what is done; then the run goes on at the images not done."""
+    overrides = place.all("killed_rank", SELECTION)
+    running = subprocess.Popen([*TORCHRUN, "posterior_sample.py", *overrides], cwd=runs.PROJECT, env=runs.environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    folder = place.path("killed_rank")
+    while not any(folder.glob("records/*.npz")) and running.poll() is None:
+        time.sleep(0.005)
+    children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(running.pid)], capture_output=True, text=True)
+    ranks = [int(line.split()[0]) for line in children.stdout.splitlines() if "posterior_sample.py" in line]
+    os.kill(ranks[1], signal.SIGKILL)
+    running.communicate()
+    assert running.returncode != 0
+    done = sorted(int(p.stem) for p in folder.glob("records/*.npz"))
+    assert done and runs.metrics_of(folder)["metadata"]["image_ids"] == done
+    runs.command(*overrides, program=TORCHRUN)
+    assert runs.scores(runs.metrics_of(folder)) == one_command
 
 
 def test_submitit_shards_equal_one_process(place, one_command):

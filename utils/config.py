@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -145,25 +143,6 @@ class Settings(Section):
         return int(k), int(n)
 
 
-def check_group_choices(arguments):
-    """Refuses data=3, data=[1] and =3, for which Hydra itself ends in a traceback. Raises InputError."""
-    parser = OverridesParser.create()
-    for text in arguments:
-        try:
-            parsed = parser.parse_override(text)
-        except HydraException:  # a flag, or what Hydra reports in a line of its own
-            continue
-        group = parsed.key_or_group
-        folder = PROJECT / "configs" / group
-        if parsed.is_sweep_override() or not (group == "" or folder.is_dir()):
-            continue
-        choice = parsed.value()
-        if not all(isinstance(name, str) for name in (choice if isinstance(choice, list) else [choice if choice is not None else ""])):
-            names = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
-            raise InputError(f"{_short(text)}: is no name of a configuration; in configs/{group} there are {names}"
-                             if group else f"{_short(text)}: has no key; write key=value")
-
-
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
     try:
@@ -173,13 +152,13 @@ def check(cfg):
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f"={_short(first['input'])}"
+        value = "" if first["type"] == "missing" else f"={short(first['input'])}"
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     _check_relations(settings)
     return settings
 
 
-def _short(value):
+def short(value):
     """One line of at most 80 characters."""
     text = str(value).encode("unicode_escape").decode() if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -187,10 +166,10 @@ def _short(value):
 
 def _check_relations(s):
     if s.task_group not in s.task:
-        raise InputError(f"task_group={_short(s.task_group)}: this task has the groups {', '.join(s.task)}")
+        raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):
-        raise InputError(f"shard={_short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
+        raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
     if not s.resume and int(match[2]) > 1:
         raise InputError(f"resume=false: with shard={s.shard} it would set aside what the other shards write; "
                          "choose another name=, or rename the old folder once")
@@ -237,12 +216,6 @@ def identity(cfg):
     kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
     kept["task"] = full["task"][full["task_group"]]
     return kept
-
-
-def changes_results(override):
-    """Whether a Hydra override, "key=value", belongs to what the fingerprint covers."""
-    key = override.lstrip("+~").split("=")[0]
-    return key not in (*NOT_IN_FINGERPRINT, "data.start_id", "data.end_id", "data.source", "model.source")
 
 
 def differences(old, new, prefix=""):

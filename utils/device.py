@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import time
+from contextlib import contextmanager
 
 from utils.config import InputError
 
@@ -148,6 +149,18 @@ def is_out_of_memory(error):
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("RESOURCE_EXHAUSTED", "DefaultCPUAllocator: can't allocate memory",
                                           "DefaultCPUAllocator: not enough memory"))
+
+
+@contextmanager
+def out_of_memory_in_one_line():
+    """Turns memory exhausted outside the passes that can be split into an InputError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); try a smaller "
+                         "batch_images= or num_samples=, or another gpu=") from None
 
 
 def release_memory(device):

@@ -4,7 +4,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCHEMA = 1
-ARRAYS = {"y": ("f", None), "z": ("f", None), "images": ("u", 4), "truth": ("u", 3)}  # kind of dtype, dimensions
+ARRAYS = {"y": ("fc", None), "z": ("f", None), "images": ("u", 4), "truth": ("u", 3)}  # kinds of dtype, dimensions
 
 Numbers = list[float | None]
 
@@ -82,7 +82,7 @@ class Record(Part):
     selection: Selection
     trace: Trace
     time: Time
-    diverged: list[bool]
+    diverged: list[bool | None]
     device: Device
     run: Run
 
@@ -112,10 +112,10 @@ def problem(record: Any, arrays: dict):
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc']) or 'record'}: {first['msg']}"
-    for name, (kind, dimensions) in ARRAYS.items():
+    for name, (kinds, dimensions) in ARRAYS.items():
         if name not in arrays:
             return f"array {name} is missing"
         array = arrays[name]
-        if array.dtype.kind != kind or array.size == 0 or dimensions not in (None, array.ndim):
+        if array.dtype.kind not in kinds or array.size == 0 or dimensions not in (None, array.ndim):
             return f"array {name} has dtype {array.dtype} and shape {array.shape}"
     return None
