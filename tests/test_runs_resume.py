@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 import pytest
 
 from tests import helpers_runs as runs
+from tools import status
 from utils import results
 from utils.config import InputError
 
@@ -144,8 +146,10 @@ def test_ctrl_c_and_sigterm_end_cleanly_with_the_records_so_far_aggregated(place
     first = place.path(name) / "records" / "00000.npz"
     while not first.exists() and running.poll() is None:
         time.sleep(0.02)
+    report = "\n".join(status.describe(place.path(name)))
     running.send_signal(number)
     _, errors = running.communicate()
+    assert re.search(r"[1-6] of 6 images done, [0-9.]+ s per image", report), "tools/status.py while the run goes on"
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
     assert "interrupted" in errors
@@ -186,7 +190,7 @@ def test_a_place_that_cannot_be_written_is_one_line(place):
     assert file.read_text() == "not a folder"
 
 
-def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(place, undisturbed, caplog):
+def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(place, undisturbed):
     folder = place.run("damaged", "data.end_id=3")
     record = folder / "records" / "00001.npz"
     half = record.read_bytes()[:len(record.read_bytes()) // 2]

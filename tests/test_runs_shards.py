@@ -9,7 +9,9 @@ import pytest
 
 from tests import helpers_runs as runs
 from tools import merge_runs
-from utils.config import InputError
+from utils import device as devices
+from utils.config import InputError, check
+from utils.data import select_images
 from utils.ranks import Rank
 
 SELECTION = "data.end_id=5"
@@ -106,13 +108,27 @@ def test_a_shard_of_another_configuration_is_refused(place):
 @pytest.mark.parametrize("shard", ["0/1", "1/3"])
 @pytest.mark.parametrize("count", [2, 5])
 def test_ranks_divide_a_shard_into_shards_of_equal_size(place, shard, count):
-    from utils.config import check
-    from utils.data import select_images
-
     settings = check(runs.config(place.all("x", SELECTION, f"shard={shard}")))
     whole = [image.id for image in select_images(settings)]
     parts = [[i.id for i in select_images(Rank(r, count, r).settings(settings))] for r in range(count)]
     assert parts == [whole[r::count] for r in range(count)]
+
+
+def test_each_rank_takes_its_own_device(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [devices.get_device(gpu=1, local_rank=r).index for r in range(2)] == [1, 2]
+    assert devices.get_device(gpu=-1, local_rank=1).type == "cpu"
+    with pytest.raises(InputError, match="gpu=1: no CUDA device 3 for rank 2.*devices 0 to 2"):
+        devices.get_device(gpu=1, local_rank=2)
+
+
+def test_torchrun_is_refused_for_tpus(place):
+    settings = check(runs.config(place.all("x", SELECTION, "use_tpu=true")))
+    with pytest.raises(InputError, match="use_tpu=true: torchrun"):
+        Rank(0, 2, 0).settings(settings)
 
 
 def test_torchrun_with_two_ranks_equals_one_process(place, one_command):
