@@ -92,7 +92,7 @@ def environment(**more):
 def command(*overrides, check=True, program=(sys.executable,), **more):
     """The program as a user starts it; the finished process with its output as text."""
     done = subprocess.run([*program, "posterior_sample.py", *overrides], cwd=PROJECT, env=environment(**more),
-                          capture_output=True, text=True, timeout=300)
+                          capture_output=True, text=True, timeout=3600)
     if check:
         assert done.returncode == 0, done.stderr
     return done
