@@ -58,7 +58,8 @@ def run(cfg, rank=Rank()):
         if len(pending) < len(images):
             console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
         if pending:
-            sample(cfg, settings, pending, folder)
+            with devices.out_of_memory_in_one_line():
+                sample(cfg, settings, pending, folder)
         rank.wait_for_all("sampling done")
     finally:  # after Ctrl-C or an error too: what is done counts
         if rank.first:
@@ -68,7 +69,6 @@ def run(cfg, rank=Rank()):
         show(metrics, folder, settings)
 
 
-@devices.out_of_memory_in_one_line()
 def sample(cfg, settings, images, folder):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
     from utils.build import build, load_batch

@@ -103,10 +103,13 @@ def metrics_of(folder):
 
 
 def scores(metrics, memory=True):
-    """metrics.json without times and what is computed from them; also without memory, which depends on the pass size."""
+    """metrics.json without times and what is computed from them, without the run's name and the commit of the program.
+
+    memory=False also leaves out what depends on the pass size.
+    """
     kept = {k: v for k, v in metrics.items() if k not in ("time", "cost", *(() if memory else ("vram",)))}
     kept["metadata"] = {k: v for k, v in metrics["metadata"].items()
-                        if k != "name" and (memory or k not in ("device", "gpu"))}
+                        if k not in ("name", "git_commit") and (memory or k not in ("device", "gpu"))}
     kept["phases"] = {name: {k: v for k, v in phase.items() if k != "time_s"}
                       for name, phase in metrics["time"]["phases"].items()}
     return kept

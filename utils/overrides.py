@@ -18,7 +18,8 @@ def check_group_choices(arguments):
         if parsed.is_sweep_override() or not (group == "" or folder.is_dir()):
             continue
         choice = parsed.value()
-        if not all(isinstance(name, str) for name in (choice if isinstance(choice, list) else [choice if choice is not None else ""])):
+        choices = choice if isinstance(choice, list) else [] if choice is None else [choice]
+        if not all(isinstance(name, str) for name in choices):
             names = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
             raise InputError(f"{short(text)}: is no name of a configuration; in configs/{group} there are {names}"
                              if group else f"{short(text)}: has no key; write key=value")
