@@ -1,14 +1,18 @@
-# make demo: environment + experiment 0 on one shipped image.   make test: environment + every test.
+# make demo: environment + experiment 0 on one shipped image.   make test: environment + the tests.
+# make test-long: the slow ones as well.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test env
+.PHONY: demo test test-long env
 
 demo: $(READY)
 	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
 
 test: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow" tests
+
+test-long: $(READY)
 	$(BIN)/python -m pytest -q tests
 
 env: $(READY)

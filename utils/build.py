@@ -2,6 +2,7 @@
 import os
 from typing import NamedTuple
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -14,7 +15,9 @@ from utils.events import Events  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
 from utils.optimization import HardDataConsistency  # noqa: E402
 from utils.particles import Particles  # noqa: E402
+from utils.passes import Passes  # noqa: E402
 from utils.pruning import Pruning  # noqa: E402
+from utils.ranks import Rank  # noqa: E402
 from utils.repulsion import Repulsion  # noqa: E402
 from utils.schedule import StepClock, annealing_sigmas  # noqa: E402
 
@@ -33,12 +36,14 @@ def build(cfg, settings):
     """All parts of the run that `cfg` (composed) and `settings` (checked) describe."""
     if not settings.use_tpu:
         devices.silence_unused_xla()
-    device = devices.get_device(settings.use_tpu, settings.gpu)
+    device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
-    operator = instantiate(cfg.task[settings.task_group].operator).to(device)
+    prior = make("model", cfg.model, path=str(find(settings.model.path)), device=device)
+    if settings.gradient_checkpointing:
+        prior.checkpoint_decoder()
+    operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
     clock = StepClock(settings.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min),
@@ -49,7 +54,8 @@ def build(cfg, settings):
         settings.group.mcmc_sampler_config, events,
         repulsion=Repulsion(settings.repulsion_scale, settings.repulsion, clock) if events.repulsion_steps else None,
         pruning=Pruning(settings.pruning_keep, settings.pruning) if events.pruning_index is not None else None,
-        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None)
+        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None,
+        passes=Passes(settings.max_particles_per_pass))
     return Parts(device, prior, operator, noise, sampler, clock, events)
 
 
@@ -66,6 +72,16 @@ def plan(settings, clock):
         raise InputError(f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
                          f"choose at most {clock.timestep(1):.0f}")
     return events
+
+
+def make(key, node, **arguments):
+    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
+                         "and the files that it names") from None
 
 
 def load_batch(parts, settings, images):

@@ -6,16 +6,34 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 PROJECT = Path(__file__).resolve().parents[1]
 CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 # what may differ between runs whose records belong together
-NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "save_dir", "name", "resume")
+NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
+                      "save_dir", "name", "resume")
 
 
 class InputError(Exception):
     """Wrong input: one line saying what was wrong, with which value, and what to do. The program exits with 2."""
+
+
+def _possible_path(text):
+    if any(ord(c) < 32 for c in text):
+        raise ValueError("has control characters, which no file name should have")
+    if any(len(part.encode(errors="surrogatepass")) > 255 for part in text.split("/")) or len(text) > 3000:
+        raise ValueError("is too long for a file name")
+    try:
+        text.encode()
+        Path(text).expanduser()
+    except (UnicodeError, RuntimeError) as error:  # a lone surrogate, or the home of an unknown user
+        raise ValueError(f"is no path ({error})") from None
+    return text
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
 
 
 class Section(BaseModel):
@@ -23,7 +41,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    root: str
+    root: PathText
     resolution: int = Field(ge=8)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
@@ -32,7 +50,7 @@ class Data(Section):
 
 class Model(Section):
     target: str = Field(alias="_target_")
-    path: str
+    path: PathText
     timestep_map: Literal["trained", "official"]
     resolution: int = Field(ge=8)
     source: str
@@ -118,9 +136,11 @@ class Settings(Section):
     use_tpu: bool
     gpu: int = Field(ge=-1)
     batch_images: int = Field(ge=1)
+    max_particles_per_pass: int | None = Field(ge=1)
+    gradient_checkpointing: bool
     shard: str
-    save_dir: str
-    name: str = Field(min_length=1)
+    save_dir: PathText
+    name: PathText
     resume: bool
     repulsion: Repulsion
     pruning: Pruning
@@ -156,22 +176,33 @@ class Settings(Section):
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
     try:
-        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere, ???
+        raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f"={first['input']}"
+        value = "" if first["type"] == "missing" else f"={short(first['input'])}"
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     _check_relations(settings)
     return settings
 
 
+def short(value):
+    """One line of at most 80 characters."""
+    text = str(value).encode("unicode_escape").decode() if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _check_relations(s):
     if s.task_group not in s.task:
-        raise InputError(f"task_group={s.task_group}: this task has the groups {', '.join(s.task)}")
-    match = re.fullmatch(r"(\d+)/(\d+)", s.shard)
+        raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):
-        raise InputError(f"shard={s.shard}: write k/n with k from 0 to n-1, for example shard=0/8")
+        raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
+    if not s.resume and int(match[2]) > 1:
+        raise InputError(f"resume=false: with shard={s.shard} it would set aside what the other shards write; "
+                         "choose another name=, or rename the old folder once")
     if s.name in (".", "..") or "/" in s.name or "\\" in s.name:
         raise InputError(f"name={s.name}: must be a plain folder name; folders above it go into save_dir")
     annealing, diffusion = s.sampler.annealing_scheduler_config, s.sampler.diffusion_scheduler_config

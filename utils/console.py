@@ -13,16 +13,25 @@ console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
 
 
-def setup_logging():
-    """Messages of this program to the terminal, in one place with the progress bar."""
+def setup_logging(quiet=False):
+    """Messages of this program to the terminal, in one place with the progress bar; `quiet` is for ranks but the first."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    log.handlers = [RichHandler(console=console, show_path=False, show_time=False, markup=False)]
+    _replace_handlers([RichHandler(console=console, show_path=False, show_time=False, markup=False,
+                                   level=logging.ERROR if quiet else logging.INFO)])
+    console.quiet = quiet
+
+
+def _replace_handlers(handlers):
+    for handler in log.handlers:  # in a sweep, those of the job before
+        handler.close()
+    log.handlers = handlers
 
 
 def log_to(path):
-    """Also into a file of the run folder."""
+    """Also into a file of the run folder. Raises OSError if it cannot be opened."""
     handler = logging.FileHandler(path)
+    handler.handleError = lambda record: None  # a full disk is reported by what writes the records
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
 

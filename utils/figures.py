@@ -64,6 +64,8 @@ def particle_title(record, position):
     if record["diverged"][position]:
         return f"p{index}: diverged"
     psnr = record["scores"]["psnr"][position]
+    if psnr is None:
+        return f"p{index}: no score"
     if record["modes"] is None:
         return f"p{index}\n{psnr:.1f} dB"
     label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]

@@ -1,8 +1,10 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel, VQModel
+from torch.utils.checkpoint import checkpoint
 
 from utils.priors.base import LatentPrior
 from utils.schedule import TimestepMap
@@ -67,6 +69,11 @@ class LatentDiffusionPrior(LatentPrior):
         if self.prediction_type == "epsilon":
             return z - column * output
         return z * scale.square() - column * scale * output
+
+    def checkpoint_decoder(self):
+        # set on the decoder itself: diffusers offers its method for AutoencoderKL only, though VQModel shares the decoder
+        self.autoencoder.decoder._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        self.autoencoder.decoder.gradient_checkpointing = True
 
     def resident_bytes(self):
         return sum(p.numel() * p.element_size() for m in (self.autoencoder, self.unet) for p in m.parameters())
