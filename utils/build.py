@@ -9,7 +9,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report 
 import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
-from utils.config import find  # noqa: E402
+from utils.checkpoints import locate  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
 from utils.particles import Particles  # noqa: E402
 from utils.schedule import StepClock  # noqa: E402
@@ -32,7 +32,7 @@ def build(cfg, settings):
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
+    prior = instantiate(cfg.model, path=locate(settings.model.path), device=device)
     operator = instantiate(cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     sampler = LatentDAPS(prior, operator, noise, settings.sampler.annealing_scheduler_config,

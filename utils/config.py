@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PROJECT = Path(__file__).resolve().parents[1]
-CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "save_dir", "name", "resume")
 
@@ -36,6 +35,12 @@ class Model(Section):
     timestep_map: Literal["trained", "official"]
     resolution: int = Field(ge=8)
     source: str
+    weights: Literal["raw", "ema"] = "raw"                  # of an original checkpoint file
+    class_label: int | None = None                          # of a class-conditional model
+    prompt: str | None = None                               # Stable Diffusion, this and the next three
+    guidance_scale: float | None = Field(default=None, ge=0)
+    inner_resolution: int | None = Field(default=None, ge=8)
+    network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 class Annealing(Section):
@@ -159,11 +164,9 @@ def _check_relations(s):
                             ("optimization_step", s.optimization_step, -1)):
         if value != off:
             raise InputError(f"{key}={value}: this part is not built yet; leave it off with {key}={off}")
-    checkpoint = find(s.model.path)
-    missing = next((f for f in CHECKPOINT_FILES if not (checkpoint / f).is_file()), None)
-    if missing:
-        raise InputError(f"model.path={s.model.path}: checkpoint file {checkpoint / missing} not found; "
-                         f"get it from: {s.model.source}")
+    from utils.checkpoints import check_model
+
+    check_model(s.model)
 
 
 def find(path):
