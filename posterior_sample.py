@@ -66,22 +66,28 @@ def sample(cfg, settings, images, folder):
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
-            trace = Trace(particles, truth.repeat_interleave(settings.num_samples, 0).to(parts.device),
+            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            trace = Trace(particles, expand(truth, settings.num_samples, parts.device),
                           on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
-            for x, image in zip(truth, batch):
+            for x, image in zip(truth if truth is not None else [None] * len(batch), batch):
                 record, arrays = evaluator.record(image, x, result, trace, profiler, len(batch), timesteps)
                 folder.write({**record, "device": devices.describe(parts.device)}, arrays)
                 report(record)
 
 
+def expand(truth, num_samples, device):
+    """The truth of each particle from that of each image; None stays None."""
+    return None if truth is None else truth.repeat_interleave(num_samples, 0).to(device)
+
+
 def report(record):
     """One log line per image."""
     modes = " ".join(record["modes"]["label"]) if record["modes"] else ""
-    best = max((v for v in record["scores"]["psnr"] if v is not None), default=float("nan"))
-    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], modes, best, record["time"]["image_s"])
+    psnr = [v for v in record["scores"]["psnr"] if v is not None]
+    best = f"best PSNR {max(psnr):.2f} dB" if psnr else f"lowest loss {min(record['loss']):.4g}"
+    console.log.info("image %d: %s %s, %.1f s", record["image_id"], modes, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)

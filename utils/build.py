@@ -2,6 +2,7 @@
 import os
 from typing import NamedTuple
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -10,6 +11,7 @@ import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
 from utils.checkpoints import locate  # noqa: E402
+from utils.config import InputError  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
 from utils.particles import Particles  # noqa: E402
 from utils.schedule import StepClock  # noqa: E402
@@ -33,7 +35,7 @@ def build(cfg, settings):
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
     prior = instantiate(cfg.model, path=locate(settings.model.path), device=device)
-    operator = instantiate(cfg.task[settings.task_group].operator).to(device)
+    operator = make_operator(cfg, settings).to(device)
     noise = KeyedNoise(settings.seed)
     sampler = LatentDAPS(prior, operator, noise, settings.sampler.annealing_scheduler_config,
                          settings.sampler.diffusion_scheduler_config, settings.group.mcmc_sampler_config)
@@ -41,16 +43,42 @@ def build(cfg, settings):
     return Parts(device, prior, operator, noise, sampler, clock)
 
 
-def load_batch(parts, settings, images):
-    """(particles, truth) of some utils.data.TestImage: measurements with keyed noise, particles not yet drawn.
+def make_operator(cfg, settings):
+    """The forward operator of the selected task group. Raises InputError if its arguments do not suit it."""
+    try:
+        return instantiate(cfg.task[settings.task_group].operator)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, InputError):
+            raise cause from None
+        raise InputError(f"task.{settings.task_group}.operator: {str(error).splitlines()[0]} "
+                         f"({cause}); correct its arguments") from None
 
-    truth is (N, 3, H, W) on the CPU, in [-1, 1].
+
+def load_batch(parts, settings, images):
+    """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
+
+    truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements. Raises InputError if a measurement does
+    not fit the operator.
     """
-    truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
-    y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
+    if settings.data.kind == "measurement":
+        truth, y = None, torch.stack([given_measurement(parts, image) for image in images]).to(parts.device)
+    else:
+        truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
+        y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
     particles = Particles.start(y, [image.id for image in images], settings.num_samples, settings.first_particle,
                                 parts.prior.latent_shape, parts.prior.dtype)
     return particles, truth
+
+
+def given_measurement(parts, image):
+    """y of one utils.data.Measurement as a CPU tensor, in the shape that the operator gives."""
+    side = parts.prior.resolution
+    wanted = tuple(parts.operator(torch.zeros(1, 3, side, side, device=parts.device)).shape[1:])
+    y = torch.from_numpy(image.values())
+    if tuple(y.shape) != wanted:
+        raise InputError(f"data.root: {image.path} has shape {tuple(y.shape)}; this task measures {wanted}")
+    return y
 
 
 def measure(parts, x, image_id):

@@ -23,6 +23,7 @@ class Section(BaseModel):
 
 class Data(Section):
     root: str
+    kind: Literal["images", "measurement"]  # measurement: y from .npy files, no truth
     resolution: int = Field(ge=8)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
@@ -61,9 +62,8 @@ class Sampler(Section):
 
 class Operator(Section):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
+    target: str = Field(alias="_target_")  # its arguments: utils/config_operators.py
     sigma: float = Field(ge=0)
-    oversample: float | None = Field(default=None, gt=0)
 
 
 class MCMC(Section):
@@ -130,6 +130,9 @@ class Settings(Section):
 
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
     try:
         settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
     except ValidationError as error:
@@ -165,7 +168,11 @@ def _check_relations(s):
         if value != off:
             raise InputError(f"{key}={value}: this part is not built yet; leave it off with {key}={off}")
     from utils.checkpoints import check_model
+    from utils.config_operators import check_operator
 
+    operator = s.group.operator
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}),
+                   s.data.resolution)
     check_model(s.model)
 
 

@@ -2,6 +2,7 @@
 import torch
 
 from utils import metrics
+from utils.results import SCORES
 from utils.run_folder import to_pixels
 
 
@@ -18,7 +19,7 @@ class Evaluator:
     def record(self, image, truth, result, trace, profiler, batch_images, timesteps):
         """(record, arrays) of one image of a batch.
 
-        image: utils.data.TestImage; truth (3, H, W) on the CPU; result: sampler.SampleResult of the whole batch;
+        image: utils.data.TestImage or Measurement; truth (3, H, W) on the CPU, None for a measurement; result: sampler.SampleResult of the whole batch;
         trace: utils.metrics.Trace; timesteps: the step clock's timestep of every annealing step.
         """
         where = result.particles.of_image(image.id)
@@ -43,16 +44,18 @@ class Evaluator:
                       "loss": [[row[i] for i in where] for row in trace.loss]},
             "time": _time(profiler, batch_images), "diverged": [not fine for fine in ok],
         }
-        arrays = {"y": y.cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), "truth": to_pixels(truth[None])[0]}
-        return record, arrays
+        arrays = {"y": y.cpu().numpy(), "z": z.numpy(), "images": to_pixels(x)}
+        return record, arrays if truth is None else {**arrays, "truth": to_pixels(truth[None])[0]}
 
     def _scores(self, x, truth, ok):
+        if truth is None:
+            return {name: [None] * len(x) for name in SCORES}
         scores = {"psnr": metrics.psnr(x, truth).tolist(), "ssim": metrics.ssim(x, truth).tolist(),
                   "lpips": self.lpips(x, truth)}
         return {name: _only(values, ok) for name, values in scores.items()}
 
     def _modes(self, x, truth, ok):
-        if not self.operator.rotation_ambiguity:
+        if truth is None or not self.operator.rotation_ambiguity:
             return None
         modes = metrics.mode_labels(x, truth, self.success.threshold_db, self.success.margin_db)
         modes = {name: values if name == "label" else _only(values, ok) for name, values in modes.items()}

@@ -86,7 +86,8 @@ def pick(losses):
 class Trace:
     """Collects, per annealing step, what the last inner iteration decoded anyway: PSNR, loss, distance.
 
-    Use it as the sampler's callback. `truth` is (P, 3, H, W) on the device, the truth of each particle.
+    Use it as the sampler's callback. `truth` is (P, 3, H, W) on the device, the truth of each particle; without one
+    (None) PSNR is None.
     """
 
     def __init__(self, particles, truth, on_progress=lambda best_db: None):
@@ -94,7 +95,8 @@ class Trace:
         self.psnr, self.loss, self.distance = [], [], []
 
     def __call__(self, info):
-        self.psnr.append(psnr(info.image, self.truth).tolist())
+        known = self.truth is not None
+        self.psnr.append(psnr(info.image, self.truth).tolist() if known else [None] * len(info.image))
         self.loss.append(info.loss.tolist())
         self.distance.append(self.particles.mean_pairwise_distance(info.z0y).tolist())
-        self.on_progress(max(self.psnr[-1]))
+        self.on_progress(max(self.psnr[-1]) if known else float("nan"))
