@@ -14,6 +14,8 @@ SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "measurement": (".npy",)}
 @dataclass(frozen=True)
 class TestItem:
     """One item of the set: its position in the whole set, and its file."""
+    __test__ = False  # pytest would take the name for a test
+
     id: int
     path: Path
 
