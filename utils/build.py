@@ -34,8 +34,8 @@ def build(cfg, settings):
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = instantiate(cfg.model, path=locate(settings.model.path), device=device)
-    operator = make_operator(cfg, settings).to(device)
+    prior = make(cfg.model, "model", path=locate(settings.model.path), device=device)
+    operator = make(cfg.task[settings.task_group].operator, f"task.{settings.task_group}.operator").to(device)
     noise = KeyedNoise(settings.seed)
     sampler = LatentDAPS(prior, operator, noise, settings.sampler.annealing_scheduler_config,
                          settings.sampler.diffusion_scheduler_config, settings.group.mcmc_sampler_config)
@@ -43,16 +43,16 @@ def build(cfg, settings):
     return Parts(device, prior, operator, noise, sampler, clock)
 
 
-def make_operator(cfg, settings):
-    """The forward operator of the selected task group. Raises InputError if its arguments do not suit it."""
+def make(node, key, **more):
+    """Instantiate the config node that stands at `key`. Raises InputError if what it builds refuses its arguments."""
     try:
-        return instantiate(cfg.task[settings.task_group].operator)
+        return instantiate(node, **more)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, InputError):
             raise cause from None
-        raise InputError(f"task.{settings.task_group}.operator: {str(error).splitlines()[0]} "
-                         f"({cause}); correct its arguments") from None
+        reason = str(cause or error).strip().splitlines()[0]
+        raise InputError(f"{key}: {node.get('_target_')} cannot be built ({reason}); correct its arguments") from None
 
 
 def load_batch(parts, settings, images):

@@ -16,7 +16,7 @@ WEIGHTS = ("*.safetensors", "*.bin")
 STABLE_DIFFUSION = "utils.priors.stable_diffusion.load_pipeline"
 OUR_LOADERS = ("utils.priors.latent_diffusion.load_pipeline", STABLE_DIFFUSION)
 PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "tokenizer/*", "model_index.json"]
-# half-precision copies, training copies and pickles of the same weights; LDM repositories have pickles only
+# half-precision, training and other copies of the same weights
 UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
 
 
@@ -131,15 +131,18 @@ def cached_snapshot(hub_id):
         return None
 
 
-def snapshot(hub_id):
-    """The folder of a hub id: from the cache, else downloaded into it. Raises InputError without network or access."""
+def snapshot(hub_id, ignore=()):
+    """The folder of a hub id: from the cache, else downloaded into it. Raises InputError without network or access.
+
+    ignore: further file patterns that are not needed.
+    """
     cached = cached_snapshot(hub_id)
     if cached is not None:
         return cached
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=PATTERNS, ignore_patterns=UNNEEDED))
+        return Path(snapshot_download(hub_id, allow_patterns=PATTERNS, ignore_patterns=[*UNNEEDED, *ignore]))
     except Exception as error:  # network, proxy, access and name errors come from three libraries
         raise InputError(not_cached(hub_id, type(error).__name__)) from None
 

@@ -21,7 +21,7 @@ def load_pipeline(path, device, prompt, guidance_scale, inner_resolution, resolu
     prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
     The prompt is embedded here, once, and the text encoder is dropped. Raises InputError.
     """
-    path = snapshot(path) if is_hub_id(path) else Path(path)
+    path = snapshot(path, ignore=["*.bin"]) if is_hub_id(path) else Path(path)  # pickles of the same weights
     dtype = getattr(torch, network_dtype)
     autoencoder, unet, scheduler = load_parts(path, dtype)
     context = embed_prompts(path, ["", prompt]).to(dtype)  # (2, L, D)
