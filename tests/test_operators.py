@@ -284,6 +284,7 @@ def test_every_task_has_the_groups_of_both_public_model_families():
     ("gaussian_blur", ["operator.kernel_size=129"], "kernel_size=129"),
     ("motion_blur", ["operator.intensity=2"], "intensity=2"),
     ("hdr", ["operator.scale=-1"], "scale=-1"),
+    ("inpainting_rand", ["operator.resolution=32"], "resolution=32"),
     ("hdr", ["operator.sigma=-1"], "sigma=-1"),
     ("hdr", ["operator._target_=operators.nothing.X"], "operators.nothing.X")])
 def test_wrong_operator_arguments_are_one_line_naming_the_key(task, overrides, word):

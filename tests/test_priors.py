@@ -88,6 +88,11 @@ def test_resolution_that_the_prior_cannot_take_names_the_right_one(ldm_folder):
         checkpoints.check_model(model_settings(ldm_folder, resolution=64))
 
 
+def test_averaged_weights_of_a_folder_that_has_none_are_refused(ldm_folder):
+    with pytest.raises(InputError, match="model.weights=ema"):
+        checkpoints.check_model(model_settings(ldm_folder, weights="ema"))
+
+
 def test_unknown_prediction_type_is_one_line(ldm_folder, tmp_path):
     folder = shutil.copytree(ldm_folder, tmp_path / "copy")
     config = folder / "scheduler/scheduler_config.json"

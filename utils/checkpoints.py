@@ -66,6 +66,10 @@ def check_model(model):
             check_folder(model, cache)
         return
     check_folder(model, place)
+    made_of = _json(model, place / "conversion.json") if (place / "conversion.json").is_file() else {}
+    if model.weights != made_of.get("weights", "raw"):
+        raise InputError(f"model.weights={model.weights}: {place} holds the {made_of.get('weights', 'raw')} weights; "
+                         "give model.path the original file, or convert it with tools/convert_ldm.py")
 
 
 def check_folder(model, folder):

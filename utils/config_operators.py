@@ -112,6 +112,9 @@ def check_operator(key, target, arguments, resolution):
         name = ".".join(str(part) for part in first["loc"])
         value = "" if first["type"] == "missing" else f"={first['input']}"
         raise InputError(f"{key}.{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    if getattr(checked, "resolution", resolution) != resolution:
+        raise InputError(f"{key}.resolution={checked.resolution}: the images have {resolution} pixels; "
+                         "leave it at ${data.resolution}")
     try:
         if isinstance(checked, Blur):
             checked.check(resolution)
