@@ -82,12 +82,12 @@ def sample(cfg, settings, images, folder):
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
-            truths = {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(truths, on_progress=lambda best_db: advance(len(batch), best_db))
+            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            truths = [None] * len(batch) if truth is None else truth
+            trace = Trace(None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}, on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
-            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truth, batch)]
+            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
                 folder.write({**record, **about_run}, arrays)
                 report(record)
@@ -96,10 +96,11 @@ def sample(cfg, settings, images, folder):
 def report(record):
     """One log line per image."""
     modes = record["modes"]
-    values = modes["psnr_aligned"] if modes else record["scores"]["psnr"]
-    best = max((v for v in values if v is not None), default=float("nan"))
+    known = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
+    losses = [v for v in record["loss"] if v is not None]
+    best = f"best PSNR {max(known):.2f} dB" if known else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)

@@ -10,7 +10,6 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 PROJECT = Path(__file__).resolve().parents[1]
-CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
                       "save_dir", "name", "resume")
@@ -42,6 +41,7 @@ class Section(BaseModel):
 
 class Data(Section):
     root: PathText
+    kind: Literal["images", "measurement"]  # measurement: y from .npy files, no truth
     resolution: int = Field(ge=8)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
@@ -54,6 +54,12 @@ class Model(Section):
     timestep_map: Literal["trained", "official"]
     resolution: int = Field(ge=8)
     source: str
+    weights: Literal["raw", "ema"] = "raw"                  # of an original checkpoint file
+    class_label: int | None = None                          # of a class-conditional model
+    prompt: str | None = None                               # Stable Diffusion, this and the next three
+    guidance_scale: float | None = Field(default=None, ge=0)
+    inner_resolution: int | None = Field(default=None, ge=8)
+    network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 class Annealing(Section):
@@ -74,9 +80,8 @@ class Sampler(Section):
 
 class Operator(Section):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
+    target: str = Field(alias="_target_")  # its arguments: utils/config_operators.py
     sigma: float = Field(ge=0)
-    oversample: float | None = Field(default=None, gt=0)
 
 
 class MCMC(Section):
@@ -175,6 +180,9 @@ class Settings(Section):
 
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
     try:
         settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:  # ${...} that leads nowhere, ???
@@ -222,11 +230,13 @@ def _check_relations(s):
         raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
     if s.step_clock == "progress":
         _check_switches(s, annealing.num_steps)
-    checkpoint = find(s.model.path)
-    missing = next((f for f in CHECKPOINT_FILES if not (checkpoint / f).is_file()), None)
-    if missing:
-        raise InputError(f"model.path={s.model.path}: checkpoint file {checkpoint / missing} not found; "
-                         f"get it from: {s.model.source}")
+    from utils.checkpoints import check_model
+    from utils.config_operators import check_operator
+
+    operator = s.group.operator
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}),
+                   s.data.resolution)
+    check_model(s.model)
 
 
 def _check_switches(s, num_steps):

@@ -46,6 +46,13 @@ def progress_bar(images, steps):
         yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
 
 
+def pick_cell(values, picked):
+    """The label-free pick: its score where there is a truth, else its number alone."""
+    if picked is None:
+        return "-"
+    return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
+
+
 def print_results(metrics, folder):
     """The closing table: one row per image (the last 20), then the means."""
     n = metrics["metadata"]["num_samples"]
@@ -60,7 +67,7 @@ def print_results(metrics, folder):
         table.add_row(str(image_id), " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
                       f"{max(values_known):.2f} dB" if values_known else "-",
                       f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
-                      f"{values[picked]:.2f} dB (p{picked})" if picked is not None else "-",
+                      pick_cell(values, picked),
                       f"{metrics['time']['per_image_s'][i]:.1f}")
     means = Table(title="mean ± standard deviation over images")
     for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):
