@@ -19,18 +19,19 @@ AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
 
 
-def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=256,
+def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None,
                   dtype=torch.float32, **_):
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
     timestep_map: "trained" or "official" (utils.schedule.TimestepMap); weights: "raw" or "ema", of an original file;
+    resolution: what the images are expected to be, None to take the prior's own (256 for an original file);
     dtype: what is computed in, however the weights are stored;
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
     Raises InputError.
     """
     if is_original(path):
-        path = compvis.converted(path, weights, resolution)
+        path = compvis.converted(path, weights, resolution or 256)
     path = snapshot(path) if is_hub_id(path) else Path(path)
     autoencoder, unet, scheduler = load_parts(path, dtype)
     conditional = isinstance(unet, UNet2DConditionModel)
@@ -39,7 +40,7 @@ def load_pipeline(path, device, timestep_map="trained", weights="raw", class_lab
                          f"and model.class_label is {'' if label_given else 'not '}given; "
                          f"use model={'imagenet256ldm' if conditional else 'ffhq256ldm'}")
     context = class_context(path, class_label) if conditional else None  # (1, 1, D)
-    if resolution != (taken := unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)):
+    if resolution and resolution != (taken := unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)):
         raise InputError(f"model.resolution={resolution}: the prior in {path} takes images of {taken} pixels")
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
