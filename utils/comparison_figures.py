@@ -19,12 +19,12 @@ LABEL_GREYS = {"0": 1.0, "180": 0.35, "mixed": 0.7, "failed": 0.85}
 MAP_ROWS = 30
 
 
-def draw_all(experiments, folder):
+def draw_all(experiments, folder, images=reconstructions.IMAGES):
     """Write every figure that the experiments have data for, as PNG and PDF; returns the paths. Raises InputError."""
     written = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, figure in every(experiments):
+        for name, figure in every(experiments, images):
             for suffix in ("png", "pdf"):
                 written.append(Path(folder) / f"{name}.{suffix}")
                 figure.savefig(written[-1], dpi=150, bbox_inches="tight")
@@ -34,8 +34,8 @@ def draw_all(experiments, folder):
     return written
 
 
-def every(experiments):
-    """(name, Figure) of every figure that the experiments have data for."""
+def every(experiments, images=reconstructions.IMAGES):
+    """(name, Figure) of every figure that the experiments have data for; pictures of the first `images` images."""
     measured = [e for e in experiments if not e.derived]
     yield "step_time", step_time(measured)
     if any(e.num_samples > 1 for e in measured):
@@ -46,9 +46,14 @@ def every(experiments):
         yield "mode_map", mode_map(labelled)
     yield "quality_cost", quality_cost(measured)
     for e in measured:
-        figure = reconstructions.draw(e)
+        figure = reconstructions.draw(e, images)
         if figure is not None:
-            yield f"reconstructions_{e.label.replace('/', '_')}", figure
+            yield picture_name(e), figure
+
+
+def picture_name(experiment):
+    """File name of an experiment's reconstructions, without suffix."""
+    return f"reconstructions_{experiment.label.replace('/', '_')}"
 
 
 def style(i):
@@ -64,7 +69,8 @@ def mark_events(axis, experiments):
     for step, found in names.items():
         axis.axvline(step - 0.5, color="0.7", linewidth=0.8, zorder=0)
         axis.annotate(", ".join(found), (step - 0.5, 1), xycoords=("data", "axes fraction"), rotation=90, fontsize=7,
-                      ha="right", va="top", color="0.3", xytext=(-2, -3), textcoords="offset points")
+                      ha="right", va="top", color="0.3", xytext=(-2, -3), textcoords="offset points",
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
 
 
 def per_step(experiments, get, axis):
@@ -151,10 +157,11 @@ def mode_map(experiments):
     for axis, e, images in zip(axes[0], experiments, shown):
         images = images[:rows]
         greys = [[LABEL_GREYS.get(label, np.nan) for label in labels] for _, labels, _ in images]
+        axis.patch.set(hatch="////", edgecolor="0.8")  # shows where a particle was pruned or diverged
         axis.imshow(np.array(greys, dtype=float), cmap="gray", vmin=0, vmax=1, aspect="auto")
         for y, (_, labels, picked) in enumerate(images):
             for x, label in enumerate(labels):
-                text = {None: "·", "failed": "×", "mixed": "m"}.get(label, label)
+                text = {None: "", "failed": "×", "mixed": "m"}.get(label, label)
                 axis.text(x, y, text + ("P" if x == picked else ""), ha="center", va="center", fontsize=6,
                           color="white" if label == "180" else "black", fontweight="bold" if x == picked else "normal")
         axis.set_yticks(range(len(images)), [image for image, _, _ in images], fontsize=6)
@@ -165,7 +172,7 @@ def mode_map(experiments):
         axis.tick_params(which="both", length=0)
         axis.set_title(e.label.replace("_", "\n", 1), fontsize=7)
     axes[0][0].set_ylabel("image")
-    figure.supxlabel("0, 180: orientation found · m: channels mixed · ×: failed · dot: pruned or diverged · P: label-free pick",
+    figure.supxlabel("0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned or diverged · P: label-free pick",
                      fontsize=6)
     return figure
 
