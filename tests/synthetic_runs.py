@@ -20,7 +20,7 @@ def write_run(parent, composed, labels, name="exp0", seed=42, overrides=(), gain
     """
     folder = parent / name
     (folder / "records").mkdir(parents=True)
-    cfg = composed(f"num_samples={len(labels[0])}", f"seed={seed}", f"name={name}", f"save_dir={parent}",
+    cfg = composed(f"num_samples={len(labels[0])}", f"seed={seed}", f"name='{name}'", f"save_dir={parent}",
                    f"sampler.annealing_scheduler_config.num_steps={STEPS}", *overrides)
     for i, row in enumerate(labels):
         record = make_record(first_image + i, row, gain + 0.1 * i, seconds, cfg)
@@ -61,7 +61,7 @@ def make_record(image, labels, gain, seconds, cfg):
         "selection": {"picked": picked, "psnr": as_is[picked], "psnr_aligned": aligned[picked], "rule": "lowest measurement loss"},
         "trace": {"timestep": [1000 * (STEPS - i) / STEPS for i in range(STEPS)],
                   "pairwise_distance": [float(i + 1) if n > 1 else None for i in range(STEPS)], "psnr": [], "loss": []},
-        "pruning": {"step_index": 8, "timestep": 200.0, "kept": survivors, "dropped": [k for k in range(n) if k not in survivors],
+        "pruning": {"step_index": phases["pre_pruning"]["steps"], "timestep": float(cfg.pruning_step), "kept": survivors, "dropped": [k for k in range(n) if k not in survivors],
                     "parents": {}, "loss": [float(k) for k in range(n)], "distance": [1.0] * (n * (n - 1) // 2)} if pruned else None,
         "optimization": {"calls": [int(k in survivors) for k in range(n)], "iterations": [3 * (k in survivors) for k in range(n)],
                          "calls_without_iteration": [0] * n, "stopped_by": [["max_iterations"] * (k in survivors) for k in range(n)],
