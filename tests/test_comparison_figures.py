@@ -10,13 +10,18 @@ LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
 PRUNED = [["0", None, "180", None], ["180", "0", None, None]]
 
 
-@pytest.fixture
-def experiments(tmp_path, composed):
-    write_run(tmp_path, composed, LABELS, name="exp0_base")
-    write_run(tmp_path, composed, PRUNED, name="exp4", seconds=1.0,
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory, composed):
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder, composed, LABELS, name="exp0_base")
+    write_run(folder, composed, PRUNED, name="exp4", seconds=1.0,
               overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"))
-    found = comparison.gather([runs.load(path) for path in runs.find([tmp_path])])
-    yield found
+    return comparison.gather([runs.load(path) for path in runs.find([folder])])
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
     cf.plt.close("all")
 
 
@@ -90,4 +95,3 @@ def test_without_pictures_in_the_records_there_are_none_drawn(tmp_path, composed
     write_run(tmp_path, composed, LABELS, pictures=False)
     experiment = comparison.gather([runs.load(path) for path in runs.find([tmp_path])])
     assert [name for name, _ in cf.every(experiment) if name.startswith("reconstructions")] == []
-    cf.plt.close("all")

@@ -34,14 +34,7 @@ def test_a_real_run_fits_the_schema(run, overrides):
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory):
-    from hydra import compose, initialize_config_dir
-
-    from utils.config import PROJECT
-
-    def composed(*overrides):
-        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-            return compose("default", overrides=list(overrides))
+def content(tmp_path_factory, composed):
     folder = write_run(tmp_path_factory.mktemp("runs"), composed, [["0", "180"], ["failed", "0"]])
     return json.loads((folder / "metrics.json").read_text())
 
