@@ -5,11 +5,10 @@ import shutil
 import pytest
 
 from tests.synthetic_runs import write_run
-from utils import comparison, runs
+from utils import comparison, runs, tables
 from utils.config import InputError
 
 FOUR = [["0", "failed", "180", "failed"], ["failed", "0", "0", "failed"], ["failed"] * 4]
-PRUNED = ("pruning_step=200", "repulsion_scale=0.3")
 
 
 def experiments(folder, pool=False):
@@ -54,7 +53,8 @@ def test_the_noise_clock_takes_its_timesteps_from_the_records(tmp_path, composed
 
 def test_phases_passes_and_cost_relative_to_the_baseline(tmp_path, composed):
     write_run(tmp_path, composed, FOUR, seconds=2.0)
-    write_run(tmp_path, composed, [["0", None, "180", None]] * 3, name="exp4", seconds=3.0, overrides=(*PRUNED, "optimization_step=200"))
+    write_run(tmp_path, composed, [["0", None, "180", None]] * 3, name="exp4", seconds=3.0,
+              overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"))
     s = summaries(tmp_path, "exp0")
     assert s["exp4"]["particles"] == "4 → 2"
     assert s["exp0"]["cost"]["passes"] == 4 * 20 and s["exp0"]["cost"]["relative_time_x_memory"] == 1.0
@@ -150,3 +150,31 @@ def test_a_file_that_contradicts_its_records_is_refused(tmp_path, composed):
     (folder / "records" / "00002.npz").unlink()
     with pytest.raises(InputError, match="has 3 images, its records have 2"):
         runs.load(path, from_records=True)
+
+
+def test_what_is_missing_is_said_and_not_averaged(tmp_path, composed):
+    folder = write_run(tmp_path, composed, FOUR)
+    content = json.loads((folder / "metrics.json").read_text())
+    for block in ("mean", "std", "max", "min"):
+        content["psnr"][block][1] = None  # all particles of image 1 diverged
+    content["modes"]["psnr_aligned"][1], content["psnr"]["sample"][1] = [None] * 4, [None] * 4
+    content["selection"]["picked"][1] = content["selection"]["psnr"][1] = content["selection"]["psnr_aligned"][1] = None
+    (folder / "metrics.json").write_text(json.dumps(content))
+    s = summaries(tmp_path)["exp0"]
+    assert s["psnr_aligned"]["best"]["n"] == 2 and s["psnr_aligned"]["best"]["missing"] == 1
+    assert s["psnr_aligned"]["best"]["mean"] == pytest.approx((25 + 12.2) / 2)
+    assert tables.parts(s["pick_psnr"], 2) == ("18.60", " ± 9.05 (n = 2)")
+    assert s["success_pick"]["n"] == 3  # no pick is no success
+
+
+def test_a_task_without_two_orientations_has_tables_too(tmp_path, composed):
+    folder = write_run(tmp_path, composed, [["0", "failed"]] * 2)
+    content = json.loads((folder / "metrics.json").read_text())
+    content["modes"] = None
+    (folder / "metrics.json").write_text(json.dumps(content))
+    s = summaries(tmp_path)["exp0"]
+    assert s["success"] is None and s["psnr_aligned"]["best"] is None
+    assert s["pick_psnr"] == s["psnr"]["pick"] and s["pick_psnr"]["mean"] == pytest.approx(25.05)
+    for kind in tables.KINDS:
+        table = tables.build(kind, [s])
+        assert table is None if kind == "paired" else tables.markdown(table)

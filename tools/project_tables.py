@@ -96,7 +96,8 @@ def replace_tables(text, specs, project):
             raise InputError(f"{project}: table {name} has no closing line <!-- end -->")
     missing = next((name for name in specs if name not in opened), None)
     if missing:
-        raise InputError(f"{project}: has no place for the table {missing}; add the line <!-- table: {missing} --> and <!-- end -->")
+        raise InputError(f"{project}: has no place for the table {missing}; "
+                         f"add the lines <!-- table: {missing} --> and <!-- end -->")
     changed = []
 
     def replaced(match):

@@ -17,7 +17,6 @@ from markupsafe import Markup, escape  # noqa: E402
 
 from utils import comparison, comparison_figures, tables  # noqa: E402
 from utils.command_line import Parser, add_run_arguments, read_experiments, run, write_text  # noqa: E402
-from utils.comparison_figures import plt  # noqa: E402
 from utils.config import InputError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -69,18 +68,18 @@ def html_table(table):
 
 def drawings(experiments, images):
     """(figures, pictures), each a list of {uri, caption}; a run whose records hold no pictures shows its grid instead."""
-    figures, pictures = [], []
-    drawn = set()
+    figures, pictures, drawn = [], [], set()
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-        plt.close(figure)
+        comparison_figures.plt.close(figure)
         if name in CAPTIONS:
             figures.append({"uri": data_uri(buffer.getvalue()), "caption": CAPTIONS[name]})
         else:
             drawn.add(name)
             label = name.removeprefix("reconstructions_")
-            pictures.append({"uri": data_uri(buffer.getvalue()), "caption": f"{label}: as found, and in the better orientation."})
+            pictures.append({"uri": data_uri(buffer.getvalue()),
+                             "caption": f"{label}: as found, and in the better orientation."})
     for e in experiments:
         grid = e.runs[0].folder / "grid_results.png"
         if not e.derived and comparison_figures.picture_name(e) not in drawn and grid.is_file():
@@ -104,7 +103,8 @@ def flatten(value, prefix=""):
     """{dotted key: leaf} of a nested dict."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {k: v for key, inner in value.items()
+            for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
 
 
 if __name__ == "__main__":

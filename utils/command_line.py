@@ -28,11 +28,12 @@ def run(main):
 def add_run_arguments(parser):
     """RESULTS and what decides how they become experiments."""
     parser.add_argument("results", nargs="+", metavar="RESULTS", help="run folders, folders of runs, or metrics.json files")
-    parser.add_argument("--baseline", help="name or folder of the run that costs and differences refer to (default: the first)")
+    parser.add_argument("--baseline", help="run that costs and differences refer to, by name or folder (default: the first)")
     parser.add_argument("--pool", action="store_true", help="one row for runs whose configs differ only in the seed")
     parser.add_argument("--best-of", type=int, metavar="K",
                         help="also show what K of the particles of each run of independent ones would have given")
-    parser.add_argument("--from-records", action="store_true", help="aggregate the records anew instead of trusting metrics.json")
+    parser.add_argument("--from-records", action="store_true",
+                        help="aggregate the records anew instead of trusting metrics.json")
 
 
 def read_experiments(results, pool=False, best_of=None, from_records=False):

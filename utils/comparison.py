@@ -6,14 +6,15 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from utils import results, stats
+from utils import stats
 from utils.config import InputError, identity
+from utils.costs import cost, mean_std, phases
 from utils.results import finite
 from utils.runs import Run, image_values
 
 SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
 RATES = ("success", "success_pick", "both_modes")
-PAIRED = ("psnr_aligned.best", "psnr_aligned.mean", "psnr_aligned.pick", "psnr.best", "psnr.pick",
+PAIRED = ("psnr_aligned.best", "psnr_aligned.mean", "psnr_aligned.pick", "psnr.best", "psnr.pick", "pick_psnr",
           "success", "success_pick", "both_modes", "pairwise_distance")
 
 
@@ -150,11 +151,11 @@ def summarise(experiment, reference=None):
     row = {"experiment": e.label, "folders": [str(run.folder) for run in e.runs], "images": images,
            "seeds": sorted({unit.seed for unit in e.units}), "particles": _particles(e)}
     for name in SCORES:
-        row[name] = {part: mean_std(e.values(f"{name}.{part}")) for part in ("best", "mean", "pick", "spread")}
+        row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
     for name in RATES:
         row[name] = _rate(e.values(name), e.clusters(name))
-    row["coverage"] = mean_std(e.values("coverage"))
-    row["pairwise_distance"] = mean_std(e.values("pairwise_distance"))
+    for name in ("pick_psnr", "coverage", "pairwise_distance"):
+        row[name] = mean_std(e, name)
     row["phases"] = None if e.derived else phases(e)
     row["cost"] = cost(e, reference)
     row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
@@ -171,63 +172,11 @@ def _particles(e):
     return f"{n} → {active:.3g}"
 
 
-def mean_std(values):
-    """{mean, std (ddof 1), n}; None without values."""
-    return {"mean": statistics.fmean(values), "std": results.spread(values), "n": len(values)} if values else None
-
-
 def _rate(values, clusters):
     if not values:
         return None
     found = stats.wilson(statistics.fmean(values), len(clusters))
     return {"rate": found.value, "count": math.fsum(values), "n": len(values), "low": found.low, "high": found.high}
-
-
-def phases(e):
-    """{phase: seconds, steps and passes per image, peak MB} over the runs of one experiment."""
-    images = sum(run.metrics.metadata.num_images for run in e.runs)
-    rows = {}
-    for name in e.runs[0].metrics.time.phases:
-        parts = [(run.metrics, run.metrics.time.phases[name]) for run in e.runs]
-        peaks = finite([m.vram[f"{name}_peak_mb"] for m, _ in parts])
-        per_particle = {key: sum(getattr(p, key) * m.metadata.num_images for m, p in parts) / images
-                        for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls")}
-        rows[name] = {"seconds": sum(p.time_s for _, p in parts) / images, "steps": sum(p.steps for _, p in parts) / images,
-                      "peak_mb": max(peaks, default=None), **per_particle,
-                      "passes": sum(p.decoder_forward_backward * _particles_in(run, name) for run, (_, p)
-                                    in zip(e.runs, parts)) / images}
-    return rows
-
-
-def _particles_in(run, phase):
-    """Particles of all images in one phase: what a count per particle is multiplied by."""
-    n = run.metrics.metadata.num_images
-    if run.metrics.pruning is None or phase == "pre_pruning":
-        return n * run.metrics.metadata.num_samples
-    return sum(run.active(i) for i in range(n))
-
-
-def cost(e, reference=None):
-    """Per image: seconds, passes (decoder forward + backward over all particles), optimisation, time x memory.
-
-    relative_*: over the reference's, null where one of the two is not known.
-    """
-    if e.derived:
-        return None
-    parts = phases(e)
-    images = sum(run.metrics.metadata.num_images for run in e.runs)
-    products = [run.metrics.cost.time_x_memory_mb_s for run in e.runs]
-    row = {"seconds": sum(run.metrics.time.total_s for run in e.runs) / images,
-           "peak_mb": max(finite([p["peak_mb"] for p in parts.values()]), default=None),
-           "passes": sum(p["passes"] for p in parts.values()),
-           "optimization_calls": mean_std(e.values("optimization_calls")),
-           "optimization_iterations": mean_std(e.values("optimization_iterations")),
-           "time_x_memory_mb_s": None if None in products else sum(products) / images}
-    other = None if reference is None or reference.derived else cost(reference)
-    for name, key in (("time", "seconds"), ("passes", "passes"), ("time_x_memory", "time_x_memory_mb_s")):
-        known = other is not None and other[key] and row[key] is not None
-        row[f"relative_{name}"] = row[key] / other[key] if known else None
-    return row
 
 
 def paired(e, reference):

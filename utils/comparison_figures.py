@@ -5,8 +5,8 @@ import matplotlib
 import numpy as np
 
 from utils import figures, reconstructions, runs
-from utils.comparison import cost
 from utils.config import InputError
+from utils.costs import cost
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -118,25 +118,29 @@ def psnr_distribution(experiments):
             continue
         axis.boxplot([[value for value, _ in points]], positions=[i], widths=0.7, showfliers=False,
                      medianprops={"color": "black"}, boxprops={"color": "0.5"}, whiskerprops={"color": "0.5"}, zorder=1)
-        for label, (marker, colour) in LABEL_MARKERS.items():
+        for label in LABEL_MARKERS:
             values = [value for value, found in points if found == label]
-            axis.scatter(i + spread.uniform(-0.25, 0.25, len(values)), values, marker=marker, s=16, linewidths=0.7, zorder=2,
-                         **({"color": "black"} if marker == "x" else {"facecolors": colour, "edgecolors": "black"}))
+            axis.scatter(i + spread.uniform(-0.25, 0.25, len(values)), values, zorder=2, **point_style(label))
         for part, marker in (("best", "_"), ("pick", "*")):
             values = e.values(f"{quantity}.{part}")
             if values:
                 axis.scatter([i + 0.42], [np.mean(values)], marker=marker, s=90, color="black", zorder=3)
     if aligned:
-        for label, (marker, colour) in LABEL_MARKERS.items():
-            axis.scatter([], [], marker=marker, s=16, **({"color": "black"} if marker == "x" else
-                                                         {"facecolors": colour, "edgecolors": "black"}),
-                         label=f"{label}°" if label in ("0", "180") else label)
+        for label in LABEL_MARKERS:
+            axis.scatter([], [], label=f"{label}°" if label in ("0", "180") else label, **point_style(label))
     axis.scatter([], [], marker="_", s=90, color="black", label="mean of the best")
     axis.scatter([], [], marker="*", s=90, color="black", label="mean of the pick")
     axis.set_xticks(range(len(experiments)), [e.label for e in experiments], rotation=20, ha="right", fontsize=8)
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def point_style(label):
+    """Marker of a particle by its mode label."""
+    marker, colour = LABEL_MARKERS[label]
+    face = {"color": "black"} if marker == "x" else {"facecolors": colour, "edgecolors": "black"}
+    return {"marker": marker, "s": 16, "linewidths": 0.7, **face}
 
 
 def _particles(m, aligned):
@@ -165,15 +169,16 @@ def mode_map(experiments):
                 axis.text(x, y, text + ("P" if x == picked else ""), ha="center", va="center", fontsize=6,
                           color="white" if label == "180" else "black", fontweight="bold" if x == picked else "normal")
         axis.set_yticks(range(len(images)), [image for image, _, _ in images], fontsize=6)
-        axis.set_xticks(range(e.num_samples), [f"p{k}" for k in range(e.num_samples)], fontsize=6)
+        first = (e.runs[0].config or {}).get("first_particle", 0)
+        axis.set_xticks(range(e.num_samples), [f"p{first + k}" for k in range(e.num_samples)], fontsize=6)
         axis.set_xticks(np.arange(e.num_samples + 1) - 0.5, minor=True)
         axis.set_yticks(np.arange(len(images) + 1) - 0.5, minor=True)
         axis.grid(which="minor", color="black", linewidth=0.4)
         axis.tick_params(which="both", length=0)
         axis.set_title(e.label.replace("_", "\n", 1), fontsize=7)
     axes[0][0].set_ylabel("image")
-    figure.supxlabel("0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned or diverged · P: label-free pick",
-                     fontsize=6)
+    figure.supxlabel("0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned or diverged · "
+                     "P: label-free pick", fontsize=6)
     return figure
 
 
@@ -190,8 +195,8 @@ def quality_cost(experiments):
             values = e.values(f"{quantity}.{part}")
             if values:
                 error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
-                axis.errorbar([x], [np.mean(values)], [error], marker=MARKERS[i % len(MARKERS)], markersize=7, color="black",
-                              markerfacecolor=face, linestyle="none", elinewidth=0.7, capsize=2,
+                axis.errorbar([x], [np.mean(values)], [error], marker=MARKERS[i % len(MARKERS)], markersize=7,
+                              color="black", markerfacecolor=face, linestyle="none", elinewidth=0.7, capsize=2,
                               label=e.label if part == "best" else None)
     axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")

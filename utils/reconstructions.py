@@ -17,7 +17,8 @@ def draw(experiment, count=IMAGES):
     particle in its better orientation; one that had to be turned carries a turned arrow and a dashed frame. The
     label-free pick has a thick frame.
     """
-    found = [(record, arrays) for record, arrays in experiment.runs[0].records(count) if "images" in arrays and "truth" in arrays]
+    found = [(record, arrays) for record, arrays in experiment.runs[0].records(count)
+             if "images" in arrays and "truth" in arrays]
     if not found:
         return None
     columns = 1 + max(len(record["particles"]) for record, _ in found)

@@ -154,7 +154,8 @@ def events(run):
 def image_values(run, position):
     """{quantity: number or None} of one image: what tables average and pairs compare.
 
-    best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth.
+    best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
+    pick_psnr: of the pick, in the better orientation where the task has two.
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
@@ -171,6 +172,7 @@ def image_values(run, position):
                    "success": float(m.modes.success[i]), "coverage": float(m.modes.coverage[i]),
                    "both_modes": float(m.modes.coverage[i] == 2),
                    "success_pick": float(picked is not None and m.modes.label[i][picked] in ("0", "180"))}
+    values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     steps = exploration_steps(run)
     values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
     values["seconds"] = m.time.per_image_s[i]

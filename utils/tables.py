@@ -27,16 +27,18 @@ class Table(NamedTuple):
     notes: tuple = ()
 
 
-PICK = Column("psnr_aligned.pick", "label-free pick PSNR (dB)", "max")
+PICK = Column("pick_psnr", "label-free pick PSNR (dB)", "max")
 FIRST = [Column("experiment", "experiment"), Column("images", "images"), Column("particles", "particles")]
 KINDS = {
     "quality": ("PSNR in dB", FIRST + [
         Column("psnr.best", "as is: best", "max"), Column("psnr.mean", "as is: mean", "max"),
         Column("psnr.pick", "as is: pick", "max"), Column("psnr_aligned.best", "better orientation: best", "max"),
         Column("psnr_aligned.mean", "better orientation: mean", "max"),
-        Column("psnr_aligned.spread", "std over particles"), PICK._replace(head="better orientation: pick")]),
+        Column("psnr_aligned.spread", "std over particles"),
+        Column("psnr_aligned.pick", "better orientation: pick", "max")]),
     "perception": ("SSIM and LPIPS as is", FIRST + [
-        Column("ssim.best", "SSIM best", "max", 3), Column("ssim.mean", "SSIM mean", "max", 3), Column("ssim.pick", "SSIM pick", "max", 3),
+        Column("ssim.best", "SSIM best", "max", 3), Column("ssim.mean", "SSIM mean", "max", 3),
+        Column("ssim.pick", "SSIM pick", "max", 3),
         Column("lpips.best", "LPIPS best", "min", 3), Column("lpips.mean", "LPIPS mean", "min", 3),
         Column("lpips.pick", "LPIPS pick", "min", 3), PICK]),
     "modes": ("Success and modes", FIRST + [
@@ -57,15 +59,16 @@ KINDS = {
     "paired": ("Paired differences to {baseline}, 95 % intervals", [
         FIRST[0], Column("paired.images", "common images"),
         Column("paired.psnr.best", "PSNR as is: best (dB)"), Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
-        Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"), Column("paired.psnr_aligned.pick", "PSNR: label-free pick (dB)"),
+        Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"), Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
         Column("paired.success", "success rate"), Column("paired.success_pick", "success of the pick"),
         Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
 }
 NOTES = {
-    "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: per image "
-               "by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest measurement loss.",
+    "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
+               "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
+               "measurement loss.",
     "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
-    "modes": "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals.",
+    "modes": "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images.",
     "paired": "Experiment minus baseline on the common images and seeds; intervals by a bootstrap over images. PSNR in the "
               "better orientation where not said otherwise.",
 }
@@ -120,13 +123,16 @@ def parts(value, digits):
     if value is None:
         return MISSING, ""
     if isinstance(value, dict) and "mean" in value:
-        return number(value["mean"], digits), f" ± {number(value['std'], digits)}" if value["n"] > 1 else ""
+        spread = f" ± {number(value['std'], digits)}" if value["n"] > 1 else ""
+        return number(value["mean"], digits), spread + (f" (n = {value['n']})" if value["missing"] else "")
     if isinstance(value, dict) and "rate" in value:
         count = f"{value['count']:.1f}".removesuffix(".0")
-        return f"{100 * value['rate']:.0f} %", f" ({count}/{value['n']}) [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+        span = f"[{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+        return f"{100 * value['rate']:.0f} %", f" ({count}/{value['n']}) {span}"
     if isinstance(value, dict) and "difference" in value:
         span = "" if value["low"] is None else f" [{number(value['low'], digits)}, {number(value['high'], digits)}]"
-        return f"{'+' if value['difference'] > 0 else ''}{number(value['difference'], digits)}", span
+        text = number(value["difference"], digits)
+        return f"+{text}" if float(text) > 0 else text, span
     if isinstance(value, float):
         return number(value, digits), ""
     return str(value), ""
@@ -186,7 +192,7 @@ def latex_escape(text):
 
 
 def latex(table):
-    """A table environment with booktabs rules; needs the packages booktabs and graphicx (it is scaled to the text width)."""
+    """A table environment, scaled to the text width; needs the packages booktabs and graphicx."""
     alignment = "".join("l" if c.key in ("experiment", "phase") else "r" for c in table.columns)
     body = [" & ".join(row) + r" \\" for row in cells(table, lambda text: rf"\textbf{{{text}}}", latex_escape)]
     return "\n".join([
