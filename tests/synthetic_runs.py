@@ -23,14 +23,16 @@ def write_run(parent, composed, labels, name="exp0", seed=42, overrides=(), gain
     (folder / "records").mkdir(parents=True)
     cfg = composed(f"num_samples={len(labels[0])}", f"seed={seed}", f"name='{name}'", f"save_dir={parent}",
                    f"sampler.annealing_scheduler_config.num_steps={STEPS}", *overrides)
+    run = {"seed": seed, "num_samples": len(labels[0]), "overrides": list(overrides), "git_commit": None,
+           "versions": {"torch": "2.9.0"}}
+    records = []
     for i, row in enumerate(labels):
-        record = make_record(first_image + i, row, gain + 0.1 * i, seconds, cfg)
-        arrays = {"truth": picture(i)}
+        record = {"fingerprint": "0", "run": run} | make_record(first_image + i, row, gain + 0.1 * i, seconds, cfg)
+        records.append(record)
+        arrays = {"truth": picture(i), "y": np.zeros((3, 24, 24), np.float32), "z": np.zeros((4, 4, 8, 8), np.float32)}
         arrays["images"] = np.stack([np.rot90(picture(i), 2 * (row[k] == "180")) for k in record["survivors"]])
         results.write_record(folder, record, arrays if pictures else {})
-    metadata = {"name": name, "seed": seed, "num_samples": len(labels[0]), "overrides": list(overrides), "git_commit": None,
-                "versions": {"torch": "2.9.0"}}
-    (folder / "metrics.json").write_bytes(results.to_json(results.aggregate(results.read_records(folder), metadata)))
+    (folder / "metrics.json").write_bytes(results.to_json(results.aggregate(records, name)))
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     return folder
 

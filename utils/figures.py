@@ -17,7 +17,9 @@ def draw_all(folder):
     paths = sorted((Path(folder) / "records").glob("*.npz"))
     written = []
     for page, start in enumerate(range(0, len(paths), PAGE)):
-        records = [results.read_record(path) for path in paths[start:start + PAGE]]
+        records = [(record, arrays) for record, arrays in map(results.read_record, paths[start:start + PAGE]) if arrays]
+        if not records:  # stripped of their pictures
+            continue
         number = "" if page == 0 else f"_{page + 1}"
         for name, draw in (("grid_results", draw_grid), ("trace", draw_trace)):
             figure = draw(records)

@@ -135,6 +135,8 @@ def problem(record: Any, arrays: dict):
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc']) or 'record'}: {first['msg']}"
+    if not arrays:  # stripped to what the aggregation needs, to be kept beside a publication
+        return None
     for name, (kinds, dimensions) in ARRAYS.items():
         if name not in arrays and name == "truth":  # a measurement comes without one
             continue
