@@ -95,9 +95,10 @@ def load(path, from_records=False):
 def _aggregated(path, data):
     """The content of metrics.json from the records beside it."""
     try:
-        anew = results.aggregate(results.read_records(path.parent), data["metadata"])
+        records = [results.read_record(record)[0] for record in sorted((path.parent / "records").glob("*.npz"))]
     except results.RecordError as error:
         raise InputError(str(error)) from None
+    anew = results.aggregate(sorted(records, key=lambda r: r["image_id"]), data["metadata"]["name"])
     if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
         raise InputError(f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
                          f"{anew['metadata']['num_images']}; run its command again to write it anew")
