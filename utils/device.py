@@ -75,6 +75,25 @@ def mark_step(device):
         torch_xla.sync()
 
 
+def one_graph(device, possible):
+    """Whether a part that has faded to zero stays in the computation where `possible`.
+
+    On XLA leaving it out would be another graph to compile, which takes longer than adding zeros.
+    """
+    return possible and device.type == "xla"
+
+
+def spectrum_magnitude(x, pad_y, pad_x):
+    """|FFT| of x (P, C, H, W) with zeros added on each side, centred, orthonormal; (P, C, H + 2 pad_y, W + 2 pad_x).
+
+    XLA has no FFT of its own here (it would run on the host) and no gradient of a complex magnitude.
+    """
+    from utils import kernels
+
+    form = kernels.spectrum_by_products if x.device.type == "xla" else kernels.spectrum_by_fft
+    return form(x, pad_y, pad_x)
+
+
 def batch_may_shrink(device):
     """Whether dropping finished particles saves work; on XLA each new batch size costs a compilation."""
     return device.type != "xla"

@@ -88,12 +88,15 @@ class Repulsion:
         """Whether the force acts at `place` ("drift" | "chain") and is measured on `value` ("image" | "latent")."""
         return self.settings.place == place and (self.settings.similarity == "latent") == (value == "latent")
 
-    def bend(self, gradient, value, particles, step):
-        """The data gradient with the force taken off it; `value`, shaped like `gradient`, is what it is measured on."""
-        direction, similarity = repel(self.settings.similarity, value, particles.per_image, self.settings.bandwidth)
-        return gradient - direction * self._length(similarity, gradient, step)
+    def bend(self, gradient, value, particles, strength):
+        """The data gradient with the force taken off it; `value`, shaped like `gradient`, is what it is measured on.
 
-    def shift(self, z0hat, prior, particles, step):
+        strength: 0-d tensor or float, see `strength()`.
+        """
+        direction, similarity = repel(self.settings.similarity, value, particles.per_image, self.settings.bandwidth)
+        return gradient - direction * _length(strength, similarity, gradient)
+
+    def shift(self, z0hat, prior, particles, strength):
         """z0hat (P, C, h, w) displaced relative to the drift z0hat - z, if that is where the force acts.
 
         Measured on images it costs one decoder pass per annealing step, which carries the direction to the latent.
@@ -110,10 +113,11 @@ class Repulsion:
                                              self.settings.bandwidth)
                 direction, = torch.autograd.grad(image, z, on_image)
             direction = direction / _norm(direction).clamp(min=1e-20)
-        return z0hat + direction * self._length(similarity, z0hat - particles.z, step)
+        return z0hat + direction * _length(strength, similarity, z0hat - particles.z)
 
-    def _length(self, similarity, reference, step):
-        return torch.nan_to_num(self.strength(step) * _column(similarity, reference) * _norm(reference))
+
+def _length(strength, similarity, reference):
+    return torch.nan_to_num(strength * _column(similarity, reference) * _norm(reference))
 
 
 def _norm(value):

@@ -4,6 +4,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel, VQModel
 
+from utils.kernels import replace_upsampling
 from utils.priors.base import LatentPrior
 from utils.schedule import TimestepMap
 
@@ -37,6 +38,7 @@ class LatentDiffusionPrior(LatentPrior):
     def __init__(self, autoencoder, unet, scheduler, timestep_map):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
+        replace_upsampling(self.autoencoder.decoder)
         self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"prediction_type={self.prediction_type}: epsilon and v_prediction are supported")
