@@ -11,6 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 
 from utils import console
+from utils.cores import on_all_cores
 from utils.config import PROJECT, InputError, check
 from utils.data import select_images
 from utils.run_folder import RunFolder
@@ -39,7 +40,7 @@ def run(cfg):
     if len(pending) < len(images):
         console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
     if pending:
-        sample(cfg, settings, pending, folder)
+        on_all_cores(sample, cfg, settings, pending, folder)
 
     metrics = folder.aggregate(run_metadata(settings))
     if metrics is None:

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
 import os
+import threading
 from typing import NamedTuple
 
 from hydra.utils import instantiate
@@ -17,6 +18,9 @@ from utils.particles import Particles  # noqa: E402
 from utils.pruning import Pruning  # noqa: E402
 from utils.repulsion import Repulsion  # noqa: E402
 from utils.schedule import StepClock, annealing_sigmas  # noqa: E402
+
+
+_LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
 class Parts(NamedTuple):
@@ -37,7 +41,8 @@ def build(cfg, settings):
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
+    with _LOADING:
+        prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
     operator = instantiate(cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config

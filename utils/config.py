@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 PROJECT = Path(__file__).resolve().parents[1]
 CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 # what may differ between runs whose records belong together
-NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "save_dir", "name", "resume")
+NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "save_dir", "name", "resume")
 
 
 class InputError(Exception):
@@ -117,6 +117,7 @@ class Settings(Section):
     optimization_step: int = Field(ge=-1, le=1000)
     use_tpu: bool
     gpu: int = Field(ge=-1)
+    num_cores: int | None = Field(ge=1)
     batch_images: int = Field(ge=1)
     shard: str
     save_dir: str
@@ -169,6 +170,8 @@ def check(cfg):
 def _check_relations(s):
     if s.task_group not in s.task:
         raise InputError(f"task_group={s.task_group}: this task has the groups {', '.join(s.task)}")
+    if s.num_cores is not None and not s.use_tpu:
+        raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
     match = re.fullmatch(r"(\d+)/(\d+)", s.shard)
     if not match or int(match[1]) >= int(match[2]):
         raise InputError(f"shard={s.shard}: write k/n with k from 0 to n-1, for example shard=0/8")
