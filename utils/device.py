@@ -109,7 +109,9 @@ def run_on_cores(work, args, limit=None):
     torch_xla = _import_xla()
     try:
         torch_xla.launch(_on_core, args=(work, args, limit))
-    except (RuntimeError, OSError) as error:  # a worker that dies while it opens the TPU breaks its pool: RuntimeError
+    except (InputError, CoreFailure):
+        raise
+    except Exception as error:  # the kinds differ: no chip, no libtpu, a worker that died while it opened the TPU
         raise _no_tpu(error) from None
 
 
@@ -143,6 +145,7 @@ def setup_device(device):
         from torch_xla import backends
 
         if backends.get_mat_mul_precision() != "highest":  # a TPU multiplies in bfloat16 by default
+            logging.getLogger("torch_xla.backends").setLevel(logging.ERROR)  # it warns of setting it twice at the first
             backends.set_mat_mul_precision("highest")
 
 

@@ -28,12 +28,12 @@ OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_m
 class World:
     """A prior on a device, loaded once, and runs with it."""
 
-    def __init__(self, folder, device):
-        self.device, self.prior = device, load_pipeline(folder, device)
+    def __init__(self, folder, device, dtype=torch.float32):
+        self.device, self.prior = device, load_pipeline(folder, device, dtype=dtype)
 
     def run(self, image=0, steps=3, inner=3, repulsion_scale=0.0, pruning_step=-1, optimization_step=-1, every=1,
-            place="chain", algorithm="langevin", on_step=lambda info: None):
-        """(result, profiler) of one image with four particles."""
+            place="chain", algorithm="langevin", lr=CHAIN.lr, count=4, keep=2, on_step=lambda info: None):
+        """(result, profiler) of one image with `count` particles, `keep` after a pruning."""
         annealing = SimpleNamespace(num_steps=steps, sigma_max=10.0, sigma_min=0.1)
         clock = StepClock("progress", annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
         events = Events(clock, repulsion_scale > 0, REPULSION.end_step, pruning_step, optimization_step, every)
@@ -41,13 +41,14 @@ class World:
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         loop = LatentDAPS(
             self.prior, operator, KeyedNoise(42), annealing, SimpleNamespace(num_steps=2, sigma_min=0.001),
-            SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm}), events,
+            SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr}), events,
             repulsion=Repulsion(repulsion_scale, repulsion, clock) if repulsion_scale else None,
-            pruning=Pruning(2, PRUNING) if pruning_step >= 0 else None,
+            pruning=Pruning(keep, PRUNING) if pruning_step >= 0 else None,
             optimization=HardDataConsistency(OPTIMIZATION) if optimization_step >= 0 else None)
         truth = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(image)) * 2 - 1
+        truth = truth.to(self.prior.dtype)
         y = operator(truth[None].to(self.device))
-        particles = Particles.start(y, [image], 4, 0, self.prior.latent_shape, self.prior.dtype)
+        particles = Particles.start(y, [image], count, 0, self.prior.latent_shape, self.prior.dtype)
         trace, profiler = Trace({image: truth.to(self.device)}), Profiler(self.device)
 
         def both(info):
