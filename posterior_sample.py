@@ -2,60 +2,76 @@
 
     python posterior_sample.py                                   # phase retrieval on shipped images, shipped prior
     python posterior_sample.py data=demo-scenes model=demo-scenes num_samples=2 data.end_id=3 name=scenes
+    torchrun --nproc-per-node=4 posterior_sample.py ...          # the same run on four devices
+    python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3/8,4/8,5/8,6/8,7/8' ...
 """
 import subprocess
 import sys
+import warnings
 from importlib import metadata as packages
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
 
 from utils import console
-from utils.cores import on_all_cores
+from utils import device as devices
 from utils.config import PROJECT, InputError, check
+from utils.cores import on_all_cores
 from utils.data import select_images
+from utils.interrupts import sigterm_interrupts, uninterrupted
+from utils.overrides import changes_results, check_group_choices
+from utils.ranks import Rank
 from utils.run_folder import RunFolder
+
+# configs/hydra/launcher/ is complete in itself and needs no schema
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="default")
 def main(cfg):
-    console.setup_logging()
+    rank = Rank.of_this_process()
+    console.setup_logging(quiet=not rank.first)
     try:
-        run(cfg)
+        with sigterm_interrupts():
+            run(cfg, rank)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra goes on with the other jobs and fails at the end
+            raise CompactHydraException(f"error: {error}") from None
         sys.exit(2)
 
 
-def run(cfg):
+def run(cfg, rank=Rank()):
     """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
-    settings = check(cfg)
+    settings = rank.settings(check(cfg))
     images = select_images(settings)
-    folder = RunFolder.open(cfg, settings)
-    console.log_to(folder.path / "run.log")
+    folder = RunFolder.open(cfg, settings, rank)
+    with folder.writing():
+        console.log_to(folder.log_path(settings))
 
-    pending = [image for image in images if not folder.is_done(image)]
-    if len(pending) < len(images):
-        console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
-    if pending:
-        on_all_cores(sample, cfg, settings, pending, folder)
+    metrics = None
+    try:
+        pending = folder.pending(images)
+        if len(pending) < len(images):
+            console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
+        if pending:
+            with devices.out_of_memory_in_one_line():
+                on_all_cores(sample, cfg, settings, pending, folder, run_metadata(settings))
+        rank.wait_for_all("sampling done")
+    finally:  # after Ctrl-C or an error too: what is done counts
+        if rank.first:
+            with uninterrupted():
+                metrics = folder.aggregate()
+    if rank.first:
+        show(metrics, folder, settings)
 
-    metrics = folder.aggregate(run_metadata(settings))
-    if metrics is None:
-        console.log.warning("shard=%s holds no image of this selection", settings.shard)
-        return
-    from utils import figures
 
-    figures.draw_all(folder.path)
-    console.print_results(metrics, folder.path)
-    print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
-
-
-def sample(cfg, settings, images, folder):
+def sample(cfg, settings, images, folder, about):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
-    from utils import device as devices
     from utils.build import build, load_batch
     from utils.evaluation import Evaluator
     from utils.metrics import Trace
@@ -63,40 +79,65 @@ def sample(cfg, settings, images, folder):
 
     parts = build(cfg, settings)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
+    about_run = {"run": about, "device": devices.describe(parts.device)}
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
-            truths = {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(truths, on_progress=lambda best_db: advance(len(batch), best_db))
+            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            truths = [None] * len(batch) if truth is None else truth
+            trace = Trace(None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}, on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
-            for x, image in zip(truth, batch):
-                record, arrays = evaluator.record(image, x, result, trace, profiler, len(batch))
-                folder.write({**record, "device": devices.describe(parts.device)}, arrays)
+            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]
+            for record, arrays in finished:  # written together: a kill seldom falls inside a batch
+                folder.write({**record, **about_run}, arrays)
                 report(record)
 
 
 def report(record):
     """One log line per image."""
     modes = record["modes"]
-    values = modes["psnr_aligned"] if modes else record["scores"]["psnr"]
-    best = max((v for v in values if v is not None), default=float("nan"))
+    known = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
+    losses = [v for v in record["loss"] if v is not None]
+    best = f"best PSNR {max(known):.2f} dB" if known else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
 
 
+def show(metrics, folder, settings):
+    """Figures and the closing table."""
+    if metrics is None:
+        console.log.warning("shard=%s holds no image of this selection", settings.shard)
+        return
+    from utils import figures
+
+    with folder.writing():
+        figures.draw_all(folder.path)
+    console.print_results(metrics, folder.path)
+    print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
+
+
 def run_metadata(settings):
-    """What metrics.json says about the run as a whole."""
+    """What metrics.json says about the run as a whole; without places and batching, so that shards agree."""
     commit = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return {"name": settings.name, "seed": settings.seed, "num_samples": settings.num_samples,
-            "overrides": list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {"seed": settings.seed, "num_samples": settings.num_samples,
+            "overrides": [text for text in overrides if changes_results(text)],
             "git_commit": commit.stdout.strip() if commit.returncode == 0 else None,
             "versions": {name: packages.version(name) for name in PACKAGES}}
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        check_group_choices(sys.argv[1:])
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if Rank.of_this_process().first:
+            print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
+        sys.exit(130)

@@ -10,6 +10,7 @@ import torch
 from utils import device as devices
 from utils import mcmc
 from utils.events import Events
+from utils.passes import Passes, SplitPrior
 from utils.profiler import CountingPrior, Phase
 from utils.schedule import StepClock, StepScalars, annealing_sigmas, learning_rate, ode_sigmas
 
@@ -42,19 +43,21 @@ class LatentDAPS:
     chain:        mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, likelihood_factor, gradient_clip
     events:       utils.events.Events, when the parts act; None: never
     repulsion, pruning, optimization: the parts (utils/), None where off
+    passes:       utils.passes.Passes, how many particles go through a network at once
     """
 
     def __init__(self, prior, operator, noise, annealing, diffusion, chain,
-                 events=None, repulsion=None, pruning=None, optimization=None):
+                 events=None, repulsion=None, pruning=None, optimization=None, passes=None):
         self.prior, self.operator, self.noise = prior, operator, noise
         self.diffusion, self.chain = diffusion, chain
         self.repulsion, self.pruning, self.optimization = repulsion, pruning, optimization
+        self.passes = passes or Passes()
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
         self.events = events or Events(StepClock("progress", self.sigmas))
 
     def sample(self, particles, profiler, on_step=lambda info: None):
         """Run all annealing steps; `particles` gives y, image and index. `on_step` gets a StepInfo after each chain."""
-        prior, device, events = CountingPrior(self.prior, profiler), particles.y.device, self.events
+        prior, events, device = SplitPrior(CountingPrior(self.prior, profiler), self.passes), self.events, particles.y.device
         pruned, optimised = {}, []
         with torch.no_grad():
             particles = particles.at(self.sigmas[0] * self.noise.draw(particles, "initial"))
@@ -63,10 +66,11 @@ class LatentDAPS:
                 do_repulsion, do_optimization = events.do_repulsion(step), events.do_optimization(step)
                 with profiler.step(), torch.set_grad_enabled(do_repulsion or do_optimization):
                     s = self.scalars(step, sigma, sigma_next)
-                    repulsion = self.repulsion if do_repulsion or devices.one_graph(device, events.before_events(step)) else None
+                    keep_repulsion = do_repulsion or devices.one_graph(device, events.before_events(step))
+                    repulsion = self.repulsion if keep_repulsion else None
                     z0hat = self.probability_flow(prior, particles.z, s.ode)
                     if repulsion:
-                        z0hat = repulsion.shift(z0hat, prior, particles, s.repulsion)
+                        z0hat = repulsion.shift(z0hat, prior, particles, s.repulsion, self.passes)
                     z0y, image, loss = self.inner_chain(prior, particles, z0hat, s, step, repulsion)
                     info = StepInfo(step, particles.at(z0y), image, loss)
                     particles = info.particles
@@ -121,18 +125,25 @@ class LatentDAPS:
 
         A repulsion in the chain bends the gradient where its similarity is measured: on the image or on the latent.
         """
-        with torch.enable_grad():
-            z = particles.z.detach().requires_grad_()
-            image = prior.decode(z)
-            seen = image.detach().requires_grad_()
-            loss = self.operator.loss(seen, particles.y)
-            gradient, = torch.autograd.grad(loss.sum(), seen)
-            if repulsion and repulsion.acts_on("chain", "image"):
-                gradient = repulsion.bend(gradient, seen.detach(), particles, strength)
-            gradient, = torch.autograd.grad(image, z, gradient)
-        if repulsion and repulsion.acts_on("chain", "latent"):
-            gradient = repulsion.bend(gradient, particles.z, particles, strength)
-        return gradient, loss.detach(), image.detach()
+        n = particles.per_image
+        on_image = repulsion is not None and repulsion.acts_on("chain", "image")
+
+        def one_pass(z, y):
+            with torch.enable_grad():
+                z = z.detach().requires_grad_()
+                image = prior.decode(z)
+                seen = image.detach().requires_grad_()
+                loss = self.operator.loss(seen, y)
+                gradient, = torch.autograd.grad(loss.sum(), seen)
+                if on_image:
+                    gradient = repulsion.bend(gradient, seen.detach(), n, strength)
+                gradient, = torch.autograd.grad(image, z, gradient)
+            return gradient, loss.detach(), image.detach()
+
+        gradient, loss, image = self.passes(one_pass, particles.z, particles.y, together=n if on_image else 1)
+        if repulsion is not None and repulsion.acts_on("chain", "latent"):
+            gradient = repulsion.bend(gradient, particles.z, n, strength)
+        return gradient, loss, image
 
     def exact_loss(self, prior, particles):
         """Squared residual of the current latents, (P,)."""

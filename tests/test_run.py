@@ -116,6 +116,15 @@ def test_another_config_under_the_same_name_is_refused(run):
     assert {f: f.stat().st_mtime_ns for f in before} == before
 
 
+def test_details_of_a_part_that_is_off_do_not_make_another_config(run):
+    folder, first = run()
+    before = (folder / "records" / "00000.npz").stat().st_mtime_ns
+    _, again = run("repulsion.place=drift", "pruning.fill=clone", "optimization.lr=1", "pruning_keep=1")
+    assert (folder / "records" / "00000.npz").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="repulsion_scale is 0.0 there and 0.1 here"):
+        run("repulsion_scale=0.1")
+
+
 def test_resume_false_keeps_the_old_result_aside(run):
     folder, first = run()
     _, second = run("resume=false", "num_samples=2")
@@ -129,7 +138,7 @@ def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(run):
     path.write_bytes(path.read_bytes()[:200])
     _, again = run()
     assert without_times(first) == without_times(again)
-    assert (folder / "records" / "00001.damaged").stat().st_size == 200
+    assert (folder / "records" / "00001.npz.damaged").stat().st_size == 200
 
 
 def test_the_grid_is_paged_at_ten_images(run):

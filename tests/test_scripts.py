@@ -30,9 +30,9 @@ def script(tmp_path):
     fake.write_text('#!/bin/sh\necho "ran in $(pwd): $*"\n[ -z "$FAIL" ] || exit 3\n')
     fake.chmod(0o755)
 
-    def start(*flags, **environment):
+    def start(*flags, name="exp0_baseline", **environment):
         path = f"{fake.parent}:{os.environ['PATH']}"
-        return subprocess.run(["bash", str(tmp_path / "project/commands_gpu/exp0_baseline.sh"), *flags], text=True,
+        return subprocess.run(["bash", str(tmp_path / f"project/commands_gpu/{name}.sh"), *flags], text=True,
                               capture_output=True, cwd=tmp_path, env={**os.environ, "PATH": path, **environment})
     return start
 
@@ -68,6 +68,30 @@ def test_demo_uses_the_shipped_prior_and_images(script):
 def test_a_failing_run_stops_the_script(script):
     done = script("--1", "--10", FAIL="1")
     assert done.returncode == 3 and len(commands(done)) == 1
+
+
+SWITCHES = {"exp0_baseline": ("num_samples=4", "repulsion_scale=0.0", "pruning_step=-1", "optimization_step=-1"),
+            "exp1_repulsion": ("num_samples=4", "pruning_step=-1", "optimization_step=-1"),
+            "exp2_pruning": ("num_samples=4", "pruning_step=200", "optimization_step=-1"),
+            "exp3_2particle": ("num_samples=2", "pruning_step=-1", "optimization_step=-1"),
+            "exp4_optimization": ("num_samples=4", "pruning_step=200", "optimization_step=200")}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_script_and_config_of_an_experiment_agree(script, composed, name):
+    command, = commands(script("--10", "--demo", name=name))
+    assert all(switch in command.split() for switch in SWITCHES[name])
+    assert f"save_dir=results/{name} name=demo_10" in command
+    cfg = composed(f"experiment={name}")
+    for switch in ("num_samples", "repulsion_scale", "pruning_step", "optimization_step"):
+        assert f"{switch}={cfg[switch]}" in command.split()
+    assert (cfg.repulsion_scale > 0) == (name != "exp0_baseline")
+
+
+def test_experiment_3_has_no_single_image_run(script):
+    done = script("--1", name="exp3_2particle")
+    assert done.returncode == 2 and "exp3_2particle has no --1 run" in done.stderr
+    assert "[--1]" not in script(name="exp3_2particle").stdout
 
 
 def test_real_runs_end_in_the_missing_checkpoint_line():

@@ -3,6 +3,7 @@ import os
 import threading
 from typing import NamedTuple
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -10,12 +11,15 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report 
 import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
-from utils.config import InputError, find  # noqa: E402
+from utils.checkpoints import locate  # noqa: E402
+from utils.config import InputError  # noqa: E402
 from utils.events import Events  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
 from utils.optimization import HardDataConsistency  # noqa: E402
 from utils.particles import Particles  # noqa: E402
+from utils.passes import Passes  # noqa: E402
 from utils.pruning import Pruning  # noqa: E402
+from utils.ranks import Rank  # noqa: E402
 from utils.repulsion import Repulsion  # noqa: E402
 from utils.schedule import StepClock, annealing_sigmas  # noqa: E402
 
@@ -37,13 +41,15 @@ def build(cfg, settings):
     """All parts of the run that `cfg` (composed) and `settings` (checked) describe."""
     if not settings.use_tpu:
         devices.silence_unused_xla()
-    device = devices.get_device(settings.use_tpu, settings.gpu)
+    device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
     with _LOADING:
-        prior = instantiate(cfg.model, path=str(find(settings.model.path)), device=device)
-    operator = instantiate(cfg.task[settings.task_group].operator).to(device)
+        prior = make("model", cfg.model, path=locate(settings.model.path), device=device)
+    if settings.gradient_checkpointing:
+        prior.checkpoint_decoder()
+    operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
     clock = StepClock(settings.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min),
@@ -54,7 +60,8 @@ def build(cfg, settings):
         settings.group.mcmc_sampler_config, events,
         repulsion=Repulsion(settings.repulsion_scale, settings.repulsion, clock) if events.repulsion_steps else None,
         pruning=Pruning(settings.pruning_keep, settings.pruning) if events.pruning_index is not None else None,
-        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None)
+        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None,
+        passes=Passes(settings.max_particles_per_pass))
     return Parts(device, prior, operator, noise, sampler, clock, events)
 
 
@@ -73,16 +80,42 @@ def plan(settings, clock):
     return events
 
 
-def load_batch(parts, settings, images):
-    """(particles, truth) of some utils.data.TestImage: measurements with keyed noise, particles not yet drawn.
+def make(key, node, **arguments):
+    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise InputError(f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
+                         "and the files that it names") from None
 
-    truth is (N, 3, H, W) on the CPU, in [-1, 1].
+
+def load_batch(parts, settings, images):
+    """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
+
+    truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements. Raises InputError if a measurement does
+    not fit the operator.
     """
-    truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
-    y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
+    if settings.data.kind == "measurement":
+        truth, y = None, torch.stack([given_measurement(parts, image) for image in images]).to(parts.device)
+    else:
+        truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
+        y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
     particles = Particles.start(y, [image.id for image in images], settings.num_samples, settings.first_particle,
                                 parts.prior.latent_shape, parts.prior.dtype)
     return particles, truth
+
+
+def given_measurement(parts, image):
+    """y of one utils.data.Measurement as a CPU tensor, in the shape that the operator gives."""
+    side = parts.prior.resolution
+    wanted = tuple(parts.operator(torch.zeros(1, 3, side, side, device=parts.device)).shape[1:])
+    y = torch.from_numpy(image.values())
+    if tuple(y.shape) != wanted:
+        raise InputError(f"data.root: {image.path} has shape {tuple(y.shape)}; this task measures {wanted}")
+    return y
 
 
 def measure(parts, x, image_id):

@@ -6,16 +6,33 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from omegaconf import OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 PROJECT = Path(__file__).resolve().parents[1]
-CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 # what may differ between runs whose records belong together
-NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "save_dir", "name", "resume")
+NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
+                      "save_dir", "name", "resume")
 
 
 class InputError(Exception):
     """Wrong input: one line saying what was wrong, with which value, and what to do. The program exits with 2."""
+
+
+def _possible_path(text):
+    if any(ord(c) < 32 for c in text):
+        raise ValueError("has control characters, which no file name should have")
+    if any(len(part.encode(errors="surrogatepass")) > 255 for part in text.split("/")) or len(text) > 3000:
+        raise ValueError("is too long for a file name")
+    try:
+        text.encode()
+        Path(text).expanduser()
+    except (UnicodeError, RuntimeError) as error:  # a lone surrogate, or the home of an unknown user
+        raise ValueError(f"is no path ({error})") from None
+    return text
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
 
 
 class Section(BaseModel):
@@ -23,7 +40,8 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    root: str
+    root: PathText
+    kind: Literal["images", "measurement"]  # measurement: y from .npy files, no truth
     resolution: int = Field(ge=8)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
@@ -32,10 +50,16 @@ class Data(Section):
 
 class Model(Section):
     target: str = Field(alias="_target_")
-    path: str
+    path: PathText
     timestep_map: Literal["trained", "official"]
     resolution: int = Field(ge=8)
     source: str
+    weights: Literal["raw", "ema"] = "raw"                  # of an original checkpoint file
+    class_label: int | None = None                          # of a class-conditional model
+    prompt: str | None = None                               # Stable Diffusion, this and the next three
+    guidance_scale: float | None = Field(default=None, ge=0)
+    inner_resolution: int | None = Field(default=None, ge=8)
+    network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 class Annealing(Section):
@@ -56,9 +80,8 @@ class Sampler(Section):
 
 class Operator(Section):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
+    target: str = Field(alias="_target_")  # its arguments: utils/config_operators.py
     sigma: float = Field(ge=0)
-    oversample: float | None = Field(default=None, gt=0)
 
 
 class MCMC(Section):
@@ -119,9 +142,11 @@ class Settings(Section):
     gpu: int = Field(ge=-1)
     num_cores: int | None = Field(ge=1)
     batch_images: int = Field(ge=1)
+    max_particles_per_pass: int | None = Field(ge=1)
+    gradient_checkpointing: bool
     shard: str
-    save_dir: str
-    name: str = Field(min_length=1)
+    save_dir: PathText
+    name: PathText
     resume: bool
     repulsion: Repulsion
     pruning: Pruning
@@ -156,25 +181,39 @@ class Settings(Section):
 
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
     try:
-        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere, ???
+        raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f"={first['input']}"
+        value = "" if first["type"] == "missing" else f"={short(first['input'])}"
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     _check_relations(settings)
     return settings
 
 
+def short(value):
+    """One line of at most 80 characters."""
+    text = str(value).encode("unicode_escape").decode() if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _check_relations(s):
     if s.task_group not in s.task:
-        raise InputError(f"task_group={s.task_group}: this task has the groups {', '.join(s.task)}")
+        raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
     if s.num_cores is not None and not s.use_tpu:
         raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
-    match = re.fullmatch(r"(\d+)/(\d+)", s.shard)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):
-        raise InputError(f"shard={s.shard}: write k/n with k from 0 to n-1, for example shard=0/8")
+        raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
+    if not s.resume and int(match[2]) > 1:
+        raise InputError(f"resume=false: with shard={s.shard} it would set aside what the other shards write; "
+                         "choose another name=, or rename the old folder once")
     if s.name in (".", "..") or "/" in s.name or "\\" in s.name:
         raise InputError(f"name={s.name}: must be a plain folder name; folders above it go into save_dir")
     annealing, diffusion = s.sampler.annealing_scheduler_config, s.sampler.diffusion_scheduler_config
@@ -194,11 +233,13 @@ def _check_relations(s):
         raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
     if s.step_clock == "progress":
         _check_switches(s, annealing.num_steps)
-    checkpoint = find(s.model.path)
-    missing = next((f for f in CHECKPOINT_FILES if not (checkpoint / f).is_file()), None)
-    if missing:
-        raise InputError(f"model.path={s.model.path}: checkpoint file {checkpoint / missing} not found; "
-                         f"get it from: {s.model.source}")
+    from utils.checkpoints import check_model
+    from utils.config_operators import check_operator
+
+    operator = s.group.operator
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}),
+                   s.data.resolution)
+    check_model(s.model)
 
 
 def _check_switches(s, num_steps):
@@ -223,13 +264,17 @@ def fingerprint(cfg):
 
 
 def identity(cfg):
-    """The part of the config that the fingerprint covers: the selected task group only, without places and batching."""
+    """The part of the config that the fingerprint covers: the selected task group only, without places and batching,
+    and without the details of parts that are off."""
     full = OmegaConf.to_container(cfg, resolve=True)
     kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
     kept["task"] = full["task"][full["task_group"]]
-    return kept
+    off = {"repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
+           "pruning": full["pruning_step"] < 0, "pruning_keep": full["pruning_step"] < 0,
+           "optimization": full["optimization_step"] < 0}
+    return {key: value for key, value in kept.items() if not off.get(key)}
 
 
 def differences(old, new, prefix=""):

@@ -14,16 +14,25 @@ console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
 
 
-def setup_logging():
-    """Messages of this program to the terminal, in one place with the progress bar."""
+def setup_logging(quiet=False):
+    """Messages of this program to the terminal, in one place with the progress bar; `quiet` is for ranks but the first."""
     log.setLevel(logging.INFO)
     log.propagate = False
-    log.handlers = [RichHandler(console=console, show_path=False, show_time=False, markup=False)]
+    _replace_handlers([RichHandler(console=console, show_path=False, show_time=False, markup=False,
+                                   level=logging.ERROR if quiet else logging.INFO)])
+    console.quiet = quiet
+
+
+def _replace_handlers(handlers):
+    for handler in log.handlers:  # in a sweep, those of the job before
+        handler.close()
+    log.handlers = handlers
 
 
 def log_to(path):
-    """Also into a file of the run folder."""
+    """Also into a file of the run folder. Raises OSError if it cannot be opened."""
     handler = logging.FileHandler(path)
+    handler.handleError = lambda record: None  # a full disk is reported by what writes the records
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
 
@@ -40,6 +49,13 @@ def progress_bar(images, steps):
         yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
 
 
+def pick_cell(values, picked):
+    """The label-free pick: its score where there is a truth, else its number alone."""
+    if picked is None:
+        return "-"
+    return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
+
+
 def print_results(metrics, folder):
     """The closing table: one row per image (the last 20), then the means."""
     n = metrics["metadata"]["num_samples"]
@@ -54,7 +70,7 @@ def print_results(metrics, folder):
         table.add_row(str(image_id), " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
                       f"{max(values_known):.2f} dB" if values_known else "-",
                       f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
-                      f"{values[picked]:.2f} dB (p{picked})" if picked is not None else "-",
+                      pick_cell(values, picked),
                       f"{metrics['time']['per_image_s'][i]:.1f}")
     means = Table(title="mean ± standard deviation over images")
     for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):

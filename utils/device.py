@@ -8,6 +8,7 @@ import platform
 import threading
 import time
 import traceback
+from contextlib import contextmanager
 
 from utils.config import InputError
 
@@ -23,8 +24,8 @@ def silence_unused_xla():
     os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 
-def get_device(use_tpu=False, gpu=0):
-    """The torch.device of this run. `gpu` is a CUDA number, -1 for the CPU.
+def get_device(use_tpu=False, gpu=0, local_rank=0):
+    """The torch.device of this run. `gpu` is a CUDA number, -1 for the CPU; rank r of a node takes `gpu` + r.
 
     Without CUDA the run goes on on the CPU with one warning. Raises InputError if XLA cannot be had.
     """
@@ -37,9 +38,11 @@ def get_device(use_tpu=False, gpu=0):
     if not torch.cuda.is_available():
         log.warning("no CUDA device found: running on the CPU (gpu=-1 asks for it without this line)")
         return torch.device("cpu")
-    if gpu >= torch.cuda.device_count():
-        raise InputError(f"gpu={gpu}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}")
-    return torch.device("cuda", gpu)
+    if gpu + local_rank >= torch.cuda.device_count():
+        rank = f" for rank {local_rank} of this machine (one device per rank)" if local_rank else ""
+        raise InputError(f"gpu={gpu}: no CUDA device {gpu + local_rank}{rank}; this machine has devices 0 to "
+                         f"{torch.cuda.device_count() - 1}")
+    return torch.device("cuda", gpu + local_rank)
 
 
 def _import_xla():
@@ -265,6 +268,38 @@ def probe_peak_mb(device, work, resident_bytes):
         in_use += event.nbytes()
         peak = max(peak, in_use)
     return (resident_bytes + peak) / 2 ** 20
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that device or host memory is exhausted."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # XLA and the CPU allocator raise RuntimeError
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("RESOURCE_EXHAUSTED", "DefaultCPUAllocator: can't allocate memory",
+                                          "DefaultCPUAllocator: not enough memory"))
+
+
+@contextmanager
+def out_of_memory_in_one_line():
+    """Turns memory exhausted outside the passes that can be split into an InputError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); try a smaller "
+                         "batch_images= or num_samples=, or another gpu=") from None
+
+
+def release_memory(device):
+    """Give cached blocks back to the device, after a pass that did not fit."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def describe(device):

@@ -2,6 +2,7 @@
 
 metrics.json is a pure function of the records, so resuming, sharding and merging are the same operation.
 """
+import io
 import json
 import math
 import os
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-SCHEMA = 1
+from utils.record_schema import SCHEMA, problem
+
+PARTIAL = ".partial"  # ending of files that are still being written
 SCORES = ("psnr", "ssim", "lpips")
 
 
 def write_atomically(path, write):
     """Create or replace `path` in one step: `write(file)` fills a temporary file beside it."""
     path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -56,29 +59,29 @@ def record_path(folder, image_id):
 
 def write_record(folder, record, arrays):
     """Write one image's record: `record` is plain data, `arrays` are y, z, images (uint8), truth (uint8)."""
-    write_atomically(record_path(folder, record["image_id"]),
-                     lambda file: np.savez_compressed(file, record=np.frombuffer(to_json(record), np.uint8), **arrays))
+    packed = io.BytesIO()  # a full disk then fails in one plain write instead of inside the archive
+    np.savez_compressed(packed, record=np.frombuffer(to_json(record), np.uint8), **arrays)
+    write_atomically(record_path(folder, record["image_id"]), lambda file: file.write(packed.getbuffer()))
 
 
 def read_record(path):
-    """(record, arrays) of one file. Raises RecordError."""
+    """(record, arrays) of one file. Raises RecordError for a damaged one, OSError for one that cannot be opened."""
+    path = Path(path)
+    if path.is_dir():
+        raise RecordError(f"{path}: damaged record (a folder)")
+    content = path.read_bytes()
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         record = json.loads(arrays.pop("record").tobytes())
-        if record["schema"] != SCHEMA:
-            raise RecordError(f"{path}: schema {record['schema']}, this program writes {SCHEMA}")
-        return record, arrays
-    except RecordError:
-        raise
-    except Exception as error:  # a damaged zip can fail in many ways
-        raise RecordError(f"{path}: damaged record ({type(error).__name__}: {error})") from None
-
-
-def read_records(folder):
-    """The records of a run folder without their arrays, sorted by image id."""
-    paths = sorted((Path(folder) / "records").glob("*.npz"))
-    return sorted((read_record(path)[0] for path in paths), key=lambda record: record["image_id"])
+        wrong = problem(record, arrays)
+    except Exception as error:  # a damaged archive can fail in many ways
+        raise RecordError(f"{path}: damaged record ({type(error).__name__})") from None
+    if wrong:
+        raise RecordError(f"{path}: damaged record ({wrong})")
+    if path.name != record_path("", record["image_id"]).name:
+        raise RecordError(f"{path}: damaged record (it is image {record['image_id']})")
+    return record, arrays
 
 
 def finite(values):
@@ -161,15 +164,18 @@ def compile_seconds(records):
     return sum(known) if known else None
 
 
-def aggregate(records, metadata):
-    """The content of metrics.json from records sorted by image id; `metadata` adds what belongs to no image."""
+def aggregate(records, name):
+    """The content of metrics.json from records sorted by image id, all of one configuration; `name` is the run's.
+
+    What the records say about the run (seed, overrides, commit, versions, device) is taken from the last one.
+    """
     phases, peak_mb = phases_block(records), peaks(records)
     highest = max(finite(list(peak_mb.values())), default=None)
     known = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
     device = records[-1]["device"]
     return clean({
         "schema": SCHEMA,
-        "metadata": {**metadata, "num_images": len(records), "image_ids": [r["image_id"] for r in records],
+        "metadata": {"name": name, **records[-1]["run"], "num_images": len(records), "image_ids": [r["image_id"] for r in records],
                      "device": device_block(records, highest),
                      "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None}},
         **{name: score_block(records, name) for name in SCORES},

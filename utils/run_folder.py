@@ -1,6 +1,8 @@
 """The folder of one run: opened, guarded against other configs, and filled."""
+import io
 import logging
-import shutil
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,69 +16,139 @@ from utils.config import InputError, differences, fingerprint, identity
 
 log = logging.getLogger("latentdaps")
 
+PARTIAL_AGE_S = 3600  # a partial file this old belongs to a process that was killed
+
 
 class RunFolder:
-    """<save_dir>/<name>/ with config.yaml, .hydra/, records/, samples/, metrics.json, eval.md and the figures."""
+    """<save_dir>/<name>/ with config.yaml, .hydra/, records/, samples/, logs, metrics.json, eval.md and the figures.
+
+    Any number of processes may work in it: each writes its own images' files, each in one step.
+    """
 
     def __init__(self, path, run_fingerprint):
         self.path, self.fingerprint = Path(path), run_fingerprint
 
     @classmethod
-    def open(cls, cfg, settings):
-        """Create the folder, or continue it. Refuses one that holds something else, before touching anything."""
-        path = settings.folder
-        if path.exists() and not settings.resume:
-            _keep_aside(path)
-        elif path.exists():
-            _refuse_foreign(path, cfg)
-        try:
-            (path / "records").mkdir(parents=True, exist_ok=True)
-            (path / "samples").mkdir(exist_ok=True)
-            _write_config(path, cfg)
-        except OSError as error:
-            raise InputError(f"save_dir={settings.save_dir}: cannot write to {path} ({error.strerror}); "
-                             "choose another save_dir") from None
-        return cls(path, fingerprint(cfg))
+    def open(cls, cfg, settings, rank):
+        """Create the folder, or continue it. Refuses one that holds something else, before touching anything.
 
-    def is_done(self, image):
-        """Whether this image has a readable record of this config. A damaged one is set aside and counts as not done."""
-        path = results.record_path(self.path, image.id)
-        if not path.exists():
-            return False
+        Of several ranks the first one does it, and the others wait for it.
+        """
+        folder = cls(settings.folder, fingerprint(cfg))
+        if not rank.first:
+            rank.wait_for_first("folder open")
+            return folder
+        with folder.writing("choose another save_dir"):
+            if folder.path.exists() and not settings.resume:
+                _keep_aside(folder.path)
+            elif folder.path.exists():
+                _refuse_foreign(folder.path, cfg)
+            folder.prepare()
+            folder.records(foreign="refuse")
+            _write_config(folder.path, cfg)
+        rank.announce("folder open")
+        return folder
+
+    def prepare(self):
+        """Create what is missing, remove what killed processes left half written."""
+        for path in (self.path / "records", self.path / "samples"):
+            path.mkdir(parents=True, exist_ok=True)
+        for partial in self.path.rglob(f".*{results.PARTIAL}"):
+            try:
+                if time.time() - partial.stat().st_mtime > PARTIAL_AGE_S:
+                    partial.unlink()
+            except FileNotFoundError:  # its process has just finished it
+                pass
+
+    @contextmanager
+    def writing(self, remedy="free some space; what is done is kept, and the same command continues"):
+        """Turns a full disk, missing rights and the like into one line."""
         try:
-            record, _ = results.read_record(path)
-        except results.RecordError as error:
-            aside = path.with_suffix(".damaged")
-            shutil.move(path, aside)
-            log.warning("%s; kept as %s, its image is sampled again", error, aside.name)
-            return False
-        if record["fingerprint"] != self.fingerprint:
-            raise InputError(f"record {path} belongs to another configuration; choose another name= or resume=false")
-        if record["sha256"] != image.sha256():
-            raise InputError(f"record {path} was made from another image than {image.path}; "
-                             "choose another name= or resume=false")
-        return True
+            yield
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InputError(f"save_dir={self.path.parent}: cannot write to {error.filename or self.path} ({reason}); "
+                             f"{remedy}") from None
+
+    def log_path(self, settings):
+        """One log per shard."""
+        k, n = settings.shard_of
+        return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
+
+    def records(self, foreign="leave out"):
+        """{image id: record} of all readable records of this configuration, sorted by id.
+
+        A damaged file is set aside, and its image counts as not done. `foreign` says what happens to a record of
+        another configuration: "leave out" with a warning, or "refuse" with an InputError.
+        """
+        found = {}
+        for path in sorted((self.path / "records").glob("*.npz")):
+            try:
+                record, _ = results.read_record(path)
+            except results.RecordError as error:
+                _set_aside(path, error)
+                continue
+            except FileNotFoundError:  # another shard has just set it aside
+                continue
+            except OSError as error:
+                raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
+            if record["fingerprint"] == self.fingerprint:
+                found[record["image_id"]] = record
+            elif foreign == "refuse":
+                raise InputError(f"record {path} belongs to another configuration; choose another name= or resume=false")
+            else:
+                log.warning("record %s belongs to another configuration and is left out", path)
+        return dict(sorted(found.items()))
+
+    def pending(self, images):
+        """Those of `images` that have no record yet. Raises InputError if a record was made from another image."""
+        done = self.records(foreign="refuse")
+        for image in images:
+            if image.id in done and done[image.id]["sha256"] != image.sha256():
+                raise InputError(f"record {results.record_path(self.path, image.id)} was made from another image than "
+                                 f"{image.path}; choose another name= or resume=false")
+        return [image for image in images if image.id not in done]
 
     def write(self, record, arrays):
-        """One image's record and its samples as PNG."""
-        results.write_record(self.path, {**record, "fingerprint": self.fingerprint}, arrays)
-        for index, pixels in zip(record["survivors"], arrays["images"]):
-            Image.fromarray(pixels).save(self.path / "samples" / f"{record['image_id']:05d}_p{index}.png")
+        """One image's samples as PNG, then its record: an image with a record is complete."""
+        with self.writing():
+            for index, pixels in zip(record["survivors"], arrays["images"]):
+                png = io.BytesIO()
+                Image.fromarray(pixels).save(png, format="PNG")
+                results.write_atomically(self.path / "samples" / f"{record['image_id']:05d}_p{index}.png",
+                                         lambda file: file.write(png.getbuffer()))
+            results.write_record(self.path, {**record, "fingerprint": self.fingerprint}, arrays)
 
-    def aggregate(self, metadata):
+    def aggregate(self):
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
-        records = results.read_records(self.path)
-        if not records:
-            return None
-        metrics = results.aggregate(records, metadata)
-        results.write_atomically(self.path / "metrics.json", lambda file: file.write(results.to_json(metrics)))
-        results.write_atomically(self.path / "eval.md", lambda file: file.write(results.eval_markdown(metrics).encode()))
+        metrics, aggregated = None, {}
+        # shards may end together: the last one to write must have seen the records of all
+        while (present := self.records()).keys() != aggregated.keys():
+            aggregated = present
+            metrics = results.aggregate(list(aggregated.values()), self.path.name)
+            with self.writing():
+                for name, content in (("metrics.json", results.to_json(metrics)),
+                                      ("eval.md", results.eval_markdown(metrics).encode())):
+                    results.write_atomically(self.path / name, lambda file: file.write(content))
         return metrics
 
 
+def _unused(path):
+    """`path`, or with .1, .2, ... appended the first that does not exist."""
+    return next(p for i in range(10_000) if not (p := path.with_name(f"{path.name}.{i}" if i else path.name)).exists())
+
+
+def _set_aside(path, error):
+    aside = _unused(path.with_name(f"{path.name}.damaged"))
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # another shard was faster
+        return
+    log.warning("%s; kept as %s, its image is sampled again", error, aside.name)
+
+
 def _keep_aside(path):
-    number = next(i for i in range(1, 10_000) if not path.with_name(f"{path.name}.{i}").exists())
-    aside = path.with_name(f"{path.name}.{number}")
+    aside = _unused(path)
     path.rename(aside)
     log.warning("resume=false: the old result is kept as %s", aside)
 
@@ -86,7 +158,8 @@ def _refuse_foreign(path, cfg):
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
     saved = path / "config.yaml"
     if not saved.exists():
-        if any(path.iterdir()) and any(entry.name not in ("records", "samples", ".hydra") for entry in path.iterdir()):
+        if any(entry.name not in ("records", "samples", ".hydra") and not entry.name.endswith(results.PARTIAL)
+               for entry in path.iterdir()):
             raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
         return
     try:
@@ -94,7 +167,7 @@ def _refuse_foreign(path, cfg):
     except Exception as error:  # a config of an older version or a damaged file
         raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
     changed = differences(old, identity(cfg))
-    if changed:
+    if changed and any((path / "records").glob("*.npz")):  # a run that ended before its first record holds nothing
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise InputError(f"name={path.name}: {path} holds a result of another configuration: {'; '.join(changed[:3])}{more}; "
                          "choose another name=, or resume=false to start anew and keep the old result aside")

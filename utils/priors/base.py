@@ -29,6 +29,9 @@ class LatentPrior(ABC):
     def denoise(self, z, sigma):
         """E[z0 | z0 + sigma noise = z]; sigma is a 0-d or (P,) tensor on the device, > 0."""
 
+    def checkpoint_decoder(self):
+        """Keep no decoder activations for the backward pass, compute them again; a decoder without any ignores it."""
+
     @abstractmethod
     def resident_bytes(self):
         """Bytes that the networks occupy."""

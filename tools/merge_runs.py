@@ -1,0 +1,101 @@
+"""Merge the run folders of several shards, or of several machines, into one.
+
+    python tools/merge_runs.py OUT DIR [DIR ...]
+
+OUT gets the records and samples of all DIRs and one metrics.json, eval.md and set of figures: what one process would
+have written, times apart. OUT may be new, or a run folder of the same configuration. The DIRs stay as they are.
+Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was before.
+"""
+import argparse
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from omegaconf import OmegaConf  # noqa: E402
+
+from utils import console, results  # noqa: E402
+from utils.config import InputError, differences, identity  # noqa: E402
+from utils.run_folder import RunFolder  # noqa: E402
+
+log = logging.getLogger("latentdaps")
+
+
+def load(folder):
+    """The readable records of one run folder, {image id: (path, record, arrays)}; damaged ones are named and left out."""
+    paths = sorted((folder / "records").glob("*.npz"))
+    found = {}
+    for path in paths:
+        try:
+            record, arrays = results.read_record(path)
+        except results.RecordError as error:
+            log.warning("%s; left out", error)
+            continue
+        found[record["image_id"]] = path, record, arrays
+    if not found:
+        raise InputError(f"{folder}: holds no records; name run folders (<save_dir>/<name>)")
+    return found
+
+
+def refuse_other(first, folder, prints):
+    """One configuration only: raises InputError naming what differs."""
+    if len(prints) == 1:
+        return
+    try:
+        changed = differences(*(identity(OmegaConf.load(f / "config.yaml")) for f in (folder, first)))
+    except Exception:  # without readable configs the fingerprints alone have to do
+        changed = []
+    raise InputError(f"{folder}: belongs to another configuration than {first}"
+                     f"{': ' + '; '.join(changed[:3]) if changed else ''}; merge only shards of one run")
+
+
+def merge(out, folders):
+    """Merge run folders into `out`; returns the metrics. Raises InputError before anything is written."""
+    sources = [*([out] if (out / "records").is_dir() and any((out / "records").glob("*.npz")) else []), *folders]
+    if out.exists() and out not in sources and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty and holds no records; choose another OUT")
+    merged, prints = {}, set()
+    for folder in sources:
+        records = load(folder)
+        prints |= {record["fingerprint"] for _, record, _ in records.values()}
+        refuse_other(sources[0], folder, prints)
+        for image_id, (path, record, arrays) in records.items():
+            if image_id in merged and merged[image_id][1]["sha256"] != record["sha256"]:
+                raise InputError(f"image {image_id} is another file in {path} than in {merged[image_id][0]}; "
+                                 "merge only shards of one data set")
+            if image_id in merged:
+                log.info("image %d is in several folders; kept from %s", image_id, merged[image_id][0])
+            merged.setdefault(image_id, (path, record, arrays))
+    target = RunFolder(out, prints.pop())
+    with target.writing("free some space and run the same command again"):
+        target.prepare()
+        for path, record, arrays in merged.values():
+            if path.parent.parent != out:
+                target.write(record, arrays)
+        if not (out / "config.yaml").exists() and (sources[0] / "config.yaml").exists():
+            shutil.copy(sources[0] / "config.yaml", out / "config.yaml")
+    return target.aggregate()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="the merged run folder; new, or one of the same configuration")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders, <save_dir>/<name>")
+    arguments = parser.parse_args()
+    console.setup_logging()
+    try:
+        metrics = merge(arguments.out, arguments.folders)
+        from utils import figures
+
+        with RunFolder(arguments.out, None).writing():
+            figures.draw_all(arguments.out)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    console.print_results(metrics, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

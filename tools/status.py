@@ -1,0 +1,139 @@
+"""How far a run is, from its folder alone, while it goes on or after it.
+
+    python tools/status.py DIR            # <save_dir>/<name>; watch -n 10 python tools/status.py DIR
+
+Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0; 2 if DIR is no run folder.
+"""
+import argparse
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from omegaconf import OmegaConf  # noqa: E402
+
+from utils import results  # noqa: E402
+from utils.config import InputError, find  # noqa: E402
+from utils.data import SUFFIXES  # noqa: E402
+
+SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
+
+
+class Shard(NamedTuple):
+    name: str            # "k/n"
+    done: int            # images
+    total: int           # images
+    silent_s: float      # seconds since its last record or log line
+    remaining_s: float   # estimate
+
+
+def read(folder):
+    """(records by id, number of damaged files) of a run folder; nothing is moved."""
+    records, damaged = {}, 0
+    for path in sorted((folder / "records").glob("*.npz")):
+        try:
+            record, _ = results.read_record(path)
+            records[record["image_id"]] = record
+        except (results.RecordError, FileNotFoundError):
+            damaged += 1
+    return records, damaged
+
+
+def selection(folder):
+    """The ids of the images that the run's last command selected, before sharding."""
+    try:
+        data = OmegaConf.load(folder / "config.yaml").data
+        start, end = int(data.start_id), data.end_id if data.end_id is None else int(data.end_id)
+    except Exception as error:  # damaged, or of another program
+        raise InputError(f"{folder / 'config.yaml'} cannot be read ({type(error).__name__})") from None
+    if end is None:
+        root = find(data.root)
+        if not root.is_dir():
+            raise InputError(f"{folder}: its images in {root} cannot be counted; run this where the run is")
+        end = sum(f.suffix.lower() in SUFFIXES for f in root.iterdir())
+    return range(start, end)
+
+
+def shards(folder):
+    """{(k, n): path of the log} of the newest way in which the run was divided."""
+    found = {}
+    for path in folder.glob("run*.log"):
+        match = re.fullmatch(r"run_shard-(\d+)-of-(\d+)\.log", path.name)
+        found[(int(match[1]), int(match[2])) if match else (0, 1)] = path
+    if not found:
+        return {}
+    newest = max(found, key=lambda key: found[key].stat().st_mtime)[1]
+    return {key: path for key, path in sorted(found.items()) if key[1] == newest}
+
+
+def shard_status(folder, key, log_path, ids, records, image_s, now):
+    k, n = key
+    mine = ids[k::n]
+    done = [i for i in mine if i in records]
+    touched = [log_path.stat().st_mtime, *(results.record_path(folder, i).stat().st_mtime for i in done)]
+    left_s = (len(mine) - len(done)) * image_s if image_s is not None else None
+    return Shard(f"{k}/{n}", len(done), len(mine), now - max(touched), left_s)
+
+
+def duration(seconds):
+    seconds = round(seconds)
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def best_line(records):
+    """The best particle so far, in the better orientation where the task has two."""
+    best = [(value, r["image_id"]) for r in records.values()
+            for value in results.finite(r["modes"]["psnr_aligned"] if r["modes"] else r["scores"]["psnr"])]
+    if not best:
+        return "best PSNR: none yet"
+    value, image_id = max(best)
+    return f"best PSNR {value:.2f} dB (image {image_id})"
+
+
+def describe(folder, now=None):
+    """The lines of the report."""
+    now = time.time() if now is None else now
+    if not (folder / "config.yaml").is_file() or not (folder / "records").is_dir():
+        raise InputError(f"{folder}: no run folder (config.yaml and records/ are missing); name <save_dir>/<name>")
+    (records, damaged), ids = read(folder), selection(folder)
+    done = [i for i in ids if i in records]
+    image_s = statistics.fmean(records[i]["time"]["image_s"] for i in done) if done else None
+    parts = [shard_status(folder, key, path, ids, records, image_s, now) for key, path in shards(folder).items()]
+    working = [p for p in parts if p.done < p.total]
+    silent = [p for p in working if image_s is not None and p.silent_s > SILENT_IMAGES * image_s + 60]
+    line = f"{folder}: {len(done)} of {len(ids)} images done"
+    if image_s is not None:
+        line += f", {image_s:.1f} s per image"
+        if len(done) < len(ids) and working and not silent:
+            line += f", about {duration(max(p.remaining_s for p in working))} left"
+    yield line
+    diverged = [f"image {r['image_id']} p{p}" for r in records.values()
+                for p, gone in zip(r["particles"], r["diverged"]) if gone]
+    yield f"{best_line(records)}; diverged particles: {len(diverged)}{' (' + ', '.join(diverged[:5]) + ')' if diverged else ''}"
+    if len(parts) > 1 or working:
+        for p in parts:
+            state = "done" if p.done == p.total else f"last sign {duration(p.silent_s)} ago"
+            yield f"  shard {p.name}: {p.done} of {p.total}, {state}{'; has it stopped?' if p in silent else ''}"
+    if damaged:
+        yield f"damaged records: {damaged}; the same command samples their images again"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>")
+    try:
+        for line in describe(parser.parse_args().folder):
+            print(line)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
