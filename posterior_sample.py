@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from utils import console
 from utils import device as devices
 from utils.config import PROJECT, InputError, check
+from utils.cores import on_all_cores
 from utils.data import select_images
 from utils.interrupts import sigterm_interrupts, uninterrupted
 from utils.overrides import changes_results, check_group_choices
@@ -59,7 +60,7 @@ def run(cfg, rank=Rank()):
             console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
         if pending:
             with devices.out_of_memory_in_one_line():
-                sample(cfg, settings, pending, folder)
+                on_all_cores(sample, cfg, settings, pending, folder, run_metadata(settings))
         rank.wait_for_all("sampling done")
     finally:  # after Ctrl-C or an error too: what is done counts
         if rank.first:
@@ -69,7 +70,7 @@ def run(cfg, rank=Rank()):
         show(metrics, folder, settings)
 
 
-def sample(cfg, settings, images, folder):
+def sample(cfg, settings, images, folder, about):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
     from utils.build import build, load_batch
     from utils.evaluation import Evaluator
@@ -78,7 +79,7 @@ def sample(cfg, settings, images, folder):
 
     parts = build(cfg, settings)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
-    about_run = {"run": run_metadata(settings), "device": devices.describe(parts.device)}
+    about_run = {"run": about, "device": devices.describe(parts.device)}
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
 import os
+import threading
 from typing import NamedTuple
 
 from hydra.errors import InstantiationException
@@ -23,6 +24,9 @@ from utils.repulsion import Repulsion  # noqa: E402
 from utils.schedule import StepClock, annealing_sigmas  # noqa: E402
 
 
+_LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
+
+
 class Parts(NamedTuple):
     device: torch.device
     prior: object       # utils.priors.base.LatentPrior
@@ -41,7 +45,8 @@ def build(cfg, settings):
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = make("model", cfg.model, path=locate(settings.model.path), device=device)
+    with _LOADING:
+        prior = make("model", cfg.model, path=locate(settings.model.path), device=device)
     if settings.gradient_checkpointing:
         prior.checkpoint_decoder()
     operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)

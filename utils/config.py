@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 PROJECT = Path(__file__).resolve().parents[1]
 # what may differ between runs whose records belong together
-NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
+NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
                       "save_dir", "name", "resume")
 
 
@@ -140,6 +140,7 @@ class Settings(Section):
     optimization_step: int = Field(ge=-1, le=1000)
     use_tpu: bool
     gpu: int = Field(ge=-1)
+    num_cores: int | None = Field(ge=1)
     batch_images: int = Field(ge=1)
     max_particles_per_pass: int | None = Field(ge=1)
     gradient_checkpointing: bool
@@ -205,6 +206,8 @@ def short(value):
 def _check_relations(s):
     if s.task_group not in s.task:
         raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
+    if s.num_cores is not None and not s.use_tpu:
+        raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):
         raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")

@@ -1,5 +1,6 @@
 """What the user sees in the terminal: log lines, the progress bar, the closing table."""
 import logging
+import threading
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -41,7 +42,9 @@ def progress_bar(images, steps):
     """A bar over images x annealing steps; yields advance(images, best_db)."""
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn(), TextColumn("best PSNR {task.fields[best]}"))
-    with Progress(*columns, console=console) as bar:
+    # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
+    beside = threading.current_thread() is not threading.main_thread()
+    with Progress(*columns, console=console, disable=beside) as bar:
         task = bar.add_task("sampling", total=images * steps, best="-")
         yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
 

@@ -102,4 +102,5 @@ def _time(profiler, batch_images):
     for phase in phases.values():
         phase["time_s"] /= batch_images
     return {"image_s": sum(p["time_s"] for p in phases.values()),
+            "compile_s": profiler.compile_s / batch_images if profiler.compile_s is not None else None,
             "step_s": [s / batch_images for s in profiler.step_s], "phases": phases}

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from utils.checkpoints import is_hub_id, is_original, snapshot
 from utils.config import InputError
+from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
 from utils.schedule import TimestepMap
@@ -90,6 +91,7 @@ class LatentDiffusionPrior(LatentPrior):
     def __init__(self, autoencoder, unet, scheduler, timestep_map, context=None):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
+        replace_upsampling(self.autoencoder.decoder)
         self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise InputError(f"model.path: its scheduler has prediction_type={self.prediction_type}; "
