@@ -121,3 +121,10 @@ def test_bold_marks_ties_as_written_and_nothing_where_all_are_equal():
     assert tables.bold_rows(best, [1.001, 1.002, 0.5]) == {0, 1} and tables.bold_rows(least, [3.0, None, 2.0]) == {2}
     assert tables.bold_rows(best, [1.0, 1.0]) == set() and tables.bold_rows(best, [1.0]) == set()
     assert tables.bold_rows(tables.Column("x", "x"), [1.0, 2.0]) == set()
+
+
+def test_signs_are_written_as_rounded():
+    def text(difference):
+        return tables.parts({"difference": difference, "low": None, "high": None}, 2)[0]
+
+    assert [text(v) for v in (0.001, -0.001, 0.02, -0.02, -10.0)] == ["0.00", "0.00", "+0.02", "-0.02", "-10.00"]
