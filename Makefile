@@ -12,11 +12,11 @@ demo: $(READY)
 	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -m pytest -q tests
 	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -m "slow or not slow" tests
 	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
 
 env: $(READY)

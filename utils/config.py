@@ -181,12 +181,12 @@ class Settings(Section):
 
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
     try:
-        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    except OmegaConfBaseException as error:  # ${...} that leads nowhere, ???
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
+        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
     except ValidationError as error:
         first = error.errors()[0]

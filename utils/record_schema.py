@@ -51,6 +51,7 @@ class Phase(Part):
 class Time(Part):
     image_s: float
     step_s: Numbers
+    compile_s: float | None = None
     phases: dict[str, Phase]
 
 
@@ -75,6 +76,7 @@ class Optimised(Part):
 class Device(Part):
     type: str
     name: str
+    core: int | None = None  # of several cores of one device
 
 
 class Run(Part):

@@ -150,7 +150,7 @@ def peaks(records):
 def device_block(records, highest):
     """The device, its peak over all records, and the same for each of several cores."""
     device = {key: value for key, value in records[-1]["device"].items() if key != "core"}
-    cores = sorted({r["device"]["core"] for r in records if "core" in r["device"]})
+    cores = sorted({r["device"]["core"] for r in records if r["device"].get("core") is not None})
     if cores:
         own = {core: [r for r in records if r["device"].get("core") == core] for core in cores}
         device["cores"] = [{"core": core, "images": len(own[core]),
