@@ -6,7 +6,7 @@ from utils.config import NOT_IN_FINGERPRINT, PROJECT, InputError, short
 
 
 def check_group_choices(arguments):
-    """Refuses data=3, data=[1] and =3, for which Hydra itself ends in a traceback. Raises InputError."""
+    """Refuses data=3, data=[1], data=null and =3, for which Hydra itself ends in a traceback. Raises InputError."""
     parser = OverridesParser.create()
     for text in arguments:
         try:
@@ -15,10 +15,10 @@ def check_group_choices(arguments):
             continue
         group = parsed.key_or_group
         folder = PROJECT / "configs" / group
-        if parsed.is_sweep_override() or not (group == "" or folder.is_dir()):
+        if parsed.is_delete() or parsed.is_sweep_override() or not (group == "" or folder.is_dir()):
             continue
         choice = parsed.value()
-        choices = choice if isinstance(choice, list) else [] if choice is None else [choice]
+        choices = choice if isinstance(choice, list) else [choice]
         if not all(isinstance(name, str) for name in choices):
             names = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
             raise InputError(f"{short(text)}: is no name of a configuration; in configs/{group} there are {names}"

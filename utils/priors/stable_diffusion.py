@@ -57,7 +57,7 @@ class StableDiffusionPrior(LatentDiffusionPrior):
     def __init__(self, autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution, resolution):
         super().__init__(autoencoder, unet, scheduler, timestep_map, context)
         self.guidance_scale, self.inner_resolution, self.resolution = guidance_scale, inner_resolution, resolution
-        self.network_dtype = next(unet.parameters()).dtype
+        self.network_dtype, self.dtype = unet.dtype, torch.float32
         side = inner_resolution // 2 ** (len(autoencoder.config.block_out_channels) - 1)
         self.latent_shape = (unet.config.in_channels, side, side)
 
