@@ -16,14 +16,14 @@ from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils import device as devices  # noqa: E402
 from utils.checkpoints import cached_snapshot, check_model, is_hub_id  # noqa: E402
 from utils.config import PROJECT, InputError, Model, find  # noqa: E402
 from utils.data import SUFFIXES  # noqa: E402
+from utils.device import XLA_PACKAGE  # noqa: E402
 
 LPIPS = ("https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
          "https://github.com/photosynthesis-team/piq/releases/download/v0.4.0/lpips_weights.pt (6 kB)")
-PACKAGES = {devices.TPU_PACKAGE: ("use_tpu=true", "pip install -e '.[tpu]'"),
+PACKAGES = {XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[tpu]'"),
             "transformers": ("model=stable-diffusion-*", "pip install -e '.[sd]'"),
             "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'")}
 

@@ -16,7 +16,7 @@ log = logging.getLogger("latentdaps")
 
 # {XLA device: its peak when the memory section began}; seconds of compiling that are in a record already
 _peak_at_reset, _compile_s, _compile_lock = {}, [0.0], threading.Lock()
-TPU_PACKAGE = "torch_xla"
+XLA_PACKAGE = "torch_xla"
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
 
 

@@ -55,14 +55,14 @@ def test_the_counters_see_a_compilation_and_a_fallback(xla, counters):
     torch_xla.sync()
     assert counters() == (1, set())
     assert torch.searchsorted(odd[0], odd[1]).device == xla
-    assert counters()[1] == {"aten::searchsorted"}
+    assert counters()[1] == {"aten::searchsorted.Tensor"}
 
 
-@pytest.mark.parametrize("name, switches, late", [
-    ("exp0", {}, set()), ("exp1", dict(repulsion_scale=0.5), set()),
-    ("exp2", dict(repulsion_scale=0.5, pruning_step=500), {3, 4}),  # pruned after step 3, the first of three particles is 4
-    ("exp4", dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250), {3, 4, 6})])
-def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, name, switches, late):
+# pruned after step 3, so that step 4 is the first with three particles; experiment 4 has that set from experiment 2
+@pytest.mark.parametrize("switches, event, late", [
+    ({}, 0, set()), (dict(repulsion_scale=0.5), 0, set()), (dict(repulsion_scale=0.5, pruning_step=500), 3, {3, 4}),
+    (dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250), 6, {3, 4, 6})], ids=SWITCHES)
+def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""
     compiled, fallbacks = [], set()
 
@@ -76,7 +76,7 @@ def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, n
     worlds[1].run(on_step=read, **switches)
     counters()  # the result is decoded without a gradient: one graph per run, after the last step
     assert {step for step, count in enumerate(compiled) if count} <= {0, *late}
-    assert all(compiled[step] for step in late if step != 4) and sum(compiled) <= 16
+    assert compiled[event] > 0 and sum(compiled) <= 16
     assert fallbacks == set()
     worlds[1].run(image=1, **switches)
     assert counters() == (0, set())  # the next image compiles nothing
