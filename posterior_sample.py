@@ -77,19 +77,17 @@ def sample(cfg, settings, images, folder):
     from utils.profiler import Profiler
 
     parts = build(cfg, settings)
-    evaluator = Evaluator(parts.operator, settings.success)
-    timesteps = [parts.clock.timestep(i) for i in range(parts.clock.num_steps)]
+    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
     about_run = {"run": run_metadata(settings), "device": devices.describe(parts.device)}
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
-            trace = Trace(particles, truth.repeat_interleave(settings.num_samples, 0).to(parts.device),
-                          on_progress=lambda best_db: advance(len(batch), best_db))
+            truths = {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
+            trace = Trace(truths, on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
-            finished = [evaluator.record(image, x, result, trace, profiler, len(batch), timesteps)
-                        for x, image in zip(truth, batch)]
+            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truth, batch)]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
                 folder.write({**record, **about_run}, arrays)
                 report(record)
@@ -97,9 +95,11 @@ def sample(cfg, settings, images, folder):
 
 def report(record):
     """One log line per image."""
-    modes = " ".join(record["modes"]["label"]) if record["modes"] else ""
-    best = max((v for v in record["scores"]["psnr"] if v is not None), default=float("nan"))
-    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], modes, best, record["time"]["image_s"])
+    modes = record["modes"]
+    values = modes["psnr_aligned"] if modes else record["scores"]["psnr"]
+    best = max((v for v in values if v is not None), default=float("nan"))
+    labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
+    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)

@@ -9,16 +9,16 @@ import torch
 
 from utils import device as devices
 from utils import mcmc
+from utils.events import Events
 from utils.passes import Passes, SplitPrior
-from utils.profiler import CountingPrior
-from utils.schedule import StepScalars, annealing_sigmas, learning_rate, ode_sigmas
+from utils.profiler import CountingPrior, Phase
+from utils.schedule import StepClock, StepScalars, annealing_sigmas, learning_rate, ode_sigmas
 
 
 class StepInfo(NamedTuple):
     """What one annealing step hands to the callback; tensors are on the device."""
     step: int
-    sigma: float
-    z0y: torch.Tensor    # (P, C, h, w) latents after the inner chain
+    particles: object    # utils.particles.Particles whose chain this was; z is z0y, before the parts' events
     image: torch.Tensor  # (P, 3, H, W) what the last inner iteration decoded
     loss: torch.Tensor   # (P,) its squared residual
 
@@ -28,42 +28,66 @@ class SampleResult(NamedTuple):
     image: torch.Tensor        # (P, 3, H, W) the decoded result
     loss: torch.Tensor         # (P,) its squared residual
     timing_info: list          # seconds per annealing step
+    pruning: dict              # {image id: report of utils.pruning}, empty if off
+    optimization: list         # one report of utils.optimization per call, with image, index and time_s
 
 
 class LatentDAPS:
     """The annealing loop. It holds settings only; all state is in the particles.
 
-    prior:     utils.priors.base.LatentPrior
-    operator:  operators.base.Operator
-    noise:     utils.noise.KeyedNoise
-    annealing: num_steps, sigma_max, sigma_min of the annealing grid
-    diffusion: num_steps, sigma_min of the probability-flow ODE
-    chain:     mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, likelihood_factor, gradient_clip
-    passes:    utils.passes.Passes, how many particles go through a network at once
+    prior:        utils.priors.base.LatentPrior
+    operator:     operators.base.Operator
+    noise:        utils.noise.KeyedNoise
+    annealing:    num_steps, sigma_max, sigma_min of the annealing grid
+    diffusion:    num_steps, sigma_min of the probability-flow ODE
+    chain:        mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, likelihood_factor, gradient_clip
+    events:       utils.events.Events, when the parts act; None: never
+    repulsion, pruning, optimization: the parts (utils/), None where off
+    passes:       utils.passes.Passes, how many particles go through a network at once
     """
 
-    def __init__(self, prior, operator, noise, annealing, diffusion, chain, passes=None):
+    def __init__(self, prior, operator, noise, annealing, diffusion, chain,
+                 events=None, repulsion=None, pruning=None, optimization=None, passes=None):
         self.prior, self.operator, self.noise = prior, operator, noise
         self.diffusion, self.chain = diffusion, chain
         self.passes = passes or Passes()
+        self.repulsion, self.pruning, self.optimization = repulsion, pruning, optimization
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
+        self.events = events or Events(StepClock("progress", self.sigmas))
 
     def sample(self, particles, profiler, on_step=lambda info: None):
-        """Run all annealing steps on `particles` (their z is replaced); `on_step` gets a StepInfo after each."""
+        """Run all annealing steps; `particles` gives y, image and index. `on_step` gets a StepInfo after each chain."""
         prior = SplitPrior(CountingPrior(self.prior, profiler), self.passes)
-        with torch.no_grad(), profiler.phase("sampling", len(particles), lambda: self.probe_peak_mb(particles)):
-            particles.z = self.sigmas[0] * self.noise.draw(particles, "initial")
+        device, events = particles.y.device, self.events
+        pruned, optimised = {}, []
+        with torch.no_grad():
+            particles = particles.at(self.sigmas[0] * self.noise.draw(particles, "initial"))
             for step, (sigma, sigma_next) in enumerate(zip(self.sigmas[:-1], self.sigmas[1:])):
-                with profiler.step():
+                profiler.enter(events.phase(step), len(particles), lambda: self.probe_peak_mb(particles))
+                do_repulsion, do_optimization = events.do_repulsion(step), events.do_optimization(step)
+                with profiler.step(), torch.set_grad_enabled(do_repulsion or do_optimization):
                     s = self.scalars(step, sigma, sigma_next)
+                    repulsion = self.repulsion if do_repulsion else None
                     z0hat = self.probability_flow(prior, particles.z, s.ode)
-                    z0y, image, loss = self.inner_chain(prior, particles, z0hat, s, step)
-                    particles.z = z0y + s.sigma_next * self.noise.draw(particles, "annealing", step)
-                    devices.mark_step(particles.z.device)
-                on_step(StepInfo(step, sigma, z0y, image, loss))
+                    if repulsion:
+                        z0hat = repulsion.shift(z0hat, prior, particles, step)
+                    z0y, image, loss = self.inner_chain(prior, particles, z0hat, s, step, repulsion)
+                    info = StepInfo(step, particles.at(z0y), image, loss)
+                    particles = info.particles
+                    if events.prune_after(step):
+                        particles, pruned = self.pruning(particles, self.exact_loss(prior, particles), self.operator)
+                    if do_optimization:
+                        particles, report = self.optimise(prior, particles)
+                        optimised.append(report)
+                    particles = particles.at(particles.z + s.sigma_next * self.noise.draw(particles, "annealing", step))
+                    devices.mark_step(device)
+                on_step(info)
             image = prior.decode(particles.z)
             loss = self.operator.loss(image, particles.y)
-        return SampleResult(particles, image, loss, timing_info=profiler.step_s)
+            profiler.close()
+        for name in events.phases:  # a phase between two events on the same step has no steps
+            profiler.phases.setdefault(name, Phase())
+        return SampleResult(particles, image, loss, profiler.step_s, pruned, optimised)
 
     def scalars(self, step, sigma, sigma_next):
         lr = learning_rate(self.chain.lr, self.chain.lr_min_ratio, step, len(self.sigmas) - 1)
@@ -77,14 +101,14 @@ class LatentDAPS:
             z = z + (sigma_next - sigma) * (z - prior.denoise(z, sigma)) / sigma
         return z
 
-    def inner_chain(self, prior, particles, z0hat, s, step):
+    def inner_chain(self, prior, particles, z0hat, s, step, repulsion=None):
         """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss."""
         c = self.chain
         noise = self.noise.draw(particles, "mcmc", step, count=c.num_steps)  # (num_steps, P, C, h, w)
         velocity = self.noise.draw(particles, "velocity", step) if c.mc_algo == "hmc" else None
         state = mcmc.ChainState(z0hat, velocity)
         for i in range(c.num_steps):
-            gradient, loss, image = self.data_gradient(prior, state.z, particles.y)
+            gradient, loss, image = self.data_gradient(prior, particles.at(state.z), repulsion, step)
             score = mcmc.posterior_score(gradient, state.z, z0hat, s.sigma, c.tau, c.likelihood_factor, c.gradient_clip)
             if c.mc_algo == "hmc":
                 state = mcmc.hmc_step(state, score, s.lr, c.momentum, noise[i])
@@ -92,21 +116,42 @@ class LatentDAPS:
                 state = mcmc.langevin_step(state, score, s.lr, noise[i])
         return state.z, image, loss
 
-    def data_gradient(self, prior, z, y):
-        """Gradient of ||A(D(z)) - y||^2 in z, (P, C, h, w); the loss (P,); the decoded image. One decoder pass."""
-        def one_pass(z, y):
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                image = prior.decode(z)
-                loss = self.operator.loss(image, y)
-                gradient, = torch.autograd.grad(loss.sum(), z)
-            return gradient, loss.detach(), image.detach()
+    def data_gradient(self, prior, particles, repulsion=None, step=None):
+        """Gradient of ||A(D(z)) - y||^2 in z, (P, C, h, w); the loss (P,); the decoded image. One decoder pass.
 
-        return self.passes(one_pass, z, y)
+        A repulsion in the chain bends the gradient where its similarity is measured: on the image or on the latent.
+        """
+        bends_image = bool(repulsion) and repulsion.acts_on("chain", "image")
+
+        def on_image(image, y):
+            with torch.enable_grad():
+                seen = image.requires_grad_()
+                loss = self.operator.loss(seen, y)
+                gradient, = torch.autograd.grad(loss.sum(), seen)
+            if bends_image:
+                gradient = repulsion.bend(gradient, seen.detach(), particles, step)
+            return gradient, loss.detach()
+
+        gradient, image, loss = self.passes.pull_back(prior.decode, on_image, particles.z, particles.y,
+                                                      together=bends_image)
+        if repulsion and repulsion.acts_on("chain", "latent"):
+            gradient = repulsion.bend(gradient, particles.z, particles, step)
+        return gradient, loss, image
+
+    def exact_loss(self, prior, particles):
+        """Squared residual of the current latents, (P,)."""
+        return self.operator.loss(prior.decode(particles.z), particles.y)
+
+    def optimise(self, prior, particles):
+        """Hard data consistency on the current latents: (particles, report)."""
+        started = devices.clock(particles.z.device)
+        z, report = self.optimization(particles, lambda p: self.data_gradient(prior, p), self.operator.sigma)
+        report |= {"image": particles.image.tolist(), "index": particles.index.tolist(),
+                   "time_s": devices.clock(z.device) - started}
+        return particles.at(z), report
 
     def probe_peak_mb(self, particles):
         """Peak memory of one inner iteration where the device keeps no peak of its own; None elsewhere."""
         resident = self.prior.resident_bytes() + sum(t.nbytes for t in (particles.z, particles.y))
         return devices.probe_peak_mb(
-            particles.z.device, lambda: self.data_gradient(self.prior, torch.zeros_like(particles.z), particles.y),
-            resident)
+            particles.z.device, lambda: self.data_gradient(self.prior, particles), resident)

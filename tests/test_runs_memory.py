@@ -88,10 +88,10 @@ def test_a_run_survives_out_of_memory(place, monkeypatch, caplog, where):
     if where == "backward":
         grad = torch.autograd.grad
 
-        def limited(loss, z):
-            if len(z) > 2:
+        def limited(outputs, inputs, *gradient):
+            if len(inputs) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return grad(loss, z)
+            return grad(outputs, inputs, *gradient)
 
         monkeypatch.setattr(torch.autograd, "grad", limited)
     else:

@@ -24,7 +24,10 @@ experiment() {
       *" ${argument#--} "*) [ "$argument" != "${argument#--}" ] && { sizes+=("${argument#--}"); continue; } ;;
     esac
     if [ "$argument" = "--demo" ]; then demo=true; continue; fi
-    echo "unknown argument: $argument" >&2
+    case "$argument" in
+      --1|--10|--100) echo "$EXPERIMENT has no $argument run" >&2 ;;
+      *) echo "unknown argument: $argument" >&2 ;;
+    esac
     usage >&2
     exit 2
   done

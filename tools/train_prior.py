@@ -29,6 +29,7 @@ from tools.muon import Muon  # noqa: E402
 
 LATENT_CHANNELS = 4
 LATENT_SIDE = SIDE // 4
+LOADING = {"low_cpu_mem_usage": False}  # the low-memory way needs a package that nothing else here needs
 
 
 def training_images(cfg, family):
@@ -259,7 +260,7 @@ def latent_moments(autoencoder, images, rotated_fraction, device):
 def train_unet(cfg, family):
     settings, device = cfg.unet, cfg.device
     torch.manual_seed(cfg.seed)
-    autoencoder = AutoencoderKL.from_pretrained(Path(cfg.work) / "autoencoder").eval().requires_grad_(False).to(device)
+    autoencoder = AutoencoderKL.from_pretrained(Path(cfg.work) / "autoencoder", **LOADING).eval().requires_grad_(False).to(device)
     means, stds = latent_moments(autoencoder, training_images(cfg, family), settings.rotated_fraction[family], device)
     scheduler = build_scheduler()
     signal = scheduler.alphas_cumprod.sqrt().to(device)
@@ -299,8 +300,8 @@ def train_unet(cfg, family):
 def export(cfg):
     """Write the finished priors as pipelines: UNet stored in half precision, autoencoder in single."""
     for family in FAMILIES:
-        pipeline = LDMPipeline(vqvae=AutoencoderKL.from_pretrained(Path(cfg.work) / "autoencoder"),
-                               unet=UNet2DModel.from_pretrained(Path(cfg.work) / f"unet_{family}").half(),
+        pipeline = LDMPipeline(vqvae=AutoencoderKL.from_pretrained(Path(cfg.work) / "autoencoder", **LOADING),
+                               unet=UNet2DModel.from_pretrained(Path(cfg.work) / f"unet_{family}", **LOADING).half(),
                                scheduler=build_scheduler())
         folder = Path(cfg.out) / f"demo-{family}"
         pipeline.save_pretrained(folder)

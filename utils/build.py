@@ -11,11 +11,15 @@ import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
 from utils.config import InputError, find  # noqa: E402
+from utils.events import Events  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
+from utils.optimization import HardDataConsistency  # noqa: E402
 from utils.particles import Particles  # noqa: E402
 from utils.passes import Passes  # noqa: E402
+from utils.pruning import Pruning  # noqa: E402
 from utils.ranks import Rank  # noqa: E402
-from utils.schedule import StepClock  # noqa: E402
+from utils.repulsion import Repulsion  # noqa: E402
+from utils.schedule import StepClock, annealing_sigmas  # noqa: E402
 
 
 class Parts(NamedTuple):
@@ -25,6 +29,7 @@ class Parts(NamedTuple):
     noise: KeyedNoise
     sampler: object     # sampler.LatentDAPS
     clock: StepClock
+    events: Events
 
 
 def build(cfg, settings):
@@ -40,11 +45,32 @@ def build(cfg, settings):
         prior.checkpoint_decoder()
     operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
-    sampler = LatentDAPS(prior, operator, noise, settings.sampler.annealing_scheduler_config,
-                         settings.sampler.diffusion_scheduler_config, settings.group.mcmc_sampler_config,
-                         Passes(settings.max_particles_per_pass))
-    clock = StepClock(settings.step_clock, sampler.sigmas, prior.timestep_map)
-    return Parts(device, prior, operator, noise, sampler, clock)
+    annealing = settings.sampler.annealing_scheduler_config
+    clock = StepClock(settings.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min),
+                      prior.timestep_map)
+    events = plan(settings, clock)
+    sampler = LatentDAPS(
+        prior, operator, noise, annealing, settings.sampler.diffusion_scheduler_config,
+        settings.group.mcmc_sampler_config, events, passes=Passes(settings.max_particles_per_pass),
+        repulsion=Repulsion(settings.repulsion_scale, settings.repulsion, clock) if events.repulsion_steps else None,
+        pruning=Pruning(settings.pruning_keep, settings.pruning) if events.pruning_index is not None else None,
+        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None)
+    return Parts(device, prior, operator, noise, sampler, clock, events)
+
+
+def plan(settings, clock):
+    """When the parts act. Raises InputError for an event that cannot fire or has nothing to act on."""
+    events = Events(clock, settings.repulsion_scale > 0 and settings.num_samples > 1, settings.repulsion.end_step,
+                    settings.pruning_step, settings.optimization_step, settings.optimization.every)
+    for key, switch, index in (("pruning_step", settings.pruning_step, events.pruning_index),
+                               ("optimization_step", settings.optimization_step, events.optimization_index)):
+        if switch >= 0 and index is None:
+            raise InputError(f"{key}={switch}: the annealing ends at t = {clock.timestep(clock.num_steps - 1):.0f}, "
+                             "so this never happens; choose a larger timestep, or -1 for off")
+    if events.pruning_index == 0:
+        raise InputError(f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
+                         f"choose at most {clock.timestep(1):.0f}")
+    return events
 
 
 def make(key, node, **arguments):

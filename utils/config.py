@@ -95,6 +95,28 @@ class TaskGroup(Section):
     mcmc_sampler_config: MCMC
 
 
+class Repulsion(Section):
+    decay: Literal["constant", "linear", "quadratic", "cosine"]
+    end_step: int = Field(ge=0, le=1000)
+    bandwidth: Literal["median"] | Annotated[float, Field(gt=0)]
+    place: Literal["drift", "chain"]
+    similarity: Literal["latent", "image", "rotation"]
+
+
+class Pruning(Section):
+    near_distance: float = Field(ge=0)
+    loss_tolerance: float = Field(ge=0)
+    fill: Literal["next_best", "clone", "drop"]
+
+
+class Optimization(Section):
+    every: int = Field(ge=1)
+    max_iterations: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    stop_factor: float = Field(ge=0)
+    max_move: float = Field(gt=0)
+
+
 class Success(Section):
     threshold_db: float
     margin_db: float = Field(ge=0)
@@ -120,6 +142,9 @@ class Settings(Section):
     save_dir: PathText
     name: PathText
     resume: bool
+    repulsion: Repulsion
+    pruning: Pruning
+    optimization: Optimization
     success: Success
     data: Data
     model: Model
@@ -130,6 +155,11 @@ class Settings(Section):
     def group(self):
         """The hyper-parameters that `task_group` selects."""
         return self.task[self.task_group]
+
+    @property
+    def particles(self):
+        """The indices of every image's particles at the start."""
+        return range(self.first_particle, self.first_particle + self.num_samples)
 
     @property
     def folder(self):
@@ -186,15 +216,27 @@ def _check_relations(s):
         raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
     if s.data.resolution != s.model.resolution:
         raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
-    for key, value, off in (("repulsion_scale", s.repulsion_scale, 0), ("pruning_step", s.pruning_step, -1),
-                            ("optimization_step", s.optimization_step, -1)):
-        if value != off:
-            raise InputError(f"{key}={value}: this part is not built yet; leave it off with {key}={off}")
+    if s.pruning_step >= 0 and s.num_samples < 2:
+        raise InputError(f"pruning_step={s.pruning_step}: there is nothing to prune with num_samples={s.num_samples}")
+    if s.pruning_step >= 0 and s.pruning_keep > s.num_samples:
+        raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
+    if s.step_clock == "progress":
+        _check_switches(s, annealing.num_steps)
     checkpoint = find(s.model.path)
     missing = next((f for f in CHECKPOINT_FILES if not (checkpoint / f).is_file()), None)
     if missing:
         raise InputError(f"model.path={s.model.path}: checkpoint file {checkpoint / missing} not found; "
                          f"get it from: {s.model.source}")
+
+
+def _check_switches(s, num_steps):
+    """Under the progress clock an event's step is known from the numbers alone (the noise clock: utils/build.py)."""
+    for key, switch in (("pruning_step", s.pruning_step), ("optimization_step", s.optimization_step)):
+        if 0 <= switch * num_steps < 1000:
+            raise InputError(f"{key}={switch}: the last of {num_steps} annealing steps is at t = {1000 / num_steps:g}, "
+                             "so this never happens; choose a larger timestep, or -1 for off")
+        if switch == 1000:
+            raise InputError(f"{key}={switch}: nothing has been sampled yet at t = 1000; choose a smaller timestep")
 
 
 def find(path):
@@ -209,13 +251,17 @@ def fingerprint(cfg):
 
 
 def identity(cfg):
-    """The part of the config that the fingerprint covers: the selected task group only, without places and batching."""
+    """The part of the config that the fingerprint covers: the selected task group only, without places and batching,
+    and without the details of parts that are off."""
     full = OmegaConf.to_container(cfg, resolve=True)
     kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
     kept["task"] = full["task"][full["task_group"]]
-    return kept
+    off = {"repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
+           "pruning": full["pruning_step"] < 0, "pruning_keep": full["pruning_step"] < 0,
+           "optimization": full["optimization_step"] < 0}
+    return {key: value for key, value in kept.items() if not off.get(key)}
 
 
 def differences(old, new, prefix=""):

@@ -57,7 +57,7 @@ def print_results(metrics, folder):
         values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
         picked = selection["picked"][i]
         values_known = finite(values)
-        table.add_row(str(image_id), " ".join(modes["label"][i]) if modes else "-",
+        table.add_row(str(image_id), " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
                       f"{max(values_known):.2f} dB" if values_known else "-",
                       f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
                       f"{values[picked]:.2f} dB (p{picked})" if picked is not None else "-",

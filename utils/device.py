@@ -78,6 +78,11 @@ def mark_step(device):
         torch_xla.sync()
 
 
+def batch_may_shrink(device):
+    """Whether dropping finished particles saves work; on XLA each new batch size costs a compilation."""
+    return device.type != "xla"
+
+
 def synchronize(device):
     """Wait until the device has done all work that was given to it: call it before reading the clock."""
     import torch

@@ -8,61 +8,85 @@ from utils.run_folder import to_pixels
 class Evaluator:
     """Scores images and builds their records.
 
-    operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels.
+    operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
+    particles: the indices that every image starts with; clock, events: what happened when.
     """
 
-    def __init__(self, operator, success):
-        self.operator, self.success = operator, success
+    def __init__(self, operator, success, particles, clock, events):
+        self.operator, self.success, self.particles = operator, success, particles
+        self.clock, self.events = clock, events
         self.lpips = metrics.Lpips()
 
-    def record(self, image, truth, result, trace, profiler, batch_images, timesteps):
+    def record(self, image, truth, result, trace, profiler, batch_images):
         """(record, arrays) of one image of a batch.
 
         image: utils.data.TestImage; truth (3, H, W) on the CPU; result: sampler.SampleResult of the whole batch;
-        trace: utils.metrics.Trace; timesteps: the step clock's timestep of every annealing step.
+        trace: utils.metrics.Trace. Lists per particle follow `particles`; a pruned one is None.
         """
         where = result.particles.of_image(image.id)
-        x = result.image[where.to(result.image.device)].float().cpu()
-        z = result.particles.z[where.to(result.image.device)].cpu()
-        loss = result.loss[where.to(result.image.device)].tolist()
+        on_device = where.to(result.image.device)
+        x, z = result.image[on_device].float().cpu(), result.particles.z[on_device].cpu()
+        y = result.particles.y[on_device[:1]]
+        survivors = result.particles.index[where].tolist()
         ok = torch.isfinite(z).flatten(1).all(1).tolist()
-        y = result.particles.y[where[0]]
-        picked = metrics.pick([value if fine else None for value, fine in zip(loss, ok)])
-        modes = self._modes(x, truth, ok)
-        scores = self._scores(x, truth, ok)
-        position = list(dict.fromkeys(result.particles.image.tolist())).index(image.id)
+
+        def place(values):
+            """Values of the survivors -> one per starting particle; None where pruned or diverged."""
+            known = {index: value for index, value, fine in zip(survivors, values, ok) if fine}
+            return [known.get(index) for index in self.particles]
+
+        loss = place(result.loss[on_device].tolist())
+        scores = {"psnr": place(metrics.psnr(x, truth).tolist()), "ssim": place(metrics.ssim(x, truth).tolist()),
+                  "lpips": place(self.lpips(x, truth))}
+        modes = self._modes(x, truth, place)
+        picked = metrics.pick(loss)
         record = {
             "schema": 1, "image_id": image.id, "file": image.path.name, "sha256": image.sha256(),
-            "particles": result.particles.index[where].tolist(),
-            "scores": scores, "modes": modes, "loss": loss, "noise_floor": self.operator.noise_floor(y[None]),
+            "particles": list(self.particles), "survivors": survivors, "scores": scores, "modes": modes, "loss": loss,
+            "noise_floor": self.operator.noise_floor(y),
             "selection": {"picked": picked, "psnr": scores["psnr"][picked] if picked is not None else None,
                           "psnr_aligned": modes["psnr_aligned"][picked] if modes and picked is not None else None,
                           "rule": metrics.PICK_RULE},
-            "trace": {"timestep": timesteps, "pairwise_distance": [row[position] for row in trace.distance],
-                      "psnr": [[row[i] for i in where] for row in trace.psnr],
-                      "loss": [[row[i] for i in where] for row in trace.loss]},
-            "time": _time(profiler, batch_images), "diverged": [not fine for fine in ok],
+            "trace": {"timestep": [self.clock.timestep(i) for i in range(self.clock.num_steps)],
+                      **trace.of_image(image.id, self.particles)},
+            "pruning": self._pruning(result.pruning.get(image.id)),
+            "optimization": self._optimization(result.optimization, image.id),
+            "time": _time(profiler, batch_images),
+            "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
-        arrays = {"y": y.cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), "truth": to_pixels(truth[None])[0]}
+        arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), "truth": to_pixels(truth[None])[0]}
         return record, arrays
 
-    def _scores(self, x, truth, ok):
-        scores = {"psnr": metrics.psnr(x, truth).tolist(), "ssim": metrics.ssim(x, truth).tolist(),
-                  "lpips": self.lpips(x, truth)}
-        return {name: _only(values, ok) for name, values in scores.items()}
-
-    def _modes(self, x, truth, ok):
+    def _modes(self, x, truth, place):
         if not self.operator.rotation_ambiguity:
             return None
         modes = metrics.mode_labels(x, truth, self.success.threshold_db, self.success.margin_db)
-        modes = {name: values if name == "label" else _only(values, ok) for name, values in modes.items()}
-        modes["label"] = [label if fine else "failed" for label, fine in zip(modes["label"], ok)]
-        modes["psnr_rotated_truth"] = metrics.psnr(metrics.rotated(truth)[None], truth).item()
-        return modes
+        modes = {name: place(values) for name, values in modes.items()}
+        return {**modes, "psnr_rotated_truth": metrics.psnr(metrics.rotated(truth)[None], truth).item()}
 
+    def _pruning(self, report):
+        if report is None:
+            return None
+        index = self.events.pruning_index
+        return {"step_index": index, "timestep": self.clock.timestep(index), **report}
 
-def _only(values, ok):
-    return [value if fine else None for value, fine in zip(values, ok)]
+    def _optimization(self, calls, image_id):
+        """Calls, iterations and stop reasons of each particle, and the seconds of its share of the calls."""
+        if self.events.optimization_index is None:
+            return None
+        block = {"calls": [0] * len(self.particles), "iterations": [0] * len(self.particles),
+                 "calls_without_iteration": [0] * len(self.particles),
+                 "stopped_by": [[] for _ in self.particles], "time_s": 0.0}
+        for call in calls:
+            for image, index, iterations, stop in zip(call["image"], call["index"], call["iterations"], call["stopped_by"]):
+                if image == image_id:
+                    slot = self.particles.index(index)
+                    block["calls"][slot] += 1
+                    block["iterations"][slot] += iterations
+                    block["calls_without_iteration"][slot] += iterations == 0
+                    block["stopped_by"][slot].append(stop)
+            block["time_s"] += call["time_s"] / len(set(call["image"]))
+        return block
 
 
 def _time(profiler, batch_images):

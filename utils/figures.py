@@ -43,8 +43,10 @@ def draw_grid(records):
         row[0].set_title(f"truth {record['image_id']}", fontsize=8)
         row[1].imshow(measurement_picture(arrays["y"]))
         row[1].set_title("measurement", fontsize=8)
-        for position, (axis, pixels) in enumerate(zip(row[2:], arrays["images"])):
-            axis.imshow(pixels)
+        pictures = dict(zip(record["survivors"], arrays["images"]))
+        for position, (axis, index) in enumerate(zip(row[2:], record["particles"])):
+            if index in pictures:
+                axis.imshow(pictures[index])
             axis.set_title(particle_title(record, position), fontsize=8)
             if position == record["selection"]["picked"]:
                 for spine in axis.spines.values():
@@ -57,6 +59,8 @@ def draw_grid(records):
 def particle_title(record, position):
     """Two lines: particle number and mode label; PSNR as is, and in the better orientation where that differs."""
     index = record["particles"][position]
+    if index not in record["survivors"]:
+        return f"p{index}: pruned"
     if record["diverged"][position]:
         return f"p{index}: diverged"
     psnr = record["scores"]["psnr"][position]

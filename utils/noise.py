@@ -28,8 +28,8 @@ class KeyedNoise:
     def draw(self, particles, purpose, step=0, count=None):
         """Noise like `particles.z`, (P, C, h, w), or (count, P, C, h, w) for `count` iterations of one step."""
         shape = tuple(particles.z.shape[1:]) if count is None else (count, *particles.z.shape[1:])
-        arrays = [keyed_normal(self.seed, int(image), int(index), purpose, step, shape)
-                  for image, index in zip(particles.image, particles.index)]
+        arrays = [keyed_normal(self.seed, image, index, purpose, step, shape)
+                  for image, index in zip(particles.image.tolist(), particles.index.tolist())]
         stacked = torch.from_numpy(np.stack(arrays, axis=0 if count is None else 1))
         return stacked.to(particles.z.device, particles.z.dtype)
 

@@ -27,6 +27,15 @@ class Particles:
                    image=torch.as_tensor(image_ids).repeat_interleave(num_samples),
                    index=torch.arange(first_particle, first_particle + num_samples).repeat(count))
 
+    @property
+    def per_image(self):
+        """Particles of each image; the repulsion acts only while all images have the same number."""
+        return len(self) // len(set(self.image.tolist()))
+
+    def at(self, z):
+        """The same particles at other latents."""
+        return replace(self, z=z)
+
     def __len__(self):
         return len(self.z)
 
@@ -39,16 +48,16 @@ class Particles:
         """Positions of one image's particles, (n,) int64 on the CPU."""
         return torch.nonzero(self.image == image_id).flatten()
 
-    def mean_pairwise_distance(self, z):
-        """Mean Euclidean distance between the latents `z` (P, C, h, w) of each image's particles.
+    def mean_pairwise_distance(self):
+        """Mean Euclidean distance between the latents of each image's particles.
 
         Returns (N,) on the device, images in order of first appearance; NaN for an image with one finite particle.
         """
-        flat = z.flatten(1)
+        flat = self.z.flatten(1)
         finite = torch.isfinite(flat).all(dim=1)
         flat = torch.where(finite[:, None], flat, torch.zeros_like(flat))
         distance = (flat[:, None] - flat[None]).square().sum(-1).sqrt()  # (P, P)
         images = torch.as_tensor(list(dict.fromkeys(self.image.tolist())))
-        member = (images[:, None] == self.image[None]).to(z.device, z.dtype) * finite.to(z.dtype)  # (N, P)
+        member = (images[:, None] == self.image[None]).to(flat.device, flat.dtype) * finite.to(flat.dtype)  # (N, P)
         pairs = member.sum(1).square() - member.sum(1)
         return torch.einsum("np,pq,nq->n", member, distance, member) / pairs

@@ -19,9 +19,9 @@ class Phase:
 
 
 class Profiler:
-    """Opens and closes phases around the steps that belong to them.
+    """Follows a run through its phases.
 
-    Entering a phase synchronises the device and starts a new memory section.
+    Entering a phase closes the one before, synchronises the device and starts a new memory section.
     """
 
     def __init__(self, device):
@@ -30,23 +30,29 @@ class Profiler:
         self.step_s = []     # seconds of each annealing step
         self._current = None
 
-    @contextmanager
-    def phase(self, name, particles, probe_peak=None):
-        """Everything inside counts for phase `name`, with `particles` particles in the batch.
+    def enter(self, name, particles, probe_peak):
+        """From here on everything counts for phase `name`, with `particles` particles in the batch.
 
-        probe_peak: function returning the peak memory in MB, called before the clock starts where the device
-        itself keeps no peak.
+        probe_peak() returns the peak memory in MB, or None where the device itself keeps one; it runs before the clock.
+        Entering the current phase again does nothing.
         """
-        probed = probe_peak() if probe_peak is not None else None
+        if self._current is self.phases.get(name) and self._current is not None:
+            return
+        self.close()
+        probed = probe_peak()
         devices.reset_peak_memory(self.device)
-        phase = self.phases.setdefault(name, Phase())
-        self._current, self._particles = phase, particles
-        started = devices.clock(self.device)
-        yield phase
-        phase.time_s += devices.clock(self.device) - started
+        self._current = self.phases.setdefault(name, Phase())
+        self._current.peak_mb = probed
+        self._particles, self._started = particles, devices.clock(self.device)
+
+    def close(self):
+        """End the current phase."""
+        if self._current is None:
+            return
+        self._current.time_s += devices.clock(self.device) - self._started
         measured = devices.peak_memory_mb(self.device)
-        peaks = [p for p in (phase.peak_mb, measured if measured is not None else probed) if p is not None]
-        phase.peak_mb = max(peaks) if peaks else None
+        if measured is not None:
+            self._current.peak_mb = measured
         self._current = None
 
     @contextmanager

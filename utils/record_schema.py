@@ -54,6 +54,24 @@ class Time(Part):
     phases: dict[str, Phase]
 
 
+class Pruning(Part):
+    step_index: int
+    timestep: float
+    kept: list
+    dropped: list
+    parents: Any
+    loss: Any
+    distance: Any
+
+
+class Optimization(Part):
+    calls: list[int]
+    iterations: list[int]
+    calls_without_iteration: list[int]
+    stopped_by: list
+    time_s: float
+
+
 class Device(Part):
     type: str
     name: str
@@ -75,6 +93,7 @@ class Record(Part):
     sha256: str
     fingerprint: str
     particles: list[int] = Field(min_length=1)
+    survivors: list[int]
     scores: Scores
     modes: Modes | None
     loss: Numbers
@@ -82,7 +101,9 @@ class Record(Part):
     selection: Selection
     trace: Trace
     time: Time
-    diverged: list[bool | None]
+    pruning: Pruning | None
+    optimization: Optimization | None
+    diverged: list[bool]
     device: Device
     run: Run
 

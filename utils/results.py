@@ -105,11 +105,27 @@ def score_block(records, name):
 def modes_block(records):
     if records[0]["modes"] is None:
         return None
-    labels = [r["modes"]["label"] for r in records]
+    labels = [r["modes"]["label"] for r in records]  # None: pruned or diverged
     found = [{label for label in row if label in ("0", "180")} for row in labels]
     return {"label": labels, "psnr_aligned": [r["modes"]["psnr_aligned"] for r in records],
             "psnr_rotated_truth": [r["modes"]["psnr_rotated_truth"] for r in records],
             "coverage": [len(f) for f in found], "success": [bool(f) for f in found]}
+
+
+def pruning_block(records):
+    if records[0]["pruning"] is None:
+        return None
+    reports = [r["pruning"] for r in records]
+    return {"step_index": reports[0]["step_index"], "timestep": reports[0]["timestep"],
+            **{key: [report[key] for report in reports] for key in ("kept", "dropped", "parents", "loss", "distance")}}
+
+
+def optimization_block(records):
+    if records[0]["optimization"] is None:
+        return None
+    reports = [r["optimization"] for r in records]
+    return {**{key: [report[key] for report in reports]
+               for key in ("calls", "iterations", "calls_without_iteration", "stopped_by", "time_s")}}
 
 
 def phases_block(records):
@@ -138,7 +154,7 @@ def aggregate(records, name):
     """
     phases, peak_mb = phases_block(records), peaks(records)
     highest = max(finite(list(peak_mb.values())), default=None)
-    known = all(p is not None for p in peak_mb.values())
+    known = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
     device = records[-1]["device"]
     return clean({
         "schema": SCHEMA,
@@ -157,8 +173,8 @@ def aggregate(records, name):
                  "per_step_s": [r["time"]["step_s"] for r in records],
                  "compile_s": None, "phases": phases},
         "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},
-        "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * peak_mb[n] for n in phases) if known else None},
-        "pruning": None, "optimization": None,
+        "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if known else None},
+        "pruning": pruning_block(records), "optimization": optimization_block(records),
         "diverged": [r["diverged"] for r in records],
     })
 

@@ -112,7 +112,7 @@ class RunFolder:
     def write(self, record, arrays):
         """One image's samples as PNG, then its record: an image with a record is complete."""
         with self.writing():
-            for index, pixels in zip(record["particles"], arrays["images"]):
+            for index, pixels in zip(record["survivors"], arrays["images"]):
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, format="PNG")
                 results.write_atomically(self.path / "samples" / f"{record['image_id']:05d}_p{index}.png",
@@ -139,7 +139,7 @@ def _unused(path):
 
 
 def _set_aside(path, error):
-    aside = _unused(path.with_name(f"{path.name}.damaged"))
+    aside = _unused(path.with_suffix(".damaged"))
     try:
         path.rename(aside)
     except FileNotFoundError:  # another shard was faster

@@ -10,19 +10,20 @@ from utils.priors.base import LatentPrior
 from utils.schedule import TimestepMap
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
-LOADING = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}  # computed with in float32 however stored
 
 
-def load_pipeline(path, device, timestep_map="trained", **_):
+def load_pipeline(path, device, timestep_map="trained", dtype=torch.float32, **_):
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
-    path: the folder; timestep_map: "trained" or "official" (utils.schedule.TimestepMap).
+    path: the folder; timestep_map: "trained" or "official" (utils.schedule.TimestepMap);
+    dtype: what is computed in, however the weights are stored.
     """
     path = Path(path)
+    loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
     autoencoder_class = AUTOENCODERS[AutoencoderKL.load_config(path / folder)["_class_name"]]
-    autoencoder = autoencoder_class.from_pretrained(path / folder, **LOADING)
-    unet = UNet2DModel.from_pretrained(path / "unet", **LOADING)
+    autoencoder = autoencoder_class.from_pretrained(path / folder, **loading)
+    unet = UNet2DModel.from_pretrained(path / "unet", **loading)
     scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map).to(device)
 
@@ -45,7 +46,7 @@ class LatentDiffusionPrior(LatentPrior):
         self.scaling_factor = autoencoder.config.scaling_factor
         self.latent_shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
         self.resolution = unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)
-        self.dtype = torch.float32
+        self.dtype = unet.dtype
 
     def to(self, device):
         self.autoencoder, self.unet = self.autoencoder.to(device), self.unet.to(device)

@@ -1,0 +1,115 @@
+"""Wrong input ends in one line that names the key and the value, and touches nothing."""
+import subprocess
+import sys
+
+import pytest
+from hydra.errors import HydraException
+
+import posterior_sample
+from utils.config import PROJECT, InputError
+
+# override, what the line must contain
+CASES = [
+    ("num_samples=0", "num_samples=0"),
+    ("num_samples=two", "num_samples=two"),
+    ("num_samples=2.5", "num_samples=2.5"),
+    ("first_particle=-1", "first_particle=-1"),
+    ("seed=-3", "seed=-3"),
+    ("batch_images=0", "batch_images=0"),
+    ("step_clock=sundial", "step_clock=sundial"),
+    ("pruning_step=1001", "pruning_step=1001"),
+    ("pruning_step=-2", "pruning_step=-2"),
+    ("optimization_step=2000", "optimization_step=2000"),
+    ("repulsion_scale=-0.1", "repulsion_scale=-0.1"),
+    ("repulsion_scale=nan", "repulsion_scale=nan"),
+    ("gpu=-2", "gpu=-2"),
+    ("use_tpu=perhaps", "use_tpu=perhaps"),
+    ("shard=2/2", "shard=2/2"),
+    ("shard=half", "shard=half"),
+    ("name=a/b", "name=a/b"),
+    ("name=''", "name="),
+    ("task_group=nothing", "task_group=nothing: this task has the groups demo_langevin"),
+    ("sampler.annealing_scheduler_config.num_steps=-5", "sampler.annealing_scheduler_config.num_steps=-5"),
+    ("sampler.annealing_scheduler_config.sigma_max=-10", "sampler.annealing_scheduler_config.sigma_max=-10"),
+    ("sampler.annealing_scheduler_config.sigma_min=20", "sigma_min=20"),
+    ("sampler.diffusion_scheduler_config.sigma_min=1.0", "sampler.diffusion_scheduler_config.sigma_min=1.0"),
+    ("task.demo_langevin.mcmc_sampler_config.num_steps=0", "task.demo_langevin.mcmc_sampler_config.num_steps=0"),
+    ("task.demo_langevin.mcmc_sampler_config.mc_algo=gibbs", "mc_algo=gibbs"),
+    ("task.demo_langevin.operator.sigma=-0.05", "task.demo_langevin.operator.sigma=-0.05"),
+    ("task.demo_langevin.operator.oversample=0", "task.demo_langevin.operator.oversample=0"),
+    ("data.start_id=5", "data.end_id=2: must lie above data.start_id=5"),
+    ("data.end_id=13", "data.end_id=13"),
+    ("data.end_id=0", "data.end_id=0"),
+    ("data.root=/no/such/folder", "data.root=/no/such/folder"),
+    ("data.resolution=32", "data.resolution=32"),
+    ("model.path=/no/such/checkpoint", "checkpoint file /no/such/checkpoint/unet/config.json not found"),
+    ("model.timestep_map=guessed", "model.timestep_map=guessed"),
+]
+
+
+@pytest.mark.parametrize("override, message", CASES)
+def test_wrong_value(composed, tiny, tmp_path, override, message):
+    with pytest.raises(InputError) as caught:
+        posterior_sample.run(composed(*tiny, override))
+    line = str(caught.value)
+    assert message in line and "\n" not in line
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("override, key", [("nonsense=1", "nonsense"), ("data=nowhere", "data/nowhere"),
+                                           ("sampler.steps=3", "steps"), ("task=juggling", "task/juggling")])
+def test_unknown_key_or_group_is_named(composed, tiny, override, key):
+    with pytest.raises(HydraException) as caught:
+        composed(*tiny, override)
+    assert key in str(caught.value)
+
+
+def test_empty_image_folder(composed, tiny, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no PNG or JPEG image"):
+        posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/empty"))
+
+
+def test_a_truncated_image_among_good_ones(composed, tiny, tiny_images, tmp_path):
+    (tmp_path / "images").mkdir()
+    for path in sorted(tiny_images.iterdir())[:3]:
+        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+    bad = tmp_path / "images" / "001.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(InputError, match="001.png cannot be read"):
+        posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/images"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_unwritable_save_dir(composed, tiny, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match=f"save_dir={tmp_path}/file/results"):
+        posterior_sample.run(composed(*tiny, f"save_dir={tmp_path}/file/results"))
+
+
+def test_a_folder_with_other_things_is_left_alone(composed, tiny, tmp_path):
+    (tmp_path / "results" / "run").mkdir(parents=True)
+    (tmp_path / "results" / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds something other than a run"):
+        posterior_sample.run(composed(*tiny))
+    assert [p.name for p in (tmp_path / "results" / "run").iterdir()] == ["thesis.tex"]
+
+
+def command_line(*overrides, cwd):
+    """The program in a process of its own, without torch: importing it would raise."""
+    program = str(PROJECT / "posterior_sample.py")
+    start = f"import runpy, sys; sys.modules['torch'] = None; sys.argv[0] = {program!r}; sys.path.insert(0, {str(PROJECT)!r}); "
+    start += f"runpy.run_path({program!r}, run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", start, *overrides], capture_output=True, text=True, cwd=cwd)
+
+
+def test_the_command_line_ends_in_one_line_with_status_2_before_torch(tmp_path):
+    done = command_line("num_samples=0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: num_samples=0: input should be greater than or equal to 1\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydras_own_errors_are_readable(tmp_path):
+    done = command_line("no_such_key=1", cwd=tmp_path)
+    assert done.returncode != 0 and "no_such_key" in done.stderr and "Traceback" not in done.stderr

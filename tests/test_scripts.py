@@ -1,0 +1,102 @@
+"""The experiment scripts: usage, order, and the switches that they pass visibly."""
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from utils.config import PROJECT
+
+USAGE = """사용법: bash exp0_baseline.sh [--1] [--10] [--100]
+  --1   : 1 image sanity check
+  --10  : 10 images main experiment
+  --100 : 100 images final eval
+  --demo: the same on the shipped prior and images; alone it means --demo --1
+"""
+REAL = ("posterior_sample.py data=test-imagenet model=imagenet256ldm task_group=ldm_langevin num_samples=4 "
+        "repulsion_scale=0.0 pruning_step=-1 optimization_step=-1 data.end_id={n} use_tpu=false gpu=0 "
+        "save_dir=results/exp0_baseline name=imagenet_{n}")
+DEMO = REAL.replace("data=test-imagenet model=imagenet256ldm task_group=ldm_langevin",
+                    "data=demo-scenes model=demo-scenes task_group=demo_langevin").replace("imagenet_", "demo_")
+
+
+@pytest.fixture
+def script(tmp_path):
+    """script(*flags) -> the finished process, with a `python` that only prints its arguments and its folder."""
+    for folder in ("commands_gpu", "tools"):
+        shutil.copytree(PROJECT / folder, tmp_path / "project" / folder)
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "ran in $(pwd): $*"\n[ -z "$FAIL" ] || exit 3\n')
+    fake.chmod(0o755)
+
+    def start(*flags, name="exp0_baseline", **environment):
+        path = f"{fake.parent}:{os.environ['PATH']}"
+        return subprocess.run(["bash", str(tmp_path / f"project/commands_gpu/{name}.sh"), *flags], text=True,
+                              capture_output=True, cwd=tmp_path, env={**os.environ, "PATH": path, **environment})
+    return start
+
+
+def commands(done):
+    return [line.split(": ", 1)[1] for line in done.stdout.splitlines() if line.startswith("ran in")]
+
+
+def test_usage_without_arguments(script):
+    done = script()
+    assert (done.returncode, done.stdout) == (0, USAGE)
+
+
+@pytest.mark.parametrize("flags", [("--5",), ("--1", "--nonsense"), ("1",)])
+def test_unknown_arguments_run_nothing(script, flags):
+    done = script(*flags)
+    assert done.returncode == 2 and commands(done) == []
+    assert USAGE in done.stderr and "unknown argument" in done.stderr
+
+
+def test_sizes_run_in_the_order_given(script, tmp_path):
+    done = script("--10", "--1", "--100")
+    assert commands(done) == [REAL.format(n=n) for n in (10, 1, 100)]
+    assert f"+ python {REAL.format(n=10)}" in done.stdout           # shown before it runs
+    assert f"ran in {tmp_path}/project:" in done.stdout             # from any directory
+
+
+def test_demo_uses_the_shipped_prior_and_images(script):
+    assert commands(script("--demo")) == [DEMO.format(n=1)]
+    assert commands(script("--10", "--demo")) == [DEMO.format(n=10)]
+
+
+def test_a_failing_run_stops_the_script(script):
+    done = script("--1", "--10", FAIL="1")
+    assert done.returncode == 3 and len(commands(done)) == 1
+
+
+SWITCHES = {"exp0_baseline": ("num_samples=4", "repulsion_scale=0.0", "pruning_step=-1", "optimization_step=-1"),
+            "exp1_repulsion": ("num_samples=4", "pruning_step=-1", "optimization_step=-1"),
+            "exp2_pruning": ("num_samples=4", "pruning_step=200", "optimization_step=-1"),
+            "exp3_2particle": ("num_samples=2", "pruning_step=-1", "optimization_step=-1"),
+            "exp4_optimization": ("num_samples=4", "pruning_step=200", "optimization_step=200")}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_script_and_config_of_an_experiment_agree(script, composed, name):
+    command, = commands(script("--10", "--demo", name=name))
+    assert all(switch in command.split() for switch in SWITCHES[name])
+    assert f"save_dir=results/{name} name=demo_10" in command
+    cfg = composed(f"experiment={name}")
+    for switch in ("num_samples", "repulsion_scale", "pruning_step", "optimization_step"):
+        assert f"{switch}={cfg[switch]}" in command.split()
+    assert (cfg.repulsion_scale > 0) == (name != "exp0_baseline")
+
+
+def test_experiment_3_has_no_single_image_run(script):
+    done = script("--1", name="exp3_2particle")
+    assert done.returncode == 2 and "exp3_2particle has no --1 run" in done.stderr
+    assert "[--1]" not in script(name="exp3_2particle").stdout
+
+
+def test_real_runs_end_in_the_missing_checkpoint_line():
+    if (PROJECT / "checkpoints" / "imagenet256ldm").exists():
+        pytest.skip("the real checkpoint is installed here")
+    done = subprocess.run(["bash", str(PROJECT / "commands_gpu/exp0_baseline.sh"), "--1"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "checkpoints/imagenet256ldm" in done.stderr

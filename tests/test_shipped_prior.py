@@ -1,0 +1,54 @@
+"""The shipped priors and the main job on them: no figure here is better than what PROJECT.md reports."""
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import posterior_sample
+from tools.make_demo_data import FAMILIES
+from utils import results
+from utils.config import PROJECT
+from utils.data import TestImage
+from utils.metrics import psnr, rotated
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_autoencoder_keeps_the_test_images_in_both_orientations(family):
+    from utils.priors.latent_diffusion import load_pipeline
+
+    prior = load_pipeline(PROJECT / "checkpoints" / f"demo-{family}", torch.device("cpu"))
+    files = sorted((PROJECT / "dataset" / f"demo-{family}").glob("*.png"))
+    upright = torch.stack([torch.from_numpy(TestImage(i, f).pixels(64)) for i, f in enumerate(files)])
+    for x in (upright, rotated(upright)):
+        with torch.no_grad():
+            z = prior.encode(x)
+            values = torch.cat([psnr(prior.decode(zi[None]), xi) for zi, xi in zip(z, x)])
+        assert values.mean() >= 32 and values.min() >= 28
+        assert 0.8 < z.std() < 1.2  # unit variance: what the noise levels are made for
+
+
+def test_the_weights_stay_small():
+    files = [f for family in FAMILIES for f in (PROJECT / "checkpoints" / f"demo-{family}").rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) <= 25e6
+
+
+def test_experiment_0_on_the_first_three_faces(composed, tmp_path):
+    """A particle above 20 dB on at least two of the three; the passes are those of the formula."""
+    cfg = composed("data.end_id=3", f"save_dir={tmp_path}", "name=faces")
+    posterior_sample.run(cfg)
+    metrics = json.loads((tmp_path / "faces" / "metrics.json").read_text())
+    assert sum(max(row) > 20 for row in metrics["psnr"]["sample"]) >= 2
+    inner = cfg.task[cfg.task_group].mcmc_sampler_config.num_steps
+    assert metrics["time"]["phases"]["sampling"]["decoder_forward_backward"] == 50 * inner
+
+
+def test_single_particles_stay_near_their_place_in_the_batch(composed, tmp_path):
+    """Float32 passes of another size drift apart slowly: after 5 steps the pictures still agree."""
+    short = ("data.end_id=1", f"save_dir={tmp_path}", "sampler.annealing_scheduler_config.num_steps=5",
+             "task.demo_langevin.mcmc_sampler_config.num_steps=2")
+    posterior_sample.run(composed(*short, "name=four"))
+    posterior_sample.run(composed(*short, "name=one", "num_samples=1", "first_particle=2"))
+    four, one = (results.read_record(tmp_path / name / "records" / "00000.npz")[1]["z"] for name in ("four", "one"))
+    np.testing.assert_allclose(one[0], four[2], atol=0.02)
+    assert np.abs(four[0] - four[2]).max() > 0.5

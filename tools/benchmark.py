@@ -1,0 +1,103 @@
+"""How close sampling comes to the speed of its decoder. Takes the overrides of posterior_sample.py.
+
+    python tools/benchmark.py                       # configured prior and device, one batch
+    python tools/benchmark.py batch_images=4 data.end_id=4
+
+Prints the bare time of one decoder forward + backward pass at the batch of the run, the number of passes, the
+sampling time, and the overhead: sampling time / (passes x bare time). Both are measured alternately in one process,
+so that a busy machine slows both alike.
+"""
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import hydra  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from utils.config import InputError, check  # noqa: E402
+from utils.console import setup_logging  # noqa: E402
+from utils.data import select_images  # noqa: E402
+
+BARE_PASSES_PER_STEP = 4
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="default")
+def main(cfg):
+    setup_logging()
+    try:
+        settings = check(cfg)
+        images = select_images(settings)[:settings.batch_images]
+        show(measure(cfg, settings, images))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def measure(cfg, settings, images):
+    """Sample one batch; a dict of the figures."""
+    from utils import device as devices
+    from utils.build import build, load_batch
+    from utils.metrics import Trace
+    from utils.profiler import Profiler
+
+    parts = build(cfg, settings)
+    particles, truth = load_batch(parts, settings, images)
+    trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
+    bare = BareDecoder(parts, particles)
+    bare.run(3)  # warm-up
+    bare_s, bench_s = [], []
+
+    def on_step(info):
+        trace(info)
+        started = devices.clock(parts.device)
+        bare_s.extend(bare.run(BARE_PASSES_PER_STEP))
+        bench_s.append(devices.clock(parts.device) - started)
+
+    profiler = Profiler(parts.device)
+    parts.sampler.sample(particles, profiler, on_step)
+    phases = profiler.phases.values()
+    passes = sum(p.decoder_forward_backward for p in phases)
+    sampling_s = sum(p.time_s for p in phases) - sum(bench_s)
+    bare_pass_s = statistics.fmean(bare_s)
+    peaks = [p.peak_mb for p in phases if p.peak_mb is not None]
+    return {"device": devices.describe(parts.device)["name"], "particles in the batch": len(particles),
+            "bare decoder forward + backward (ms)": 1e3 * bare_pass_s, "decoder passes of the run": passes,
+            "sampling time (s)": sampling_s, "passes per second": passes / sampling_s,
+            "overhead": sampling_s / (passes * bare_pass_s), "peak memory (MB)": max(peaks) if peaks else None}
+
+
+class BareDecoder:
+    """Only the decoder: forward and backward in z, nothing else, at the batch of the run."""
+
+    def __init__(self, parts, particles):
+        self.parts, self.like = parts, particles.z
+
+    def run(self, count):
+        """Seconds of `count` passes."""
+        import torch
+
+        from utils import device as devices
+
+        seconds = []
+        z = torch.zeros_like(self.like).requires_grad_()
+        with torch.enable_grad():
+            for _ in range(count):
+                started = devices.clock(self.parts.device)
+                image = self.parts.prior.decode(z)
+                torch.autograd.grad(image, z, torch.ones_like(image))
+                seconds.append(devices.clock(self.parts.device) - started)
+        return seconds
+
+
+def show(figures):
+    table = Table(title="benchmark", show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, "not known" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
