@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# XLA's own compiler on the CPU, in a process of its own; least optimisation: the tests compile more than they compute
+XLA_ON_CPU := PJRT_DEVICE=CPU XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 .PHONY: demo test test-long env
 
@@ -10,10 +12,12 @@ demo: $(READY)
 	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -m pytest -q tests
+	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -m "slow or not slow" tests
+	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
 
 env: $(READY)
 

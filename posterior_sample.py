@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from utils import console
 from utils import device as devices
 from utils.config import PROJECT, InputError, check
+from utils.cores import on_all_cores
 from utils.data import select_images
 from utils.interrupts import sigterm_interrupts, uninterrupted
 from utils.overrides import changes_results, check_group_choices
@@ -59,7 +60,7 @@ def run(cfg, rank=Rank()):
             console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
         if pending:
             with devices.out_of_memory_in_one_line():
-                sample(cfg, settings, pending, folder)
+                on_all_cores(sample, cfg, settings, pending, folder, run_metadata(settings))
         rank.wait_for_all("sampling done")
     finally:  # after Ctrl-C or an error too: what is done counts
         if rank.first:
@@ -69,7 +70,7 @@ def run(cfg, rank=Rank()):
         show(metrics, folder, settings)
 
 
-def sample(cfg, settings, images, folder):
+def sample(cfg, settings, images, folder, about):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
     from utils.build import build, load_batch
     from utils.evaluation import Evaluator
@@ -78,16 +79,16 @@ def sample(cfg, settings, images, folder):
 
     parts = build(cfg, settings)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
-    about_run = {"run": run_metadata(settings), "device": devices.describe(parts.device)}
+    about_run = {"run": about, "device": devices.describe(parts.device)}
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), settings.batch_images):
             batch = images[start:start + settings.batch_images]
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W)
-            truths = {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(truths, on_progress=lambda best_db: advance(len(batch), best_db))
+            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            truths = [None] * len(batch) if truth is None else truth
+            trace = Trace(None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}, on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
-            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truth, batch)]
+            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
                 folder.write({**record, **about_run}, arrays)
                 report(record)
@@ -96,10 +97,11 @@ def sample(cfg, settings, images, folder):
 def report(record):
     """One log line per image."""
     modes = record["modes"]
-    values = modes["psnr_aligned"] if modes else record["scores"]["psnr"]
-    best = max((v for v in values if v is not None), default=float("nan"))
+    known = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
+    losses = [v for v in record["loss"] if v is not None]
+    best = f"best PSNR {max(known):.2f} dB" if known else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s best PSNR %.2f dB, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)

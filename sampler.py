@@ -50,15 +50,14 @@ class LatentDAPS:
                  events=None, repulsion=None, pruning=None, optimization=None, passes=None):
         self.prior, self.operator, self.noise = prior, operator, noise
         self.diffusion, self.chain = diffusion, chain
-        self.passes = passes or Passes()
         self.repulsion, self.pruning, self.optimization = repulsion, pruning, optimization
+        self.passes = passes or Passes()
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
         self.events = events or Events(StepClock("progress", self.sigmas))
 
     def sample(self, particles, profiler, on_step=lambda info: None):
         """Run all annealing steps; `particles` gives y, image and index. `on_step` gets a StepInfo after each chain."""
-        prior = SplitPrior(CountingPrior(self.prior, profiler), self.passes)
-        device, events = particles.y.device, self.events
+        prior, events, device = SplitPrior(CountingPrior(self.prior, profiler), self.passes), self.events, particles.y.device
         pruned, optimised = {}, []
         with torch.no_grad():
             particles = particles.at(self.sigmas[0] * self.noise.draw(particles, "initial"))
@@ -67,10 +66,11 @@ class LatentDAPS:
                 do_repulsion, do_optimization = events.do_repulsion(step), events.do_optimization(step)
                 with profiler.step(), torch.set_grad_enabled(do_repulsion or do_optimization):
                     s = self.scalars(step, sigma, sigma_next)
-                    repulsion = self.repulsion if do_repulsion else None
+                    keep_repulsion = do_repulsion or devices.one_graph(device, events.before_events(step))
+                    repulsion = self.repulsion if keep_repulsion else None
                     z0hat = self.probability_flow(prior, particles.z, s.ode)
                     if repulsion:
-                        z0hat = repulsion.shift(z0hat, prior, particles, step)
+                        z0hat = repulsion.shift(z0hat, prior, particles, s.repulsion, self.passes)
                     z0y, image, loss = self.inner_chain(prior, particles, z0hat, s, step, repulsion)
                     info = StepInfo(step, particles.at(z0y), image, loss)
                     particles = info.particles
@@ -92,7 +92,8 @@ class LatentDAPS:
     def scalars(self, step, sigma, sigma_next):
         lr = learning_rate(self.chain.lr, self.chain.lr_min_ratio, step, len(self.sigmas) - 1)
         grid = ode_sigmas(sigma, self.diffusion.num_steps, self.diffusion.sigma_min)
-        return StepScalars(sigma, sigma_next, lr, grid, self.prior.device, self.prior.dtype)
+        strength = self.repulsion.strength(step) if self.repulsion else 0.0
+        return StepScalars(sigma, sigma_next, lr, grid, strength, self.prior.device, self.prior.dtype)
 
     @staticmethod
     def probability_flow(prior, z, sigmas):
@@ -104,43 +105,51 @@ class LatentDAPS:
     def inner_chain(self, prior, particles, z0hat, s, step, repulsion=None):
         """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss."""
         c = self.chain
-        noise = self.noise.draw(particles, "mcmc", step, count=c.num_steps)  # (num_steps, P, C, h, w)
+        # num_steps times (P, C, h, w)
+        noise = self.noise.draw(particles, "mcmc", step, count=c.num_steps).unbind()
         velocity = self.noise.draw(particles, "velocity", step) if c.mc_algo == "hmc" else None
-        state = mcmc.ChainState(z0hat, velocity)
+        state = mcmc.ChainState(z0hat.clone(), velocity)  # its own memory: the first iteration is the others' graph
+        devices.mark_step(z0hat.device)
         for i in range(c.num_steps):
-            gradient, loss, image = self.data_gradient(prior, particles.at(state.z), repulsion, step)
+            gradient, loss, image = self.data_gradient(prior, particles.at(state.z), repulsion, s.repulsion)
             score = mcmc.posterior_score(gradient, state.z, z0hat, s.sigma, c.tau, c.likelihood_factor, c.gradient_clip)
             if c.mc_algo == "hmc":
                 state = mcmc.hmc_step(state, score, s.lr, c.momentum, noise[i])
             else:
                 state = mcmc.langevin_step(state, score, s.lr, noise[i])
+            devices.mark_step(z0hat.device)
         return state.z, image, loss
 
-    def data_gradient(self, prior, particles, repulsion=None, step=None):
+    def data_gradient(self, prior, particles, repulsion=None, strength=None):
         """Gradient of ||A(D(z)) - y||^2 in z, (P, C, h, w); the loss (P,); the decoded image. One decoder pass.
 
         A repulsion in the chain bends the gradient where its similarity is measured: on the image or on the latent.
         """
-        bends_image = bool(repulsion) and repulsion.acts_on("chain", "image")
+        n = particles.per_image
+        on_image = repulsion is not None and repulsion.acts_on("chain", "image")
 
-        def on_image(image, y):
+        def one_pass(z, y):
             with torch.enable_grad():
-                seen = image.requires_grad_()
+                z = z.detach().requires_grad_()
+                image = prior.decode(z)
+                seen = image.detach().requires_grad_()
                 loss = self.operator.loss(seen, y)
                 gradient, = torch.autograd.grad(loss.sum(), seen)
-            if bends_image:
-                gradient = repulsion.bend(gradient, seen.detach(), particles, step)
-            return gradient, loss.detach()
+                if on_image:
+                    gradient = repulsion.bend(gradient, seen.detach(), n, strength)
+                gradient, = torch.autograd.grad(image, z, gradient)
+            return gradient, loss.detach(), image.detach()
 
-        gradient, image, loss = self.passes.pull_back(prior.decode, on_image, particles.z, particles.y,
-                                                      together=bends_image)
-        if repulsion and repulsion.acts_on("chain", "latent"):
-            gradient = repulsion.bend(gradient, particles.z, particles, step)
+        gradient, loss, image = self.passes(one_pass, particles.z, particles.y, together=n if on_image else 1)
+        if repulsion is not None and repulsion.acts_on("chain", "latent"):
+            gradient = repulsion.bend(gradient, particles.z, n, strength)
         return gradient, loss, image
 
     def exact_loss(self, prior, particles):
         """Squared residual of the current latents, (P,)."""
-        return self.operator.loss(prior.decode(particles.z), particles.y)
+        loss = self.operator.loss(prior.decode(particles.z), particles.y)
+        devices.mark_step(loss.device)
+        return loss
 
     def optimise(self, prior, particles):
         """Hard data consistency on the current latents: (particles, report)."""

@@ -9,9 +9,11 @@ class Operator(torch.nn.Module, ABC):
 
     sigma: standard deviation of the measurement noise, >= 0
     rotation_ambiguity: True if an image and its 180-degree rotation have the same measurement
+    linear: True if A(a x + b z) = a A(x) + b A(z)
     """
 
     rotation_ambiguity = False
+    linear = False
 
     def __init__(self, sigma):
         super().__init__()

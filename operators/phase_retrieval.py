@@ -1,8 +1,6 @@
 """Fourier phase retrieval: only the magnitude of an oversampled spectrum is measured."""
-import torch
-import torch.nn.functional as F
-
 from operators.base import Operator
+from utils import device as devices
 
 
 class PhaseRetrieval(Operator):
@@ -26,6 +24,4 @@ class PhaseRetrieval(Operator):
 
     def forward(self, x):
         pad_y, pad_x = self.padding(x.shape[-2]), self.padding(x.shape[-1])
-        padded = F.pad(0.5 * x + 0.5, (pad_x, pad_x, pad_y, pad_y))  # (P, 3, H', W')
-        # centring the input would only change phases, which the magnitude does not see
-        return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho").abs(), dim=(-2, -1))
+        return devices.spectrum_magnitude(0.5 * x + 0.5, pad_y, pad_x)  # (P, 3, H', W')

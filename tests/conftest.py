@@ -20,7 +20,7 @@ def deterministic_arithmetic():
     torch.set_flush_denormal(True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def composed():
     """composed(*overrides) -> the config that posterior_sample.py would get."""
     def make(*overrides):

@@ -42,7 +42,7 @@ CASES = [
     ("data.end_id=0", "data.end_id=0"),
     ("data.root=/no/such/folder", "data.root=/no/such/folder"),
     ("data.resolution=32", "data.resolution=32"),
-    ("model.path=/no/such/checkpoint", "checkpoint file /no/such/checkpoint/unet/config.json not found"),
+    ("model.path=/no/such/checkpoint", "checkpoint file /no/such/checkpoint/vae/config.json not found"),
     ("model.timestep_map=guessed", "model.timestep_map=guessed"),
 ]
 

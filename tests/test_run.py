@@ -138,7 +138,7 @@ def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(run):
     path.write_bytes(path.read_bytes()[:200])
     _, again = run()
     assert without_times(first) == without_times(again)
-    assert (folder / "records" / "00001.damaged").stat().st_size == 200
+    assert (folder / "records" / "00001.npz.damaged").stat().st_size == 200
 
 
 def test_the_grid_is_paged_at_ten_images(run):

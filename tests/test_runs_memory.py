@@ -88,10 +88,10 @@ def test_a_run_survives_out_of_memory(place, monkeypatch, caplog, where):
     if where == "backward":
         grad = torch.autograd.grad
 
-        def limited(outputs, inputs, *gradient):
-            if len(inputs) > 2:
+        def limited(loss, z, *rest):
+            if len(z) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return grad(outputs, inputs, *gradient)
+            return grad(loss, z, *rest)
 
         monkeypatch.setattr(torch.autograd, "grad", limited)
     else:

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
 import os
+import threading
 from typing import NamedTuple
 
 from hydra.errors import InstantiationException
@@ -10,7 +11,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report 
 import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
-from utils.config import InputError, find  # noqa: E402
+from utils.checkpoints import locate  # noqa: E402
+from utils.config import InputError  # noqa: E402
 from utils.events import Events  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
 from utils.optimization import HardDataConsistency  # noqa: E402
@@ -20,6 +22,9 @@ from utils.pruning import Pruning  # noqa: E402
 from utils.ranks import Rank  # noqa: E402
 from utils.repulsion import Repulsion  # noqa: E402
 from utils.schedule import StepClock, annealing_sigmas  # noqa: E402
+
+
+_LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
 class Parts(NamedTuple):
@@ -40,7 +45,8 @@ def build(cfg, settings):
     devices.setup_device(device)
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
-    prior = make("model", cfg.model, path=str(find(settings.model.path)), device=device)
+    with _LOADING:
+        prior = make("model", cfg.model, path=locate(settings.model.path), device=device)
     if settings.gradient_checkpointing:
         prior.checkpoint_decoder()
     operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
@@ -51,10 +57,11 @@ def build(cfg, settings):
     events = plan(settings, clock)
     sampler = LatentDAPS(
         prior, operator, noise, annealing, settings.sampler.diffusion_scheduler_config,
-        settings.group.mcmc_sampler_config, events, passes=Passes(settings.max_particles_per_pass),
+        settings.group.mcmc_sampler_config, events,
         repulsion=Repulsion(settings.repulsion_scale, settings.repulsion, clock) if events.repulsion_steps else None,
         pruning=Pruning(settings.pruning_keep, settings.pruning) if events.pruning_index is not None else None,
-        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None)
+        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None,
+        passes=Passes(settings.max_particles_per_pass))
     return Parts(device, prior, operator, noise, sampler, clock, events)
 
 
@@ -78,21 +85,37 @@ def make(key, node, **arguments):
     try:
         return instantiate(node, **arguments)
     except InstantiationException as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise InputError(f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
                          "and the files that it names") from None
 
 
 def load_batch(parts, settings, images):
-    """(particles, truth) of some utils.data.TestImage: measurements with keyed noise, particles not yet drawn.
+    """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
 
-    truth is (N, 3, H, W) on the CPU, in [-1, 1].
+    truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements. Raises InputError if a measurement does
+    not fit the operator.
     """
-    truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
-    y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
+    if settings.data.kind == "measurement":
+        truth, y = None, torch.stack([given_measurement(parts, image) for image in images]).to(parts.device)
+    else:
+        truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
+        y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
     particles = Particles.start(y, [image.id for image in images], settings.num_samples, settings.first_particle,
                                 parts.prior.latent_shape, parts.prior.dtype)
     return particles, truth
+
+
+def given_measurement(parts, image):
+    """y of one utils.data.Measurement as a CPU tensor, in the shape that the operator gives."""
+    side = parts.prior.resolution
+    wanted = tuple(parts.operator(torch.zeros(1, 3, side, side, device=parts.device)).shape[1:])
+    y = torch.from_numpy(image.values())
+    if tuple(y.shape) != wanted:
+        raise InputError(f"data.root: {image.path} has shape {tuple(y.shape)}; this task measures {wanted}")
+    return y
 
 
 def measure(parts, x, image_id):

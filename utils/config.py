@@ -10,9 +10,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 PROJECT = Path(__file__).resolve().parents[1]
-CHECKPOINT_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 # what may differ between runs whose records belong together
-NOT_IN_FINGERPRINT = ("gpu", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
+NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
                       "save_dir", "name", "resume")
 
 
@@ -42,6 +41,7 @@ class Section(BaseModel):
 
 class Data(Section):
     root: PathText
+    kind: Literal["images", "measurement"]  # measurement: y from .npy files, no truth
     resolution: int = Field(ge=8)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
@@ -54,6 +54,12 @@ class Model(Section):
     timestep_map: Literal["trained", "official"]
     resolution: int = Field(ge=8)
     source: str
+    weights: Literal["raw", "ema"] = "raw"                  # of an original checkpoint file
+    class_label: int | None = None                          # of a class-conditional model
+    prompt: str | None = None                               # Stable Diffusion, this and the next three
+    guidance_scale: float | None = Field(default=None, ge=0)
+    inner_resolution: int | None = Field(default=None, ge=8)
+    network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 class Annealing(Section):
@@ -74,9 +80,8 @@ class Sampler(Section):
 
 class Operator(Section):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
+    target: str = Field(alias="_target_")  # its arguments: utils/config_operators.py
     sigma: float = Field(ge=0)
-    oversample: float | None = Field(default=None, gt=0)
 
 
 class MCMC(Section):
@@ -135,6 +140,7 @@ class Settings(Section):
     optimization_step: int = Field(ge=-1, le=1000)
     use_tpu: bool
     gpu: int = Field(ge=-1)
+    num_cores: int | None = Field(ge=1)
     batch_images: int = Field(ge=1)
     max_particles_per_pass: int | None = Field(ge=1)
     gradient_checkpointing: bool
@@ -176,8 +182,11 @@ class Settings(Section):
 def check(cfg):
     """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
     try:
-        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    except OmegaConfBaseException as error:  # ${...} that leads nowhere, ???
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
+        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
     except ValidationError as error:
         first = error.errors()[0]
@@ -197,6 +206,8 @@ def short(value):
 def _check_relations(s):
     if s.task_group not in s.task:
         raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
+    if s.num_cores is not None and not s.use_tpu:
+        raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):
         raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
@@ -222,11 +233,13 @@ def _check_relations(s):
         raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
     if s.step_clock == "progress":
         _check_switches(s, annealing.num_steps)
-    checkpoint = find(s.model.path)
-    missing = next((f for f in CHECKPOINT_FILES if not (checkpoint / f).is_file()), None)
-    if missing:
-        raise InputError(f"model.path={s.model.path}: checkpoint file {checkpoint / missing} not found; "
-                         f"get it from: {s.model.source}")
+    from utils.checkpoints import check_model
+    from utils.config_operators import check_operator
+
+    operator = s.group.operator
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}),
+                   s.data.resolution)
+    check_model(s.model)
 
 
 def _check_switches(s, num_steps):

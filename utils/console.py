@@ -1,5 +1,6 @@
 """What the user sees in the terminal: log lines, the progress bar, the closing table."""
 import logging
+import threading
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -41,9 +42,18 @@ def progress_bar(images, steps):
     """A bar over images x annealing steps; yields advance(images, best_db)."""
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn(), TextColumn("best PSNR {task.fields[best]}"))
-    with Progress(*columns, console=console) as bar:
+    # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
+    beside = threading.current_thread() is not threading.main_thread()
+    with Progress(*columns, console=console, disable=beside) as bar:
         task = bar.add_task("sampling", total=images * steps, best="-")
         yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
+
+
+def pick_cell(values, picked):
+    """The label-free pick: its score where there is a truth, else its number alone."""
+    if picked is None:
+        return "-"
+    return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
 
 
 def print_results(metrics, folder):
@@ -60,7 +70,7 @@ def print_results(metrics, folder):
         table.add_row(str(image_id), " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
                       f"{max(values_known):.2f} dB" if values_known else "-",
                       f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
-                      f"{values[picked]:.2f} dB (p{picked})" if picked is not None else "-",
+                      pick_cell(values, picked),
                       f"{metrics['time']['per_image_s'][i]:.1f}")
     means = Table(title="mean ± standard deviation over images")
     for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):

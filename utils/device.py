@@ -5,13 +5,18 @@ XLA means TPU through torch_xla. With PJRT_DEVICE=CPU the same compiler runs on 
 import logging
 import os
 import platform
+import threading
 import time
+import traceback
 from contextlib import contextmanager
 
 from utils.config import InputError
 
 log = logging.getLogger("latentdaps")
 
+# {XLA device: its peak when the memory section began}; seconds of compiling that are in a record already
+_peak_at_reset, _compile_s, _compile_lock = {}, [0.0], threading.Lock()
+TPU_PACKAGE = "torch_xla"
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
 
 
@@ -41,24 +46,96 @@ def get_device(use_tpu=False, gpu=0, local_rank=0):
     return torch.device("cuda", gpu + local_rank)
 
 
-def _xla_device():
+def _import_xla():
+    """torch_xla with a TPU as its device, unless PJRT_DEVICE names another. Raises InputError."""
+    os.environ.setdefault("PJRT_DEVICE", "TPU")  # left to itself torch_xla would take the CPU where it finds no TPU
     try:
         import torch_xla
-        import torch_xla.runtime as runtime
-    except ImportError as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not fit this torch ({error})"
+        import torch_xla.runtime  # noqa: F401
+    except (ImportError, OSError) as error:
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not fit this torch ({_line(error)})"
         raise InputError(f"use_tpu=true: torch_xla {reason}; install it with {TPU_INSTALL}") from None
+    return torch_xla
+
+
+def _xla_device():
+    torch_xla = _import_xla()
     try:
         device = torch_xla.device()
-    except RuntimeError as error:
-        raise InputError(f"use_tpu=true: no TPU could be opened ({str(error).splitlines()[0]})") from None
-    if runtime.device_type() != "TPU":
-        log.warning("use_tpu=true runs XLA on %s, not on a TPU", runtime.device_type())
+    except (RuntimeError, OSError) as error:
+        raise _no_tpu(error) from None
+    kind = torch_xla.runtime.device_type()
+    if kind != "TPU":
+        log.warning("use_tpu=true runs XLA on %s (PJRT_DEVICE=%s), not on a TPU", kind, os.environ["PJRT_DEVICE"])
     return device
 
 
+def _no_tpu(error):
+    """The line for a device that could not be opened."""
+    if "in use" in str(error) or "busy" in str(error).lower():
+        return InputError(f"use_tpu=true: another process uses the TPU ({_line(error)}); end that process first")
+    return InputError(f"use_tpu=true: no TPU found ({_line(error)}); on a TPU VM install {TPU_INSTALL}, "
+                      "or set PJRT_DEVICE=CPU to run XLA on the CPU")
+
+
+def _line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class CoreFailure(Exception):
+    """An error of the program on one core, with its traceback as text."""
+
+
+def has_many_cores(limit=None):
+    """Whether XLA may find several cores here, without opening them: a process that has cannot start workers.
+
+    limit: num_cores. Raises InputError if XLA on the CPU has fewer; a TPU is asked when it is open (`run_on_cores`).
+    """
+    _import_xla()
+    if os.environ["PJRT_DEVICE"] != "CPU":
+        return limit != 1
+    count = int(os.environ.get("CPU_NUM_DEVICES", 1))
+    _check_cores(limit, count)
+    return min(limit or count, count) > 1
+
+
+def _check_cores(limit, count):
+    if limit and limit > count:
+        raise InputError(f"num_cores={limit}: XLA has {count} cores here; num_cores=null takes all")
+
+
+def run_on_cores(work, args, limit=None):
+    """work(core, cores, *args) on each of this machine's XLA cores, core = 0 .. cores - 1, without collectives.
+
+    limit: num_cores, None for all. Cores are threads, on a TPU of two per process, so `work` and `args` are pickled.
+    Raises InputError, or CoreFailure for any other error on a core.
+    """
+    torch_xla = _import_xla()
+    try:
+        torch_xla.launch(_on_core, args=(work, args, limit))
+    except (InputError, CoreFailure):
+        raise
+    except Exception as error:  # the kinds differ: no chip, no libtpu, a worker that died while it opened the TPU
+        raise _no_tpu(error) from None
+
+
+def _on_core(core, work, args, limit):
+    runtime = _import_xla().runtime
+    count = runtime.world_size()
+    _check_cores(limit, count)
+    cores = min(limit or count, count)
+    if core >= cores:
+        return
+    try:
+        work(core, cores, *args)
+    except InputError:
+        raise
+    except Exception:
+        raise CoreFailure(f"core {core}:\n{traceback.format_exc()}") from None
+
+
 def setup_device(device):
-    """Reproducible arithmetic: deterministic cuDNN, no TF32, denormals flushed on the CPU."""
+    """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU."""
     import torch
 
     torch.set_flush_denormal(True)
@@ -68,6 +145,12 @@ def setup_device(device):
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+    elif device.type == "xla":
+        from torch_xla import backends
+
+        if backends.get_mat_mul_precision() != "highest":  # a TPU multiplies in bfloat16 by default
+            logging.getLogger("torch_xla.backends").setLevel(logging.ERROR)  # it warns of setting it twice at the first
+            backends.set_mat_mul_precision("highest")
 
 
 def mark_step(device):
@@ -76,6 +159,25 @@ def mark_step(device):
         import torch_xla
 
         torch_xla.sync()
+
+
+def one_graph(device, possible):
+    """Whether a part that has faded to zero stays in the computation where `possible`.
+
+    On XLA leaving it out would be another graph to compile, which takes longer than adding zeros.
+    """
+    return possible and device.type == "xla"
+
+
+def spectrum_magnitude(x, pad_y, pad_x):
+    """|FFT| of x (P, C, H, W) with zeros added on each side, centred, orthonormal; (P, C, H + 2 pad_y, W + 2 pad_x).
+
+    XLA has no FFT of its own here (it would run on the host) and no gradient of a complex magnitude.
+    """
+    from utils import kernels
+
+    form = kernels.spectrum_by_products if x.device.type == "xla" else kernels.spectrum_by_fft
+    return form(x, pad_y, pad_x)
 
 
 def batch_may_shrink(device):
@@ -107,22 +209,47 @@ def reset_peak_memory(device):
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "xla":
+        _peak_at_reset[device] = _xla_peak_bytes(device)
 
 
 def peak_memory_mb(device):
-    """Peak memory in MB since the last reset; None where the runtime does not count it (see `probe_peak_mb`)."""
+    """Peak memory in MB since the last reset; None where the runtime does not count it (see `probe_peak_mb`).
+
+    A TPU's peak cannot be reset, so there a section's is known only if it is a new high of the process.
+    """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2 ** 20
     if device.type == "xla":
-        import torch_xla.core.xla_model as xm
-
-        try:
-            return xm.get_memory_info(device)["peak_bytes_used"] / 2 ** 20
-        except (RuntimeError, KeyError):  # XLA on the CPU keeps no such figures
-            return None
+        peak = _xla_peak_bytes(device)
+        return peak / 2 ** 20 if peak is not None and peak > _peak_at_reset.get(device, 0) else None
     return None
+
+
+def _xla_peak_bytes(device):
+    import torch_xla.core.xla_model as xm
+
+    try:
+        return xm.get_memory_info(device)["peak_bytes_used"]
+    except (RuntimeError, KeyError):  # XLA on the CPU keeps no such figures
+        return None
+
+
+def take_compile_s(device):
+    """Seconds that XLA has compiled in this process and that no earlier call has returned; None off XLA.
+
+    Cores that are threads of one process share the count: their sum is right, who gets a second is not told.
+    """
+    if device.type != "xla":
+        return None
+    import torch_xla.debug.metrics as counters
+
+    with _compile_lock:
+        total = (counters.metric_data("CompileTime") or (0, 0.0))[1] / 1e9
+        new, _compile_s[0] = max(0.0, total - _compile_s[0]), total
+    return new
 
 
 def probe_peak_mb(device, work, resident_bytes):
@@ -177,13 +304,15 @@ def release_memory(device):
 
 
 def describe(device):
-    """{"type", "name"} of the device for metrics.json."""
+    """{"type", "name"} of the device for metrics.json; on XLA also "core", its number, and torch_xla's version."""
     import torch
 
     if device.type == "cuda":
         return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
     if device.type == "xla":
+        import torch_xla
         import torch_xla.runtime as runtime
 
-        return {"type": "xla", "name": f"XLA:{runtime.device_type()}"}
+        return {"type": "xla", "name": f"XLA:{runtime.device_type()}", "core": runtime.global_ordinal(),
+                "torch_xla": torch_xla.__version__}
     return {"type": "cpu", "name": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"}

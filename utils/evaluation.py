@@ -2,6 +2,7 @@
 import torch
 
 from utils import metrics
+from utils.results import SCORES
 from utils.run_folder import to_pixels
 
 
@@ -20,8 +21,9 @@ class Evaluator:
     def record(self, image, truth, result, trace, profiler, batch_images):
         """(record, arrays) of one image of a batch.
 
-        image: utils.data.TestImage; truth (3, H, W) on the CPU; result: sampler.SampleResult of the whole batch;
-        trace: utils.metrics.Trace. Lists per particle follow `particles`; a pruned one is None.
+        image: utils.data.TestImage or Measurement; truth (3, H, W) on the CPU, None for a measurement;
+        result: sampler.SampleResult of the whole batch; trace: utils.metrics.Trace.
+        Lists per particle follow `particles`; a pruned one is None.
         """
         where = result.particles.of_image(image.id)
         on_device = where.to(result.image.device)
@@ -36,8 +38,7 @@ class Evaluator:
             return [known.get(index) for index in self.particles]
 
         loss = place(result.loss[on_device].tolist())
-        scores = {"psnr": place(metrics.psnr(x, truth).tolist()), "ssim": place(metrics.ssim(x, truth).tolist()),
-                  "lpips": place(self.lpips(x, truth))}
+        scores = self._scores(x, truth, place)
         modes = self._modes(x, truth, place)
         picked = metrics.pick(loss)
         record = {
@@ -54,11 +55,17 @@ class Evaluator:
             "time": _time(profiler, batch_images),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
-        arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), "truth": to_pixels(truth[None])[0]}
-        return record, arrays
+        arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x)}
+        return record, arrays if truth is None else {**arrays, "truth": to_pixels(truth[None])[0]}
+
+    def _scores(self, x, truth, place):
+        if truth is None:
+            return {name: [None] * len(self.particles) for name in SCORES}
+        return {"psnr": place(metrics.psnr(x, truth).tolist()), "ssim": place(metrics.ssim(x, truth).tolist()),
+                "lpips": place(self.lpips(x, truth))}
 
     def _modes(self, x, truth, place):
-        if not self.operator.rotation_ambiguity:
+        if truth is None or not self.operator.rotation_ambiguity:
             return None
         modes = metrics.mode_labels(x, truth, self.success.threshold_db, self.success.margin_db)
         modes = {name: place(values) for name, values in modes.items()}
@@ -95,4 +102,5 @@ def _time(profiler, batch_images):
     for phase in phases.values():
         phase["time_s"] /= batch_images
     return {"image_s": sum(p["time_s"] for p in phases.values()),
+            "compile_s": profiler.compile_s / batch_images if profiler.compile_s is not None else None,
             "step_s": [s / batch_images for s in profiler.step_s], "phases": phases}

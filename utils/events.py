@@ -23,6 +23,11 @@ class Events:
     def do_repulsion(self, step):
         return step < self.repulsion_steps
 
+    def before_events(self, step):
+        """Whether a repulsion that has faded out may stay in the computation: neither event has changed it yet."""
+        indices = [i for i in (self.pruning_index, self.optimization_index) if i is not None]
+        return self.repulsion_steps > 0 and step < min(indices, default=self.num_steps)
+
     def prune_after(self, step):
         return self.pruning_index is not None and step == self.pruning_index - 1
 

@@ -17,7 +17,9 @@ def draw_all(folder):
     paths = sorted((Path(folder) / "records").glob("*.npz"))
     written = []
     for page, start in enumerate(range(0, len(paths), PAGE)):
-        records = [results.read_record(path) for path in paths[start:start + PAGE]]
+        records = [(record, arrays) for record, arrays in map(results.read_record, paths[start:start + PAGE]) if arrays]
+        if not records:  # stripped of their pictures
+            continue
         number = "" if page == 0 else f"_{page + 1}"
         for name, draw in (("grid_results", draw_grid), ("trace", draw_trace)):
             figure = draw(records)
@@ -39,8 +41,9 @@ def draw_grid(records):
             axis.set_yticks([])
             for spine in axis.spines.values():
                 spine.set_visible(False)
-        row[0].imshow(arrays["truth"])
-        row[0].set_title(f"truth {record['image_id']}", fontsize=8)
+        if "truth" in arrays:
+            row[0].imshow(arrays["truth"])
+        row[0].set_title(f"{'truth' if 'truth' in arrays else 'no truth'} {record['image_id']}", fontsize=8)
         row[1].imshow(measurement_picture(arrays["y"]))
         row[1].set_title("measurement", fontsize=8)
         pictures = dict(zip(record["survivors"], arrays["images"]))
@@ -65,7 +68,7 @@ def particle_title(record, position):
         return f"p{index}: diverged"
     psnr = record["scores"]["psnr"][position]
     if psnr is None:
-        return f"p{index}: no score"
+        return f"p{index}\nloss {record['loss'][position]:.4g}"
     if record["modes"] is None:
         return f"p{index}\n{psnr:.1f} dB"
     label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]
@@ -74,9 +77,13 @@ def particle_title(record, position):
 
 
 def measurement_picture(y):
-    """A measurement (C, H, W) as an RGB picture on a logarithmic scale."""
-    picture = np.log1p(np.abs(y)).transpose(1, 2, 0)
-    picture = picture / max(picture.max(), 1e-12)
+    """A measurement (C, H, W[, 2]) as a picture: an image in [-1, 1] as it is, anything larger on a logarithmic scale."""
+    y = y if y.ndim == 3 else np.linalg.norm(y.reshape(*y.shape[:3], -1), axis=-1)
+    if np.abs(y).max() < 2:  # noise takes an image a little beyond 1; a spectrum goes far beyond
+        picture = np.clip(0.5 * y + 0.5, 0, 1).transpose(1, 2, 0)
+    else:
+        picture = np.log1p(np.abs(y)).transpose(1, 2, 0)
+        picture = picture / picture.max()
     return picture if picture.shape[-1] == 3 else picture.mean(-1)
 
 

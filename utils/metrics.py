@@ -17,8 +17,11 @@ def to_unit(x):
 
 
 def psnr(x, truth):
-    """(P,) PSNR in dB of images x (P, C, H, W) against `truth`, broadcast to x, both in [-1, 1]."""
-    return piq.psnr(to_unit(x), to_unit(truth).expand(x.shape), data_range=1.0, reduction="none")
+    """(P,) PSNR in dB of images x (P, C, H, W) against `truth`, broadcast to x, both in [-1, 1].
+
+    piq.psnr without its checks of the range, which wait for the device: the trace asks at each annealing step.
+    """
+    return -10 * torch.log10((to_unit(x) - to_unit(truth)).square().mean((1, 2, 3)) + 1e-8)
 
 
 def ssim(x, truth):
@@ -86,7 +89,7 @@ def pick(losses):
 class Trace:
     """Collects, per annealing step, what the last inner iteration decoded anyway: PSNR, loss, distance.
 
-    Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device.
+    Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
     """
 
     def __init__(self, truths, on_progress=lambda best_db: None):
@@ -95,13 +98,16 @@ class Trace:
 
     def __call__(self, info):
         images = info.particles.image.tolist()
-        psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
+        if self.truths is None:
+            psnrs = [None] * len(images)
+        else:
+            psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
         step = {image: (distance, {}) for image, distance in distances.items()}
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, info.loss.tolist()):
             step[image][1][index] = values
         self.steps.append(step)
-        self.on_progress(max(psnrs))
+        self.on_progress(float("nan") if self.truths is None else max(psnrs))
 
     def of_image(self, image_id, particles):
         """One image's trace for its record; `particles` are the indices that it started with, None where pruned."""

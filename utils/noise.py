@@ -8,15 +8,24 @@ import numpy as np
 import torch
 
 # The number is part of the key: changing one changes every result that uses it.
-PURPOSES = {"measurement": 0, "initial": 1, "annealing": 2, "mcmc": 3, "velocity": 4}
+PURPOSES = {"measurement": 0, "initial": 1, "annealing": 2, "mcmc": 3, "velocity": 4,
+            "mask": 32, "kernel": 33}
 
 
-def keyed_normal(seed, image, particle, purpose, step, shape):
-    """Standard normal numbers, float32 array of `shape`; all key parts are integers in [0, 2^32)."""
+def keyed_generator(seed, purpose, image=0, particle=0, step=0):
+    """A NumPy generator that only these decide; all key parts are integers in [0, 2^32).
+
+    For what belongs to a whole run, such as an operator's mask or kernel, image, particle and step stay 0.
+    """
     key = np.array([seed, (image << 32) | particle], dtype=np.uint64)
     # the two low counter words run while numbers are drawn, the two high ones are ours
     counter = np.array([0, 0, step, PURPOSES[purpose]], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter)).standard_normal(shape, dtype=np.float32)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def keyed_normal(seed, image, particle, purpose, step, shape):
+    """Standard normal numbers, float32 array of `shape`."""
+    return keyed_generator(seed, purpose, image, particle, step).standard_normal(shape, dtype=np.float32)
 
 
 class KeyedNoise:

@@ -59,9 +59,11 @@ class HardDataConsistency:
             active.best = torch.where(_column(better, active.z), active.z, active.best)
             proposal = self._adam_step(active, gradient, iteration)
             moved = (proposal - active.start).square().flatten(1).mean(1).sqrt()
-            reasons = torch.stack([loss <= limit, torch.full_like(loss, iteration == s.max_iterations, dtype=torch.bool),
-                                   moved > s.max_move, ~torch.isfinite(loss)]).cpu()  # (4, P), the only wait
-            stops = [next((name for name, hit in zip(STOPS, column) if hit), None) for column in reasons.T.tolist()]
+            reasons = torch.stack([loss <= limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
+            devices.mark_step(device)
+            last = iteration == s.max_iterations
+            stops = [next((name for name, hit in zip(STOPS, (reached, last, far, broken)) if hit), None)
+                     for reached, far, broken in reasons.T.tolist()]  # the only wait
             for slot, stop in zip(active.slot.tolist(), stops):
                 if stopped_by[slot] is None:
                     stopped_by[slot], iterations[slot] = stop, iteration
@@ -80,8 +82,10 @@ class HardDataConsistency:
         """The next iterate; updates the moments of `active` (bias-corrected Adam without weight decay)."""
         active.momentum = torch.lerp(gradient, active.momentum, BETAS[0])
         active.variance = torch.lerp(gradient.square(), active.variance, BETAS[1])
-        momentum = active.momentum / (1 - BETAS[0] ** (iteration + 1))
-        variance = active.variance / (1 - BETAS[1] ** (iteration + 1))
+        # as data on the device: numbers that change would be constants of a new graph each time
+        corrections = torch.tensor([1 - beta ** (iteration + 1) for beta in BETAS], dtype=torch.float64)
+        corrections = corrections.to(gradient.dtype).to(gradient.device)
+        momentum, variance = active.momentum / corrections[0], active.variance / corrections[1]
         return active.z - self.settings.lr * momentum / (variance.sqrt() + 1e-8)
 
 

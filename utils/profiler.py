@@ -28,6 +28,7 @@ class Profiler:
         self.device = device
         self.phases = {}
         self.step_s = []     # seconds of each annealing step
+        self.compile_s = None  # seconds of compiling before and in the phases, None where nothing is compiled
         self._current = None
 
     def enter(self, name, particles, probe_peak):
@@ -50,6 +51,9 @@ class Profiler:
         if self._current is None:
             return
         self._current.time_s += devices.clock(self.device) - self._started
+        compiled = devices.take_compile_s(self.device)
+        if compiled is not None:
+            self.compile_s = (self.compile_s or 0.0) + compiled
         measured = devices.peak_memory_mb(self.device)
         if measured is not None:
             self._current.peak_mb = measured

@@ -51,30 +51,32 @@ class Phase(Part):
 class Time(Part):
     image_s: float
     step_s: Numbers
+    compile_s: float | None = None
     phases: dict[str, Phase]
 
 
-class Pruning(Part):
+class Pruned(Part):
     step_index: int
     timestep: float
-    kept: list
-    dropped: list
-    parents: Any
-    loss: Any
-    distance: Any
+    kept: list[int]
+    dropped: list[int]
+    parents: dict[str, int]
+    loss: Numbers
+    distance: Numbers
 
 
-class Optimization(Part):
+class Optimised(Part):
     calls: list[int]
     iterations: list[int]
     calls_without_iteration: list[int]
-    stopped_by: list
+    stopped_by: list[list[str]]
     time_s: float
 
 
 class Device(Part):
     type: str
     name: str
+    core: int | None = None  # of several cores of one device
 
 
 class Run(Part):
@@ -92,18 +94,18 @@ class Record(Part):
     file: str
     sha256: str
     fingerprint: str
-    particles: list[int] = Field(min_length=1)
-    survivors: list[int]
+    particles: list[int] = Field(min_length=1)   # at the start; lists per particle follow it
+    survivors: list[int] = Field(min_length=1)   # whose latents and pictures the arrays hold
     scores: Scores
     modes: Modes | None
     loss: Numbers
     noise_floor: float
     selection: Selection
     trace: Trace
+    pruning: Pruned | None
+    optimization: Optimised | None
     time: Time
-    pruning: Pruning | None
-    optimization: Optimization | None
-    diverged: list[bool]
+    diverged: list[bool | None]
     device: Device
     run: Run
 
@@ -121,6 +123,8 @@ class Record(Part):
             raise ValueError(f"{wrong} has not one value for each of the {count} particles")
         if not len(self.trace.psnr) == len(self.trace.loss) == len(self.trace.pairwise_distance):
             raise ValueError("trace: psnr, loss and pairwise_distance differ in their number of steps")
+        if not set(self.survivors) <= set(self.particles):
+            raise ValueError(f"survivors={self.survivors} are not among particles={self.particles}")
         if self.selection.picked is not None and self.selection.picked >= count:
             raise ValueError(f"selection.picked={self.selection.picked}, but there are {count} particles")
         return self
@@ -133,7 +137,11 @@ def problem(record: Any, arrays: dict):
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc']) or 'record'}: {first['msg']}"
+    if not arrays:  # stripped to what the aggregation needs, to be kept beside a publication
+        return None
     for name, (kinds, dimensions) in ARRAYS.items():
+        if name not in arrays and name == "truth":  # a measurement comes without one
+            continue
         if name not in arrays:
             return f"array {name} is missing"
         array = arrays[name]

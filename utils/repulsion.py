@@ -88,31 +88,40 @@ class Repulsion:
         """Whether the force acts at `place` ("drift" | "chain") and is measured on `value` ("image" | "latent")."""
         return self.settings.place == place and (self.settings.similarity == "latent") == (value == "latent")
 
-    def bend(self, gradient, value, particles, step):
-        """The data gradient with the force taken off it; `value`, shaped like `gradient`, is what it is measured on."""
-        direction, similarity = repel(self.settings.similarity, value, particles.per_image, self.settings.bandwidth)
-        return gradient - direction * self._length(similarity, gradient, step)
+    def bend(self, gradient, value, particles_per_image, strength):
+        """The data gradient with the force taken off it; `value`, shaped like `gradient`, is what it is measured on.
 
-    def shift(self, z0hat, prior, particles, step):
+        strength: 0-d tensor or float, see `strength()`.
+        """
+        direction, similarity = repel(self.settings.similarity, value, particles_per_image, self.settings.bandwidth)
+        return gradient - direction * _length(strength, similarity, gradient)
+
+    def shift(self, z0hat, prior, particles, strength, passes):
         """z0hat (P, C, h, w) displaced relative to the drift z0hat - z, if that is where the force acts.
-
-        prior: utils.passes.SplitPrior.
 
         Measured on images it costs one decoder pass per annealing step, which carries the direction to the latent.
         """
         if self.settings.place != "drift":
             return z0hat
+        n, bandwidth = particles.per_image, self.settings.bandwidth
         if self.settings.similarity == "latent":
-            direction, similarity = repel("latent", z0hat, particles.per_image, self.settings.bandwidth)
+            direction, similarity = repel("latent", z0hat, n, bandwidth)
         else:
-            direction, _, similarity = prior.pull_back(
-                lambda image: repel(self.settings.similarity, image, particles.per_image, self.settings.bandwidth),
-                z0hat, together=True)
-            direction = direction / _norm(direction).clamp(min=1e-20)
-        return z0hat + direction * self._length(similarity, z0hat - particles.z, step)
+            direction, similarity = passes(lambda z: self._through_decoder(prior, z, n), z0hat, together=n)
+        return z0hat + direction * _length(strength, similarity, z0hat - particles.z)
 
-    def _length(self, similarity, reference, step):
-        return torch.nan_to_num(self.strength(step) * _column(similarity, reference) * _norm(reference))
+    def _through_decoder(self, prior, z, n):
+        """Direction in the latent, (P, C, h, w), of unit length, and similarity (P,), measured on decoded images."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            image = prior.decode(z)
+            on_image, similarity = repel(self.settings.similarity, image.detach(), n, self.settings.bandwidth)
+            direction, = torch.autograd.grad(image, z, on_image)
+        return direction / _norm(direction).clamp(min=1e-20), similarity
+
+
+def _length(strength, similarity, reference):
+    return torch.nan_to_num(strength * _column(similarity, reference) * _norm(reference))
 
 
 def _norm(value):

@@ -147,6 +147,23 @@ def peaks(records):
                       default=None) for name in names}
 
 
+def device_block(records, highest):
+    """The device, its peak over all records, and the same for each of several cores."""
+    device = {key: value for key, value in records[-1]["device"].items() if key != "core"}
+    cores = sorted({r["device"]["core"] for r in records if r["device"].get("core") is not None})
+    if cores:
+        own = {core: [r for r in records if r["device"].get("core") == core] for core in cores}
+        device["cores"] = [{"core": core, "images": len(own[core]),
+                            "peak_memory_mb": max(finite(list(peaks(own[core]).values())), default=None)} for core in cores]
+    return {**device, "peak_memory_mb": highest}
+
+
+def compile_seconds(records):
+    """Seconds of compiling over all images; None where nothing is compiled."""
+    known = finite([r["time"].get("compile_s") for r in records])
+    return sum(known) if known else None
+
+
 def aggregate(records, name):
     """The content of metrics.json from records sorted by image id, all of one configuration; `name` is the run's.
 
@@ -159,7 +176,7 @@ def aggregate(records, name):
     return clean({
         "schema": SCHEMA,
         "metadata": {"name": name, **records[-1]["run"], "num_images": len(records), "image_ids": [r["image_id"] for r in records],
-                     "device": {**device, "peak_memory_mb": highest},
+                     "device": device_block(records, highest),
                      "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None}},
         **{name: score_block(records, name) for name in SCORES},
         "modes": modes_block(records),
@@ -171,7 +188,7 @@ def aggregate(records, name):
         "time": {"total_s": sum(r["time"]["image_s"] for r in records),
                  "per_image_s": [r["time"]["image_s"] for r in records],
                  "per_step_s": [r["time"]["step_s"] for r in records],
-                 "compile_s": None, "phases": phases},
+                 "compile_s": compile_seconds(records), "phases": phases},
         "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},
         "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if known else None},
         "pruning": pruning_block(records), "optimization": optimization_block(records),

@@ -139,7 +139,7 @@ def _unused(path):
 
 
 def _set_aside(path, error):
-    aside = _unused(path.with_suffix(".damaged"))
+    aside = _unused(path.with_name(f"{path.name}.damaged"))
     try:
         path.rename(aside)
     except FileNotFoundError:  # another shard was faster
@@ -167,7 +167,7 @@ def _refuse_foreign(path, cfg):
     except Exception as error:  # a config of an older version or a damaged file
         raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
     changed = differences(old, identity(cfg))
-    if changed:
+    if changed and any((path / "records").glob("*.npz")):  # a run that ended before its first record holds nothing
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise InputError(f"name={path.name}: {path} holds a result of another configuration: {'; '.join(changed[:3])}{more}; "
                          "choose another name=, or resume=false to start anew and keep the old result aside")

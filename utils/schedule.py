@@ -45,14 +45,19 @@ class TimestepMap:
         self.name = name
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
         self.log_sigmas = (0.5 * ((1 - alphas) / alphas).log())  # (1000,), increasing
+        self._grids = {}  # the same on each device and in each precision
 
     def __call__(self, sigma):
         """sigma: tensor of any shape, > 0; returns timesteps of the same shape, on its device."""
         if self.name == "official":
             return 999 * ((0.1 ** 2 + 2 * 19.9 * torch.log1p(sigma.square())).sqrt() - 0.1) / 19.9
-        grid = self.log_sigmas.to(sigma.device, sigma.dtype)
+        place = sigma.device, sigma.dtype
+        if place not in self._grids:
+            self._grids[place] = self.log_sigmas.to(sigma.dtype).to(sigma.device)
+        grid = self._grids[place]
         value = sigma.log().clamp(grid[0], grid[-1])
-        upper = torch.searchsorted(grid, value).clamp(1, len(grid) - 1)
+        # torch.searchsorted as a count: XLA has no kernel for it
+        upper = (grid < value[..., None]).sum(-1).clamp(1, len(grid) - 1)
         low, high = grid[upper - 1], grid[upper]
         return upper - 1 + (value - low) / (high - low)
 
@@ -97,10 +102,10 @@ class StepScalars:
     needs one small copy per step.
     """
 
-    def __init__(self, sigma, sigma_next, lr, ode, device, dtype):
-        packed = torch.tensor([sigma, sigma_next, lr, *ode], dtype=torch.float64).to(dtype).to(device)
-        self.sigma, self.sigma_next, self.lr = packed[0], packed[1], packed[2]
-        self.ode = [packed[3 + i] for i in range(len(ode))]
+    def __init__(self, sigma, sigma_next, lr, ode, repulsion, device, dtype):
+        packed = torch.tensor([sigma, sigma_next, lr, repulsion, *ode], dtype=torch.float64).to(dtype).to(device)
+        self.sigma, self.sigma_next, self.lr, self.repulsion = packed[0], packed[1], packed[2], packed[3]
+        self.ode = [packed[4 + i] for i in range(len(ode))]
 
 
 def discrepancy_floor(measurement_numel, noise_std):

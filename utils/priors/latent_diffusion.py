@@ -1,31 +1,81 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
+import json
 from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel, VQModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel, VQModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
 
+from utils.checkpoints import is_hub_id, is_original, snapshot
+from utils.config import InputError
+from utils.kernels import replace_upsampling
+from utils.priors import compvis
 from utils.priors.base import LatentPrior
 from utils.schedule import TimestepMap
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
 
 
-def load_pipeline(path, device, timestep_map="trained", dtype=torch.float32, **_):
+def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None,
+                  dtype=torch.float32, **_):
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
-    path: the folder; timestep_map: "trained" or "official" (utils.schedule.TimestepMap);
-    dtype: what is computed in, however the weights are stored.
+    path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
+    timestep_map: "trained" or "official" (utils.schedule.TimestepMap); weights: "raw" or "ema", of an original file;
+    resolution: what the images are expected to be, None to take the prior's own (256 for an original file);
+    dtype: what is computed in, however the weights are stored;
+    class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
+    Raises InputError.
     """
-    path = Path(path)
-    loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+    if is_original(path):
+        path = compvis.converted(path, weights, resolution or 256)
+    path = snapshot(path) if is_hub_id(path) else Path(path)
+    autoencoder, unet, scheduler = load_parts(path, dtype)
+    conditional = isinstance(unet, UNet2DConditionModel)
+    if conditional != (label_given := class_label is not None):
+        raise InputError(f"model.path={path}: is {'a class-conditional' if conditional else 'an unconditional'} model "
+                         f"and model.class_label is {'' if label_given else 'not '}given; "
+                         f"use model={'imagenet256ldm' if conditional else 'ffhq256ldm'}")
+    context = class_context(path, class_label) if conditional else None  # (1, 1, D)
+    if resolution and resolution != (taken := unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)):
+        raise InputError(f"model.resolution={resolution}: the prior in {path} takes images of {taken} pixels")
+    return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
+
+
+def load_parts(path, dtype=torch.float32):
+    """(autoencoder, unet, scheduler) of a diffusers folder. Raises InputError if a file of it is damaged."""
     folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
-    autoencoder_class = AUTOENCODERS[AutoencoderKL.load_config(path / folder)["_class_name"]]
-    autoencoder = autoencoder_class.from_pretrained(path / folder, **loading)
-    unet = UNet2DModel.from_pretrained(path / "unet", **loading)
-    scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
-    return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map).to(device)
+    loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
+    try:
+        autoencoder = _class_of(path / folder, AUTOENCODERS).from_pretrained(path / folder, **loading)
+        unet = _class_of(path / "unet", UNETS).from_pretrained(path / "unet", **loading)
+        return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise InputError(f"model.path={path}: cannot be loaded ({type(error).__name__}: {reason}); "
+                         "copy the folder again from its source") from None
+
+
+def _class_of(path, known):
+    name = json.loads((path / "config.json").read_text())["_class_name"]
+    if name not in known:
+        raise ValueError(f"{path.name} is a {name}; supported: {', '.join(known)}")
+    return known[name]
+
+
+def class_context(path, label):
+    """(1, 1, D) embedding of class `label`. Raises InputError.
+
+    Source: the class embedder of CompVis/latent-diffusion, a table of 1001 rows for cin256-v2.
+    """
+    table = load_file(path / "class_embedding.safetensors")["weight"]  # (classes, D)
+    if not 0 <= label < len(table):
+        raise InputError(f"model.class_label={label}: the model has classes 0 to {len(table) - 1}")
+    return table[label].view(1, 1, -1)
 
 
 class LatentDiffusionPrior(LatentPrior):
@@ -34,14 +84,19 @@ class LatentDiffusionPrior(LatentPrior):
     With x_t = z / sqrt(1 + sigma^2) and t = t(sigma), the network predicts epsilon or v:
     epsilon: D(z, sigma) = z - sigma epsilon(x_t, t)           (DAPS, cores/latent_diffusion.py)
     v:       D(z, sigma) = x_t / sqrt(1 + sigma^2) - sigma / sqrt(1 + sigma^2) v(x_t, t)
+
+    context: (1, L, D) what a conditional UNet attends to, None for an unconditional one
     """
 
-    def __init__(self, autoencoder, unet, scheduler, timestep_map):
+    def __init__(self, autoencoder, unet, scheduler, timestep_map, context=None):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
+        replace_upsampling(self.autoencoder.decoder)
         self.prediction_type = scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise ValueError(f"prediction_type={self.prediction_type}: epsilon and v_prediction are supported")
+            raise InputError(f"model.path: its scheduler has prediction_type={self.prediction_type}; "
+                             "epsilon and v_prediction are supported")
+        self.context = context
         self.timestep_map = TimestepMap(timestep_map, scheduler.alphas_cumprod)
         self.scaling_factor = autoencoder.config.scaling_factor
         self.latent_shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
@@ -50,6 +105,7 @@ class LatentDiffusionPrior(LatentPrior):
 
     def to(self, device):
         self.autoencoder, self.unet = self.autoencoder.to(device), self.unet.to(device)
+        self.context = self.context.to(device) if self.context is not None else None
         self.device = torch.device(device)
         return self
 
@@ -65,7 +121,7 @@ class LatentDiffusionPrior(LatentPrior):
         sigma = sigma.expand(len(z))
         column = sigma.view(-1, 1, 1, 1)
         scale = (1 + column.square()).rsqrt()
-        output = self.unet(z * scale, self.timestep_map(sigma)).sample
+        output = self.predict(z * scale, self.timestep_map(sigma))
         if self.prediction_type == "epsilon":
             return z - column * output
         return z * scale.square() - column * scale * output
@@ -74,6 +130,12 @@ class LatentDiffusionPrior(LatentPrior):
         # set on the decoder itself: diffusers offers its method for AutoencoderKL only, though VQModel shares the decoder
         self.autoencoder.decoder._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         self.autoencoder.decoder.gradient_checkpointing = True
+
+    def predict(self, x, t):
+        """The network's output for x (P, C, h, w) at timesteps t (P,)."""
+        if self.context is None:
+            return self.unet(x, t).sample
+        return self.unet(x, t, encoder_hidden_states=self.context.expand(len(x), -1, -1)).sample
 
     def resident_bytes(self):
         return sum(p.numel() * p.element_size() for m in (self.autoencoder, self.unet) for p in m.parameters())

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Experiment 1 on a TPU: four particles that repel each other early, full run.
+EXPERIMENT=exp1_repulsion
+PLATFORM=tpu
+SIZES=(1 10 100)
+SWITCHES=(num_samples=4 repulsion_scale=0.5 pruning_step=-1 optimization_step=-1)
+source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
+experiment "$@"

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Experiment 3 on a TPU: experiment 1 with two particles from the start. Measuring a failure ratio needs 10 or 100 images.
+EXPERIMENT=exp3_2particle
+PLATFORM=tpu
+SIZES=(10 100)
+SWITCHES=(num_samples=2 repulsion_scale=0.5 pruning_step=-1 optimization_step=-1)
+source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
+experiment "$@"

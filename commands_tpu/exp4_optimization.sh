@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Experiment 4 on a TPU: experiment 2 with hard data consistency in latent space from t = 200 on.
+EXPERIMENT=exp4_optimization
+PLATFORM=tpu
+SIZES=(1 10 100)
+SWITCHES=(num_samples=4 repulsion_scale=0.5 pruning_step=200 optimization_step=200)
+source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
+experiment "$@"

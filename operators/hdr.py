@@ -1,0 +1,16 @@
+"""High dynamic range: bright and dark parts are clipped by the sensor."""
+from operators.base import Operator
+
+
+class HighDynamicRange(Operator):
+    """A(x) = clip(scale x, -1, 1). Source: DAPS, forward_operator/__init__.py, HighDynamicRange.
+
+    scale: > 0, how far the image exceeds the sensor's range; sigma: standard deviation of the noise, >= 0
+    """
+
+    def __init__(self, scale=2.0, sigma=0.05):
+        super().__init__(sigma)
+        self.scale = float(scale)
+
+    def forward(self, x):
+        return (self.scale * x).clip(-1, 1)

@@ -1,0 +1,95 @@
+"""The network of the nonlinear blur: an image and a blur code in, the blurred image out.
+
+Layer names are those of the published weights (GOPRO_wVAE.pth). Source: Tran et al., "Explore image deblurring via
+encoded blur kernel space" (CVPR 2021); VinAIResearch/blur-kernel-space-exploring, models/kernel_encoding.
+"""
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CODE_CHANNELS = 512
+REDUCTION = 128  # the blur code has one column per this many pixels: 256 pixels give 2 x 2
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+
+    def forward(self, x):
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+class TwoConvolutions(nn.Module):
+    """(5 x 5 convolution, ReLU) twice."""
+
+    def __init__(self, inside, outside):
+        super().__init__()
+        self.double_conv = nn.Sequential(nn.Conv2d(inside, outside, 5, padding=2), nn.ReLU(),
+                                         nn.Conv2d(outside, outside, 5, padding=2), nn.ReLU())
+
+    def forward(self, x):
+        return self.double_conv(x)
+
+
+class Level(nn.Module):
+    """One level of the adapter's U-Net; the innermost one takes the code in.
+
+    The original's activations work in place, so the skip connection carries the activated x, not x.
+    """
+
+    def __init__(self, outside, inside, submodule, outermost=False):
+        super().__init__()
+        self.outermost = outermost
+        activation = [] if outermost else [nn.LeakyReLU(0.2)]
+        self.down = nn.Sequential(*activation, nn.Conv2d(outside, inside, 4, 2, 1, bias=False))
+        self.submodule = submodule
+        self.up = nn.Sequential(nn.ReLU(), TwoConvolutions(2 * inside, outside),
+                                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+                                nn.Tanh() if outermost else nn.Identity())
+
+    def forward(self, x, code):
+        inner = self.down(x)
+        inner = torch.cat([inner, code], 1) if self.submodule is None else self.submodule(inner, code)
+        return self.up(inner) if self.outermost else torch.cat([self.up(inner), F.leaky_relu(x, 0.2)], 1)
+
+
+class Adapter(nn.Module):
+    """Five levels between the image's features and the code."""
+
+    def __init__(self, features):
+        super().__init__()
+        level = None
+        for outside, inside in ((8, 8), (4, 8), (2, 4), (1, 2)):
+            level = Level(features * outside, features * inside, level)
+        self.model = Level(features, features, level, outermost=True)
+
+    def forward(self, x, code):
+        return self.model(x, code)
+
+
+class KernelWizard(nn.Module):
+    """(P, 3, H, W) in [0, 1] and a code (P, 512, H / 128, W / 128) -> (P, 3, H, W).
+
+    features: 64 in the published weights; front, back: numbers of residual blocks, 10 and 20.
+    """
+
+    def __init__(self, features=64, front=10, back=20):
+        super().__init__()
+        slope = 0.1
+        self.feature_extractor = nn.Sequential(
+            nn.Conv2d(3, features, 3, 1, 1), nn.LeakyReLU(slope), nn.Conv2d(features, features, 3, 2, 1),
+            nn.LeakyReLU(slope), nn.Conv2d(features, features, 3, 2, 1), nn.LeakyReLU(slope),
+            *(ResidualBlock(features) for _ in range(front)))
+        self.adapter = Adapter(features)
+        self.recon_trunk = nn.Sequential(
+            *(ResidualBlock(features) for _ in range(back)),
+            nn.Conv2d(features, 4 * features, 3, 1, 1), nn.PixelShuffle(2), nn.LeakyReLU(slope),
+            nn.Conv2d(features, 256, 3, 1, 1), nn.PixelShuffle(2), nn.LeakyReLU(slope),
+            nn.Conv2d(64, 64, 3, 1, 1), nn.LeakyReLU(slope), nn.Conv2d(64, 3, 3, 1, 1))
+
+    def forward(self, x, code):
+        return x + self.recon_trunk(self.adapter(self.feature_extractor(x), code))

@@ -1,0 +1,303 @@
+"""One table over all forward operators, and what is special to one of them."""
+import importlib
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from operators.blur import GaussianBlur, MotionBlur
+from operators.deepinv_adapter import DeepinvPhysics
+from operators.hdr import HighDynamicRange
+from operators.inpainting import Inpainting
+from operators.kernel_wizard import KernelWizard
+from operators.nonlinear_blur import NonlinearBlur
+from operators.phase_retrieval import PhaseRetrieval
+from operators.super_resolution import SuperResolution
+from utils.config import PROJECT, InputError
+from utils.config_operators import OURS, check_operator
+
+
+def make_nonlinear_blur(resolution, folder):
+    """The real loading code on random weights under the published names, with the unused encoder beside them."""
+    torch.manual_seed(0)
+    path = folder / "GOPRO_wVAE.pth"
+    if not path.exists():
+        state = {k: 0.5 * v for k, v in KernelWizard().state_dict().items()}
+        torch.save({**state, "kernel_extractor.model.1.weight": torch.ones(3)}, path)
+    return NonlinearBlur(resolution, str(path))
+
+
+# name: (side of the images, constructor); odd sides wherever the operator allows them
+TABLE = {
+    "phase_retrieval": (33, lambda r, folder: PhaseRetrieval(oversample=2.0)),
+    "super_resolution": (33, lambda r, folder: SuperResolution(r, scale_factor=4)),
+    "inpainting_box": (33, lambda r, folder: Inpainting(r, "box", mask_len_range=[9, 14], margin=4)),
+    "inpainting_random": (33, lambda r, folder: Inpainting(r, "random", mask_prob_range=[0.7, 0.71])),
+    "gaussian_blur": (33, lambda r, folder: GaussianBlur(kernel_size=15, intensity=1.5)),
+    "motion_blur": (33, lambda r, folder: MotionBlur(kernel_size=15, intensity=0.5)),
+    "hdr": (33, lambda r, folder: HighDynamicRange(scale=2.0)),
+    "nonlinear_blur": (128, make_nonlinear_blur),
+    "deepinv": (33, lambda r, folder: DeepinvPhysics(deepinv_downsampling(r))),
+}
+
+
+def deepinv_downsampling(resolution):
+    deepinv = pytest.importorskip("deepinv")
+    return deepinv.physics.Downsampling(img_size=(3, resolution, resolution), factor=3, filter="gaussian")
+
+
+@pytest.fixture(scope="module", params=TABLE)
+def case(request, tmp_path_factory):
+    """(operator in float64, images (3, 3, side, side) in [-1, 1])."""
+    side, make = TABLE[request.param]
+    generator = torch.Generator().manual_seed(1)
+    x = 2 * torch.rand(3, 3, side, side, generator=generator, dtype=torch.float64) - 1
+    return make(side, tmp_path_factory.mktemp("weights")).double(), x
+
+
+def test_batch_equals_singles(case):
+    operator, x = case
+    torch.testing.assert_close(operator(x), torch.cat([operator(each[None]) for each in x]), rtol=1e-12, atol=1e-12)
+
+
+def test_loss_is_the_sum_of_squared_residuals_of_each_particle(case):
+    operator, x = case
+    y = operator(x[:1])
+    loss = operator.loss(x, y.expand(3, *y.shape[1:]))
+    assert loss.shape == (3,)
+    assert loss[0] < 1e-20 < loss[1]
+    assert loss[1].item() == pytest.approx(sum(v ** 2 for v in (operator(x[1:2]) - y).flatten().tolist()), rel=1e-9)
+
+
+def test_vector_jacobian_product_equals_finite_differences(case):
+    operator, x = case
+    x = x[:1].clone().requires_grad_()
+    generator = torch.Generator().manual_seed(2)
+    y = operator(x)
+    v = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    gradient, = torch.autograd.grad((y * v).sum(), x)
+    step = 1e-6  # the error of a central difference is step^2; kinks (clip, ReLU) are hit by few pixels
+    with torch.no_grad():
+        numeric = ((operator(x + step * direction) - operator(x - step * direction)) * v).sum() / (2 * step)
+    assert (gradient * direction).sum().item() == pytest.approx(numeric.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("image", ["random", "black", "grey", "white"])
+def test_gradients_are_finite_also_on_constant_images(case, image):
+    operator, x = case
+    value = {"random": x[:1], "black": -torch.ones_like(x[:1]), "grey": 0 * x[:1], "white": torch.ones_like(x[:1])}[image]
+    value = value.float().requires_grad_()
+    operator = operator.float()
+    y = operator(x[1:2].float())
+    gradient, = torch.autograd.grad(operator.loss(value, y).sum(), value)
+    operator.double()
+    assert torch.isfinite(gradient).all()
+    assert image != "random" or gradient.abs().sum() > 0  # a black spectrum or a saturated image has none
+
+
+def test_noise_has_mean_zero_and_the_stated_variance(case):
+    operator, x = case
+    clean = operator(x[:1])
+    generator = torch.Generator().manual_seed(3)
+    repeats = max(1, 40_000 // clean.numel())
+    residual = torch.cat([(operator.measure(x[:1], torch.randn(clean.shape, generator=generator, dtype=torch.float64))
+                           - clean).flatten() for _ in range(repeats)])
+    n = len(residual)
+    assert abs(residual.mean()) < 5 * operator.sigma / n ** 0.5
+    assert residual.var().item() == pytest.approx(operator.sigma ** 2, rel=5 * (2 / n) ** 0.5)
+    assert operator.noise_floor(clean) == pytest.approx(clean.numel() * operator.sigma ** 2)
+
+
+def test_everything_it_holds_follows_to(case):
+    operator, x = case
+    held = [*operator.buffers(), *operator.parameters()]
+    assert all(t.dtype == torch.float64 for t in held if t.is_floating_point())
+    loose = [name for name, value in vars(operator).items() if torch.is_tensor(value)]
+    assert loose == []  # a tensor that is no buffer would stay behind on the CPU
+
+
+def test_linear_ones_are_linear_and_pass_the_adjoint_test(case):
+    operator, x = case
+    a, b = x[:1], x[1:2]
+    superposed = operator(2 * a - 3 * b)
+    is_linear = torch.allclose(superposed, 2 * operator(a) - 3 * operator(b), rtol=1e-10, atol=1e-10)
+    assert is_linear == operator.linear
+    if operator.linear:
+        v = torch.randn(superposed.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        _, adjoint = torch.autograd.functional.vjp(operator, a, v)
+        assert (operator(b) * v).sum().item() == pytest.approx((b * adjoint).sum().item(), rel=1e-10)
+
+
+KEYED = {"inpainting_box": lambda seed: Inpainting(64, "box", [9, 30], margin=4, seed=seed).mask,
+         "inpainting_random": lambda seed: Inpainting(64, "random", mask_prob_range=[0.5, 0.9], seed=seed).mask,
+         "motion_blur": lambda seed: MotionBlur(31, 0.5, seed=seed).kernel0}
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_masks_and_kernels_depend_on_the_seed_alone(name):
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = KEYED[name](7)
+    np.random.seed(2)
+    torch.manual_seed(2)
+    assert torch.equal(first, KEYED[name](7))
+    assert not torch.equal(first, KEYED[name](8))
+
+
+def test_nonlinear_blur_code_depends_on_the_seed_alone(tmp_path):
+    make_nonlinear_blur(128, tmp_path)
+    path = str(tmp_path / "GOPRO_wVAE.pth")
+    a, b, c = (NonlinearBlur(128, path, seed=s).code for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    assert c.std().item() == pytest.approx(1.2, rel=0.15)
+
+
+def test_super_resolution_equals_antialiased_bicubic_inside():
+    """torch's kernel is the same (a = -1/2); only the border is treated otherwise."""
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ours = SuperResolution(64, 4).double()(x)
+    theirs = F.interpolate(x, scale_factor=0.25, mode="bicubic", antialias=True)
+    torch.testing.assert_close(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], rtol=1e-6, atol=1e-6)
+    assert (ours - theirs)[..., 0, :].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("side, scale", [(64, 4), (33, 4), (50, 3)])
+def test_super_resolution_keeps_a_constant_image(side, scale):
+    y = SuperResolution(side, scale)(torch.full((1, 3, side, side), 0.3))
+    assert y.shape[-1] == -(-side // scale)
+    torch.testing.assert_close(y, torch.full_like(y, 0.3), rtol=1e-5, atol=1e-6)
+
+
+def test_gaussian_blur_equals_the_two_dimensional_kernel():
+    """DAPS convolves with scipy's blurred impulse in two dimensions, reflecting the border without its edge."""
+    impulse = np.zeros((15, 15))
+    impulse[7, 7] = 1
+    kernel = scipy.ndimage.gaussian_filter(impulse, 1.5)
+    x = np.random.default_rng(0).standard_normal((20, 20))
+    ours = GaussianBlur(15, 1.5)(torch.from_numpy(x)[None, None].float().expand(1, 3, 20, 20))
+    torch.testing.assert_close(ours[0, 1].double(), torch.from_numpy(scipy.ndimage.correlate(x, kernel, mode="mirror")),
+                               rtol=1e-5, atol=1e-5)
+
+
+def test_motion_kernel_is_a_path_that_sums_to_one():
+    for seed in range(5):
+        kernel = MotionBlur(61, 0.5, seed=seed).kernel0[0, 0]
+        assert kernel.sum().item() == pytest.approx(1, abs=1e-5) and (kernel >= 0).all()
+        assert 0.005 < (kernel > 0.2 * kernel.max()).float().mean() < 0.3  # neither a point nor a field
+
+
+def test_box_loses_one_box_of_the_stated_size():
+    for seed in range(20):
+        lost = torch.nonzero(Inpainting(256, "box", [128, 129], margin=32, seed=seed).mask == 0)
+        assert len(lost) == 128 ** 2 and (lost.amax(0) - lost.amin(0) + 1).tolist() == [128, 128]
+        assert lost.min() >= 32 and lost.max() < 224
+
+
+def test_random_mask_loses_the_stated_share():
+    assert (Inpainting(256, "random", mask_prob_range=[0.7, 0.71]).mask == 0).float().mean() == pytest.approx(0.705, abs=0.006)
+
+
+def test_phase_retrieval_cannot_tell_a_rotated_image():
+    x = 2 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    operator = PhaseRetrieval()
+    torch.testing.assert_close(operator(torch.flip(x, (-2, -1))), operator(x), rtol=1e-9, atol=1e-9)
+    assert operator.rotation_ambiguity
+
+
+def test_deepinv_and_ours_agree_where_both_have_the_operator():
+    deepinv = pytest.importorskip("deepinv")
+    x = 2 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) - 1
+    unit = 0.5 * x + 0.5
+    mask = Inpainting(32, "random", mask_prob_range=[0.7, 0.71])
+    theirs = deepinv.physics.Inpainting(img_size=(3, 32, 32), mask=mask.mask.expand(3, 32, 32))
+    torch.testing.assert_close(theirs.A(x), mask(x))
+    blur = GaussianBlur(15, 1.5)
+    kernel = blur.kernel0 * blur.kernel1
+    theirs = deepinv.physics.Blur(filter=kernel, padding="reflect")
+    torch.testing.assert_close(2 * theirs.A(unit) - 1, blur(x), rtol=1e-4, atol=1e-5)
+
+
+def test_nonlinear_blur_without_its_weights_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="GOPRO_wVAE.pth"):
+        NonlinearBlur(256, str(tmp_path / "absent.pth"))
+
+
+def test_nonlinear_blur_refuses_weights_of_another_network(tmp_path):
+    torch.save({"conv.weight": torch.ones(2)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="missing, unexpected"):
+        NonlinearBlur(256, str(tmp_path / "other.pth"))
+
+
+def test_adapter_skip_carries_the_activated_features():
+    """The published network's activations work in place, which changes what its skip connections carry."""
+    from operators.kernel_wizard import Level
+    level = Level(4, 4, None)
+    x = -torch.ones(1, 4, 4, 4)
+    assert level(x, torch.zeros(1, 4, 2, 2))[:, 4:].flatten().tolist() == pytest.approx([-0.2] * 64)
+
+
+def task_configs():
+    files = sorted((PROJECT / "configs" / "task").glob("*.yaml"))
+    return [(f.stem, group) for f in files for group in OmegaConf.load(f)]
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        return compose("default", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("task, group", task_configs())
+def test_every_task_group_composes_and_builds_its_operator(task, group):
+    side = 64 if group == "demo_langevin" else 256
+    cfg = composed(f"task={task}", f"task_group={group}", f"data.resolution={side}")
+    if task in ("nonlinear_blur", "deepinv"):
+        pytest.skip("needs a file or a package that is not shipped")
+    container = OmegaConf.to_container(cfg.task[group].operator, resolve=True)
+    target = container.pop("_target_")
+    check_operator("operator", target, container, side)
+    operator = instantiate(cfg.task[group].operator)
+    assert operator.sigma == (0.01 if group == "sd" else 0.05)
+    assert torch.isfinite(operator(torch.zeros(1, 3, side, side))).all()
+
+
+def test_every_task_has_the_groups_of_both_public_model_families():
+    groups = {}
+    for task, group in task_configs():
+        groups.setdefault(task, set()).add(group)
+    assert all({"ldm", "sd"} <= names for names in groups.values())
+    assert all("ldm_langevin" in names for task, names in groups.items() if task != "deepinv")
+
+
+@pytest.mark.parametrize("task, overrides, word", [
+    ("inpainting", ["operator.mask_len_range=[60,70]"], "mask_len_range"),
+    ("inpainting", ["operator.mask_type=blob"], "mask_type=blob"),
+    ("inpainting_rand", ["operator.mask_prob_range=[0.9,0.2]"], "mask_prob_range"),
+    ("down_sampling", ["operator.scale_factor=1"], "scale_factor=1"),
+    ("down_sampling", ["+operator.factor=2"], "factor"),
+    ("gaussian_blur", ["operator.kernel_size=14"], "kernel_size=14"),
+    ("gaussian_blur", ["operator.kernel_size=129"], "kernel_size=129"),
+    ("motion_blur", ["operator.intensity=2"], "intensity=2"),
+    ("hdr", ["operator.scale=-1"], "scale=-1"),
+    ("inpainting_rand", ["operator.resolution=32"], "resolution=32"),
+    ("hdr", ["operator.sigma=-1"], "sigma=-1"),
+    ("hdr", ["operator._target_=operators.nothing.X"], "operators.nothing.X")])
+def test_wrong_operator_arguments_are_one_line_naming_the_key(task, overrides, word):
+    changed = [o.replace("operator.", "task.demo_langevin.operator.") for o in overrides]
+    cfg = composed(f"task={task}", *changed)
+    container = OmegaConf.to_container(cfg.task.demo_langevin.operator, resolve=True)
+    with pytest.raises(InputError) as caught:
+        check_operator("task.demo_langevin.operator", container.pop("_target_"), container, 64)
+    assert word in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("task.demo_langevin.operator.")
+
+
+def test_the_argument_table_names_existing_operators():
+    for target in OURS:
+        module, _, name = target.rpartition(".")
+        assert hasattr(importlib.import_module(module), name)

@@ -1,0 +1,82 @@
+"""The whole sampler on XLA: the CPU's numbers, nothing on the host, and no graph compiled late."""
+import pytest
+import torch
+
+from tests.xla.worlds import World
+from utils.noise import KeyedNoise
+from utils.particles import Particles
+
+CPU = torch.device("cpu")
+SWITCHES = {"exp0": {}, "exp1": dict(repulsion_scale=0.5), "exp2": dict(repulsion_scale=0.5, pruning_step=500),
+            "exp4": dict(repulsion_scale=0.5, pruning_step=500, optimization_step=500)}
+
+
+@pytest.fixture(scope="module")
+def worlds(tiny_prior):
+    from tests.xla.conftest import XLA
+
+    return World(tiny_prior, CPU), World(tiny_prior, XLA)
+
+
+def test_noise_is_the_same_bit_for_bit(xla):
+    drawn = []
+    for device in (CPU, xla):
+        particles = Particles.start(torch.zeros(2, 1, device=device), [3, 7], 2, 0, (4, 8, 8), torch.float32)
+        drawn.append([KeyedNoise(42).draw(particles, purpose, 5, count).cpu()
+                      for purpose, count in (("initial", None), ("mcmc", 4), ("velocity", None))])
+    assert all(torch.equal(a, b) for a, b in zip(*drawn))
+
+
+@pytest.mark.parametrize("switches", [*SWITCHES.values(), dict(repulsion_scale=0.5, place="drift"),
+                                      dict(algorithm="hmc")], ids=[*SWITCHES, "drift", "hmc"])
+def test_latents_equal_the_cpus(worlds, switches):
+    on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)
+    torch.testing.assert_close(on_xla.particles.z.cpu(), on_cpu.particles.z, rtol=0, atol=1e-4)
+    assert on_xla.particles.index.tolist() == on_cpu.particles.index.tolist()
+    assert ([[r["iterations"], r["stopped_by"]] for r in on_xla.optimization]
+            == [[r["iterations"], r["stopped_by"]] for r in on_cpu.optimization])
+    for image, report in on_cpu.pruning.items():
+        assert on_xla.pruning[image]["kept"] == report["kept"]
+        assert on_xla.pruning[image]["loss"] == pytest.approx(report["loss"], rel=1e-4)
+
+
+def test_the_shipped_rate_differs_by_rounding_only(tiny_prior):
+    """In float64, where the unstable chain of a random decoder has less rounding to amplify."""
+    from tests.xla.conftest import XLA
+
+    on_cpu, on_xla = (World(tiny_prior, device, torch.float64).run(lr=7e-5)[0].particles.z.cpu() for device in (CPU, XLA))
+    torch.testing.assert_close(on_xla, on_cpu, rtol=0, atol=1e-4)
+
+
+def test_the_counters_see_a_compilation_and_a_fallback(xla, counters):
+    import torch_xla
+
+    odd = torch.ones(3, 7, device=xla) * 2
+    torch_xla.sync()
+    assert counters() == (1, set())
+    assert torch.searchsorted(odd[0], odd[1]).device == xla
+    assert counters()[1] == {"aten::searchsorted"}
+
+
+@pytest.mark.parametrize("name, switches, late", [
+    ("exp0", {}, set()), ("exp1", dict(repulsion_scale=0.5), set()),
+    ("exp2", dict(repulsion_scale=0.5, pruning_step=500), {3, 4}),  # pruned after step 3, the first of three particles is 4
+    ("exp4", dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250), {3, 4, 6})])
+def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, name, switches, late):
+    """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""
+    compiled, fallbacks = [], set()
+
+    def read(info):
+        count, names = counters()
+        compiled.append(count)
+        fallbacks.update(names)
+
+    switches = dict(count=5, keep=3, steps=8, **switches)
+    counters()
+    worlds[1].run(on_step=read, **switches)
+    counters()  # the result is decoded without a gradient: one graph per run, after the last step
+    assert {step for step, count in enumerate(compiled) if count} <= {0, *late}
+    assert all(compiled[step] for step in late if step != 4) and sum(compiled) <= 16
+    assert fallbacks == set()
+    worlds[1].run(image=1, **switches)
+    assert counters() == (0, set())  # the next image compiles nothing

@@ -1,0 +1,99 @@
+"""Say what is present, what is missing, and how to get it: data sets, priors, and optional files and packages.
+
+    python tools/check_setup.py              # everything
+    python tools/check_setup.py model        # only the priors; also: data, optional
+"""
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils import device as devices  # noqa: E402
+from utils.checkpoints import cached_snapshot, check_model, is_hub_id  # noqa: E402
+from utils.config import PROJECT, InputError, Model, find  # noqa: E402
+from utils.data import SUFFIXES  # noqa: E402
+
+LPIPS = ("https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
+         "https://github.com/photosynthesis-team/piq/releases/download/v0.4.0/lpips_weights.pt (6 kB)")
+PACKAGES = {devices.TPU_PACKAGE: ("use_tpu=true", "pip install -e '.[tpu]'"),
+            "transformers": ("model=stable-diffusion-*", "pip install -e '.[sd]'"),
+            "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'")}
+
+
+def configs(group):
+    """(name, config) of every YAML file in a config group."""
+    return [(path.stem, OmegaConf.load(path)) for path in sorted((PROJECT / "configs" / group).glob("*.yaml"))]
+
+
+def data_rows():
+    """One row per data config: name, place, state, how to get it."""
+    for name, cfg in configs("data"):
+        if OmegaConf.is_missing(cfg, "root"):
+            yield f"data={name}", "data.root=...", None, cfg.source
+            continue
+        root, wanted = find(cfg.root), (cfg.end_id or 1)
+        found = sum(f.suffix.lower() in SUFFIXES[cfg.kind] for f in root.rglob("*")) if root.is_dir() else 0
+        state = f"{found} files" if found >= wanted else f"missing ({found} of {wanted})" if found else "missing"
+        yield f"data={name}", cfg.root, state, cfg.source
+
+
+def model_rows():
+    """One row per prior."""
+    for name, cfg in configs("model"):
+        model = Model.model_validate(OmegaConf.to_container(cfg))
+        try:
+            check_model(model)
+            here = not is_hub_id(model.path) or cached_snapshot(model.path) is not None
+            state = "present" if here else "missing (not in the hub cache)"
+        except InputError as error:
+            state = "missing" if "not found" in str(error) or "not in the cache" in str(error) else f"missing: {error}"
+        yield f"model={name}", cfg.path, state, cfg.source
+
+
+def optional_rows():
+    """Files and packages that a part of the program needs."""
+    hub = Path(os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"))
+    folder = hub / "hub" / "checkpoints"
+    here = all((folder / name).is_file() for name in ("vgg16-397923af.pth", "lpips_weights.pt"))
+    yield "LPIPS scores", str(folder), "present" if here else "missing", LPIPS
+    weights = "checkpoints/GOPRO_wVAE.pth"
+    yield ("task=nonlinear_blur", weights, "present" if find(weights).is_file() else "missing",
+           "GOPRO_wVAE.pth, linked in the README of VinAIResearch/blur-kernel-space-exploring (Google Drive)")
+    for package, (serves, install) in PACKAGES.items():
+        state = "present" if importlib.util.find_spec(package) else "missing"
+        yield serves, f"package {package}", state, install
+
+
+PARTS = {"data": data_rows, "model": model_rows, "optional": optional_rows}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} (default: all)")
+    parts = parser.parse_args().parts or list(PARTS)
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        print(f"error: {unknown[0]}: choose from {', '.join(PARTS)}", file=sys.stderr)
+        sys.exit(2)
+    table = Table(title="what is here, and how to get the rest")
+    for heading in ("setting", "place", "state", "how to get it"):
+        table.add_column(heading, overflow="fold")
+    for part in parts:
+        for setting, place, state, how in PARTS[part]():
+            missing = state is not None and state.startswith("missing")
+            cells = (setting, place, "yours" if state is None else state, how if missing or state is None else "")
+            table.add_row(*map(Text, cells), style="yellow" if missing else None)  # Text: brackets are no markup here
+        table.add_section()
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Compare finished runs: the tables of a paper, from their metrics.json.
+
+    python tools/parse_metrics.py results --baseline exp0_baseline
+    python tools/parse_metrics.py results/exp0 results/exp3 --best-of 2 --tables quality,modes,paired
+    python tools/parse_metrics.py results --format latex --out tables.tex --figures figures
+
+Formats: md and latex (tables; best value of a column in bold), csv (one wide table) and json (everything, nested).
+"""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils import comparison, tables  # noqa: E402
+from utils.command_line import Parser, add_run_arguments, read_experiments, run, write_text  # noqa: E402
+from utils.config import InputError  # noqa: E402
+
+
+def arguments():
+    parser = Parser(prog="parse_metrics.py", description="Compare finished runs.")
+    add_run_arguments(parser)
+    parser.add_argument("--format", choices=("md", "csv", "latex", "json"), default="md")
+    parser.add_argument("--tables", default=",".join(tables.KINDS), help=f"of {', '.join(tables.KINDS)} (md and latex)")
+    parser.add_argument("--per-image", action="store_true", help="one row per image instead of per experiment")
+    parser.add_argument("--out", metavar="FILE", help="write to a file instead of the terminal")
+    parser.add_argument("--figures", metavar="FOLDER", help="also draw the comparison figures there, PNG and PDF")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    kinds = args.tables.split(",")
+    unknown = next((kind for kind in kinds if kind not in tables.KINDS), None)
+    if unknown is not None:
+        raise InputError(f"tables={unknown}: choose from {', '.join(tables.KINDS)}")
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records)
+    write_text(text(experiments, args, kinds), args.out)
+    if args.figures:
+        from utils import comparison_figures
+
+        for path in comparison_figures.draw_all(experiments, args.figures):
+            print(path, file=sys.stderr)
+
+
+def text(experiments, args, kinds):
+    """The output in the chosen format."""
+    if args.per_image:
+        rows = comparison.per_image(experiments)
+        found = [tables.build_per_image(rows)]
+    else:
+        rows = comparison.compare(experiments, args.baseline or experiments[0].label)
+        found = [table for table in (tables.build(kind, rows) for kind in kinds) if table]
+    if args.format in ("csv", "json"):
+        return (tables.csv_text if args.format == "csv" else tables.json_text)(rows)
+    return "\n".join((tables.markdown if args.format == "md" else tables.latex)(table) for table in found)
+
+
+if __name__ == "__main__":
+    run(main)

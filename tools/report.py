@@ -1,0 +1,111 @@
+"""One self-contained HTML page of finished runs: tables, figures, pictures, merged configs and their differences.
+
+    python tools/report.py results --baseline exp0_baseline --out report.html
+
+The page needs no network and opens from disk: pictures are inside it.
+"""
+import base64
+import io
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jinja2  # noqa: E402
+import yaml  # noqa: E402
+from markupsafe import Markup, escape  # noqa: E402
+
+from utils import comparison, comparison_figures, tables  # noqa: E402
+from utils.command_line import Parser, add_run_arguments, read_experiments, run, write_text  # noqa: E402
+from utils.config import InputError  # noqa: E402
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+PLACES = ("name", "save_dir", "shard", "gpu", "resume")   # of a config: where a run lies, not what it is
+CAPTIONS = {
+    "step_time": "Time per annealing step, mean over images; vertical lines: events.",
+    "pairwise_distance": "Mean pairwise latent distance of an image's particles per annealing step, mean over images.",
+    "psnr_distribution": "PSNR of all particles per experiment, with quartiles.",
+    "mode_map": "Which orientation each particle of each image found.",
+    "quality_cost": "Quality against time × peak memory per image.",
+}
+
+
+def main():
+    parser = Parser(prog="report.py", description="Write one HTML page of finished runs.")
+    add_run_arguments(parser)
+    parser.add_argument("--out", metavar="FILE", default="report.html")
+    parser.add_argument("--title", default="LatentDAPS with particles")
+    parser.add_argument("--images", type=int, default=4, help="images per run in the pictures")
+    args = parser.parse_args()
+    if args.images < 1:
+        raise InputError(f"images={args.images}: must be at least 1")
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records)
+    write_text(page(experiments, args.baseline or experiments[0].label, args.title, args.images), args.out)
+    print(args.out)
+
+
+def page(experiments, baseline, title, images):
+    """The HTML text."""
+    summaries = comparison.compare(experiments, baseline)
+    measured = [e for e in experiments if not e.derived]
+    figures, pictures = drawings(experiments, images)
+    configured = [{"label": e.label, "config": e.runs[0].config,
+                   "yaml": yaml.safe_dump(e.runs[0].config, sort_keys=False, allow_unicode=True)}
+                  for e in measured if e.runs[0].config]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(TEMPLATE.read_text()).render(
+        title=title, runs=[r for e in measured for r in e.runs],
+        tables=[html_table(table) for table in (tables.build(kind, summaries) for kind in tables.KINDS) if table],
+        rule=measured[0].runs[0].metrics.selection.rule, figures=figures, pictures=pictures,
+        configured=configured, differences=config_differences([c["config"] for c in configured]))
+
+
+def html_table(table):
+    """What the template needs of one table; cells are safe HTML."""
+    rows = tables.cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
+    return {"title": table.title, "heads": [column.head for column in table.columns], "rows": rows, "notes": table.notes}
+
+
+def drawings(experiments, images):
+    """(figures, pictures), each a list of {uri, caption}; a run whose records hold no pictures shows its grid instead."""
+    figures, pictures, drawn = [], [], set()
+    for name, figure in comparison_figures.every(experiments, images):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        comparison_figures.plt.close(figure)
+        if name in CAPTIONS:
+            figures.append({"uri": data_uri(buffer.getvalue()), "caption": CAPTIONS[name]})
+        else:
+            drawn.add(name)
+            label = name.removeprefix("reconstructions_")
+            pictures.append({"uri": data_uri(buffer.getvalue()),
+                             "caption": f"{label}: as found, and in the better orientation."})
+    for e in experiments:
+        grid = e.runs[0].folder / "grid_results.png"
+        if not e.derived and comparison_figures.picture_name(e) not in drawn and grid.is_file():
+            pictures.append({"uri": data_uri(grid.read_bytes()), "caption": f"{e.label}: results."})
+    return figures, pictures
+
+
+def data_uri(png):
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def config_differences(configs):
+    """{dotted key: [value per config]} of the keys in which they differ, less where a run lies."""
+    flattened = [flatten(config) for config in configs]
+    keys = list(dict.fromkeys(key for config in flattened for key in config if key not in PLACES))
+    rows = {key: [str(config.get(key, "–")) for config in flattened] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def flatten(value, prefix=""):
+    """{dotted key: leaf} of a nested dict."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, inner in value.items()
+            for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,158 @@
+"""Where a prior's weights come from: a diffusers folder, an original checkpoint file, or a hub id. Needs no torch.
+
+Everything about a prior that can be checked without loading it is checked here.
+"""
+import json
+import os
+import re
+from pathlib import Path
+
+from utils.config import InputError, find
+
+ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+LOCAL_FOLDERS = ("checkpoints", "results")  # a path below these is never taken for a hub id
+WEIGHTS = ("*.safetensors", "*.bin")
+STABLE_DIFFUSION = "utils.priors.stable_diffusion.load_pipeline"
+OUR_LOADERS = ("utils.priors.latent_diffusion.load_pipeline", STABLE_DIFFUSION)
+PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "tokenizer/*", "model_index.json"]
+# half-precision, training and other copies of the same weights
+UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
+
+
+def cache_folder(checkpoint, weights="raw"):
+    """Where the conversion of an original file is kept: beside it."""
+    return Path(checkpoint).with_suffix(".ema.diffusers" if weights == "ema" else ".diffusers")
+
+
+def is_original(path):
+    return Path(path).suffix in ORIGINAL_SUFFIXES
+
+
+def is_hub_id(path):
+    """owner/name that is no local path. `checkpoints/...` is always local."""
+    return (HUB_ID.fullmatch(str(path)) is not None and str(path).split("/")[0] not in LOCAL_FOLDERS
+            and not is_original(path) and not find(path).exists() and not find(str(path).split("/")[0]).exists())
+
+
+def locate(path):
+    """model.path as the loaders take it: an existing place, or the hub id unchanged."""
+    return str(path) if is_hub_id(path) else str(find(path))
+
+
+def check_model(model):
+    """Raises InputError if the weights that `model` (utils.config.Model) names cannot be there, or do not fit it."""
+    if model.target not in OUR_LOADERS:
+        return
+    stable = model.target == STABLE_DIFFUSION
+    if stable:
+        _check_stable_diffusion(model)
+    if is_hub_id(model.path):
+        folder = cached_snapshot(model.path)
+        if folder is not None:
+            check_folder(model, folder)
+        elif _offline():
+            raise InputError(not_cached(model.path, "HF_HUB_OFFLINE is set"))
+        return
+    place = find(model.path)
+    if is_original(place):
+        if stable:
+            raise InputError(f"model.path={model.path}: Stable Diffusion is taken as a diffusers folder or hub id; "
+                             f"get it from: {model.source}")
+        cache = cache_folder(place, model.weights)
+        if not place.is_file() and not (cache / "conversion.json").is_file():
+            raise InputError(f"model.path={model.path}: checkpoint file {place} not found; get it from: {model.source}")
+        if (cache / "conversion.json").is_file() and not place.is_file():
+            check_folder(model, cache)
+        return
+    check_folder(model, place)
+    made_of = _json(model, place / "conversion.json") if (place / "conversion.json").is_file() else {}
+    if model.weights != made_of.get("weights", "raw"):
+        raise InputError(f"model.weights={model.weights}: {place} holds the {made_of.get('weights', 'raw')} weights; "
+                         "give model.path the original file, or convert it with tools/convert_ldm.py")
+
+
+def check_folder(model, folder):
+    """A diffusers folder: its parts, their weights, and the resolution that they imply."""
+    stable = model.target == STABLE_DIFFUSION
+    autoencoder = "vqvae" if (folder / "vqvae").is_dir() else "vae"
+    needed = [f"{autoencoder}/config.json", "unet/config.json", "scheduler/scheduler_config.json"]
+    needed += ["text_encoder/config.json", "tokenizer/tokenizer_config.json"] if stable else []
+    for file in needed:
+        if not (folder / file).is_file():
+            raise InputError(f"model.path={model.path}: checkpoint file {folder / file} not found; "
+                             f"get it from: {model.source}")
+    for part in (autoencoder, "unet", *(["text_encoder"] if stable else [])):
+        if not any(file for pattern in WEIGHTS for file in (folder / part).glob(pattern)):
+            raise InputError(f"model.path={model.path}: no weights (*.safetensors, *.bin) in {folder / part}; "
+                             f"get them from: {model.source}")
+    unet, vae = _json(model, folder / "unet/config.json"), _json(model, folder / autoencoder / "config.json")
+    conditional = unet.get("_class_name") == "UNet2DConditionModel"
+    if not stable and conditional and not (folder / "class_embedding.safetensors").is_file():
+        raise InputError(f"model.path={model.path}: its UNet wants a prompt or a class; "
+                         "use model=stable-diffusion-v1.5 or model=stable-diffusion-v2.1 for Stable Diffusion")
+    if stable and not conditional:
+        raise InputError(f"model.path={model.path}: its UNet takes no prompt, so it is no Stable Diffusion; "
+                         "use model=ffhq256ldm with this path")
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    if not stable and unet["sample_size"] * factor != model.resolution:
+        raise InputError(f"model.resolution={model.resolution}: the prior in {folder} takes images of "
+                         f"{unet['sample_size'] * factor} pixels")
+    multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+    if stable and model.inner_resolution % multiple:
+        raise InputError(f"model.inner_resolution={model.inner_resolution}: the prior takes multiples of {multiple}")
+
+
+def _check_stable_diffusion(model):
+    from importlib.util import find_spec
+
+    for key in ("prompt", "guidance_scale", "inner_resolution"):
+        if getattr(model, key) is None:
+            raise InputError(f"model.{key}: missing; Stable Diffusion needs it (see configs/model)")
+    if find_spec("transformers") is None:
+        raise InputError("model: Stable Diffusion needs the package transformers; install it with pip install -e '.[sd]'")
+
+
+def _json(model, path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise InputError(f"model.path={model.path}: {path} is damaged; get it from: {model.source}") from None
+
+
+def _offline():
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def cached_snapshot(hub_id):
+    """The folder of a hub id in the cache (HF_HOME), or None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=PATTERNS))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+
+
+def snapshot(hub_id, ignore=()):
+    """The folder of a hub id: from the cache, else downloaded into it. Raises InputError without network or access.
+
+    ignore: further file patterns that are not needed.
+    """
+    cached = cached_snapshot(hub_id)
+    if cached is not None:
+        return cached
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=PATTERNS, ignore_patterns=[*UNNEEDED, *ignore]))
+    except Exception as error:  # network, proxy, access and name errors come from three libraries
+        raise InputError(not_cached(hub_id, type(error).__name__)) from None
+
+
+def not_cached(hub_id, reason):
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return (f"model.path={hub_id}: not in the cache {HF_HUB_CACHE} (set by HF_HOME) and not downloadable ({reason}); "
+            f"run `hf download {hub_id}` where there is a network and copy the cache here, or give a local folder")

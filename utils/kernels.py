@@ -1,0 +1,81 @@
+"""Kernels that come in several forms, and the forms that serve every device; utils/device.py chooses."""
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+
+
+def spectrum_by_fft(x, pad_y, pad_x):
+    """|FFT| of the zero-padded x, centred and orthonormal: (P, C, H, W) -> (P, C, H + 2 pad_y, W + 2 pad_x)."""
+    padded = F.pad(x, (pad_x, pad_x, pad_y, pad_y))
+    # centring the input would only change phases, which the magnitude does not see
+    return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho").abs(), dim=(-2, -1))
+
+
+def spectrum_by_products(x, pad_y, pad_x):
+    """`spectrum_by_fft` as products with cosine and sine matrices, for devices without an FFT or complex numbers.
+
+    Zeros need no product, so the matrices have a column for each pixel of x only. In float32 the largest amplitude
+    of a 384 x 384 spectrum is off by 4e-7 of itself.
+    """
+    rows, columns = (fourier_matrices(side, pad, x.device, x.dtype)
+                     for side, pad in ((x.shape[-2], pad_y), (x.shape[-1], pad_x)))
+    left = torch.cat(rows) @ x                                      # (P, C, 2 H', W): cosines above sines
+    both = left @ torch.cat(columns).T                              # (P, C, 2 H', 2 W')
+    (cc, cs), (sc, ss) = (half.chunk(2, dim=-1) for half in both.chunk(2, dim=-2))  # (P, C, H', W') each
+    # the square root has no gradient at 0; 1e-20 gives gradient 0 there and lies below float32 rounding elsewhere
+    return ((cc - ss).square() + (cs + sc).square() + 1e-20).sqrt()
+
+
+@lru_cache(maxsize=16)
+def fourier_matrices(side, pad, device, dtype):
+    """Real and negated imaginary part of the orthonormal DFT of `side` pixels padded by `pad` on each side.
+
+    Both (side + 2 pad, side); rows are frequencies from the lowest up, so that the spectrum is centred.
+    """
+    length = side + 2 * pad
+    frequency = torch.arange(length) - length // 2
+    position = torch.arange(side) + pad
+    turns = (frequency[:, None] * position % length).double() / length  # whole turns taken off in integers
+    matrices = (torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns))
+    return tuple((m / math.sqrt(length)).to(dtype).to(device) for m in matrices)
+
+
+class DoubleNearest(torch.autograd.Function):
+    """Nearest-neighbour upsampling by two, (P, C, H, W) -> (P, C, 2 H, 2 W).
+
+    The gradient adds the four copies in the order in which PyTorch's CPU kernel does, so both directions are its
+    values bit for bit; XLA has no kernel for PyTorch's backward pass, but it has one for these additions.
+    """
+
+    @staticmethod
+    def forward(context, x):
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+    @staticmethod
+    def backward(context, gradient):
+        top, bottom = gradient[..., ::2, :], gradient[..., 1::2, :]
+        return top[..., ::2] + top[..., 1::2] + bottom[..., ::2] + bottom[..., 1::2]
+
+
+class UpsampleByTwo(torch.nn.Module):
+    """A diffusers Upsample2D with its convolution, on DoubleNearest."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, hidden_states, output_size=None, *args, **kwargs):
+        return self.conv(DoubleNearest.apply(hidden_states))
+
+
+def replace_upsampling(decoder):
+    """Put UpsampleByTwo in the place of every Upsample2D of a diffusers decoder; parameter names stay."""
+    from diffusers.models.upsampling import Upsample2D
+
+    for parent in list(decoder.modules()):
+        for name, module in parent.named_children():
+            if (isinstance(module, Upsample2D) and module.use_conv and module.interpolate and module.norm is None
+                    and not module.use_conv_transpose and module.name == "conv"):
+                setattr(parent, name, UpsampleByTwo(module.conv))

@@ -1,0 +1,80 @@
+"""Stable Diffusion as a latent prior with a fixed prompt and classifier-free guidance.
+
+With the network's outputs u without and c with the prompt, the guided output is u + guidance_scale (c - u)
+(Ho and Salimans, arXiv 2207.12598). The network works at an inner resolution; images are resized to the target one.
+Source: DAPS, model/__init__.py, StableDiffusionModel.
+"""
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from utils.checkpoints import is_hub_id, snapshot
+from utils.config import InputError
+from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts
+
+
+def load_pipeline(path, device, prompt, guidance_scale, inner_resolution, resolution=256, network_dtype="float32",
+                  timestep_map="trained", **_):
+    """A prior from a StableDiffusionPipeline folder or hub id: vae/, unet/, scheduler/, text_encoder/, tokenizer/.
+
+    prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
+    The prompt is embedded here, once, and the text encoder is dropped. Raises InputError.
+    """
+    path = snapshot(path, ignore=["*.bin"]) if is_hub_id(path) else Path(path)  # pickles of the same weights
+    dtype = getattr(torch, network_dtype)
+    autoencoder, unet, scheduler = load_parts(path, dtype)
+    context = embed_prompts(path, ["", prompt]).to(dtype)  # (2, L, D)
+    if context.shape[-1] != unet.config.cross_attention_dim:
+        raise InputError(f"model.path={path}: its text encoder gives {context.shape[-1]} numbers per token, its UNet "
+                         f"takes {unet.config.cross_attention_dim}; the folder mixes two models")
+    return StableDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution,
+                                resolution).to(device)
+
+
+def embed_prompts(path, prompts):
+    """(len(prompts), L, D) hidden states of the text encoder, padded to the tokenizer's length."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
+        encoder = CLIPTextModel.from_pretrained(path / "text_encoder", local_files_only=True).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"model.path={path}: text encoder or tokenizer cannot be loaded "
+                         f"({type(error).__name__}); copy the folder again from its source") from None
+    tokens = tokenizer(prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
+                       return_tensors="pt")
+    with torch.no_grad():
+        return encoder(tokens.input_ids)[0].float()
+
+
+class StableDiffusionPrior(LatentDiffusionPrior):
+    """Latents are (P, 4, inner / 8, inner / 8) in float32, whatever the precision of the networks.
+
+    context: (2, L, D), the empty prompt and the prompt
+    """
+
+    def __init__(self, autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution, resolution):
+        super().__init__(autoencoder, unet, scheduler, timestep_map, context)
+        self.guidance_scale, self.inner_resolution, self.resolution = guidance_scale, inner_resolution, resolution
+        self.network_dtype = next(unet.parameters()).dtype
+        side = inner_resolution // 2 ** (len(autoencoder.config.block_out_channels) - 1)
+        self.latent_shape = (unet.config.in_channels, side, side)
+
+    def encode(self, x):
+        x = F.interpolate(x, size=self.inner_resolution, mode="bilinear")
+        return super().encode(x.to(self.network_dtype)).to(self.dtype)
+
+    def decode(self, z):
+        x = super().decode(z.to(self.network_dtype)).to(self.dtype)  # (P, 3, inner, inner)
+        return F.interpolate(x, size=self.resolution, mode="bilinear")
+
+    def predict(self, x, t):
+        without, with_prompt = (c[None].expand(len(x), -1, -1) for c in self.context)
+        x = x.to(self.network_dtype)
+        if self.guidance_scale == 1:
+            return self.unet(x, t, encoder_hidden_states=with_prompt).sample.to(self.dtype)
+        # both halves in one pass
+        output = self.unet(torch.cat([x, x]), torch.cat([t, t]), encoder_hidden_states=torch.cat([without, with_prompt]))
+        unguided, guided = output.sample.to(self.dtype).chunk(2)
+        return unguided + self.guidance_scale * (guided - unguided)

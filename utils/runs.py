@@ -1,0 +1,183 @@
+"""Finished runs read back: found under folders, checked, and taken apart image by image."""
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from utils import results
+from utils.config import InputError
+from utils.results import finite
+from utils.schema import check_metrics
+
+TIMESTEPS = 1000
+SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "diversity", "pruning", "optimization", "diverged")
+
+
+class Unit(NamedTuple):
+    """What two experiments must share for a pair: same data, seed and image have the same y and initial noise."""
+    data: str | None
+    seed: int
+    image: int
+
+
+@dataclass
+class Run:
+    """One run folder. metrics: utils.schema.Metrics; config: the merged config as a dict, None where it is missing."""
+    folder: Path
+    metrics: object
+    config: dict | None
+
+    @property
+    def name(self):
+        return self.metrics.metadata.name
+
+    @property
+    def data(self):
+        """Root of the data set, None where the config is missing."""
+        return self.config["data"]["root"] if self.config else None
+
+    @property
+    def units(self):
+        """One Unit per image, in the order of the file."""
+        return [Unit(self.data, self.metrics.metadata.seed, image) for image in self.metrics.metadata.image_ids]
+
+    def records(self, count=None):
+        """[(record, arrays)] of the first `count` images; empty where the records are missing."""
+        paths = sorted((self.folder / "records").glob("*.npz"))[:count]
+        try:
+            return [results.read_record(path) for path in paths]
+        except results.RecordError as error:
+            raise InputError(str(error)) from None
+
+    def active(self, image):
+        """Number of particles of one image (its position) after the pruning."""
+        pruning = self.metrics.pruning
+        return self.metrics.metadata.num_samples - (len(pruning.dropped[image]) if pruning else 0)
+
+
+def find(arguments):
+    """Paths of all metrics.json that the arguments name: files, run folders, or folders of runs. Raises InputError."""
+    found = []
+    for argument in map(Path, arguments):
+        if argument.is_file():
+            paths = [argument]
+        elif (argument / "metrics.json").is_file():
+            paths = [argument / "metrics.json"]
+        elif argument.is_dir():
+            paths = sorted(argument.rglob("metrics.json"))
+        else:
+            raise InputError(f"{argument}: no such file or folder")
+        if not paths:
+            raise InputError(f"{argument}: holds no metrics.json; name a run folder, a folder of runs, or the file itself")
+        found += [path for path in paths if path not in found]
+    return found
+
+
+def load(path, from_records=False):
+    """The Run of one metrics.json. Raises InputError.
+
+    from_records: aggregate the records beside it anew, where there are any, and refuse a file that says otherwise.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged, not JSON ({error}); run its command again to write it anew") from None
+    metrics = check_metrics(data, path)
+    if from_records and any((path.parent / "records").glob("*.npz")):
+        metrics = check_metrics(_aggregated(path, data), path)
+    return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
+
+
+def _aggregated(path, data):
+    """The content of metrics.json from the records beside it."""
+    try:
+        records = [results.read_record(record)[0] for record in sorted((path.parent / "records").glob("*.npz"))]
+    except results.RecordError as error:
+        raise InputError(str(error)) from None
+    anew = results.aggregate(sorted(records, key=lambda r: r["image_id"]), data["metadata"]["name"])
+    if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
+        raise InputError(f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
+                         f"{anew['metadata']['num_images']}; run its command again to write it anew")
+    anew = json.loads(results.to_json(anew))
+    wrong = next((key for key in SCIENCE if anew[key] != data[key]), None)
+    if wrong:
+        raise InputError(f"{path}: {wrong} differs from its records; run its command again to write it anew")
+    return anew
+
+
+def _config(path):
+    if not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text())
+        config["data"]["root"]
+    except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
+        raise InputError(f"{path}: damaged or not a run's config ({type(error).__name__})") from None
+    return config
+
+
+def exploration_steps(run):
+    """Number of annealing steps of phase 1 (t above `repulsion.end_step` and before any event); None if not known.
+
+    The same count holds with the repulsion off, so that on and off are compared at the same step. Under the noise
+    clock the timesteps come from the records.
+    """
+    if run.config is None:
+        return run.metrics.pruning.step_index if run.metrics.pruning else None
+    n = len(run.metrics.diversity.pairwise_distance[0])
+    switch = max(run.config["repulsion"]["end_step"], run.config["pruning_step"], run.config["optimization_step"])
+    if run.config["step_clock"] == "progress":
+        return next((i for i in range(n) if TIMESTEPS * (n - i) <= switch * n), n)
+    records = run.records(1)
+    if not records:
+        return None
+    return next((i for i, t in enumerate(records[0][0]["trace"]["timestep"]) if t <= switch), n)
+
+
+def events(run):
+    """[(name, annealing step index)] of the events of a run, in order."""
+    found, phases = [], run.metrics.time.phases
+    images = run.metrics.metadata.num_images
+    if run.config and run.config["repulsion_scale"] > 0 and exploration_steps(run) is not None:
+        found.append(("repulsion ends", exploration_steps(run)))
+    if run.metrics.pruning:
+        found.append(("pruning", run.metrics.pruning.step_index))
+    if run.metrics.optimization:
+        before = sum(phase.steps for name, phase in phases.items() if name != "optimization")
+        found.append(("hard data consistency", round(before / images)))
+    return found
+
+
+def image_values(run, position):
+    """{quantity: number or None} of one image: what tables average and pairs compare.
+
+    best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
+    pick_psnr: of the pick, in the better orientation where the task has two.
+    """
+    m, i = run.metrics, position
+    picked = m.selection.picked[i]
+    values = {}
+    for name in ("psnr", "ssim", "lpips"):
+        block = getattr(m, name)
+        values |= {f"{name}.best": (block.min if name == "lpips" else block.max)[i], f"{name}.mean": block.mean[i],
+                   f"{name}.pick": None if picked is None else block.sample[i][picked], f"{name}.spread": block.std[i]}
+    if m.modes:
+        aligned = finite(m.modes.psnr_aligned[i])
+        values |= {"psnr_aligned.best": max(aligned, default=None),
+                   "psnr_aligned.mean": statistics.fmean(aligned) if aligned else None,
+                   "psnr_aligned.pick": m.selection.psnr_aligned[i], "psnr_aligned.spread": results.spread(aligned),
+                   "success": float(m.modes.success[i]), "coverage": float(m.modes.coverage[i]),
+                   "both_modes": float(m.modes.coverage[i] == 2),
+                   "success_pick": float(picked is not None and m.modes.label[i][picked] in ("0", "180"))}
+    values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
+    steps = exploration_steps(run)
+    values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
+    values["seconds"] = m.time.per_image_s[i]
+    if m.optimization:
+        values["optimization_calls"] = float(sum(m.optimization.calls[i]))
+        values["optimization_iterations"] = float(sum(m.optimization.iterations[i]))
+    return values
