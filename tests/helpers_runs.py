@@ -110,6 +110,8 @@ def scores(metrics, memory=True):
     kept = {k: v for k, v in metrics.items() if k not in ("time", "cost", *(() if memory else ("vram",)))}
     kept["metadata"] = {k: v for k, v in metrics["metadata"].items()
                         if k not in ("name", "git_commit") and (memory or k not in ("device", "gpu"))}
+    if kept["optimization"] is not None:
+        kept["optimization"] = {k: v for k, v in kept["optimization"].items() if k != "time_s"}
     kept["phases"] = {name: {k: v for k, v in phase.items() if k != "time_s"}
                       for name, phase in metrics["time"]["phases"].items()}
     return kept

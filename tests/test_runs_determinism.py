@@ -83,6 +83,21 @@ def test_bounded_passes_change_no_score(place, reference, kind, limit):
     runs.assert_close(scores(folder), reference(kind), TOLERANCE[kind])
 
 
+@pytest.mark.parametrize("place_of_force, similarity", [("chain", "rotation"), ("drift", "rotation"), ("chain", "latent")])
+def test_bounded_passes_change_no_score_with_every_part_on(place, place_of_force, similarity):
+    """The force between particles needs the images of all of them, however small a pass is."""
+    parts = (*PRIORS["analytic"], "num_samples=4", "batch_images=2", "repulsion_scale=0.5", "pruning_step=700",
+             "optimization_step=400", f"repulsion.place={place_of_force}", f"repulsion.similarity={similarity}")
+    name = f"parts_{place_of_force}_{similarity}"
+    whole = scores(place.run(f"{name}_whole", *parts))
+    for limit in (1, 3):
+        divided = scores(place.run(f"{name}_{limit}", *parts, f"max_particles_per_pass={limit}"))
+        runs.assert_close(divided, whole, EXACT)
+    off = scores(place.run(f"{name}_off", *parts, "repulsion_scale=0"))
+    with pytest.raises(AssertionError):  # the force is felt, so the comparison above says something
+        runs.assert_close({**off, "metadata": None}, {**whole, "metadata": None}, EXACT)
+
+
 def test_another_seed_changes_the_scores(place, reference):
     """The comparison of this file can fail."""
     with pytest.raises(AssertionError, match="psnr"):

@@ -35,7 +35,9 @@ def place(tmp_path_factory):
 # --- overrides ---------------------------------------------------------------------------------------------------
 
 KEYS = ["num_samples", "first_particle", "task_group", "seed", "step_clock", "repulsion_scale", "pruning_step",
-        "pruning_keep", "optimization_step", "use_tpu", "gpu", "batch_images", "max_particles_per_pass",
+        "pruning_keep", "optimization_step", "repulsion.decay", "repulsion.end_step", "pruning.fill",
+        "pruning.loss_tolerance", "optimization.every", "optimization.max_move", "use_tpu", "gpu", "batch_images",
+        "max_particles_per_pass",
         "gradient_checkpointing", "shard", "save_dir", "name", "resume", "success.threshold_db", "success.margin_db",
         "data.root", "data.resolution", "data.start_id", "data.end_id", "model.path", "model.timestep_map",
         "model.resolution", "model._target_", "sampler.annealing_scheduler_config.num_steps",

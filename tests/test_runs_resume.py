@@ -142,7 +142,9 @@ def test_ctrl_c_and_sigterm_end_cleanly_with_the_records_so_far_aggregated(place
     running = subprocess.Popen(
         [sys.executable, "posterior_sample.py",
          *place.all(name, "data.end_id=6", "sampler.annealing_scheduler_config.num_steps=100")],
-        cwd=runs.PROJECT, env=runs.environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        cwd=runs.PROJECT, env=runs.environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        # as in a terminal; tests started in the background inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     first = place.path(name) / "records" / "00000.npz"
     while not first.exists() and running.poll() is None:
         time.sleep(0.02)

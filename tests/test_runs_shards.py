@@ -15,7 +15,8 @@ from utils.data import select_images
 from utils.ranks import Rank
 
 SELECTION = "data.end_id=5"
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+# standalone: a free port, so that other runs on this machine do not matter
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 @pytest.fixture(scope="module")
