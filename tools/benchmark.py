@@ -2,13 +2,19 @@
 
     python tools/benchmark.py                       # configured prior and device, one batch
     python tools/benchmark.py batch_images=4 data.end_id=4
+    python tools/benchmark.py --ranks 2 data.end_id=4   # images per second of 2 torchrun ranks against one
 
 Prints the bare time of one decoder forward + backward pass at the batch of the run, the number of passes, the
 sampling time, and the overhead: sampling time / (passes x bare time). Both are measured alternately in one process,
-so that a busy machine slows both alike.
+so that a busy machine slows both alike. With --ranks every process has one thread, and starting up does not count.
 """
+import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,7 +23,7 @@ import hydra  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from utils.config import InputError, check  # noqa: E402
+from utils.config import PROJECT, InputError, check  # noqa: E402
 from utils.console import setup_logging  # noqa: E402
 from utils.data import select_images  # noqa: E402
 
@@ -69,6 +75,23 @@ def measure(cfg, settings, images):
             "overhead": sampling_s / (passes * bare_pass_s), "peak memory (MB)": max(peaks) if peaks else None}
 
 
+def compare_ranks(ranks, overrides):
+    """Throughput of `ranks` torchrun ranks on one node against one rank; a dict of the figures. Raises InputError."""
+    program = str(PROJECT / "posterior_sample.py")
+    launchers = {"one": [sys.executable, program],
+                 "many": [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", program]}
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, launcher in launchers.items():
+            command = [*launcher, "data.end_id=4", *overrides, f"save_dir={folder}", f"name={name}"]
+            if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode:
+                raise InputError(f"--ranks {ranks}: this command failed: {' '.join(command)}")
+            seconds[name] = json.loads((Path(folder) / name / "metrics.json").read_text())["time"]["per_image_s"]
+    one, slowest = sum(seconds["one"]), max(sum(seconds["many"][rank::ranks]) for rank in range(ranks))
+    return {"images": len(seconds["one"]), "images per second, one rank": len(seconds["one"]) / one,
+            f"images per second, {ranks} ranks": len(seconds["many"]) / slowest, "throughput ratio": one / slowest}
+
+
 class BareDecoder:
     """Only the decoder: forward and backward in z, nothing else, at the batch of the run."""
 
@@ -100,4 +123,14 @@ def show(figures):
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--ranks", type=int)
+    flags, sys.argv[1:] = parser.parse_known_args()
+    if flags.ranks is None:
+        main()
+    else:
+        try:
+            show(compare_ranks(flags.ranks, sys.argv[1:]))
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
