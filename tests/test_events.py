@@ -74,7 +74,7 @@ def record_of(folder):
 
 
 @pytest.mark.parametrize("overrides", [
-    ("repulsion_scale=0", "repulsion.place=drift"), ("pruning_step=-1", "pruning.fill=clone"),
+    ("repulsion_scale=0", "repulsion.place=chain"), ("pruning_step=-1", "pruning.fill=clone"),
     ("optimization_step=-1", "optimization.lr=1")])
 def test_a_part_that_is_off_changes_no_bit(run, overrides):
     plain, _ = run("data.end_id=1")
@@ -86,7 +86,7 @@ def test_a_part_that_is_off_changes_no_bit(run, overrides):
 
 
 def test_all_parts_together_report_their_phases(run):
-    folder, m = run("sampler.annealing_scheduler_config.num_steps=10", "repulsion_scale=0.3", "pruning_step=500",
+    folder, m = run("sampler.annealing_scheduler_config.num_steps=10", "repulsion_scale=0.3", "repulsion.place=chain", "pruning_step=500",
                     "optimization_step=200", "optimization.max_iterations=3", "optimization.every=1", "name=all")
     phases = m["time"]["phases"]
     assert tuple(phases) == BOTH

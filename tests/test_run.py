@@ -119,7 +119,7 @@ def test_another_config_under_the_same_name_is_refused(run):
 def test_details_of_a_part_that_is_off_do_not_make_another_config(run):
     folder, first = run()
     before = (folder / "records" / "00000.npz").stat().st_mtime_ns
-    _, again = run("repulsion.place=drift", "pruning.fill=clone", "optimization.lr=1", "pruning_keep=1")
+    _, again = run("repulsion.place=chain", "pruning.fill=clone", "optimization.lr=1", "pruning_keep=1")
     assert (folder / "records" / "00000.npz").stat().st_mtime_ns == before
     with pytest.raises(InputError, match="repulsion_scale is 0.0 there and 0.1 here"):
         run("repulsion_scale=0.1")

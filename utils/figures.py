@@ -34,7 +34,7 @@ def draw_grid(records):
     """One row per image: truth, measurement, every particle; the label-free pick is framed."""
     columns = 2 + max(len(record["particles"]) for record, _ in records)
     figure, axes = plt.subplots(len(records), columns, squeeze=False,
-                                figsize=(1.75 * columns, 2.05 * len(records)))
+                                figsize=(1.75 * columns, 2.35 * len(records)))
     for row, (record, arrays) in zip(axes, records):
         for axis in row:
             axis.set_xticks([])

@@ -27,8 +27,8 @@ def test_noise_is_the_same_bit_for_bit(xla):
     assert all(torch.equal(a, b) for a, b in zip(*drawn))
 
 
-@pytest.mark.parametrize("switches", [*SWITCHES.values(), dict(repulsion_scale=0.5, place="drift"),
-                                      dict(algorithm="hmc")], ids=[*SWITCHES, "drift", "hmc"])
+@pytest.mark.parametrize("switches", [*SWITCHES.values(), dict(repulsion_scale=0.5, place="chain"),
+                                      dict(algorithm="hmc")], ids=[*SWITCHES, "chain", "hmc"])
 def test_latents_equal_the_cpus(worlds, switches):
     on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)
     torch.testing.assert_close(on_xla.particles.z.cpu(), on_cpu.particles.z, rtol=0, atol=1e-4)
@@ -71,7 +71,7 @@ def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, s
         compiled.append(count)
         fallbacks.update(names)
 
-    switches = dict(count=5, keep=3, steps=8, **switches)
+    switches = dict(count=5, keep=3, steps=8, place="chain", **switches)
     counters()
     worlds[1].run(on_step=read, **switches)
     counters()  # the result is decoded without a gradient: one graph per run, after the last step

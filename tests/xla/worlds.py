@@ -20,7 +20,7 @@ from utils.schedule import StepClock, annealing_sigmas
 # float32 is 1e-3 away from float64, and so would every other arithmetic be.
 CHAIN = SimpleNamespace(mc_algo="langevin", num_steps=3, lr=2.1e-5, lr_min_ratio=0.12, tau=0.01, momentum=0.41,
                         likelihood_factor=1.0, gradient_clip=1.0)
-REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth="median", place="chain", similarity="rotation")
+REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="drift", similarity="rotation")
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
 OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1)
 
@@ -32,7 +32,7 @@ class World:
         self.device, self.prior = device, load_pipeline(folder, device, dtype=dtype)
 
     def run(self, image=0, steps=3, inner=3, repulsion_scale=0.0, pruning_step=-1, optimization_step=-1, every=1,
-            place="chain", algorithm="langevin", lr=CHAIN.lr, count=4, keep=2, on_step=lambda info: None):
+            place=REPULSION.place, algorithm="langevin", lr=CHAIN.lr, count=4, keep=2, on_step=lambda info: None):
         """(result, profiler) of one image with `count` particles, `keep` after a pruning."""
         annealing = SimpleNamespace(num_steps=steps, sigma_max=10.0, sigma_min=0.1)
         clock = StepClock("progress", annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
