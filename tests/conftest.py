@@ -1,6 +1,7 @@
 """Small worlds for the tests: a tiny random prior, tiny images, an analytic prior; nothing outside the checkout."""
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # ranks get one thread each, and sums in other orders are other bits
 os.environ.setdefault("PJRT_DEVICE", "CPU")
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
