@@ -106,9 +106,3 @@ class StepScalars:
         packed = torch.tensor([sigma, sigma_next, lr, repulsion, *ode], dtype=torch.float64).to(dtype).to(device)
         self.sigma, self.sigma_next, self.lr, self.repulsion = packed[0], packed[1], packed[2], packed[3]
         self.ode = [packed[4 + i] for i in range(len(ode))]
-
-
-def discrepancy_floor(measurement_numel, noise_std):
-    """Expected loss of the true image: the sum of squares of the measurement noise alone."""
-    return measurement_numel * noise_std ** 2
-
