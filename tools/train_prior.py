@@ -265,9 +265,12 @@ def train_unet(cfg, family):
     scheduler = build_scheduler()
     signal = scheduler.alphas_cumprod.sqrt().to(device)
     noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(device)
-    model = build_unet(settings).to(device)
-    start_residual_branches_at_zero(model)
-    torch.nn.init.zeros_(model.conv_out.weight)
+    if settings.start_from:
+        model = UNet2DModel.from_pretrained(Path(settings.start_from), **LOADING).float().train().to(device)
+    else:
+        model = build_unet(settings).to(device)
+        start_residual_branches_at_zero(model)
+        torch.nn.init.zeros_(model.conv_out.weight)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=1e-3)
 
     def loss_of(generator):
