@@ -3,6 +3,7 @@
 Source: Zhang et al., "Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing",
 arXiv 2407.01521, algorithm 2, and the DAPS code, sampler.py.
 """
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -40,7 +41,7 @@ class LatentDAPS:
     noise:        utils.noise.KeyedNoise
     annealing:    num_steps, sigma_max, sigma_min of the annealing grid
     diffusion:    num_steps, sigma_min of the probability-flow ODE
-    chain:        mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, likelihood_factor, gradient_clip
+    chain:        mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, keep_velocity, likelihood_factor, gradient_clip
     events:       utils.events.Events, when the parts act; None: never
     repulsion, pruning, optimization: the parts (utils/), None where off
     passes:       utils.passes.Passes, how many particles go through a network at once
@@ -71,9 +72,8 @@ class LatentDAPS:
                     z0hat = self.probability_flow(prior, particles.z, s.ode)
                     if repulsion:
                         z0hat = repulsion.shift(z0hat, prior, particles, s.repulsion, self.passes)
-                    z0y, image, loss = self.inner_chain(prior, particles, z0hat, s, step, repulsion)
-                    info = StepInfo(step, particles.at(z0y), image, loss)
-                    particles = info.particles
+                    particles, image, loss = self.inner_chain(prior, particles, z0hat, s, step, repulsion)
+                    info = StepInfo(step, particles, image, loss)
                     if events.prune_after(step):
                         particles, pruned = self.pruning(particles, self.exact_loss(prior, particles), self.operator)
                     if do_optimization:
@@ -103,11 +103,16 @@ class LatentDAPS:
         return z
 
     def inner_chain(self, prior, particles, z0hat, s, step, repulsion=None):
-        """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss."""
+        """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss.
+
+        Returns the particles at z0y, image (P, 3, H, W) and loss (P,).
+        """
         c = self.chain
         # num_steps times (P, C, h, w)
         noise = self.noise.draw(particles, "mcmc", step, count=c.num_steps).unbind()
-        velocity = self.noise.draw(particles, "velocity", step) if c.mc_algo == "hmc" else None
+        velocity = particles.velocity
+        if c.mc_algo == "hmc" and velocity is None:
+            velocity = self.noise.draw(particles, "velocity", step)
         state = mcmc.ChainState(z0hat.clone(), velocity)  # its own memory: the first iteration is the others' graph
         devices.mark_step(z0hat.device)
         for i in range(c.num_steps):
@@ -118,7 +123,7 @@ class LatentDAPS:
             else:
                 state = mcmc.langevin_step(state, score, s.lr, noise[i])
             devices.mark_step(z0hat.device)
-        return state.z, image, loss
+        return replace(particles, z=state.z, velocity=state.velocity if c.keep_velocity else None), image, loss
 
     def data_gradient(self, prior, particles, repulsion=None, strength=None):
         """Gradient of ||A(D(z)) - y||^2 in z, (P, C, h, w); the loss (P,); the decoded image. One decoder pass.

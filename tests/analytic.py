@@ -26,7 +26,7 @@ class Identity(Operator):
 
 def chain(**changes):
     return SimpleNamespace(**{**dict(mc_algo="langevin", num_steps=3, lr=0.03, lr_min_ratio=0.3, tau=1.0, momentum=0.0,
-                                     likelihood_factor=1.0, gradient_clip=1e9), **changes})
+                                     keep_velocity=False, likelihood_factor=1.0, gradient_clip=1e9), **changes})
 
 
 ANNEALING = SimpleNamespace(num_steps=5, sigma_max=5.0, sigma_min=0.2)
@@ -75,6 +75,39 @@ def gaussian_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSI
             q = move @ q @ move.T + 2 * lr * eye
         mean, cov = big_m @ mean + c, big_m @ cov @ big_m.T + q + sigma_next ** 2 * eye
     return mean, cov
+
+
+def hmc_law(prior, y, settings, annealing=ANNEALING, diffusion=DIFFUSION):
+    """`gaussian_law` of a chain with momentum: position and velocity are propagated together, so what a velocity that
+    is kept knows about the position is in it."""
+    m, s2 = prior.means[0].numpy(), float(prior.stds[0]) ** 2
+    w, y = prior.decoder.numpy(), np.asarray(y, dtype=float)
+    d, eye = len(m), np.eye(len(m))
+    nothing, root = np.zeros((d, d)), 2 * (1 - settings.momentum)
+    sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
+    mean, cov = np.zeros(2 * d), np.block([[sigmas[0] ** 2 * eye, nothing], [nothing, eye]])  # of (z, v)
+    for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+        for a, b in zip(*(lambda g: (g[:-1], g[1:]))(ode_sigmas(sigma, diffusion.num_steps, diffusion.sigma_min))):
+            scale = np.diag(np.repeat([1 + (b - a) / a * (1 - s2 / (s2 + a ** 2)), 1.0], d))
+            centre = np.concatenate([m, np.zeros(d)])
+            mean, cov = centre + scale @ (mean - centre), scale @ cov @ scale
+        if step and not settings.keep_velocity:
+            mean, cov = np.concatenate([mean[:d], np.zeros(d)]), np.block([[cov[:d, :d], nothing], [nothing, eye]])
+        lr = learning_rate(settings.lr, settings.lr_min_ratio, step, annealing.num_steps)
+        precision = 2 * settings.likelihood_factor / settings.tau ** 2
+        kick = lr ** 0.5 * np.hstack([eye / sigma ** 2, -(precision * w.T @ w + eye / sigma ** 2), nothing])
+        v = kick + settings.momentum * np.hstack([nothing, nothing, eye])   # new v from (z0hat, z, v)
+        move = np.vstack([np.hstack([eye, nothing, nothing]), np.hstack([nothing, eye, nothing]) + lr ** 0.5 * v, v])
+        pull = lr ** 0.5 * precision * w.T @ y
+        shift = np.concatenate([np.zeros(d), lr ** 0.5 * pull, pull])
+        spread = np.vstack([nothing, lr ** 0.5 * eye, eye])
+        start = np.vstack([np.hstack([eye, nothing])] * 2 + [np.hstack([nothing, eye])])    # (z0hat, z, v) from (z, v)
+        mean, cov = start @ mean, start @ cov @ start.T
+        for _ in range(settings.num_steps):
+            mean, cov = move @ mean + shift, move @ cov @ move.T + root * spread @ spread.T
+        mean, cov = mean[d:], cov[d:, d:]
+        cov[:d, :d] += sigma_next ** 2 * eye
+    return mean[:d], cov[:d, :d]
 
 
 def mixture_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, drop_step=None,

@@ -16,8 +16,8 @@ from utils.profiler import Profiler
 CPU = torch.device("cpu")
 MIXTURE = GaussianMixturePrior(means=[[-2.0, 0.0], [2.0, 1.0]], stds=[0.5, 0.7], weights=[0.5, 0.5],
                                decoder=[[1.0, 0.2], [0.1, 0.8], [0.3, -0.5]])
-CHAIN = dict(mc_algo="langevin", num_steps=3, lr=1e-4, lr_min_ratio=0.1, tau=0.01, momentum=0.3, likelihood_factor=1.0,
-             gradient_clip=1.0)
+CHAIN = dict(mc_algo="langevin", num_steps=3, lr=1e-4, lr_min_ratio=0.1, tau=0.01, momentum=0.3, keep_velocity=False,
+             likelihood_factor=1.0, gradient_clip=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,12 @@ def test_ten_images_equal_ten_single_images_in_float64():
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("algorithm", ["langevin", "hmc"])
-def test_four_particles_equal_four_single_runs_on_a_network(network_prior_float64, algorithm):
+@pytest.mark.parametrize("chain", [dict(mc_algo="langevin"), dict(mc_algo="hmc"), dict(mc_algo="hmc", keep_velocity=True)],
+                         ids=["langevin", "hmc", "velocity kept"])
+def test_four_particles_equal_four_single_runs_on_a_network(network_prior_float64, chain):
     prior = network_prior_float64
-    together = run_network(prior, mc_algo=algorithm)[0].particles.z
-    alone = torch.cat([run_network(prior, count=1, first=k, mc_algo=algorithm)[0].particles.z for k in range(4)])
+    together = run_network(prior, **chain)[0].particles.z
+    alone = torch.cat([run_network(prior, count=1, first=k, **chain)[0].particles.z for k in range(4)])
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-9)
     assert (together[0] - together[1]).abs().max() > 0.1  # while particles differ
 

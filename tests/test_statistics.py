@@ -60,6 +60,15 @@ def test_hmc_without_momentum_has_the_law_of_langevin():
     assert worst_z_score(sampled, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN)) < 4.5
 
 
+@pytest.mark.parametrize("keep", [False, True], ids=["fresh velocity", "velocity kept"])
+def test_hmc_agrees_with_its_propagated_kernel(keep):
+    settings = analytic.chain(mc_algo="hmc", momentum=0.8, keep_velocity=keep)
+    sampled = analytic.samples(GAUSSIAN, Y_GAUSSIAN, COUNT, settings=settings)
+    assert worst_z_score(sampled, analytic.hmc_law(GAUSSIAN, Y_GAUSSIAN, settings)) < 4.5
+    other = analytic.chain(mc_algo="hmc", momentum=0.8, keep_velocity=not keep)
+    assert worst_z_score(sampled, analytic.hmc_law(GAUSSIAN, Y_GAUSSIAN, other)) > 8
+
+
 def test_two_modes_agree_with_the_propagated_density(mixture_samples):
     assert min((mixture_samples < 0).mean(), (mixture_samples > 0).mean()) > 0.1  # both modes are there
     assert kolmogorov_smirnov(mixture_samples, analytic.mixture_law(MIXTURE, Y_MIXTURE)) < 1.95

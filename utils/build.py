@@ -57,7 +57,7 @@ def build(cfg, settings):
     events = plan(settings, clock)
     sampler = LatentDAPS(
         prior, operator, noise, annealing, settings.sampler.diffusion_scheduler_config,
-        settings.group.mcmc_sampler_config, events,
+        settings.chain, events,
         repulsion=Repulsion(settings.repulsion_scale, settings.repulsion, clock) if events.repulsion_steps else None,
         pruning=Pruning(settings.pruning_keep, settings.pruning) if events.pruning_index is not None else None,
         optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None,

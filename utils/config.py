@@ -73,9 +73,18 @@ class Diffusion(Section):
     sigma_min: float = Field(gt=0)
 
 
+class ChainOverride(Section):
+    """What a sampler says about the inner chain over the head of the task group; None leaves it to the group."""
+    mc_algo: Literal["langevin", "hmc"] | None
+    num_steps: int | None = Field(ge=1)
+    momentum: float | None = Field(ge=0, lt=1)
+    keep_velocity: bool | None
+
+
 class Sampler(Section):
     annealing_scheduler_config: Annealing
     diffusion_scheduler_config: Diffusion
+    chain: ChainOverride
 
 
 class Operator(Section):
@@ -91,6 +100,7 @@ class MCMC(Section):
     lr_min_ratio: float = Field(ge=0)
     tau: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
+    keep_velocity: bool = False  # of HMC: the velocity goes on from one annealing step to the next
     likelihood_factor: float = Field(gt=0)
     gradient_clip: float = Field(gt=0)
 
@@ -163,6 +173,12 @@ class Settings(Section):
         return self.task[self.task_group]
 
     @property
+    def chain(self):
+        """The inner chain: the task group's, with what the sampler says otherwise."""
+        overrides = {key: value for key, value in self.sampler.chain if value is not None}
+        return self.group.mcmc_sampler_config.model_copy(update=overrides)
+
+    @property
     def particles(self):
         """The indices of every image's particles at the start."""
         return range(self.first_particle, self.first_particle + self.num_samples)
@@ -220,6 +236,8 @@ def _check_relations(s):
     if annealing.sigma_min >= annealing.sigma_max:
         raise InputError(f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}: "
                          f"must lie below sigma_max={annealing.sigma_max}")
+    if s.chain.keep_velocity and s.chain.mc_algo != "hmc":
+        raise InputError(f"keep_velocity=true: mc_algo={s.chain.mc_algo} has no velocity; choose mc_algo=hmc")
     if diffusion.sigma_min >= annealing.sigma_min:
         raise InputError(f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "
                          f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}")

@@ -12,11 +12,13 @@ class Particles:
     y:     (P, ...) measurement of each particle's image, on the device
     image: (P,) int64, CPU: the id of the image that the particle belongs to
     index: (P,) int64, CPU: the particle's number within its image
+    velocity: (P, C, h, w) what a chain with keep_velocity hands to the next annealing step, None elsewhere
     """
     z: torch.Tensor
     y: torch.Tensor
     image: torch.Tensor
     index: torch.Tensor
+    velocity: torch.Tensor | None = None
 
     @classmethod
     def start(cls, y, image_ids, num_samples, first_particle, latent_shape, dtype):

@@ -19,7 +19,7 @@ from utils.schedule import StepClock, annealing_sigmas
 # The official rate of latent diffusion models. A tiny random decoder makes larger ones unstable: at 7e-5 the CPU's own
 # float32 is 1e-3 away from float64, and so would every other arithmetic be.
 CHAIN = SimpleNamespace(mc_algo="langevin", num_steps=3, lr=2.1e-5, lr_min_ratio=0.12, tau=0.01, momentum=0.41,
-                        likelihood_factor=1.0, gradient_clip=1.0)
+                        keep_velocity=False, likelihood_factor=1.0, gradient_clip=1.0)
 REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="drift", similarity="rotation")
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
 OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1)
