@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
+#   python tools/make_demo_data.py --split val --count 64 --out dataset/val
+#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|low_noise [further overrides]
+# Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
+# copies that tools/keep_evidence.py makes of them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+family=$1 part=$2
+further=("${@:3}")
+python=.venv/bin/python
+[ -x $python ] || python=python
+
+GROUP=task.demo_langevin.mcmc_sampler_config
+OPERATOR=task.demo_langevin.operator
+ANNEALING=sampler.annealing_scheduler_config.num_steps
+
+cell() {  # cell NAME IMAGES override...
+  local name=$1 images=$2
+  $python posterior_sample.py gpu=-1 experiment=exp0_baseline data=demo-$family model=demo-$family \
+    data.root=dataset/val/demo-$family data.end_id=$images save_dir=results/tuning/${part}_$family name=$name \
+    "${@:3}" "${further[@]}"
+}
+
+case $part in
+  curve)       # plain Langevin: quality against inner iterations
+    for n in 3 5 10 20 40; do cell n$n 8 $GROUP.num_steps=$n; done ;;
+  chain)       # momentum, and whether the velocity lives on; passes are annealing steps x inner iterations
+    for m in 0.41 0.7 0.85; do
+      cell fresh_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m sampler.chain.keep_velocity=false
+    done
+    for m in 0.7 0.85 0.92; do cell kept_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m; done
+    cell kept_50x3 8 sampler=fast $ANNEALING=50 sampler.chain.num_steps=3
+    cell kept_25x5 8 sampler=fast
+    cell kept_25x5_two_euler_steps 8 sampler=fast sampler.diffusion_scheduler_config.num_steps=2
+    cell kept_25x3 8 sampler=fast sampler.chain.num_steps=3
+    for lr in 4.5e-5 1.1e-4; do cell kept_25x5_lr$lr 8 sampler=fast $GROUP.lr=$lr; done ;;
+  difficulty)  # how often a single particle fails
+    cell standard 16 sampler=fast
+    for lr in 1.1e-4 1.5e-4; do cell lr$lr 16 sampler=fast $GROUP.lr=$lr; done
+    for noise in 0.1 0.2; do cell noise$noise 16 sampler=fast $OPERATOR.sigma=$noise; done
+    for oversample in 1.5 1.0; do cell oversample$oversample 16 sampler=fast $OPERATOR.oversample=$oversample; done
+    for n in 1 2; do cell 25x$n 16 sampler=fast sampler.chain.num_steps=$n; done
+    for steps in 6 12; do cell ${steps}x5 16 sampler=fast $ANNEALING=$steps; done
+    other=$([ $family = faces ] && echo scenes || echo faces)
+    cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other  # held-out family
+    cell hard 16 sampler=fast task_group=demo_hard
+    cell budget 16 task_group=demo_budget ;;
+  low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256
+    for lr in 3.5e-5 7e-5; do
+      cell langevin_lr$lr 8 $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
+      cell fast_lr$lr 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
+    done
+    cell fast_50x5_lr3.5e-5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 $GROUP.lr=3.5e-5 ;;
+  *) echo "unknown part $part: choose curve, chain, difficulty or low_noise" >&2; exit 2 ;;
+esac
