@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.synthetic_runs import write_run
-from utils import comparison, runs, tables
+from utils import comparison, runs, stats, tables
 from utils.config import InputError
 
 FOUR = [["0", "failed", "180", "failed"], ["failed", "0", "0", "failed"], ["failed"] * 4]
@@ -110,6 +110,78 @@ def test_pairs_of_a_run_say_what_two_particles_would_give(tmp_path, composed):
     assert s["coverage"]["mean"] == pytest.approx((0.5 + 0.5 + 5 / 6) / 3)
     assert s["psnr_aligned"]["best"]["mean"] == pytest.approx(((3 * 25 + 2 * 24 + 12) / 6 + (5 * 25.1 + 12.1) / 6 + 12.2) / 3)
     assert s["particles"] == "2" and s["cost"] is None and s["psnr_aligned"]["pick"] is None
+
+
+def test_single_particles_that_failed_are_counted_over_survivors(tmp_path, composed):
+    folder = write_run(tmp_path, composed, [["0", None, "mixed", None], ["180", None, "0", None], ["failed", None, "0", None]],
+                       overrides=("pruning_step=200",))
+    s = summaries(tmp_path)["exp0"]
+    assert (s["failed"]["count"], s["failed"]["n"]) == (2, 6) and s["failed"]["rate"] == pytest.approx(1 / 3)
+    assert tables.parts(s["failed"], 2)[1].startswith(" (2/6) [0, ")
+    content = json.loads((folder / "metrics.json").read_text())
+    content["modes"]["label"][1][2], content["diverged"][1][2] = None, True
+    (folder / "metrics.json").write_text(json.dumps(content))
+    failed = summaries(tmp_path)["exp0"]["failed"]
+    assert (failed["count"], failed["n"]) == (3, 6)  # a diverged particle is a failure, a pruned one is nothing
+
+
+def test_particles_of_one_image_are_not_counted_as_independent(tmp_path, composed):
+    together = [["failed"] * 4] * 5 + [["0"] * 4] * 5
+    apart = [["failed", "failed", "0", "0"]] * 4 + [["failed", "0", "0", "0"]] * 3 + [["failed"] * 3 + ["0"]] * 3
+    write_run(tmp_path, composed, together, name="together")
+    write_run(tmp_path, composed, apart, name="apart")
+    s = summaries(tmp_path)
+    wide, narrow = ([s[name]["failed"][key] for key in ("rate", "low", "high")] for name in ("together", "apart"))
+    assert wide[0] == narrow[0] == 0.5 and wide[2] - wide[1] > 0.5 > 0.35 > narrow[2] - narrow[1]
+
+
+def test_no_failure_at_all_is_not_certainty(tmp_path, composed):
+    write_run(tmp_path, composed, [["0", "180"]] * 10)
+    failed = summaries(tmp_path)["exp0"]["failed"]
+    assert failed["rate"] == 0 and failed["high"] == pytest.approx(stats.wilson(0.0, 10).high)
+
+
+def test_failed_particles_are_paired_by_image(tmp_path, composed):
+    write_run(tmp_path, composed, FOUR)
+    write_run(tmp_path, composed, [["0", "180", "0", "failed"]] * 3, name="better")
+    paired = summaries(tmp_path, "exp0")["better"]["paired"]["failed"]
+    assert paired["difference"] == pytest.approx((-0.25 - 0.25 - 0.75) / 3) and paired["high"] < 0
+
+
+def test_images_without_any_success_are_named(tmp_path, composed):
+    write_run(tmp_path, composed, FOUR, first_image=5)
+    assert summaries(tmp_path)["exp0"]["failures"] == {"count": 1, "ids": [7]}
+    write_run(tmp_path, composed, [["failed"] * 4, ["0"] * 4, ["mixed"] * 4], name="b", seed=43, first_image=5)
+    s = summaries(tmp_path, pool=True)["b"]
+    assert s["failures"] == {"count": 3, "ids": ["5 (43)", "7 (42, 43)"]}
+    assert "| 3 | 5 (43), 7 (42, 43) |" in tables.markdown(tables.build("failures", [s]))
+    single = comparison.summarise(comparison.best_of(experiments(tmp_path / "exp0")[0], 2))
+    assert single["failures"] == {"count": pytest.approx(1 + 2 / 6), "ids": [5, 6, 7]}
+
+
+def test_passes_per_particle_do_not_depend_on_how_many_there_are(tmp_path, composed):
+    write_run(tmp_path, composed, FOUR)
+    write_run(tmp_path, composed, [["0", None, "180", None]] * 3, name="exp2", overrides=("pruning_step=200",))
+    s = summaries(tmp_path)
+    assert s["exp0"]["cost"]["passes_per_particle"] == s["exp2"]["cost"]["passes_per_particle"] == 20
+    assert s["exp2"]["cost"]["passes"] < s["exp0"]["cost"]["passes"]
+
+
+def test_runs_of_different_size_are_compared_on_their_common_images(tmp_path, composed):
+    write_run(tmp_path, composed, FOUR)
+    folder = write_run(tmp_path, composed, [["0", "180"]] * 4, name="exp3", first_image=1, seconds=3.0)
+    loaded = runs.restrict_to_common([runs.load(path) for path in runs.find([tmp_path])])
+    s = {row["experiment"]: row for row in comparison.compare(comparison.gather(loaded))}
+    assert [row["images"] for row in s.values()] == [2, 2]                     # images 1 and 2
+    assert (s["exp0"]["success"]["count"], s["exp3"]["success"]["count"]) == (1, 2)
+    assert s["exp0"]["failures"]["ids"] == [2] and s["exp3"]["cost"]["passes"] == 2 * 20
+    assert [record["image_id"] for record, _ in loaded[1].records()] == [1, 2]
+    write_run(tmp_path / "far", composed, [["0", "180"]] * 2, name="far", first_image=8)
+    with pytest.raises(InputError, match="share no image"):
+        runs.restrict_to_common([runs.load(path) for path in runs.find([tmp_path])])
+    shutil.rmtree(folder / "records")
+    with pytest.raises(InputError, match="exp3: common images need its records, and 2 are missing"):
+        runs.restrict_to_common([runs.load(path) for path in runs.find([tmp_path / "exp0", folder])])
 
 
 def test_particles_that_interact_are_not_split(tmp_path, composed):

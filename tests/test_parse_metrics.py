@@ -43,7 +43,8 @@ def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
     status, text, _ = parse(results)
     assert status == 0
     titles = re.findall(r"^### (.*)$", text, re.MULTILINE)
-    assert titles == ["PSNR in dB", "SSIM and LPIPS as is", "Success and modes", "Cost per image", "Phases, per image",
+    assert titles == ["PSNR in dB", "SSIM and LPIPS as is", "Success and modes", "Settings",
+                      "Images in which no particle succeeded", "Cost per image", "Phases, per image",
                       "Paired differences to exp0_base, 95 % intervals"]
     for block in text.split("### ")[1:]:
         rows = [line for line in block.splitlines() if line.startswith("|")]
@@ -72,6 +73,12 @@ def test_per_image(parse, results):
     order = [(row["image"], row["experiment"]) for row in rows]
     assert order == [("0", "exp0_base"), ("0", "exp4"), ("1", "exp0_base"), ("1", "exp4")]
     assert float(rows[2]["psnr_aligned.best"]) == pytest.approx(25.1)
+
+
+def test_common_images_only(parse, results, composed):
+    write_run(results, composed, [["0", "0"]], name="exp3", first_image=1)
+    text = parse(results, "--common", "--tables", "modes")[1]
+    assert [line.split(" |")[1] for line in text.splitlines() if line.startswith("| exp")][1:] == [" 1"] * 3
 
 
 def test_out_writes_a_file_and_prints_nothing(parse, results, tmp_path):

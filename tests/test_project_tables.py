@@ -75,6 +75,15 @@ def test_new_records_make_the_tables_out_of_date(tool, project, composed):
     assert status == 1 and "out of date: cost;" in error  # its entry names the parent folder
 
 
+def test_common_restricts_a_table_to_the_images_of_all_runs(tool, project, composed):
+    write_run(project / "evidence", composed, [["0", "0"]] * 3, name="exp2", first_image=1)
+    edit(project, "evidence/tables.yaml", "kind: modes", "kind: failures\n  common: true")
+    edit(project, "evidence/tables.yaml", "- evidence/exp0\n", "- evidence/exp0\n  - evidence/exp2\n")
+    tool()
+    text = (project / "PROJECT.md").read_text()
+    assert "| exp0 | 1 | 2 | **0** | none |" in text and "| exp1 | 1 | 2 | 1 | 1 |" in text
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda p: edit(p, "PROJECT.md", "<!-- table: modes", "<!-- table: nodes"), "table nodes is not described in tables.yaml"),
     (lambda p: edit(p, "PROJECT.md", "old\n<!-- end -->\n", ""), "table modes has no closing line"),

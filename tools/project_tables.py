@@ -7,9 +7,10 @@ In PROJECT.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`. 
 
     - name: modes_faces                                  # the NAME
       folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of PROJECT.md
-      kind: modes                                        # quality | perception | modes | cost | phases | paired
+      kind: modes                                        # quality | perception | modes | tuning | failures | cost | phases | paired
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
       columns: [experiment, success, paired.success]     # instead of the kind's own columns
+      common: true                                       # only the images that all of the runs hold
       pool: true                                         # one row for runs that differ only in the seed
       best_of: 2                                         # rows of what 2 of a run's independent particles would give
 """
@@ -37,9 +38,10 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Field(pattern=r"^\S+$")
     folders: list[str] = Field(min_length=1)
-    kind: Literal["quality", "perception", "modes", "cost", "phases", "paired"]
+    kind: Literal[tuple(tables.KINDS)]
     baseline: str | None = None
     columns: list[str] | None = None
+    common: bool = False
     pool: bool = False
     best_of: int | None = None
 
@@ -111,7 +113,8 @@ def replace_tables(text, specs, project):
 
 def render(spec, root):
     """Markdown of one table with its notes, from records where the run folders have them."""
-    experiments = read_experiments([root / folder for folder in spec.folders], spec.pool, spec.best_of, from_records=True)
+    experiments = read_experiments([root / folder for folder in spec.folders], spec.pool, spec.best_of, from_records=True,
+                                   common=spec.common)
     unknown = next((key for key in spec.columns or () if key not in tables.known_keys()), None)
     if unknown:
         raise InputError(f"tables.yaml: {spec.name}: column {unknown}: choose from {', '.join(tables.known_keys())}")

@@ -39,7 +39,7 @@ def main():
     args = parser.parse_args()
     if args.images < 1:
         raise InputError(f"images={args.images}: must be at least 1")
-    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records)
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common)
     write_text(page(experiments, args.baseline or experiments[0].label, args.title, args.images), args.out)
     print(args.out)
 

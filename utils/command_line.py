@@ -32,13 +32,15 @@ def add_run_arguments(parser):
     parser.add_argument("--pool", action="store_true", help="one row for runs whose configs differ only in the seed")
     parser.add_argument("--best-of", type=int, metavar="K",
                         help="also show what K of the particles of each run of independent ones would have given")
+    parser.add_argument("--common", action="store_true", help="only the images that all of the runs hold (needs their records)")
     parser.add_argument("--from-records", action="store_true",
                         help="aggregate the records anew instead of trusting metrics.json")
 
 
-def read_experiments(results, pool=False, best_of=None, from_records=False):
+def read_experiments(results, pool=False, best_of=None, from_records=False, common=False):
     """The experiments that RESULTS name, derived ones after the run that they come from. Raises InputError."""
-    found = comparison.gather([runs.load(path, from_records) for path in runs.find(results)], pool)
+    loaded = [runs.load(path, from_records) for path in runs.find(results)]
+    found = comparison.gather(runs.restrict_to_common(loaded) if common else loaded, pool)
     if best_of is None:
         return found
     if best_of < 1:

@@ -15,7 +15,7 @@ from utils.runs import Run, image_values
 SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
 RATES = ("success", "success_pick", "both_modes")
 PAIRED = ("psnr_aligned.best", "psnr_aligned.mean", "psnr_aligned.pick", "psnr.best", "psnr.pick", "pick_psnr",
-          "success", "success_pick", "both_modes", "pairwise_distance")
+          "failed", "success", "success_pick", "both_modes", "pairwise_distance")
 
 
 @dataclass
@@ -122,6 +122,7 @@ def best_of(experiment, k):
                 found = [stats.any_of_k(x, k) for x in (upright, turned, either)]
                 values |= {"psnr_aligned.best": stats.best_of_k(m.modes.psnr_aligned[i], k),
                            "psnr_aligned.mean": experiment.units[unit]["psnr_aligned.mean"], "success": found[2],
+                           "failed": experiment.units[unit]["failed"], "surviving": float(k),
                            "coverage": found[0] + found[1], "both_modes": found[0] + found[1] - found[2]}
             units[unit] = values
     return Experiment(f"{experiment.label}: best of {k} of {experiment.num_samples}", experiment.runs, units, k)
@@ -154,6 +155,7 @@ def summarise(experiment, reference=None):
         row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
     for name in RATES:
         row[name] = _rate(e.values(name), e.clusters(name))
+    row["failed"], row["failures"] = _failed(e), _failures(e)
     for name in ("pick_psnr", "coverage", "pairwise_distance"):
         row[name] = mean_std(e, name)
     row["phases"] = None if e.derived else phases(e)
@@ -177,6 +179,43 @@ def _rate(values, clusters):
         return None
     found = stats.wilson(statistics.fmean(values), len(clusters))
     return {"rate": found.value, "count": math.fsum(values), "n": len(values), "low": found.low, "high": found.high}
+
+
+def _failed(e):
+    """The rate of surviving particles that failed, with counts of particles and an interval over images.
+
+    Particles of one image fail together, so images are resampled. Where there is nothing to resample (all images
+    agree, such as on no failure at all, or there is one image), the interval is Wilson's with n = number of images.
+    """
+    clusters, failed, surviving = {}, 0.0, 0
+    for unit, values in e.units.items():
+        if values.get("failed") is not None:
+            count = round(values["surviving"])
+            clusters.setdefault((unit.data, unit.image), []).extend([values["failed"]] * count)
+            failed, surviving = failed + values["failed"] * count, surviving + count
+    found = stats.clustered_mean(list(clusters.values()))
+    if found is None:
+        return None
+    if found.low == found.high:
+        found = stats.wilson(found.value, len(clusters))
+    return {"rate": found.value, "count": round(failed, 9), "n": surviving, "low": found.low, "high": found.high}
+
+
+def _failures(e):
+    """{count, ids} of the images in which no particle succeeded; ids carry their seeds where there are several.
+
+    Of a derived experiment: the expected number, and the images that fail with some subset. None without labels.
+    """
+    success = {unit: values["success"] for unit, values in e.units.items() if values.get("success") is not None}
+    if not success:
+        return None
+    lost = {}
+    for unit in sorted(unit for unit in success if success[unit] < 1):
+        lost.setdefault(unit.image, []).append(str(unit.seed))
+    several = len({unit.seed for unit in success}) > 1
+    count = math.fsum(1 - value for value in success.values())
+    return {"count": count if e.derived else round(count),
+            "ids": [f"{image} ({', '.join(seeds)})" if several else image for image, seeds in lost.items()]}
 
 
 def paired(e, reference):

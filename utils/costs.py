@@ -41,6 +41,8 @@ def _particles_in(run, phase):
 def cost(e, reference=None):
     """Per image: seconds, passes (decoder forward + backward over all particles), optimisation, time x memory.
 
+    passes_per_particle: of one that is there from start to end.
+
     relative_*: over the reference's, null where one of the two is not known.
     """
     if e.derived:
@@ -51,6 +53,7 @@ def cost(e, reference=None):
     row = {"seconds": sum(run.metrics.time.total_s for run in e.runs) / images,
            "peak_mb": max(finite([p["peak_mb"] for p in parts.values()]), default=None),
            "passes": sum(p["passes"] for p in parts.values()),
+           "passes_per_particle": sum(p["decoder_forward_backward"] for p in parts.values()),
            "optimization_calls": mean_std(e, "optimization_calls"),
            "optimization_iterations": mean_std(e, "optimization_iterations"),
            "time_x_memory_mb_s": None if None in products else sum(products) / images}

@@ -1,7 +1,7 @@
 """Finished runs read back: found under folders, checked, and taken apart image by image."""
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from utils.results import finite
 from utils.schema import check_metrics
 
 TIMESTEPS = 1000
+FOUND = ("0", "180")  # labels of a success
 SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "diversity", "pruning", "optimization", "diverged")
 
 
@@ -45,12 +46,20 @@ class Run:
         return [Unit(self.data, self.metrics.metadata.seed, image) for image in self.metrics.metadata.image_ids]
 
     def records(self, count=None):
-        """[(record, arrays)] of the first `count` images; empty where the records are missing."""
-        paths = sorted((self.folder / "records").glob("*.npz"))[:count]
+        """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
+        paths = [results.record_path(self.folder, image) for image in sorted(self.metrics.metadata.image_ids)]
         try:
-            return [results.read_record(path) for path in paths]
+            return [results.read_record(path) for path in [path for path in paths if path.is_file()][:count]]
         except results.RecordError as error:
             raise InputError(str(error)) from None
+
+    def only(self, images):
+        """The run as if it had sampled these images (a set of ids) alone, from its records. Raises InputError."""
+        records = [record for record, _ in self.records() if record["image_id"] in images]
+        if len(records) < len(images):
+            raise InputError(f"{self.folder}: common images need its records, and {len(images) - len(records)} are missing")
+        content = json.loads(results.to_json(results.aggregate(records, self.name)))
+        return replace(self, metrics=check_metrics(content, self.folder))
 
     def active(self, image):
         """Number of particles of one image (its position) after the pruning."""
@@ -120,6 +129,15 @@ def _config(path):
     return config
 
 
+def restrict_to_common(runs):
+    """The runs, each cut down to the images (same data, same id) that all of them hold. Raises InputError."""
+    held = [{(run.data, image) for image in run.metrics.metadata.image_ids} for run in runs]
+    common = {image for _, image in set.intersection(*held)}
+    if not common:
+        raise InputError("common: the runs share no image (same data and id); leave it out or name other runs")
+    return [run if len(images) == len(common) else run.only(common) for run, images in zip(runs, held)]
+
+
 def exploration_steps(run):
     """Number of annealing steps of phase 1 (t above `repulsion.end_step` and before any event); None if not known.
 
@@ -156,7 +174,8 @@ def image_values(run, position):
     """{quantity: number or None} of one image: what tables average and pairs compare.
 
     best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
-    pick_psnr: of the pick, in the better orientation where the task has two.
+    pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
+    pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included.
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
@@ -167,12 +186,14 @@ def image_values(run, position):
                    f"{name}.pick": None if picked is None else block.sample[i][picked], f"{name}.spread": block.std[i]}
     if m.modes:
         aligned = finite(m.modes.psnr_aligned[i])
+        survivors = [label for label, diverged in zip(m.modes.label[i], m.diverged[i]) if label is not None or diverged]
         values |= {"psnr_aligned.best": max(aligned, default=None),
                    "psnr_aligned.mean": statistics.fmean(aligned) if aligned else None,
                    "psnr_aligned.pick": m.selection.psnr_aligned[i], "psnr_aligned.spread": results.spread(aligned),
                    "success": float(m.modes.success[i]), "coverage": float(m.modes.coverage[i]),
-                   "both_modes": float(m.modes.coverage[i] == 2),
-                   "success_pick": float(picked is not None and m.modes.label[i][picked] in ("0", "180"))}
+                   "both_modes": float(m.modes.coverage[i] == 2), "surviving": float(len(survivors)),
+                   "failed": statistics.fmean(label not in FOUND for label in survivors) if survivors else None,
+                   "success_pick": float(picked is not None and m.modes.label[i][picked] in FOUND)}
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     steps = exploration_steps(run)
     values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None

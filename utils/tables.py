@@ -28,6 +28,7 @@ class Table(NamedTuple):
 
 
 PICK = Column("pick_psnr", "label-free pick PSNR (dB)", "max")
+FAILED = Column("failed", "single particles failed", "min")
 FIRST = [Column("experiment", "experiment"), Column("images", "images"), Column("particles", "particles")]
 KINDS = {
     "quality": ("PSNR in dB", FIRST + [
@@ -42,9 +43,17 @@ KINDS = {
         Column("lpips.best", "LPIPS best", "min", 3), Column("lpips.mean", "LPIPS mean", "min", 3),
         Column("lpips.pick", "LPIPS pick", "min", 3), PICK]),
     "modes": ("Success and modes", FIRST + [
-        Column("success", "success rate", "max"), Column("both_modes", "both orientations", "max"),
+        Column("success", "success rate", "max"), FAILED, Column("both_modes", "both orientations", "max"),
         Column("coverage", "orientations found", "max"), Column("pairwise_distance", "pairwise distance, end of phase 1"),
         Column("success_pick", "success of the label-free pick", "max"), PICK]),
+    "tuning": ("Settings", FIRST + [
+        Column("cost.passes_per_particle", "decoder passes per particle", "min", 0), FAILED,
+        Column("success", "success rate", "max"), Column("psnr_aligned.best", "best PSNR, better orientation (dB)", "max"),
+        Column("psnr_aligned.mean", "mean PSNR, better orientation (dB)", "max"),
+        Column("psnr_aligned.spread", "std over particles (dB)"), Column("both_modes", "both orientations", "max"), PICK]),
+    "failures": ("Images in which no particle succeeded", FIRST + [
+        Column("failures.count", "images without success", "min", 1), Column("failures.ids", "their ids"),
+        Column("success_pick", "success of the label-free pick", "max")]),
     "cost": ("Cost per image", FIRST + [
         Column("cost.seconds", "seconds", "min"), Column("cost.peak_mb", "peak memory (MB)", "min", 1),
         Column("cost.passes", "decoder passes", "min", 0), Column("cost.optimization_calls", "optimisation calls", None, 1),
@@ -60,15 +69,21 @@ KINDS = {
         FIRST[0], Column("paired.images", "common images"),
         Column("paired.psnr.best", "PSNR as is: best (dB)"), Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
         Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"), Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
-        Column("paired.success", "success rate"), Column("paired.success_pick", "success of the pick"),
+        Column("paired.failed", "single particles failed"), Column("paired.success", "success rate"), Column("paired.success_pick", "success of the pick"),
         Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
 }
+RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
+FAILURES = ("Single particles: n = number of surviving particles, diverged ones count as failed; 95 % intervals by a "
+            "bootstrap over images (Wilson over images where all agree).")
 NOTES = {
     "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
                "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
                "measurement loss.",
     "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
-    "modes": "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images.",
+    "modes": f"{RATES} {FAILURES}",
+    "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
+    "failures": "Success: a particle labelled 0 or 180. In brackets the seeds, where several are pooled; of a subset of the "
+                "particles the expected number, and the images that fail with some subset.",
     "paired": "Experiment minus baseline on the common images and seeds; intervals by a bootstrap over images. PSNR in the "
               "better orientation where not said otherwise.",
 }
@@ -94,7 +109,8 @@ def known_keys():
 def build(kind, summaries, columns=None):
     """The Table of one kind, or None where it would be empty; columns: keys instead of the kind's own."""
     title, own = KINDS[kind]
-    chosen = own if columns is None else [known_keys()[key] for key in columns]
+    known = known_keys() | {column.key: column for column in own}
+    chosen = own if columns is None else [known[key] for key in columns]
     rows = summaries
     if kind == "phases":
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
@@ -133,6 +149,8 @@ def parts(value, digits):
         span = "" if value["low"] is None else f" [{number(value['low'], digits)}, {number(value['high'], digits)}]"
         text = number(value["difference"], digits)
         return f"+{text}" if float(text) > 0 else text, span
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none", ""
     if isinstance(value, float):
         return number(value, digits), ""
     return str(value), ""
