@@ -14,7 +14,6 @@ import torch.nn.functional as F
 
 from utils.config import SIMILARITIES, InputError
 
-PLACES = ("drift", "chain")
 DECAYS = {"constant": lambda u: 1.0, "linear": lambda u: u, "quadratic": lambda u: u * u,
           "cosine": lambda u: 0.5 * (1 - math.cos(math.pi * u))}
 LOW_RESOLUTION = 8  # pixels of the low-frequency picture that particles are compared on
