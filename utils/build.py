@@ -46,7 +46,8 @@ def build(cfg, settings):
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
     with _LOADING:
-        prior = make("model", cfg.model, path=locate(settings.model.path), device=device)
+        model = {key: value for key, value in cfg.model.items() if key != "source"}
+        prior = make("model", model, path=locate(settings.model.path), device=device)
     if settings.gradient_checkpointing:
         prior.checkpoint_decoder()
     operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)

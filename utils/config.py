@@ -15,6 +15,9 @@ NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particle
                       "save_dir", "name", "resume")
 
 
+SIMILARITIES = ("latent", "image", "rotation")  # what the repulsion compares particles on: utils/repulsion.py
+
+
 class InputError(Exception):
     """Wrong input: one line saying what was wrong, with which value, and what to do. The program exits with 2."""
 
@@ -30,6 +33,12 @@ def _possible_path(text):
     except (UnicodeError, RuntimeError) as error:  # a lone surrogate, or the home of an unknown user
         raise ValueError(f"is no path ({error})") from None
     return text
+
+
+def _similarity(name):
+    if name not in SIMILARITIES and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+        raise ValueError(f"is none of {', '.join(SIMILARITIES)}, and no module.function of your own")
+    return name
 
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
@@ -49,11 +58,12 @@ class Data(Section):
 
 
 class Model(Section):
-    target: str = Field(alias="_target_")
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")  # which keys our loaders take: utils/checkpoints.py
     path: PathText
-    timestep_map: Literal["trained", "official"]
+    timestep_map: Literal["trained", "official"] = "trained"
     resolution: int = Field(ge=8)
-    source: str
+    source: str = "its source"                              # where to get `path`, for messages
     weights: Literal["raw", "ema"] = "raw"                  # of an original checkpoint file
     class_label: int | None = None                          # of a class-conditional model
     prompt: str | None = None                               # Stable Diffusion, this and the next three
@@ -115,7 +125,7 @@ class Repulsion(Section):
     end_step: int = Field(ge=0, le=1000)
     bandwidth: Literal["median"] | Annotated[float, Field(gt=0)]
     place: Literal["drift", "chain"]
-    similarity: Literal["latent", "image", "rotation"]
+    similarity: Annotated[str, AfterValidator(_similarity)]
 
 
 class Pruning(Section):

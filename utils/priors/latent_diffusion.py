@@ -21,7 +21,7 @@ UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionMode
 
 
 def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None,
-                  dtype=torch.float32, **_):
+                  dtype=torch.float32):
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;

@@ -15,7 +15,7 @@ from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts
 
 
 def load_pipeline(path, device, prompt, guidance_scale, inner_resolution, resolution=256, network_dtype="float32",
-                  timestep_map="trained", **_):
+                  timestep_map="trained"):
     """A prior from a StableDiffusionPipeline folder or hub id: vae/, unet/, scheduler/, text_encoder/, tokenizer/.
 
     prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
