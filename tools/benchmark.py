@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -145,21 +146,21 @@ class Pieces:
 def full_size(folder, overrides):
     """The figures of each num_samples and precision on the ImageNet structure with random weights in `folder`."""
     from hydra import compose, initialize_config_dir
+
     from utils import device as devices
+
+    def config(*more):
+        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+            return compose("default", overrides=[*FULL_SIZE, f"model.path={folder.resolve()}", *overrides, *more])
 
     if not folder.exists():
         write_random_model(folder)
+    settings = check(config())
+    device = devices.get_device(settings.use_tpu, settings.gpu)
     figures = []
-    for precision in ("fp32", "tf32", "bf16"):
+    for precision in ("fp32", "tf32", "bf16") if devices.has_tf32(device) else ("fp32", "bf16"):
         for count in (1, 2, 4):
-            with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-                cfg = compose("default", overrides=[*FULL_SIZE, f"model.path={folder.resolve()}", f"precision={precision}",
-                                                    f"num_samples={count}", *overrides])
-            settings = check(cfg.copy() | {"precision": "fp32"}) if precision == "tf32" else check(cfg)
-            device = devices.get_device(settings.use_tpu, settings.gpu)
-            if precision == "tf32" and not devices.has_tf32(device):
-                continue
-            figures.append(benchmark(cfg)[0])
+            figures.append(benchmark(config(f"precision={precision}", f"num_samples={count}"))[0])
             devices.release_memory(device)
     return figures
 
@@ -209,6 +210,15 @@ def show_parts(rows):
     Console().print(table)
 
 
+@contextmanager
+def errors_in_one_line():
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--ranks", type=int)
@@ -219,12 +229,13 @@ if __name__ == "__main__":
     @hydra.main(version_base="1.3", config_path="../configs", config_name="default")
     def main(cfg):
         setup_logging()
-        figures, rows = benchmark(cfg, flags.parts)
-        show(figures)
-        if flags.parts:
-            show_parts(rows)
+        with errors_in_one_line():  # Hydra would print a traceback
+            figures, rows = benchmark(cfg, flags.parts)
+            show(figures)
+            if flags.parts:
+                show_parts(rows)
 
-    try:
+    with errors_in_one_line():
         if flags.ranks is not None:
             show(compare_ranks(flags.ranks, sys.argv[1:]))
         elif flags.full_size is not None:
@@ -232,6 +243,3 @@ if __name__ == "__main__":
             show(*full_size(flags.full_size, sys.argv[1:]))
         else:
             main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

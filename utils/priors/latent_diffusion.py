@@ -128,7 +128,7 @@ class LatentDiffusionPrior(LatentPrior):
 
     def compute_in(self, dtype):
         self.network_dtype = dtype
-        self.unet = self.unet.to(dtype)
+        torch.nn.Module.to(self.unet, dtype)  # diffusers' own warns of modules to keep in float32, of which it names none
         self.context = self.context.to(dtype) if self.context is not None else None
         # the border lies at the decoder's own input: a codebook entry chosen in low precision would be another entry
         decoder = self.autoencoder.decoder.to(dtype)
