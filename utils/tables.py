@@ -72,6 +72,12 @@ KINDS = {
         Column("paired.failed", "single particles failed"), Column("paired.success", "success rate"), Column("paired.success_pick", "success of the pick"),
         Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
 }
+PRIOR = [
+    Column("file", "measured in"), Column("family", "family"), Column("samples", "samples"),
+    Column("distance", "distance of samples", "min"), Column("floor", "floor: images to images"),
+    Column("ratio", "ratio", "min"), Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
+    Column("psnr_upright.min", "minimum"), Column("psnr_rotated.mean", "rotated: mean (dB)"),
+    Column("psnr_rotated.min", "minimum"), Column("decoder_ms", "decoder forward + backward (ms a latent)")]
 RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
 FAILURES = ("Single particles: n = number of surviving particles, diverged ones count as failed; 95 % intervals by a "
             "bootstrap over images (Wilson over images where all agree).")
@@ -84,6 +90,10 @@ NOTES = {
     "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
     "failures": "Success: a particle labelled 0 or 180. In brackets the seeds, where several are pooled; of a subset of the "
                 "particles the expected number, and the images that fail with some subset.",
+    "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
+             "floor test images to as many others; ± standard deviation over divisions of the images. Compare rows of "
+             "one family and number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 "
+             "passes of 4 latents.",
     "paired": "Experiment minus baseline on the common images and seeds; intervals by a bootstrap over images. PSNR in the "
               "better orientation where not said otherwise.",
 }
@@ -121,6 +131,11 @@ def build(kind, summaries, columns=None):
         return None
     return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows],
                  (NOTES[kind],) if kind in NOTES else ())
+
+
+def build_prior(rows):
+    """The Table of what tools/prior_quality.py wrote, a dict per prior with `file` added."""
+    return Table("Priors", PRIOR, [[lookup(row, column.key) for column in PRIOR] for row in rows], (NOTES["prior"],))
 
 
 def build_per_image(rows):
