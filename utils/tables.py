@@ -11,6 +11,7 @@ from typing import NamedTuple
 from utils.results import to_json
 
 MISSING = "–"
+LEFT = ("experiment", "phase", "file", "family")  # columns of words
 
 
 class Column(NamedTuple):
@@ -208,7 +209,7 @@ def markdown(table, level=3):
 
     lines = [f"{'#' * level} {table.title}", ""] if level else []
     lines += ["| " + " | ".join(escape(c.head) for c in table.columns) + " |",
-              "|" + "|".join("---" if c.key in ("experiment", "phase", "file", "family") else "---:" for c in table.columns) + "|"]
+              "|" + "|".join("---" if c.key in LEFT else "---:" for c in table.columns) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in cells(table, lambda text: f"**{text}**", escape)]
     if level:
         lines += ["", *table.notes] if table.notes else []
@@ -226,7 +227,7 @@ def latex_escape(text):
 
 def latex(table):
     """A table environment, scaled to the text width; needs the packages booktabs and graphicx."""
-    alignment = "".join("l" if c.key in ("experiment", "phase", "file", "family") else "r" for c in table.columns)
+    alignment = "".join("l" if c.key in LEFT else "r" for c in table.columns)
     body = [" & ".join(row) + r" \\" for row in cells(table, lambda text: rf"\textbf{{{text}}}", latex_escape)]
     return "\n".join([
         r"\begin{table}", r"\centering", rf"\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
