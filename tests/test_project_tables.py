@@ -96,7 +96,7 @@ def test_a_table_of_priors_comes_from_their_files(tool, project):
     assert tool()[0] == 0
     text = (project / "PROJECT.md").read_text()
     assert "| before | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | 2.00 | 40.00 | 34.00 | 41.00 | 35.00 | 5.00 |" in text
-    assert "| after | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | **1.50** |" in text
+    assert "| after | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | 1.50 |" in text
     (project / "evidence" / "after.json").write_text("{}x")
     status, _, error = tool()
     assert status == 2 and "after.json: not written by tools/prior_quality.py" in error and error.count("\n") == 1

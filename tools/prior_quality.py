@@ -1,7 +1,7 @@
 """How good a shipped prior is, as numbers beside the eye: unconditional samples, autoencoder, decoder time. Offline.
 
-    python tools/prior_quality.py --out evidence/prior_quality.json           # both shipped priors, 1000 samples each
-    python tools/prior_quality.py checkpoints/demo-scenes --count 500 --sheet scenes.png
+    python tools/prior_quality.py --out evidence/prior_quality.json           # both shipped priors, minutes on one core
+    python tools/prior_quality.py checkpoints/demo-scenes --count 1000 --sheet scenes.png
 
 Samples against images of the generator's test split, by the Frechet distance of their latents' statistics. Both sides
 are latents (samples as they are, images encoded) and both pass through decoder and encoder once more. Features of a
@@ -29,7 +29,7 @@ from utils.config import PROJECT, InputError  # noqa: E402
 
 PRIORS = ("checkpoints/demo-faces", "checkpoints/demo-scenes")
 BATCH = 50
-STEPS = 40          # Euler steps of one sample
+STEPS = 30          # Euler steps of one sample
 SIGMA_MIN = 0.01    # where the probability-flow ODE ends
 DIVISIONS = 20
 TIMED_BATCH, TIMED_PASSES = 4, 30
@@ -40,7 +40,7 @@ def main():
     parser = Parser(prog="prior_quality.py", description="Measure shipped priors.")
     parser.add_argument("priors", nargs="*", default=PRIORS, metavar="FOLDER",
                         help="of a prior, its name ends with the family (default: both shipped ones)")
-    parser.add_argument("--count", type=int, default=1000, help="samples; images are twice as many")
+    parser.add_argument("--count", type=int, default=500, help="samples; images are twice as many (default: 500)")
     parser.add_argument("--steps", type=int, default=STEPS, help="Euler steps of one sample")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1: CPU")
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON instead of printing them")

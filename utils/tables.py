@@ -11,6 +11,7 @@ from typing import NamedTuple
 from utils.results import to_json
 
 MISSING = "–"
+LEFT = ("experiment", "phase", "file", "family")  # columns of words
 
 
 class Column(NamedTuple):
@@ -74,8 +75,8 @@ KINDS = {
 }
 PRIOR = [
     Column("file", "measured in"), Column("family", "family"), Column("samples", "samples"),
-    Column("distance", "distance of samples", "min"), Column("floor", "floor: images to images"),
-    Column("ratio", "ratio", "min"), Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
+    Column("distance", "distance of samples"), Column("floor", "floor: images to images"),
+    Column("ratio", "ratio"), Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
     Column("psnr_upright.min", "minimum"), Column("psnr_rotated.mean", "rotated: mean (dB)"),
     Column("psnr_rotated.min", "minimum"), Column("decoder_ms", "decoder forward + backward (ms a latent)")]
 RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
@@ -208,7 +209,7 @@ def markdown(table, level=3):
 
     lines = [f"{'#' * level} {table.title}", ""] if level else []
     lines += ["| " + " | ".join(escape(c.head) for c in table.columns) + " |",
-              "|" + "|".join("---" if c.key in ("experiment", "phase") else "---:" for c in table.columns) + "|"]
+              "|" + "|".join("---" if c.key in LEFT else "---:" for c in table.columns) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in cells(table, lambda text: f"**{text}**", escape)]
     if level:
         lines += ["", *table.notes] if table.notes else []
@@ -226,7 +227,7 @@ def latex_escape(text):
 
 def latex(table):
     """A table environment, scaled to the text width; needs the packages booktabs and graphicx."""
-    alignment = "".join("l" if c.key in ("experiment", "phase") else "r" for c in table.columns)
+    alignment = "".join("l" if c.key in LEFT else "r" for c in table.columns)
     body = [" & ".join(row) + r" \\" for row in cells(table, lambda text: rf"\textbf{{{text}}}", latex_escape)]
     return "\n".join([
         r"\begin{table}", r"\centering", rf"\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
