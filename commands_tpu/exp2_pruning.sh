@@ -3,6 +3,6 @@
 EXPERIMENT=exp2_pruning
 PLATFORM=tpu
 SIZES=(1 10 100)
-SWITCHES=(num_samples=4 repulsion_scale=0.15 pruning_step=200 optimization_step=-1)
+SWITCHES=(num_samples=4 repulsion_scale=0.15 repulsion.end_step=500 pruning_step=200 optimization_step=-1)
 source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
 experiment "$@"

@@ -83,9 +83,11 @@ def test_script_and_config_of_an_experiment_agree(script, composed, name):
     command, = commands(script("--10", "--demo", name=name))
     assert all(switch in command.split() for switch in SWITCHES[name])
     assert f"save_dir=results/{name} name=demo_10" in command
+    assert ("sampler=fast" in command) == (name != "exp0_baseline")  # which is pinned to the unaccelerated sampler
     cfg = composed(f"experiment={name}")
     for switch in ("num_samples", "repulsion_scale", "pruning_step", "optimization_step"):
         assert f"{switch}={cfg[switch]}" in command.split()
+    assert cfg.repulsion_scale == 0 or f"repulsion.end_step={cfg.repulsion.end_step}" in command.split()
     assert (cfg.repulsion_scale > 0) == (name != "exp0_baseline")
 
 
@@ -102,12 +104,12 @@ FINAL_USAGE = """사용법: bash exp5_final.sh [--imagenet] [--ffhq]
 """
 
 
-def final(data, model, group, name):
+def final(data, model, group, name, sampler=""):
     """What exp5_final.sh runs on one image set; the switches are those of its config."""
     config = OmegaConf.load(PROJECT / "configs/experiment/exp5_final.yaml")
     switches = [f"{key}.{k}={v}" if k else f"{key}={v}" for key, value in config.items()
                 for k, v in (value.items() if OmegaConf.is_dict(value) else [("", value)])]
-    return (f"posterior_sample.py data={data} model={model} task_group={group} "
+    return (f"posterior_sample.py data={data} model={model} task_group={group} {sampler}"
             f"{' '.join(switches)} data.end_id=100 use_tpu=false gpu=0 save_dir=results/exp5_final name={name}_100")
 
 
@@ -121,7 +123,8 @@ def test_experiment_5_takes_image_sets(script):
 
 
 def test_experiment_5_on_the_shipped_priors(script):
-    scenes, faces = (final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}") for kind in ("scenes", "faces"))
+    scenes, faces = (final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}", "sampler=fast ")
+                     for kind in ("scenes", "faces"))
     assert commands(script("--demo", name="exp5_final")) == [scenes, faces]
     assert commands(script("--demo", "--ffhq", name="exp5_final")) == [faces]
 

@@ -42,14 +42,16 @@ experiment() {
 run_one() {
   local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0)
   if [ ${#SETS[@]} -gt 0 ]; then images=$1 n=100; fi
-  local data=test-$images model=${images}256ldm group=ldm_langevin label=$images
+  local data=test-$images model=${images}256ldm group=ldm_langevin label=$images sampler=()
   if [ "$2" = true ]; then
     case $images in imagenet) data=demo-scenes ;; ffhq) data=demo-faces ;; esac
     model=$data group=demo_langevin label=demo
+    # experiment 0 is pinned to the unaccelerated sampler; on other priors the fast one has not been measured
+    [ "$EXPERIMENT" = exp0_baseline ] || sampler=(sampler=fast)
     if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
   fi
   if [ "$PLATFORM" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
-  local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${SWITCHES[@]}"
+  local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${sampler[@]}" "${SWITCHES[@]}"
                  "data.end_id=$n" "${device[@]}" "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
   echo "+ ${command[*]}"
   (cd "$ROOT" && "${command[@]}")

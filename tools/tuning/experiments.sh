@@ -24,10 +24,11 @@ run() {  # run EXPERIMENT NAME override...
 run exp0_baseline exp0_baseline
 run exp1_repulsion exp1_repulsion
 run exp2_pruning exp2_pruning
+run exp2_pruning exp2_pruning_600 pruning_step=600 repulsion.end_step=600  # an earlier pruning saves more
 run exp3_2particle exp3_2particle
 run exp4_optimization exp4_optimization
 # the unaccelerated DAPS setting beside the accelerated one, and a run in ReSample's manner: optimisation alone
 if [ $difficulty = standard ]; then
-  run exp0_baseline exp0_langevin sampler=latent_edm_daps
   run exp0_baseline resample optimization_step=200
+  run exp0_baseline exp0_langevin sampler=latent_edm_daps
 fi

@@ -27,14 +27,12 @@ case $part in
     for n in 3 5 10 20; do cell n$n 8 $GROUP.num_steps=$n; done
     cell n40 4 $GROUP.num_steps=40 ;;
   chain)       # momentum, and whether the velocity lives on; passes are annealing steps x inner iterations
-    for m in 0.41 0.7 0.85; do
+    for m in 0.41 0.85; do
       cell fresh_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m sampler.chain.keep_velocity=false
     done
     for m in 0.7 0.85 0.92; do cell kept_m$m 8 sampler=fast sampler.chain.momentum=$m; done
-    cell kept_m0.85_50x5 8 sampler=fast $ANNEALING=50
     cell kept_m0.85_50x3 8 sampler=fast $ANNEALING=50 sampler.chain.num_steps=3
     cell kept_m0.85_17x6 8 sampler=fast $ANNEALING=17 sampler.chain.num_steps=6
-    cell kept_m0.85_two_euler_steps 8 sampler=fast sampler.diffusion_scheduler_config.num_steps=2
     for lr in 4.5e-5 1.1e-4; do cell kept_m0.85_lr$lr 8 sampler=fast $GROUP.lr=$lr; done ;;
   difficulty)  # how often a single particle fails
     cell standard 16 sampler=fast
