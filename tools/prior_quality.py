@@ -191,16 +191,16 @@ def decoder_ms(prior):
     """Milliseconds per latent of the fastest of some decoder forward + backward passes: the others were disturbed."""
     import torch
 
-    from tools.benchmark import BareDecoder
+    from tools.benchmark import DECODER, Pieces
 
-    bare = BareDecoder(SimpleNamespace(prior=prior, device=prior.device),
-                       SimpleNamespace(z=torch.zeros(TIMED_BATCH, *prior.latent_shape, device=prior.device)))
-    bare.run(3)
-    return 1e3 * min(bare.run(TIMED_PASSES)) / TIMED_BATCH
+    z = torch.zeros(TIMED_BATCH, *prior.latent_shape, device=prior.device)
+    pieces = Pieces(SimpleNamespace(prior=prior, device=prior.device, operator=None), SimpleNamespace(z=z, y=None))
+    pieces.run(DECODER, 3)
+    return 1e3 * min(pieces.run(DECODER, TIMED_PASSES)) / TIMED_BATCH
 
 
 def save_samples(prior, latents, path, family, several):
-    from tools.train_prior import save_sheet
+    from tools.training import save_sheet
 
     path = Path(path).with_stem(f"{Path(path).stem}_{family}") if several else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
