@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The sweeps behind the demo groups of the linear tasks and HDR, on validation faces only. Resumable.
+#   python tools/make_demo_data.py --split val --count 64 --out dataset/val
+#   bash tools/tuning/linear_tasks.sh rate|tau|default [further overrides]
+# Every cell is a run folder results/tuning/tasks/<task>/<setting>; the table of all cells is
+#   python tools/parse_metrics.py results/tuning/tasks --format csv --out evidence/tuning_tasks.csv
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+part=$1
+further=("${@:2}")
+python=.venv/bin/python
+[ -x $python ] || python=python
+
+GROUP=task.demo_langevin.mcmc_sampler_config
+SETTING="tau\${$GROUP.tau}_lr\${$GROUP.lr}"
+
+sweep() {  # sweep TASK,TASK override=value,value ...   four images, one particle each
+  $python posterior_sample.py -m task=$1 gpu=-1 num_samples=1 data.root=dataset/val/demo-faces data.end_id=4 \
+    batch_images=4 'save_dir=results/tuning/tasks/${hydra:runtime.choices.task}' \
+    "name=\${hydra:runtime.choices.sampler}_$SETTING" "${@:2}" "${further[@]}"
+}
+
+case $part in
+  rate)     # the learning rate, with few passes
+    sweep inpainting_rand,gaussian_blur,motion_blur sampler=fast $GROUP.tau=0.03 $GROUP.lr=1.6e-4,5e-4,1.6e-3
+    sweep down_sampling sampler=fast $GROUP.tau=0.03 $GROUP.lr=5e-4,1.6e-3,5e-3
+    sweep inpainting,hdr sampler=fast $GROUP.tau=0.03 $GROUP.lr=5e-5,1.6e-4,5e-4 ;;
+  *) echo "unknown part $part: choose rate, tau or default" >&2; exit 2 ;;
+esac
