@@ -25,5 +25,12 @@ case $part in
     sweep inpainting_rand,gaussian_blur,motion_blur sampler=fast $GROUP.tau=0.03 $GROUP.lr=1.6e-4,5e-4,1.6e-3
     sweep down_sampling sampler=fast $GROUP.tau=0.03 $GROUP.lr=5e-4,1.6e-3,5e-3
     sweep inpainting,hdr sampler=fast $GROUP.tau=0.03 $GROUP.lr=5e-5,1.6e-4,5e-4 ;;
+  tau)      # how far the likelihood is trusted, at the same lr / tau^2: the noise has 0.05, so its own tau is 0.07
+    sweep inpainting_rand,gaussian_blur,motion_blur sampler=fast $GROUP.tau=0.07 $GROUP.lr=2.7e-3
+    sweep down_sampling sampler=fast $GROUP.tau=0.07 $GROUP.lr=8.7e-3
+    sweep inpainting,hdr sampler=fast $GROUP.tau=0.07 $GROUP.lr=8.7e-4
+    sweep inpainting_rand,gaussian_blur,motion_blur sampler=fast $GROUP.tau=0.015 $GROUP.lr=1.25e-4
+    sweep down_sampling sampler=fast $GROUP.tau=0.015 $GROUP.lr=4e-4
+    sweep inpainting,hdr sampler=fast $GROUP.tau=0.015 $GROUP.lr=4e-5 ;;
   *) echo "unknown part $part: choose rate, tau or default" >&2; exit 2 ;;
 esac
