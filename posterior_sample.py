@@ -72,6 +72,7 @@ def run(cfg, rank=Rank()):
 
 def sample(cfg, settings, images, folder, about):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
+    from utils.batching import images_per_batch
     from utils.build import build, load_batch
     from utils.evaluation import Evaluator
     from utils.metrics import Trace
@@ -79,10 +80,13 @@ def sample(cfg, settings, images, folder, about):
 
     parts = build(cfg, settings)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
+    per_batch = images_per_batch(parts, settings, images)
     about_run = {"run": about, "device": devices.describe(parts.device)}
+    if settings.batch_images == "auto":
+        about_run["device"]["batch_images"] = per_batch
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
-        for start in range(0, len(images), settings.batch_images):
-            batch = images[start:start + settings.batch_images]
+        for start in range(0, len(images), per_batch):
+            batch = images[start:start + per_batch]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
             trace = Trace(None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}, on_progress=lambda best_db: advance(len(batch), best_db))

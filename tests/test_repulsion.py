@@ -7,6 +7,7 @@ from scipy.stats import binom
 from operators.base import Operator
 from sampler import LatentDAPS
 from tests import analytic
+from utils.config import InputError
 from utils.events import Events
 from utils.noise import KeyedNoise
 from utils.particles import Particles
@@ -46,6 +47,23 @@ def test_duplicates_give_finite_forces(similarity, bandwidth):
     direction, similar = repel(similarity, twins, 4, bandwidth)
     assert torch.isfinite(direction).all() and torch.isfinite(similar).all()
     torch.testing.assert_close(similar, torch.ones(4, dtype=torch.float64))
+
+
+def mean_colour(image):
+    return image.mean((-2, -1))
+
+
+def test_a_similarity_of_your_own_acts_like_ours():
+    """Pushed on the mean colour alone: every pixel of a channel moves alike."""
+    direction, similar = repel("tests.test_repulsion.mean_colour", values(2), 2, 1.0)
+    torch.testing.assert_close(direction, direction.mean((-2, -1), keepdim=True).expand_as(direction))
+    assert direction.abs().max() > 0 and ((similar > 0) & (similar <= 1)).all()
+
+
+@pytest.mark.parametrize("name", ["no_such_module.f", "tests.test_repulsion.no_such_function"])
+def test_a_similarity_that_cannot_be_imported_is_named_at_once(name):
+    with pytest.raises(InputError, match=f"repulsion.similarity={name}: cannot be imported"):
+        Repulsion(0.1, SimpleNamespace(**{**vars(SETTINGS), "similarity": name}), None)
 
 
 def test_two_particles_are_not_left_out():

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from omegaconf import OmegaConf
 
 from utils.config import PROJECT
 
@@ -23,7 +24,7 @@ DEMO = REAL.replace("data=test-imagenet model=imagenet256ldm task_group=ldm_lang
 @pytest.fixture
 def script(tmp_path):
     """script(*flags) -> the finished process, with a `python` that only prints its arguments and its folder."""
-    for folder in ("commands_gpu", "tools"):
+    for folder in ("commands_gpu", "tools", "configs/experiment"):
         shutil.copytree(PROJECT / folder, tmp_path / "project" / folder)
     fake = tmp_path / "bin" / "python"
     fake.parent.mkdir()
@@ -50,7 +51,7 @@ def test_usage_without_arguments(script):
 def test_unknown_arguments_run_nothing(script, flags):
     done = script(*flags)
     assert done.returncode == 2 and commands(done) == []
-    assert USAGE in done.stderr and "unknown argument" in done.stderr
+    assert done.stderr == f"unknown argument: {flags[-1]}; exp0_baseline.sh takes --1 --10 --100 --demo\n"
 
 
 def test_sizes_run_in_the_order_given(script, tmp_path):
@@ -90,8 +91,58 @@ def test_script_and_config_of_an_experiment_agree(script, composed, name):
 
 def test_experiment_3_has_no_single_image_run(script):
     done = script("--1", name="exp3_2particle")
-    assert done.returncode == 2 and "exp3_2particle has no --1 run" in done.stderr
+    assert done.returncode == 2 and "unknown argument: --1; exp3_2particle.sh takes --10 --100 --demo" in done.stderr
     assert "[--1]" not in script(name="exp3_2particle").stdout
+
+
+FINAL_USAGE = """사용법: bash exp5_final.sh [--imagenet] [--ffhq]
+  --imagenet: 100 ImageNet images
+  --ffhq    : 100 FFHQ images
+  --demo    : the same on the shipped prior and images; alone it means --demo --imagenet --ffhq
+"""
+
+
+def final(data, model, group, name):
+    """What exp5_final.sh runs on one image set; the switches are those of its config."""
+    config = OmegaConf.load(PROJECT / "configs/experiment/exp5_final.yaml")
+    switches = [f"{key}.{k}={v}" if k else f"{key}={v}" for key, value in config.items()
+                for k, v in (value.items() if OmegaConf.is_dict(value) else [("", value)])]
+    return (f"posterior_sample.py data={data} model={model} task_group={group} "
+            f"{' '.join(switches)} data.end_id=100 use_tpu=false gpu=0 save_dir=results/exp5_final name={name}_100")
+
+
+def test_experiment_5_takes_image_sets(script):
+    imagenet = final("test-imagenet", "imagenet256ldm", "ldm_langevin", "imagenet")
+    ffhq = final("test-ffhq", "ffhq256ldm", "ldm_langevin", "ffhq")
+    assert script(name="exp5_final").stdout == FINAL_USAGE
+    assert commands(script("--imagenet", name="exp5_final")) == [imagenet]
+    assert commands(script("--ffhq", name="exp5_final")) == [ffhq]
+    assert commands(script("--ffhq", "--imagenet", name="exp5_final")) == [ffhq, imagenet]
+
+
+def test_experiment_5_on_the_shipped_priors(script):
+    scenes, faces = (final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}") for kind in ("scenes", "faces"))
+    assert commands(script("--demo", name="exp5_final")) == [scenes, faces]
+    assert commands(script("--demo", "--ffhq", name="exp5_final")) == [faces]
+
+
+@pytest.mark.parametrize("flag", ["--10", "imagenet", "--coco", ""])
+def test_experiment_5_refuses_other_flags_in_one_line(script, flag):
+    done = script("--imagenet", flag, name="exp5_final")
+    assert done.returncode == 2 and commands(done) == []
+    assert done.stderr == f"unknown argument: {flag}; exp5_final.sh takes --imagenet --ffhq --demo\n"
+
+
+def test_experiment_5_passes_details_of_the_parts_too(script, tmp_path):
+    config = tmp_path / "project/configs/experiment/exp5_final.yaml"
+    config.write_text("# @package _global_\nnum_samples: 3  # why: so\nrepulsion:\n  end_step: 300\npruning_step: -1\n")
+    command, = commands(script("--ffhq", name="exp5_final"))
+    assert " num_samples=3 repulsion.end_step=300 pruning_step=-1 data.end_id" in command
+
+
+def test_experiment_5_composes(composed):
+    cfg = composed("experiment=exp5_final")
+    assert cfg.repulsion_scale > 0 and cfg.num_samples >= 2
 
 
 def test_real_runs_end_in_the_missing_checkpoint_line():

@@ -1,12 +1,17 @@
 """How close sampling comes to the speed of its decoder. Takes the overrides of posterior_sample.py.
 
     python tools/benchmark.py                       # configured prior and device, one batch
-    python tools/benchmark.py batch_images=4 data.end_id=4
+    python tools/benchmark.py batch_images=4 data.end_id=4 precision=bf16 compile=true
+    python tools/benchmark.py --parts               # and where the time goes
+    python tools/benchmark.py --full-size /tmp/random_imagenet   # the ImageNet model's structure, num_samples x precision
     python tools/benchmark.py --ranks 2 data.end_id=4   # images per second of 2 torchrun ranks against one
 
 Prints the bare time of one decoder forward + backward pass at the batch of the run, the number of passes, the
 sampling time, and the overhead: sampling time / (passes x bare time). Both are measured alternately in one process,
-so that a busy machine slows both alike. With --ranks every process has one thread, and starting up does not count.
+so that a busy machine slows both alike; --parts does the same with the operator and the denoiser. Compiling happens
+before the clock starts. --full-size writes random weights into the folder if it is absent (1.8 GB), and samples one
+image for two annealing steps of four inner iterations. With --ranks every process has one thread, and starting up
+does not count.
 """
 import argparse
 import json
@@ -15,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -27,39 +33,40 @@ from utils.config import PROJECT, InputError, check  # noqa: E402
 from utils.console import setup_logging  # noqa: E402
 from utils.data import select_images  # noqa: E402
 
-BARE_PASSES_PER_STEP = 4
+CALLS_PER_STEP = 4
+DECODER, OPERATOR, DENOISER = "decoder forward + backward", "operator + gradient", "denoiser"
+FULL_SIZE = ("model=imagenet256ldm", "data.resolution=256", "task_group=ldm", "data.end_id=1",
+             "sampler.annealing_scheduler_config.num_steps=2", "task.ldm.mcmc_sampler_config.num_steps=4")
 
 
-@hydra.main(version_base="1.3", config_path="../configs", config_name="default")
-def main(cfg):
-    setup_logging()
-    try:
-        settings = check(cfg)
-        images = select_images(settings)[:settings.batch_images]
-        show(measure(cfg, settings, images))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+def benchmark(cfg, parts_too=False):
+    """(figures, rows of the parts) of one batch of a composed config."""
+    settings = check(cfg)
+    return measure(cfg, settings, select_images(settings), parts_too)
 
 
-def measure(cfg, settings, images):
-    """Sample one batch; a dict of the figures."""
+def measure(cfg, settings, images, parts_too=False):
+    """Sample one batch: a dict of the figures, and with parts_too {part: (ms per call, calls, share of the time)}."""
     from utils import device as devices
+    from utils.batching import images_per_batch
     from utils.build import build, load_batch
     from utils.metrics import Trace
     from utils.profiler import Profiler
 
     parts = build(cfg, settings)
-    particles, truth = load_batch(parts, settings, images)
+    particles, truth = load_batch(parts, settings, images[:images_per_batch(parts, settings, images)])
     trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
-    bare = BareDecoder(parts, particles)
-    bare.run(3)  # warm-up
-    bare_s, bench_s = [], []
+    pieces = Pieces(parts, particles)
+    timed = (DECODER, OPERATOR, DENOISER) if parts_too else (DECODER,)
+    for name in (DECODER, DENOISER):  # warm-up, and compiling
+        pieces.run(name, 3)
+    seconds, bench_s = {name: [] for name in timed}, []
 
     def on_step(info):
         trace(info)
         started = devices.clock(parts.device)
-        bare_s.extend(bare.run(BARE_PASSES_PER_STEP))
+        for name in timed:
+            seconds[name] += pieces.run(name, CALLS_PER_STEP)
         bench_s.append(devices.clock(parts.device) - started)
 
     profiler = Profiler(parts.device)
@@ -67,12 +74,107 @@ def measure(cfg, settings, images):
     phases = profiler.phases.values()
     passes = sum(p.decoder_forward_backward for p in phases)
     sampling_s = sum(p.time_s for p in phases) - sum(bench_s)
-    bare_pass_s = statistics.fmean(bare_s)
+    bare_pass_s = statistics.fmean(seconds[DECODER])
     peaks = [p.peak_mb for p in phases if p.peak_mb is not None]
-    return {"device": devices.describe(parts.device)["name"], "particles in the batch": len(particles),
-            "bare decoder forward + backward (ms)": 1e3 * bare_pass_s, "decoder passes of the run": passes,
-            "sampling time (s)": sampling_s, "passes per second": passes / sampling_s,
-            "overhead": sampling_s / (passes * bare_pass_s), "peak memory (MB)": max(peaks) if peaks else None}
+    figures = {"device": devices.describe(parts.device)["name"], "precision": settings.precision,
+               "compiled": settings.compile, "particles in the batch": len(particles),
+               "bare decoder forward + backward (ms)": 1e3 * bare_pass_s, "decoder passes of the run": passes,
+               "sampling time (s)": sampling_s, "passes per second": passes / sampling_s,
+               "overhead": sampling_s / (passes * bare_pass_s),
+               "decoder TFLOP/s": pieces.decoder_flops() / bare_pass_s / 1e12,
+               "peak memory (MB)": max(peaks) if peaks else None}
+    calls = {DECODER: passes, OPERATOR: passes, DENOISER: sum(p.denoiser_calls for p in phases)}
+    rows = {name: (1e3 * statistics.fmean(seconds[name]), calls[name],
+                   statistics.fmean(seconds[name]) * calls[name] / sampling_s) for name in timed}
+    rest = 1 - sum(share for _, _, share in rows.values())
+    return figures, {**rows, "everything else": (1e3 * rest * sampling_s / passes, passes, rest)}
+
+
+class Pieces:
+    """What sampling is made of, each alone, at the batch of the run."""
+
+    def __init__(self, parts, particles):
+        import torch
+
+        self.parts, self.y = parts, particles.y
+        self.z = torch.zeros_like(particles.z)
+        with torch.no_grad():
+            self.image = parts.prior.decode(self.z)
+        self.sigma = torch.ones((), dtype=self.z.dtype, device=self.z.device)
+        self.work = {DECODER: self.decoder, OPERATOR: self.operator, DENOISER: self.denoiser}
+
+    def decoder(self):
+        import torch
+
+        z = self.z.detach().requires_grad_()
+        image = self.parts.prior.decode(z)
+        torch.autograd.grad(image, z, torch.ones_like(image))
+
+    def operator(self):
+        import torch
+
+        image = self.image.detach().requires_grad_()
+        torch.autograd.grad(self.parts.operator.loss(image, self.y).sum(), image)
+
+    def denoiser(self):
+        import torch
+
+        with torch.no_grad():
+            self.parts.prior.denoise(self.z, self.sigma)
+
+    def run(self, name, count):
+        """Seconds of each of `count` calls."""
+        from utils import device as devices
+
+        seconds = []
+        for _ in range(count):
+            started = devices.clock(self.parts.device)
+            self.work[name]()
+            seconds.append(devices.clock(self.parts.device) - started)
+        return seconds
+
+    def decoder_flops(self):
+        """Floating-point operations of one decoder forward + backward pass: products and convolutions."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            self.decoder()
+        return counter.get_total_flops()
+
+
+def full_size(folder, overrides):
+    """The figures of each num_samples and precision on the ImageNet structure with random weights in `folder`."""
+    from hydra import compose, initialize_config_dir
+
+    from utils import device as devices
+
+    def config(*more):
+        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+            return compose("default", overrides=[*FULL_SIZE, f"model.path={folder.resolve()}", *overrides, *more])
+
+    if not folder.exists():
+        write_random_model(folder)
+    settings = check(config())
+    device = devices.get_device(settings.use_tpu, settings.gpu)
+    figures = []
+    for precision in ("fp32", "tf32", "bf16") if devices.has_tf32(device) else ("fp32", "bf16"):
+        for count in (1, 2, 4):
+            figures.append(benchmark(config(f"precision={precision}", f"num_samples={count}"))[0])
+            devices.release_memory(device)
+    return figures
+
+
+def write_random_model(folder):
+    """cin256-v2 in diffusers' layout with random weights: speed and memory are those of the real one."""
+    import torch
+
+    from utils.priors import compvis
+
+    torch.manual_seed(0)
+    parts = {"unet": compvis.build_unet(**compvis.IMAGENET_UNET), "vqvae": compvis.build_vq(**compvis.VQ_F4),
+             "scheduler": compvis.build_scheduler()}
+    compvis.write(parts, torch.zeros(1001, compvis.IMAGENET_UNET["context"]), folder, {"weights": "raw", "random": True})
 
 
 def compare_ranks(ranks, overrides):
@@ -92,45 +194,52 @@ def compare_ranks(ranks, overrides):
             f"images per second, {ranks} ranks": len(seconds["many"]) / slowest, "throughput ratio": one / slowest}
 
 
-class BareDecoder:
-    """Only the decoder: forward and backward in z, nothing else, at the batch of the run."""
-
-    def __init__(self, parts, particles):
-        self.parts, self.like = parts, particles.z
-
-    def run(self, count):
-        """Seconds of `count` passes."""
-        import torch
-
-        from utils import device as devices
-
-        seconds = []
-        z = torch.zeros_like(self.like).requires_grad_()
-        with torch.enable_grad():
-            for _ in range(count):
-                started = devices.clock(self.parts.device)
-                image = self.parts.prior.decode(z)
-                torch.autograd.grad(image, z, torch.ones_like(image))
-                seconds.append(devices.clock(self.parts.device) - started)
-        return seconds
-
-
-def show(figures):
+def show(*columns):
+    """One column for each dict of figures."""
     table = Table(title="benchmark", show_header=False)
-    for name, value in figures.items():
-        table.add_row(name, "not known" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value))
+    for name in columns[0]:
+        table.add_row(name, *("not known" if (value := column[name]) is None else
+                              f"{value:.3f}" if isinstance(value, float) else str(value) for column in columns))
     Console().print(table)
+
+
+def show_parts(rows):
+    table = Table("part", "ms per call", "calls", "share of the sampling time", title="where the time goes")
+    for name, (milliseconds, calls, share) in rows.items():
+        table.add_row(name, f"{milliseconds:.2f}", f"{calls:g}", f"{100 * share:.1f} %")
+    Console().print(table)
+
+
+@contextmanager
+def errors_in_one_line():
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--ranks", type=int)
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--full-size", type=Path)
     flags, sys.argv[1:] = parser.parse_known_args()
-    if flags.ranks is None:
-        main()
-    else:
-        try:
+
+    @hydra.main(version_base="1.3", config_path="../configs", config_name="default")
+    def main(cfg):
+        setup_logging()
+        with errors_in_one_line():  # Hydra would print a traceback
+            figures, rows = benchmark(cfg, flags.parts)
+            show(figures)
+            if flags.parts:
+                show_parts(rows)
+
+    with errors_in_one_line():
+        if flags.ranks is not None:
             show(compare_ranks(flags.ranks, sys.argv[1:]))
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+        elif flags.full_size is not None:
+            setup_logging()
+            show(*full_size(flags.full_size, sys.argv[1:]))
+        else:
+            main()

@@ -22,7 +22,7 @@ from utils.data import SUFFIXES  # noqa: E402
 from utils.device import XLA_PACKAGE  # noqa: E402
 
 LPIPS = ("https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
-         "https://github.com/photosynthesis-team/piq/releases/download/v0.4.0/lpips_weights.pt (6 kB)")
+         "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt (6 kB)")
 PACKAGES = {XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[tpu]'"),
             "transformers": ("model=stable-diffusion-*", "pip install -e '.[sd]'"),
             "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'")}

@@ -1,47 +1,56 @@
 # What the experiment scripts of commands_gpu/ and commands_tpu/ share; they source it and call `experiment "$@"`.
 #
-# A script sets: EXPERIMENT (also its file name), SIZES (image counts it offers), SWITCHES (Hydra overrides),
-# PLATFORM (gpu | tpu).
+# A script sets: EXPERIMENT (also its file name), SIZES (image counts it offers) or SETS (image sets, 100 images each),
+# PLATFORM (gpu | tpu), SWITCHES (Hydra overrides; unset: those of configs/experiment/$EXPERIMENT.yaml).
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
 [ -x "$PYTHON" ] || PYTHON=python
-declare -A MEANING=([1]="1 image sanity check" [10]="10 images main experiment" [100]="100 images final eval")
+RUNS=("${SIZES[@]}" "${SETS[@]}")                       # one flag each
+ALONE=("${SETS[@]}")                                    # what --demo alone runs
+[ ${#ALONE[@]} -gt 0 ] || ALONE=("${SIZES[0]}")
+[ ${#SWITCHES[@]} -gt 0 ] || mapfile -t SWITCHES < <(   # "key: value" and, two spaces in, "section.key: value"
+  awk -F ': *' '/^ *[a-z_]+:/ { sub(/ *#.*/, "", $2); if (!/^ /) section = $1
+                                if ($2 != "") print (/^ / ? section "." substr($1, 3) : $1) "=" $2 }' \
+    "$ROOT/configs/experiment/$EXPERIMENT.yaml")
+declare -A MEANING=([1]="1 image sanity check" [10]="10 images main experiment" [100]="100 images final eval"
+                    [imagenet]="100 ImageNet images" [ffhq]="100 FFHQ images")
 
 usage() {
-  local flags=""
-  for n in "${SIZES[@]}"; do flags+=" [--$n]"; done
-  echo "사용법: bash $EXPERIMENT.sh$flags"
-  for n in "${SIZES[@]}"; do printf '  %-6s: %s\n' "--$n" "${MEANING[$n]}"; done
-  printf '  %-6s: %s\n' "--demo" "the same on the shipped prior and images; alone it means --demo --${SIZES[0]}"
+  local width=6 n
+  for n in "${RUNS[@]}"; do [ $((${#n} + 2)) -le $width ] || width=$((${#n} + 2)); done
+  echo "사용법: bash $EXPERIMENT.sh$(printf ' [--%s]' "${RUNS[@]}")"
+  for n in "${RUNS[@]}"; do printf '  %-*s: %s\n' $width "--$n" "${MEANING[$n]}"; done
+  printf '  %-*s: %s\n' $width "--demo" \
+    "the same on the shipped prior and images; alone it means --demo$(printf ' --%s' "${ALONE[@]}")"
 }
 
 experiment() {
-  local sizes=() demo=false
+  local runs=() demo=false argument run
   if [ $# -eq 0 ]; then usage; exit 0; fi
   for argument in "$@"; do
-    case " ${SIZES[*]} " in
-      *" ${argument#--} "*) [ "$argument" != "${argument#--}" ] && { sizes+=("${argument#--}"); continue; } ;;
+    case " --demo$(printf ' --%s' "${RUNS[@]}") " in
+      *" $argument "*) if [ "$argument" = --demo ]; then demo=true; else runs+=("${argument#--}"); fi ;;
+      *) echo "unknown argument: $argument; $EXPERIMENT.sh takes$(printf ' --%s' "${RUNS[@]}" demo)" >&2; exit 2 ;;
     esac
-    if [ "$argument" = "--demo" ]; then demo=true; continue; fi
-    case "$argument" in
-      --1|--10|--100) echo "$EXPERIMENT has no $argument run" >&2 ;;
-      *) echo "unknown argument: $argument" >&2 ;;
-    esac
-    usage >&2
-    exit 2
   done
-  [ ${#sizes[@]} -gt 0 ] || sizes=("${SIZES[0]}")
-  for n in "${sizes[@]}"; do run_size "$n" "$demo" || exit $?; done
+  [ ${#runs[@]} -gt 0 ] || runs=("${ALONE[@]}")
+  for run in "${runs[@]}"; do run_one "$run" "$demo" || exit $?; done
 }
 
-run_size() {
-  local n=$1 demo=$2 suffix="" device=(use_tpu=false gpu=0)
-  local set=(data=test-imagenet model=imagenet256ldm task_group=ldm_langevin) label=imagenet
-  if [ "$demo" = true ]; then set=(data=demo-scenes model=demo-scenes task_group=demo_langevin); label=demo; fi
+# run_one RUN DEMO: one of SIZES on ImageNet, or 100 images of one of SETS
+run_one() {
+  local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0)
+  if [ ${#SETS[@]} -gt 0 ]; then images=$1 n=100; fi
+  local data=test-$images model=${images}256ldm group=ldm_langevin label=$images
+  if [ "$2" = true ]; then
+    case $images in imagenet) data=demo-scenes ;; ffhq) data=demo-faces ;; esac
+    model=$data group=demo_langevin label=demo
+    if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
+  fi
   if [ "$PLATFORM" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
-  local command=("$PYTHON" posterior_sample.py "${set[@]}" "${SWITCHES[@]}" "data.end_id=$n" "${device[@]}"
-                 "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
+  local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${SWITCHES[@]}"
+                 "data.end_id=$n" "${device[@]}" "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
   echo "+ ${command[*]}"
   (cd "$ROOT" && "${command[@]}")
 }

@@ -8,12 +8,14 @@ In PROJECT.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`. 
     - name: modes_faces                                  # the NAME
       folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of PROJECT.md
       kind: modes                                        # quality | perception | modes | tuning | failures | cost | phases | paired
+                                                         # | prior, with files of tools/prior_quality.py as folders
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
       columns: [experiment, success, paired.success]     # instead of the kind's own columns
       common: true                                       # only the images that all of the runs hold
       pool: true                                         # one row for runs that differ only in the seed
       best_of: 2                                         # rows of what 2 of a run's independent particles would give
 """
+import json
 import re
 import sys
 from pathlib import Path
@@ -38,7 +40,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Field(pattern=r"^\S+$")
     folders: list[str] = Field(min_length=1)
-    kind: Literal[tuple(tables.KINDS)]
+    kind: Literal[*tables.KINDS, "prior"]
     baseline: str | None = None
     columns: list[str] | None = None
     common: bool = False
@@ -112,7 +114,24 @@ def replace_tables(text, specs, project):
 
 
 def render(spec, root):
-    """Markdown of one table with its notes, from records where the run folders have them."""
+    """Markdown of one table with its notes."""
+    table = prior_table(spec, root) if spec.kind == "prior" else run_table(spec, root)
+    return "\n" + tables.markdown(table, level=0) + "".join(f"\n{note}\n" for note in table.notes) + "\n"
+
+
+def prior_table(spec, root):
+    """The Table of files that tools/prior_quality.py wrote. Raises InputError."""
+    rows = []
+    for name in spec.folders:
+        try:
+            rows += [{"file": Path(name).stem, **row} for row in json.loads(read(root / name))]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{root / name}: not written by tools/prior_quality.py ({type(error).__name__})") from None
+    return tables.build_prior(rows)
+
+
+def run_table(spec, root):
+    """The Table of run folders, from records where they have them. Raises InputError."""
     experiments = read_experiments([root / folder for folder in spec.folders], spec.pool, spec.best_of, from_records=True,
                                    common=spec.common)
     unknown = next((key for key in spec.columns or () if key not in tables.known_keys()), None)
@@ -122,7 +141,7 @@ def render(spec, root):
     table = tables.build(spec.kind, summaries, spec.columns)
     if table is None:
         raise InputError(f"tables.yaml: {spec.name}: a table of {spec.kind} needs more than one run")
-    return "\n" + tables.markdown(table, level=0) + "".join(f"\n{note}\n" for note in table.notes) + "\n"
+    return table
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch  # noqa: E402
 
 from utils import device as devices  # noqa: E402
 from utils.checkpoints import locate  # noqa: E402
+from utils.compiled import CompiledPrior  # noqa: E402
 from utils.config import InputError  # noqa: E402
 from utils.events import Events  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
@@ -42,13 +43,18 @@ def build(cfg, settings):
     if not settings.use_tpu:
         devices.silence_unused_xla()
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
-    devices.setup_device(device)
+    devices.setup_device(device, tf32=settings.precision == "tf32")
     from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
 
     with _LOADING:
-        prior = make("model", cfg.model, path=locate(settings.model.path), device=device)
+        model = {key: value for key, value in cfg.model.items() if key != "source"}
+        prior = make("model", model, path=locate(settings.model.path), device=device)
+    if settings.precision == "bf16":
+        prior.compute_in(torch.bfloat16)
     if settings.gradient_checkpointing:
         prior.checkpoint_decoder()
+    if settings.compile:
+        prior = CompiledPrior(prior)
     operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config

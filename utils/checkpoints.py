@@ -7,14 +7,16 @@ import os
 import re
 from pathlib import Path
 
-from utils.config import InputError, find
+from utils.config import InputError, find, short
 
 ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LOCAL_FOLDERS = ("checkpoints", "results")  # a path below these is never taken for a hub id
 WEIGHTS = ("*.safetensors", "*.bin")
 STABLE_DIFFUSION = "utils.priors.stable_diffusion.load_pipeline"
-OUR_LOADERS = ("utils.priors.latent_diffusion.load_pipeline", STABLE_DIFFUSION)
+# what each of our loaders takes beside the keys of every prior; one of your own may take anything
+OUR_LOADERS = {"utils.priors.latent_diffusion.load_pipeline": ("weights", "class_label"),
+               STABLE_DIFFUSION: ("prompt", "guidance_scale", "inner_resolution", "network_dtype")}
 PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "tokenizer/*", "model_index.json"]
 # half-precision, training and other copies of the same weights
 UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
@@ -44,6 +46,7 @@ def check_model(model):
     """Raises InputError if the weights that `model` (utils.config.Model) names cannot be there, or do not fit it."""
     if model.target not in OUR_LOADERS:
         return
+    _check_keys(model)
     stable = model.target == STABLE_DIFFUSION
     if stable:
         _check_stable_diffusion(model)
@@ -70,6 +73,12 @@ def check_model(model):
     if model.weights != made_of.get("weights", "raw"):
         raise InputError(f"model.weights={model.weights}: {place} holds the {made_of.get('weights', 'raw')} weights; "
                          "give model.path the original file, or convert it with tools/convert_ldm.py")
+
+
+def _check_keys(model):
+    taken = ("path", "resolution", "timestep_map", "source", *OUR_LOADERS[model.target])
+    for key in sorted(model.model_fields_set - {"target", *taken}):
+        raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
 
 
 def check_folder(model, folder):

@@ -212,7 +212,7 @@ def _failures(e):
     if not success:
         return None
     lost = {}
-    for unit in sorted(unit for unit in success if success[unit] < 1):
+    for unit in sorted((unit for unit in success if success[unit] < 1), key=lambda unit: (unit.image, unit.seed)):
         lost.setdefault(unit.image, []).append(str(unit.seed))
     several = len({unit.seed for unit in success}) > 1
     count = math.fsum(1 - value for value in success.values())

@@ -11,8 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 PROJECT = Path(__file__).resolve().parents[1]
 # what may differ between runs whose records belong together
-NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "gradient_checkpointing",
-                      "save_dir", "name", "resume")
+NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "compile",
+                      "gradient_checkpointing", "save_dir", "name", "resume")
+
+
+SIMILARITIES = ("latent", "image", "rotation")  # what the repulsion compares particles on: utils/repulsion.py
 
 
 class InputError(Exception):
@@ -32,6 +35,12 @@ def _possible_path(text):
     return text
 
 
+def _similarity(name):
+    if name not in SIMILARITIES and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+        raise ValueError(f"is none of {', '.join(SIMILARITIES)}, and no module.function of your own")
+    return name
+
+
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
 
 
@@ -49,11 +58,12 @@ class Data(Section):
 
 
 class Model(Section):
-    target: str = Field(alias="_target_")
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")  # which keys our loaders take: utils/checkpoints.py
     path: PathText
-    timestep_map: Literal["trained", "official"]
+    timestep_map: Literal["trained", "official"] = "trained"
     resolution: int = Field(ge=8)
-    source: str
+    source: str = "its source"                              # where to get `path`, for messages
     weights: Literal["raw", "ema"] = "raw"                  # of an original checkpoint file
     class_label: int | None = None                          # of a class-conditional model
     prompt: str | None = None                               # Stable Diffusion, this and the next three
@@ -115,7 +125,7 @@ class Repulsion(Section):
     end_step: int = Field(ge=0, le=1000)
     bandwidth: Literal["median"] | Annotated[float, Field(gt=0)]
     place: Literal["drift", "chain"]
-    similarity: Literal["latent", "image", "rotation"]
+    similarity: Annotated[str, AfterValidator(_similarity)]
 
 
 class Pruning(Section):
@@ -151,8 +161,10 @@ class Settings(Section):
     use_tpu: bool
     gpu: int = Field(ge=-1)
     num_cores: int | None = Field(ge=1)
-    batch_images: int = Field(ge=1)
+    batch_images: Annotated[int, Field(ge=1)] | Literal["auto"]
     max_particles_per_pass: int | None = Field(ge=1)
+    precision: Literal["fp32", "tf32", "bf16"]
+    compile: bool
     gradient_checkpointing: bool
     shard: str
     save_dir: PathText
@@ -224,6 +236,7 @@ def _check_relations(s):
         raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
     if s.num_cores is not None and not s.use_tpu:
         raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
+    _check_speed(s)
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):
         raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
@@ -260,6 +273,16 @@ def _check_relations(s):
     check_model(s.model)
 
 
+def _check_speed(s):
+    if s.precision == "tf32" and (s.use_tpu or s.gpu < 0):
+        raise InputError(f"precision=tf32: only CUDA devices have it, and {'use_tpu=true' if s.use_tpu else f'gpu={s.gpu}'} "
+                         "asks for another one; use precision=fp32 or bf16")
+    if s.precision == "bf16" and s.model.network_dtype != "float32":
+        raise InputError(f"precision=bf16: model.network_dtype={s.model.network_dtype} says otherwise; give one of the two")
+    if s.compile and s.use_tpu:
+        raise InputError("compile=true: XLA compiles by itself; leave it out with use_tpu=true")
+
+
 def _check_switches(s, num_steps):
     """Under the progress clock an event's step is known from the numbers alone (the noise clock: utils/build.py)."""
     for key, switch in (("pruning_step", s.pruning_step), ("optimization_step", s.optimization_step)):
@@ -289,7 +312,9 @@ def identity(cfg):
     kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
     kept["task"] = full["task"][full["task_group"]]
-    off = {"repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
+    # results of full precision carry no mark: records from before there was a choice stay valid
+    off = {"precision": full.get("precision", "fp32") == "fp32",
+           "repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
            "pruning": full["pruning_step"] < 0, "pruning_keep": full["pruning_step"] < 0,
            "optimization": full["optimization_step"] < 0}
     return {key: value for key, value in kept.items() if not off.get(key)}

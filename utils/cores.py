@@ -16,7 +16,7 @@ def on_all_cores(sample, cfg, settings, images, folder, about):
     about: what every record says about the run; a core's process has no command line to tell it.
     Raises InputError, or utils.device.CoreFailure for an error on one core after the others have finished.
     """
-    batches = -(-len(images) // settings.batch_images)
+    batches = -(-len(images) // (1 if settings.batch_images == "auto" else settings.batch_images))  # auto is 1 on XLA
     if settings.use_tpu and devices.has_many_cores(settings.num_cores) and batches > 1:
         devices.run_on_cores(sample_share, (sample, cfg, settings, images, folder, about), settings.num_cores)
     else:

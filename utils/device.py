@@ -134,17 +134,24 @@ def _on_core(core, work, args, limit):
         raise CoreFailure(f"core {core}:\n{traceback.format_exc()}") from None
 
 
-def setup_device(device):
-    """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU."""
+def setup_device(device, tf32=False):
+    """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU.
+
+    tf32: CUDA's matrix products and convolutions of float32 numbers, in operators too, may round to 10 bits; not its FFT.
+    Raises InputError where there is no TF32.
+    """
     import torch
 
+    if tf32 and device.type != "cuda":
+        raise InputError(f"precision=tf32: only CUDA devices have it, and this run is on the {device.type}; "
+                         "use precision=fp32 or bf16")
     torch.set_flush_denormal(True)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
     elif device.type == "xla":
         from torch_xla import backends
 
@@ -237,7 +244,33 @@ def _xla_peak_bytes(device):
         return None
 
 
-def take_compile_s(device):
+def has_tf32(device):
+    """Whether precision=tf32 means anything here."""
+    return device.type == "cuda"
+
+
+def free_memory_bytes(device):
+    """Memory that a batch may still take, torch's own unused blocks included; None where the runtime does not say."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def memory_of(device, work):
+    """Bytes that `work()` needs at its peak beyond what is in use already. CUDA only."""
+    import torch
+
+    before = torch.cuda.memory_allocated(device)
+    reset_peak_memory(device)
+    work()
+    synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def take_xla_compile_s(device):
     """Seconds that XLA has compiled in this process and that no earlier call has returned; None off XLA.
 
     Cores that are threads of one process share the count: their sum is right, who gets a second is not told.

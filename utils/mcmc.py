@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-ALGORITHMS = ("langevin", "hmc")
-
 
 class ChainState(NamedTuple):
     """z: (P, C, h, w) position; velocity: the same shape for HMC, None for Langevin."""

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from utils import device as devices
+from utils.compiled import take_compile_s
 
 
 @dataclass
@@ -51,9 +52,9 @@ class Profiler:
         if self._current is None:
             return
         self._current.time_s += devices.clock(self.device) - self._started
-        compiled = devices.take_compile_s(self.device)
-        if compiled is not None:
-            self.compile_s = (self.compile_s or 0.0) + compiled
+        for compiled in (devices.take_xla_compile_s(self.device), take_compile_s()):
+            if compiled is not None:
+                self.compile_s = (self.compile_s or 0.0) + compiled
         measured = devices.peak_memory_mb(self.device)
         if measured is not None:
             self._current.peak_mb = measured

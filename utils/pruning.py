@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 import torch
 
-FILLS = ("next_best", "clone", "drop")
-
 
 class Choice(NamedTuple):
     """One image's decision; numbers are positions within the image's particles, best first."""

@@ -7,12 +7,13 @@ so repulsion_scale is the largest displacement relative to what it competes with
 (place "drift") or the data gradient (place "chain"). It means the same for latents of any size.
 """
 import math
+from pkgutil import resolve_name
 
 import torch
 import torch.nn.functional as F
 
-PLACES = ("drift", "chain")
-SIMILARITIES = ("latent", "image", "rotation")
+from utils.config import SIMILARITIES, InputError
+
 DECAYS = {"constant": lambda u: 1.0, "linear": lambda u: u, "quadratic": lambda u: u * u,
           "cosine": lambda u: 0.5 * (1 - math.cos(math.pi * u))}
 LOW_RESOLUTION = 8  # pixels of the low-frequency picture that particles are compared on
@@ -24,7 +25,10 @@ def features(similarity, value):
     "image":    the picture averaged to 8 x 8 pixels
     "rotation": its odd part under the 180-degree rotation, as a unit vector: two particles at 0 and 180 degrees
                 have opposite ones, while the even part, on which both modes agree, is left alone
+    "module.function": your own, images (P, 3, H, W) -> (P, D), differentiable, each row from its own image
     """
+    if similarity not in SIMILARITIES:
+        return own_similarity(similarity)(value)
     if similarity == "latent":
         return value.flatten(1)
     low = F.avg_pool2d(value, max(1, value.shape[-1] // LOW_RESOLUTION))
@@ -32,6 +36,15 @@ def features(similarity, value):
         return low.flatten(1)
     odd = (low - torch.flip(low, (-2, -1))).flatten(1)
     return odd / (odd.square().sum(1, keepdim=True) + 1e-12).sqrt()
+
+
+def own_similarity(name):
+    """The function that `name`, "module.function", stands for. Raises InputError."""
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"repulsion.similarity={name}: cannot be imported ({error}); put the folder of your module on "
+                         "PYTHONPATH") from None
 
 
 def bandwidth_of(distances_squared, pairs, bandwidth):
@@ -72,10 +85,12 @@ class Repulsion:
     """The force of one run.
 
     scale: repulsion_scale, >= 0; settings: decay, end_step (timestep of 1000), bandwidth ("median" or a number),
-    place ("drift" | "chain"), similarity ("latent" | "image" | "rotation"); clock: utils.schedule.StepClock.
+    place ("drift" | "chain"), similarity (see `features`); clock: utils.schedule.StepClock.
     """
 
     def __init__(self, scale, settings, clock):
+        if settings.similarity not in SIMILARITIES:
+            own_similarity(settings.similarity)  # a wrong name ends here, not in the first step
         self.scale, self.settings, self.clock = scale, settings, clock
 
     def strength(self, step):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from utils.results import to_json
 
 MISSING = "–"
+LEFT = ("experiment", "phase", "file", "family")  # columns of words
 
 
 class Column(NamedTuple):
@@ -75,6 +76,12 @@ KINDS = {
         Column("paired.failed", "single particles failed"), Column("paired.success", "success rate"), Column("paired.success_pick", "success of the pick"),
         Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
 }
+PRIOR = [
+    Column("file", "measured in"), Column("family", "family"), Column("samples", "samples"),
+    Column("distance", "distance of samples"), Column("floor", "floor: images to images"),
+    Column("ratio", "ratio"), Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
+    Column("psnr_upright.min", "minimum"), Column("psnr_rotated.mean", "rotated: mean (dB)"),
+    Column("psnr_rotated.min", "minimum"), Column("decoder_ms", "decoder forward + backward (ms a latent)")]
 RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
 FAILURES = ("Single particles: n = number of surviving particles, diverged ones count as failed; 95 % intervals by a "
             "bootstrap over images (Wilson over images where all agree).")
@@ -89,6 +96,10 @@ NOTES = {
                 "particles the expected number, and the images that fail with some subset.",
     "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
              "95 % interval by a bootstrap over images.",
+    "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
+             "floor test images to as many others; ± standard deviation over divisions of the images. Compare rows of "
+             "one family and number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 "
+             "passes of 4 latents.",
     "paired": "Experiment minus baseline on the common images and seeds; intervals by a bootstrap over images. PSNR in the "
               "better orientation where not said otherwise.",
 }
@@ -128,6 +139,11 @@ def build(kind, summaries, columns=None):
         return None
     return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows],
                  (NOTES[kind],) if kind in NOTES else ())
+
+
+def build_prior(rows):
+    """The Table of what tools/prior_quality.py wrote, a dict per prior with `file` added."""
+    return Table("Priors", PRIOR, [[lookup(row, column.key) for column in PRIOR] for row in rows], (NOTES["prior"],))
 
 
 def build_per_image(rows):
@@ -200,7 +216,7 @@ def markdown(table, level=3):
 
     lines = [f"{'#' * level} {table.title}", ""] if level else []
     lines += ["| " + " | ".join(escape(c.head) for c in table.columns) + " |",
-              "|" + "|".join("---" if c.key in ("experiment", "phase") else "---:" for c in table.columns) + "|"]
+              "|" + "|".join("---" if c.key in LEFT else "---:" for c in table.columns) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in cells(table, lambda text: f"**{text}**", escape)]
     if level:
         lines += ["", *table.notes] if table.notes else []
@@ -218,7 +234,7 @@ def latex_escape(text):
 
 def latex(table):
     """A table environment, scaled to the text width; needs the packages booktabs and graphicx."""
-    alignment = "".join("l" if c.key in ("experiment", "phase") else "r" for c in table.columns)
+    alignment = "".join("l" if c.key in LEFT else "r" for c in table.columns)
     body = [" & ".join(row) + r" \\" for row in cells(table, lambda text: rf"\textbf{{{text}}}", latex_escape)]
     return "\n".join([
         r"\begin{table}", r"\centering", rf"\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",

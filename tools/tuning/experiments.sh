@@ -12,7 +12,7 @@ python=.venv/bin/python
 case $difficulty in
   standard) setting=(sampler=fast) ;;
   hard) setting=(sampler=fast task_group=demo_hard) ;;
-  budget) setting=(sampler=budget) ;;
+  budget) setting=(sampler=budget task_group=demo_budget) ;;
   *) echo "unknown difficulty $difficulty: choose standard, hard or budget" >&2; exit 2 ;;
 esac
 
@@ -26,5 +26,8 @@ run exp1_repulsion exp1_repulsion
 run exp2_pruning exp2_pruning
 run exp3_2particle exp3_2particle
 run exp4_optimization exp4_optimization
-# the unaccelerated DAPS setting beside the accelerated one
-[ $difficulty != standard ] || run exp0_baseline exp0_langevin sampler=latent_edm_daps
+# the unaccelerated DAPS setting beside the accelerated one, and a run in ReSample's manner: optimisation alone
+if [ $difficulty = standard ]; then
+  run exp0_baseline exp0_langevin sampler=latent_edm_daps
+  run exp0_baseline resample optimization_step=200
+fi

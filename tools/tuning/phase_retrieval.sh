@@ -24,33 +24,35 @@ cell() {  # cell NAME IMAGES override...
 
 case $part in
   curve)       # plain Langevin: quality against inner iterations
-    for n in 3 5 10 20 40; do cell n$n 8 $GROUP.num_steps=$n; done ;;
+    for n in 3 5 10 20; do cell n$n 8 $GROUP.num_steps=$n; done
+    cell n40 4 $GROUP.num_steps=40 ;;
   chain)       # momentum, and whether the velocity lives on; passes are annealing steps x inner iterations
     for m in 0.41 0.7 0.85; do
       cell fresh_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m sampler.chain.keep_velocity=false
     done
-    for m in 0.7 0.85 0.92; do cell kept_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m; done
-    cell kept_50x3 8 sampler=fast $ANNEALING=50 sampler.chain.num_steps=3
-    cell kept_25x5 8 sampler=fast
-    cell kept_25x5_two_euler_steps 8 sampler=fast sampler.diffusion_scheduler_config.num_steps=2
-    cell kept_25x3 8 sampler=fast sampler.chain.num_steps=3
-    for lr in 4.5e-5 1.1e-4; do cell kept_25x5_lr$lr 8 sampler=fast $GROUP.lr=$lr; done ;;
+    for m in 0.7 0.85 0.92; do cell kept_m$m 8 sampler=fast sampler.chain.momentum=$m; done
+    cell kept_m0.85_50x5 8 sampler=fast $ANNEALING=50
+    cell kept_m0.85_50x3 8 sampler=fast $ANNEALING=50 sampler.chain.num_steps=3
+    cell kept_m0.85_17x6 8 sampler=fast $ANNEALING=17 sampler.chain.num_steps=6
+    cell kept_m0.85_two_euler_steps 8 sampler=fast sampler.diffusion_scheduler_config.num_steps=2
+    for lr in 4.5e-5 1.1e-4; do cell kept_m0.85_lr$lr 8 sampler=fast $GROUP.lr=$lr; done ;;
   difficulty)  # how often a single particle fails
     cell standard 16 sampler=fast
-    for lr in 1.1e-4 1.5e-4; do cell lr$lr 16 sampler=fast $GROUP.lr=$lr; done
+    for lr in 1.5e-4 2e-4; do cell lr$lr 16 sampler=fast $GROUP.lr=$lr; done
     for noise in 0.1 0.2; do cell noise$noise 16 sampler=fast $OPERATOR.sigma=$noise; done
     for oversample in 1.5 1.0; do cell oversample$oversample 16 sampler=fast $OPERATOR.oversample=$oversample; done
-    for n in 1 2; do cell 25x$n 16 sampler=fast sampler.chain.num_steps=$n; done
-    for steps in 6 12; do cell ${steps}x5 16 sampler=fast $ANNEALING=$steps; done
+    for steps in 12 6; do cell ${steps}x5 16 sampler=fast $ANNEALING=$steps; done
+    cell 25x2 16 sampler=fast sampler.chain.num_steps=2
     other=$([ $family = faces ] && echo scenes || echo faces)
     cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other  # held-out family
     cell hard 16 sampler=fast task_group=demo_hard
-    cell budget 16 task_group=demo_budget ;;
+    cell budget 16 sampler=budget task_group=demo_budget ;;
   low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256
     for lr in 3.5e-5 7e-5; do
-      cell langevin_lr$lr 8 $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
-      cell fast_lr$lr 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
+      cell langevin_lr$lr 4 $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
+      cell fast_lr$lr 4 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
     done
-    cell fast_50x5_lr3.5e-5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 $GROUP.lr=3.5e-5 ;;
+    cell fast_50x5 4 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125
+    cell fast_tau0.02 4 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=0.02 $GROUP.lr=2.8e-4 ;;
   *) echo "unknown part $part: choose curve, chain, difficulty or low_noise" >&2; exit 2 ;;
 esac

@@ -9,7 +9,7 @@ class LatentPrior(ABC):
 
     latent_shape: (C, h, w)
     resolution:   H = W of the images
-    device, dtype: where and in which precision the latents live
+    device, dtype: where and in which precision the latents and images live
     timestep_map: utils.schedule.TimestepMap, or None if the prior has no timesteps
     """
 
@@ -29,9 +29,15 @@ class LatentPrior(ABC):
     def denoise(self, z, sigma):
         """E[z0 | z0 + sigma noise = z]; sigma is a 0-d or (P,) tensor on the device, > 0."""
 
+    def compute_in(self, dtype):
+        """Weights and activations of decoder and denoiser in `dtype`; images and latents stay in `self.dtype`.
+
+        A prior without networks ignores it.
+        """
+
     def checkpoint_decoder(self):
         """Keep no decoder activations for the backward pass, compute them again; a decoder without any ignores it."""
 
-    @abstractmethod
     def resident_bytes(self):
-        """Bytes that the networks occupy."""
+        """Bytes that the networks occupy: part of the peak memory that is reported on the CPU."""
+        return 0

@@ -192,7 +192,7 @@ def convert(checkpoint, out, weights="raw", resolution=256):
         parts["scheduler"] = build_scheduler()
         _check_conditioning(parts["unet"], embedding, checkpoint)
         _check_schedule(parts["scheduler"], state, checkpoint)
-    return _write(parts, embedding, out, {"source": checkpoint.name, "weights": weights, **stamp(checkpoint)})
+    return write(parts, embedding, out, {"source": checkpoint.name, "weights": weights, **stamp(checkpoint)})
 
 
 def _under(state, prefix):
@@ -230,7 +230,8 @@ def stamp(checkpoint):
     return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _write(parts, embedding, out, description):
+def write(parts, embedding, out, description):
+    """Save {name: diffusers object}, the class embedding (classes, D) or None, and a description, as the folder `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:

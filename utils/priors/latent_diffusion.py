@@ -21,13 +21,13 @@ UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionMode
 
 
 def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None,
-                  dtype=torch.float32, **_):
+                  dtype=torch.float32):
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
     timestep_map: "trained" or "official" (utils.schedule.TimestepMap); weights: "raw" or "ema", of an original file;
     resolution: what the images are expected to be, None to take the prior's own (256 for an original file);
-    dtype: what is computed in, however the weights are stored;
+    dtype: of latents, images and networks, however the weights are stored (see also LatentDiffusionPrior.compute_in);
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
     Raises InputError.
     """
@@ -101,7 +101,7 @@ class LatentDiffusionPrior(LatentPrior):
         self.scaling_factor = autoencoder.config.scaling_factor
         self.latent_shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
         self.resolution = unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)
-        self.dtype = unet.dtype
+        self.dtype = self.network_dtype = unet.dtype
 
     def to(self, device):
         self.autoencoder, self.unet = self.autoencoder.to(device), self.unet.to(device)
@@ -126,16 +126,29 @@ class LatentDiffusionPrior(LatentPrior):
             return z - column * output
         return z * scale.square() - column * scale * output
 
+    def compute_in(self, dtype):
+        self.network_dtype = dtype
+        torch.nn.Module.to(self.unet, dtype)  # diffusers' own warns of modules to keep in float32, of which it names none
+        self.context = self.context.to(dtype) if self.context is not None else None
+        # the border lies at the decoder's own input: a codebook entry chosen in low precision would be another entry
+        decoder = self.autoencoder.decoder.to(dtype)
+        decoder.register_forward_pre_hook(lambda module, arguments: (arguments[0].to(dtype), *arguments[1:]))
+        decoder.register_forward_hook(lambda module, arguments, image: image.to(self.dtype))
+
     def checkpoint_decoder(self):
         # set on the decoder itself: diffusers offers its method for AutoencoderKL only, though VQModel shares the decoder
         self.autoencoder.decoder._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         self.autoencoder.decoder.gradient_checkpointing = True
 
     def predict(self, x, t):
-        """The network's output for x (P, C, h, w) at timesteps t (P,)."""
+        """The network's output for x (P, C, h, w) at timesteps t (P,), which keep their precision."""
         if self.context is None:
-            return self.unet(x, t).sample
-        return self.unet(x, t, encoder_hidden_states=self.context.expand(len(x), -1, -1)).sample
+            return self.unet(x.to(self.network_dtype), t).sample.to(self.dtype)
+        return self.conditional(x, t, self.context.expand(len(x), -1, -1))
+
+    def conditional(self, x, t, context):
+        """`predict` under context (P, L, D)."""
+        return self.unet(x.to(self.network_dtype), t, encoder_hidden_states=context).sample.to(self.dtype)
 
     def resident_bytes(self):
         return sum(p.numel() * p.element_size() for m in (self.autoencoder, self.unet) for p in m.parameters())

@@ -15,21 +15,24 @@ from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts
 
 
 def load_pipeline(path, device, prompt, guidance_scale, inner_resolution, resolution=256, network_dtype="float32",
-                  timestep_map="trained", **_):
+                  timestep_map="trained"):
     """A prior from a StableDiffusionPipeline folder or hub id: vae/, unet/, scheduler/, text_encoder/, tokenizer/.
 
     prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
-    The prompt is embedded here, once, and the text encoder is dropped. Raises InputError.
+    network_dtype: what decoder and denoiser compute in. The prompt is embedded here, once, and the text encoder is
+    dropped. Raises InputError.
     """
     path = snapshot(path, ignore=["*.bin"]) if is_hub_id(path) else Path(path)  # pickles of the same weights
-    dtype = getattr(torch, network_dtype)
-    autoencoder, unet, scheduler = load_parts(path, dtype)
-    context = embed_prompts(path, ["", prompt]).to(dtype)  # (2, L, D)
+    autoencoder, unet, scheduler = load_parts(path)
+    context = embed_prompts(path, ["", prompt])  # (2, L, D)
     if context.shape[-1] != unet.config.cross_attention_dim:
         raise InputError(f"model.path={path}: its text encoder gives {context.shape[-1]} numbers per token, its UNet "
                          f"takes {unet.config.cross_attention_dim}; the folder mixes two models")
-    return StableDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution,
-                                resolution).to(device)
+    prior = StableDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution,
+                                 resolution)
+    if network_dtype != "float32":
+        prior.compute_in(getattr(torch, network_dtype))
+    return prior.to(device)
 
 
 def embed_prompts(path, prompts):
@@ -49,7 +52,7 @@ def embed_prompts(path, prompts):
 
 
 class StableDiffusionPrior(LatentDiffusionPrior):
-    """Latents are (P, 4, inner / 8, inner / 8) in float32, whatever the precision of the networks.
+    """Latents are (P, 4, inner / 8, inner / 8).
 
     context: (2, L, D), the empty prompt and the prompt
     """
@@ -57,24 +60,19 @@ class StableDiffusionPrior(LatentDiffusionPrior):
     def __init__(self, autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution, resolution):
         super().__init__(autoencoder, unet, scheduler, timestep_map, context)
         self.guidance_scale, self.inner_resolution, self.resolution = guidance_scale, inner_resolution, resolution
-        self.network_dtype, self.dtype = unet.dtype, torch.float32
         side = inner_resolution // 2 ** (len(autoencoder.config.block_out_channels) - 1)
         self.latent_shape = (unet.config.in_channels, side, side)
 
     def encode(self, x):
-        x = F.interpolate(x, size=self.inner_resolution, mode="bilinear")
-        return super().encode(x.to(self.network_dtype)).to(self.dtype)
+        return super().encode(F.interpolate(x, size=self.inner_resolution, mode="bilinear"))
 
     def decode(self, z):
-        x = super().decode(z.to(self.network_dtype)).to(self.dtype)  # (P, 3, inner, inner)
-        return F.interpolate(x, size=self.resolution, mode="bilinear")
+        return F.interpolate(super().decode(z), size=self.resolution, mode="bilinear")  # from (P, 3, inner, inner)
 
     def predict(self, x, t):
         without, with_prompt = (c[None].expand(len(x), -1, -1) for c in self.context)
-        x = x.to(self.network_dtype)
         if self.guidance_scale == 1:
-            return self.unet(x, t, encoder_hidden_states=with_prompt).sample.to(self.dtype)
+            return self.conditional(x, t, with_prompt)
         # both halves in one pass
-        output = self.unet(torch.cat([x, x]), torch.cat([t, t]), encoder_hidden_states=torch.cat([without, with_prompt]))
-        unguided, guided = output.sample.to(self.dtype).chunk(2)
+        unguided, guided = self.conditional(torch.cat([x, x]), torch.cat([t, t]), torch.cat([without, with_prompt])).chunk(2)
         return unguided + self.guidance_scale * (guided - unguided)

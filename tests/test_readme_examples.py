@@ -1,0 +1,70 @@
+"""The worked examples of README.md, "Adding your own", run as they stand there on a tiny prior and few steps."""
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from utils import results
+from utils.config import PROJECT
+
+README = (PROJECT / "README.md").read_text()
+FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", README, re.DOTALL))
+COMMANDS = {text.split("name=")[1]: shlex.split(text.replace("\\\n", " ")) for text in re.findall(
+    r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", README, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder that holds the examples' files."""
+    folder = tmp_path_factory.mktemp("examples")
+    for name, text in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.fixture
+def example(folder, tiny_prior, tiny_images):
+    """example(name, *overrides) -> (metrics, arrays of the first record) of its command, made small."""
+    def start(name, *overrides):
+        command = [*COMMANDS[name], "gpu=-1", "num_samples=2", "model.resolution=16", "data.resolution=16", "data.end_id=1",
+                   f"data.root={tiny_images}", "sampler.annealing_scheduler_config.num_steps=3",
+                   "task.demo_langevin.mcmc_sampler_config.num_steps=2", *overrides]
+        done = subprocess.run([sys.executable, str(PROJECT / "posterior_sample.py"), *command], cwd=folder, text=True,
+                              capture_output=True, env={**os.environ, "PYTHONPATH": "my_parts"})
+        assert done.returncode == 0, done.stderr
+        run = folder / "results" / name
+        return json.loads((run / "metrics.json").read_text()), results.read_record(run / "records/00000.npz")[1]
+    return start
+
+
+def test_every_example_is_short_and_has_its_command():
+    assert {name.split("/")[-1] for name in FILES} == {"grayscale.py", "grayscale.yaml", "principal.py", "principal.yaml",
+                                                       "colour.py"}
+    assert set(COMMANDS) == {"grayscale", "principal", "colours"}
+    for name, text in FILES.items():
+        assert text.count("\n") < 30, name
+
+
+def test_an_operator_of_your_own(example, tiny_prior):
+    metrics, arrays = example("grayscale", f"model.path={tiny_prior}")
+    assert arrays["y"].shape == (1, 16, 16) and metrics["modes"] is None
+    assert np.isfinite(metrics["psnr"]["max"]).all()
+
+
+def test_a_prior_of_your_own(example, tiny_images):
+    metrics, arrays = example("principal", f"model.path={tiny_images}", "model.components=5")
+    assert arrays["z"].shape == (2, 5, 1, 1)
+    assert np.isfinite(metrics["psnr"]["max"]).all()
+
+
+def test_a_similarity_of_your_own(example, tiny_prior):
+    apart, _ = example("colours", f"model.path={tiny_prior}")
+    alone, _ = example("colours", f"model.path={tiny_prior}", "repulsion_scale=0", "resume=false")
+    assert apart["psnr"]["sample"] != alone["psnr"]["sample"]
