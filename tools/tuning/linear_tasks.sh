@@ -2,6 +2,7 @@
 # The sweeps behind the demo groups of the linear tasks and HDR, on validation faces only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
 #   bash tools/tuning/linear_tasks.sh rate|tau|end|default [further overrides]
+#   bash tools/tuning/linear_tasks.sh final      # the chosen settings on ten test images -> results/tasks/<task>
 # Every cell is a run folder results/tuning/tasks/<task>/<setting>; the table of all cells is
 #   python tools/parse_metrics.py results/tuning/tasks --format csv --out evidence/tuning_tasks.csv
 set -euo pipefail
@@ -30,6 +31,11 @@ case $part in
     SETTING+="_end\${$GROUP.lr_min_ratio}"
     sweep down_sampling sampler=fast $GROUP.tau=0.03,0.05 $GROUP.lr=1.6e-3,4.4e-3 $GROUP.lr_min_ratio=0.01 ;;
   default)  # Langevin with all passes, at the rates of the groups
+    SETTING="default_tau\${$GROUP.tau}_lr\${$GROUP.lr}"
     sweep gaussian_blur,down_sampling,inpainting,hdr,motion_blur,inpainting_rand data.end_id=2 batch_images=2 ;;
-  *) echo "unknown part $part: choose rate, tau, end or default" >&2; exit 2 ;;
+  final)    # what PROJECT.md reports
+    $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr,down_sampling gpu=-1 \
+      sampler=fast num_samples=2 data.end_id=10 batch_images=10 save_dir=results/tasks \
+      'name=${hydra:runtime.choices.task}' "${further[@]}" ;;
+  *) echo "unknown part $part: choose rate, tau, end, default or final" >&2; exit 2 ;;
 esac
