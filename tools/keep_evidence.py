@@ -2,7 +2,7 @@
 
     python tools/keep_evidence.py results/exp0_faces results/exp0_scenes      # -> evidence/exp0_faces, ...
 
-Keeps config.yaml, metrics.json and the records less their arrays (measurement, latents, pictures).
+Keeps config.yaml, metrics.json, trivial.json where there is one, and the records less their arrays (measurement, latents, pictures).
 """
 import argparse
 import shutil
@@ -26,8 +26,9 @@ def keep(source, target):
     if not records or not (source / "metrics.json").is_file():
         raise InputError(f"{source}: is no finished run (no records or no metrics.json)")
     (target / "records").mkdir(parents=True)
-    for name in ("config.yaml", "metrics.json"):
-        shutil.copy(source / name, target / name)
+    for name in ("config.yaml", "metrics.json", "trivial.json"):
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)
     for record in records:
         results.write_record(target, record, {})
     return len(records)

@@ -7,7 +7,7 @@ In PROJECT.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`. 
 
     - name: modes_faces                                  # the NAME
       folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of PROJECT.md
-      kind: modes                                        # quality | perception | modes | tuning | failures | cost | phases | paired
+      kind: modes                                        # quality | perception | modes | tuning | failures | tasks | cost | phases | paired
                                                          # | prior, with files of tools/prior_quality.py as folders
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
       columns: [experiment, success, paired.success]     # instead of the kind's own columns

@@ -158,6 +158,8 @@ def summarise(experiment, reference=None):
     row["failed"], row["failures"] = _failed(e), _failures(e)
     for name in ("pick_psnr", "coverage", "pairwise_distance"):
         row[name] = mean_std(e, name)
+    row["trivial"] = {"name": next(iter(e.runs[0].trivial), None), "psnr": mean_std(e, "psnr.trivial"),
+                      "gain": _difference(e, "psnr.gain")}
     row["phases"] = None if e.derived else phases(e)
     row["cost"] = cost(e, reference)
     row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
@@ -216,6 +218,13 @@ def _failures(e):
     count = math.fsum(1 - value for value in success.values())
     return {"count": count if e.derived else round(count),
             "ids": [f"{image} ({', '.join(seeds)})" if several else image for image, seeds in lost.items()]}
+
+
+def _difference(e, quantity):
+    """A quantity that is a difference already, with its interval over images; None where it is not known."""
+    found = stats.clustered_mean(e.clusters(quantity))
+    return None if found is None else {"difference": found.value, "low": found.low, "high": found.high,
+                                       "n": len(e.clusters(quantity))}
 
 
 def paired(e, reference):

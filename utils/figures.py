@@ -33,14 +33,8 @@ def draw_all(folder):
 def draw_grid(records):
     """One row per image: truth, measurement, every particle; the label-free pick is framed."""
     columns = 2 + max(len(record["particles"]) for record, _ in records)
-    figure, axes = plt.subplots(len(records), columns, squeeze=False,
-                                figsize=(1.75 * columns, 2.35 * len(records)))
+    figure, axes = bare_axes(len(records), columns, height=2.35)
     for row, (record, arrays) in zip(axes, records):
-        for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
-            for spine in axis.spines.values():
-                spine.set_visible(False)
         if "truth" in arrays:
             row[0].imshow(arrays["truth"])
         row[0].set_title(f"{'truth' if 'truth' in arrays else 'no truth'} {record['image_id']}", fontsize=8)
@@ -57,6 +51,33 @@ def draw_grid(records):
     figure.suptitle("framed: the particle picked without the truth (lowest measurement loss)", fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def draw_tasks(rows):
+    """One row per (task, record, arrays, title of the trivial reconstruction, its image (3, H, W) in [-1, 1])."""
+    figure, axes = bare_axes(len(rows), 4, height=2.2)
+    for row, (task, record, arrays, title, trivial) in zip(axes, rows):
+        picked = record["selection"]["picked"]
+        pictures = dict(zip(record["survivors"], arrays["images"]))
+        shown = ((f"{task}\ntruth {record['image_id']}", arrays["truth"]), ("measurement", measurement_picture(arrays["y"])),
+                 (title, measurement_picture(trivial)),
+                 (f"ours\n{record['selection']['psnr']:.1f} dB", pictures[record["particles"][picked]]))
+        for axis, (name, picture) in zip(row, shown):
+            axis.imshow(picture)
+            axis.set_title(name, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def bare_axes(rows, columns, height):
+    """(figure, axes (rows, columns)) without ticks and frames; `height` of a row in inches."""
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(1.75 * columns, height * rows))
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return figure, axes
 
 
 def particle_title(record, position):

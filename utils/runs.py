@@ -2,6 +2,7 @@
 import json
 import statistics
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,23 @@ class Run:
     def units(self):
         """One Unit per image, in the order of the file."""
         return [Unit(self.data, self.metrics.metadata.seed, image) for image in self.metrics.metadata.image_ids]
+
+    @cached_property
+    def trivial(self):
+        """{name: {image id: dB}} of tools/trivial_reconstruction.py, the best one first; empty where it has not run."""
+        path = self.folder / "trivial.json"
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text())
+            names = sorted(found["psnr"], key=lambda name: name != found["floor"])
+            by_image = {name: dict(zip(found["image_ids"], found["psnr"][name], strict=True)) for name in names}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged ({type(error).__name__}); run tools/trivial_reconstruction.py again") from None
+        missing = next((i for i in self.metrics.metadata.image_ids if any(i not in scores for scores in by_image.values())), None)
+        if missing is not None:
+            raise InputError(f"{path}: has no image {missing}; run tools/trivial_reconstruction.py again")
+        return by_image
 
     def records(self, count=None):
         """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
@@ -175,7 +193,8 @@ def image_values(run, position):
 
     best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
     pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
-    pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included.
+    pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included; trivial, gain: of the
+    best trivial reconstruction, and by how much the mean over particles exceeds it.
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
@@ -195,6 +214,9 @@ def image_values(run, position):
                    "failed": statistics.fmean(label not in FOUND for label in survivors) if survivors else None,
                    "success_pick": float(picked is not None and m.modes.label[i][picked] in FOUND)}
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
+    if run.trivial:
+        floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]
+        values |= {"psnr.trivial": floor, "psnr.gain": None if m.psnr.mean[i] is None else m.psnr.mean[i] - floor}
     steps = exploration_steps(run)
     values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
     values["seconds"] = m.time.per_image_s[i]

@@ -55,6 +55,9 @@ KINDS = {
     "failures": ("Images in which no particle succeeded", FIRST + [
         Column("failures.count", "images without success", "min", 1), Column("failures.ids", "their ids"),
         Column("success_pick", "success of the label-free pick", "max")]),
+    "tasks": ("PSNR in dB against the best trivial reconstruction", FIRST + [
+        Column("trivial.name", "trivial reconstruction"), Column("trivial.psnr", "trivial"), Column("psnr.mean", "mean"),
+        Column("psnr.best", "best"), Column("pick_psnr", "label-free pick"), Column("trivial.gain", "gain of the mean")]),
     "cost": ("Cost per image", FIRST + [
         Column("cost.seconds", "seconds", "min"), Column("cost.peak_mb", "peak memory (MB)", "min", 1),
         Column("cost.passes", "decoder passes", "min", 0), Column("cost.optimization_calls", "optimisation calls", None, 1),
@@ -91,6 +94,8 @@ NOTES = {
     "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
     "failures": "Success: a particle labelled 0 or 180. In brackets the seeds, where several are pooled; of a subset of the "
                 "particles the expected number, and the images that fail with some subset.",
+    "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
+             "95 % interval by a bootstrap over images.",
     "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
              "floor test images to as many others; ± standard deviation over divisions of the images. Compare rows of "
              "one family and number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 "
@@ -125,6 +130,8 @@ def build(kind, summaries, columns=None):
     rows = summaries
     if kind == "phases":
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
+    if kind == "tasks":
+        rows = [s for s in summaries if s["trivial"]["psnr"]]
     if kind == "paired":
         rows = [s for s in summaries if s["paired"]]
         title = title.format(baseline=rows[0]["paired"]["baseline"] if rows else "")
