@@ -2,7 +2,7 @@
 # The sweeps behind the demo groups of the linear tasks and HDR, on validation faces only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
 #   bash tools/tuning/linear_tasks.sh rate|tau|end|default [further overrides]
-#   bash tools/tuning/linear_tasks.sh final      # the chosen settings on ten test images -> results/tasks/<task>
+#   bash tools/tuning/linear_tasks.sh final      # the chosen settings on ten test images, and their table in PROJECT.md
 # Every cell is a run folder results/tuning/tasks/<task>/<setting>; the table of all cells is
 #   python tools/parse_metrics.py results/tuning/tasks --format csv --out evidence/tuning_tasks.csv
 set -euo pipefail
@@ -36,6 +36,10 @@ case $part in
   final)    # what PROJECT.md reports
     $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr,down_sampling gpu=-1 \
       sampler=fast num_samples=2 data.end_id=10 batch_images=10 save_dir=results/tasks \
-      'name=${hydra:runtime.choices.task}' "${further[@]}" ;;
+      'name=${hydra:runtime.choices.task}' "${further[@]}"
+    $python tools/trivial_reconstruction.py results/tasks/* --picture docs/tasks.png
+    rm -rf evidence/tasks
+    $python tools/keep_evidence.py results/tasks/* --to evidence/tasks
+    $python tools/project_tables.py ;;
   *) echo "unknown part $part: choose rate, tau, end, default or final" >&2; exit 2 ;;
 esac
