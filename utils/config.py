@@ -218,11 +218,22 @@ def check(cfg):
         raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = _key(first["loc"], cfg)
         value = "" if first["type"] == "missing" else f"={short(first['input'])}"
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     _check_relations(settings)
     return settings
+
+
+def _key(location, cfg):
+    """The dotted key of a pydantic error, without the name of the alternative that pydantic appends at a union."""
+    key, node = [], cfg
+    for part in location:
+        key.append(str(part))
+        node = node.get(part) if OmegaConf.is_dict(node) else None
+        if not OmegaConf.is_config(node):
+            break
+    return ".".join(key)
 
 
 def short(value):
