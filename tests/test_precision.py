@@ -99,6 +99,7 @@ def test_the_fingerprint_knows_the_precision(composed):
     (("precision=tf32", "use_tpu=true"), "precision=tf32: only CUDA devices have it, and use_tpu=true"),
     (("precision=bf16", "+model.network_dtype=float16"), "precision=bf16: model.network_dtype=float16"),
     (("precision=fp16",), "precision=fp16"), (("compile=true", "use_tpu=true"), "compile=true: XLA compiles by itself"),
+    (("gradient_checkpointing=true", "use_tpu=true"), "gradient_checkpointing=true: torch's checkpointing"),
     (("compile=1",), "compile=1"), (("batch_images=many",), "batch_images"), (("batch_images=0",), "batch_images")])
 def test_what_cannot_be_is_one_line(composed, overrides, message):
     with pytest.raises(InputError) as caught:

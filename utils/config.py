@@ -292,6 +292,9 @@ def _check_speed(s):
         raise InputError(f"precision=bf16: model.network_dtype={s.model.network_dtype} says otherwise; give one of the two")
     if s.compile and s.use_tpu:
         raise InputError("compile=true: XLA compiles by itself; leave it out with use_tpu=true")
+    if s.gradient_checkpointing and s.use_tpu:
+        raise InputError("gradient_checkpointing=true: torch's checkpointing does not know XLA devices; leave it out with "
+                         "use_tpu=true and bound the memory with max_particles_per_pass")
 
 
 def _check_switches(s, num_steps):

@@ -155,6 +155,9 @@ def setup_device(device, tf32=False):
     elif device.type == "xla":
         from torch_xla import backends
 
+        # Backward passes run in the calling thread (the setting is this thread's own). A worker thread would let go of
+        # its last gradient some time later, and whatever lives at a mark_step is an output of the graph: another graph.
+        torch.autograd.set_multithreading_enabled(False)
         if backends.get_mat_mul_precision() != "highest":  # a TPU multiplies in bfloat16 by default
             logging.getLogger("torch_xla.backends").setLevel(logging.ERROR)  # it warns of setting it twice at the first
             backends.set_mat_mul_precision("highest")

@@ -1,4 +1,6 @@
 """The whole sampler on XLA: the CPU's numbers, nothing on the host, and no graph compiled late."""
+import threading
+
 import pytest
 import torch
 
@@ -16,6 +18,16 @@ def worlds(tiny_prior):
     from tests.xla.conftest import XLA
 
     return World(tiny_prior, CPU), World(tiny_prior, XLA)
+
+
+def test_backward_passes_run_in_the_calling_thread(xla):
+    """A worker thread frees its last gradient late, now and then after a mark_step: a graph with one more output."""
+    seen = []
+    leaf = torch.ones(2, device=xla, requires_grad=True)
+    doubled = leaf * 2
+    doubled.register_hook(lambda gradient: seen.append(threading.get_ident()))
+    torch.autograd.grad(doubled.sum(), leaf)
+    assert seen == [threading.get_ident()]
 
 
 def test_noise_is_the_same_bit_for_bit(xla):
@@ -58,10 +70,15 @@ def test_the_counters_see_a_compilation_and_a_fallback(xla, counters):
     assert counters()[1] == {"aten::searchsorted.Tensor"}
 
 
-# pruned after step 3, so that step 4 is the first with three particles; experiment 4 has that set from experiment 2
+# Pruned after step 3, so that step 4 is the first with three particles; experiment 4 has that set from experiment 2.
+# With the force in the chain, or HMC, the inner iteration is another graph from step 0 on.
+ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
+
+
 @pytest.mark.parametrize("switches, event, late", [
     ({}, 0, set()), (dict(repulsion_scale=0.5), 0, set()), (dict(repulsion_scale=0.5, pruning_step=500), 3, {3, 4}),
-    (dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250), 6, {3, 4, 6})], ids=SWITCHES)
+    (ALL, 6, {3, 4, 6}), (dict(ALL, place="chain"), 0, {3, 4, 6}), (dict(ALL, algorithm="hmc"), 0, {3, 4, 6})],
+    ids=[*SWITCHES, "chain", "hmc"])
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""
     compiled, fallbacks = [], set()
@@ -71,7 +88,7 @@ def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, s
         compiled.append(count)
         fallbacks.update(names)
 
-    switches = dict(count=5, keep=3, steps=8, place="chain", **switches)
+    switches = dict(count=5, keep=3, steps=8, **switches)
     counters()
     worlds[1].run(on_step=read, **switches)
     counters()  # the result is decoded without a gradient: one graph per run, after the last step
