@@ -13,6 +13,7 @@ python=.venv/bin/python
 [ -x $python ] || python=python
 
 GROUP=task.demo_langevin.mcmc_sampler_config
+ANNEALING=sampler.annealing_scheduler_config
 SETTING="\${hydra:runtime.choices.sampler}_tau\${$GROUP.tau}_lr\${$GROUP.lr}"
 
 sweep() {  # sweep TASK,TASK override=value,value ...   four images, one particle each
@@ -29,14 +30,18 @@ case $part in
     sweep inpainting_rand,gaussian_blur,motion_blur sampler=fast $GROUP.tau=0.07 $GROUP.lr=2.7e-3 ;;
   end)      # super resolution: how small the steps become
     SETTING+="_end\${$GROUP.lr_min_ratio}"
-    sweep down_sampling sampler=fast $GROUP.tau=0.03,0.05 $GROUP.lr=1.6e-3,4.4e-3 $GROUP.lr_min_ratio=0.01 ;;
+    sweep down_sampling sampler=fast $GROUP.tau=0.03,0.05 $GROUP.lr=1.6e-3,4.4e-3 $GROUP.lr_min_ratio=0.01
+    SETTING+="_\${$ANNEALING.num_steps}steps_sigma\${$ANNEALING.sigma_min}"
+    sweep down_sampling sampler=fast $GROUP.lr_min_ratio=0.01 $ANNEALING.num_steps=25,50 $ANNEALING.sigma_min=0.01,0.03 ;;
   default)  # Langevin with all passes, at the rates of the groups
     SETTING="default_tau\${$GROUP.tau}_lr\${$GROUP.lr}"
     sweep gaussian_blur,down_sampling,inpainting,hdr,motion_blur,inpainting_rand data.end_id=2 batch_images=2 ;;
   final)    # what PROJECT.md reports
-    $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr,down_sampling gpu=-1 \
-      sampler=fast num_samples=2 data.end_id=10 batch_images=10 save_dir=results/tasks \
+    run=(gpu=-1 sampler=fast num_samples=2 data.end_id=10 batch_images=10 save_dir=results/tasks)
+    $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr "${run[@]}" \
       'name=${hydra:runtime.choices.task}' "${further[@]}"
+    $python posterior_sample.py task=down_sampling "${run[@]}" $ANNEALING.num_steps=50 $ANNEALING.sigma_min=0.01 \
+      name=down_sampling "${further[@]}"
     $python tools/trivial_reconstruction.py results/tasks/* --picture docs/tasks.png
     rm -rf evidence/tasks
     $python tools/keep_evidence.py results/tasks/* --to evidence/tasks
