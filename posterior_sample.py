@@ -89,7 +89,8 @@ def sample(cfg, settings, images, folder, about):
             batch = images[start:start + per_batch]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
-            trace = Trace(None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}, on_progress=lambda best_db: advance(len(batch), best_db))
+            on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
+            trace = Trace(on_device, on_progress=lambda best_db: advance(len(batch), best_db))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
             finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]

@@ -42,8 +42,9 @@ class Passes:
                 return result
             # outside the except block: the error holds the activations of the pass that failed
             if size == together:
-                raise InputError(f"max_particles_per_pass={self.max_particles}: the device is out of memory with "
-                                 f"{'one particle' if size == 1 else f'{size} particles'} in a pass; try gradient_checkpointing=true, a smaller model= or another gpu=")
+                count = "one particle" if size == 1 else f"{size} particles"
+                raise InputError(f"max_particles_per_pass={self.max_particles}: the device is out of memory with {count} "
+                                 "in a pass; try gradient_checkpointing=true (not on XLA), a smaller model= or another gpu=")
             devices.release_memory(tensors[0].device)
             self.max_particles, halved = math.ceil(size / 2), True
 
