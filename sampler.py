@@ -85,8 +85,8 @@ class LatentDAPS:
             image = prior.decode(particles.z)
             loss = self.operator.loss(image, particles.y)
             profiler.close()
-        for name in events.phases:  # a phase between two events on the same step has no steps
-            profiler.phases.setdefault(name, Phase())
+        # a phase between two events on the same step was never entered and has no steps
+        profiler.phases = {name: profiler.phases.get(name, Phase()) for name in events.phases}
         return SampleResult(particles, image, loss, profiler.step_s, pruned, optimised)
 
     def scalars(self, step, sigma, sigma_next):

@@ -6,6 +6,7 @@ from tests.test_sampler import network_prior  # noqa: F401  (fixture)
 from utils.config import InputError
 from utils.events import Events
 from utils.schedule import StepClock, annealing_sigmas
+from utils.schema import check_metrics
 
 CLOCK = StepClock("progress", annealing_sigmas(50, 10.0, 0.1))
 BOTH = ("pre_pruning", "post_pruning_pre_optimization", "optimization")
@@ -116,3 +117,5 @@ def test_both_events_on_the_same_step(run):
     middle = m["time"]["phases"]["post_pruning_pre_optimization"]
     assert middle["steps"] == 0 and m["vram"]["post_pruning_pre_optimization_peak_mb"] is None
     assert m["cost"]["time_x_memory_mb_s"] > 0
+    assert tuple(m["time"]["phases"]) == BOTH
+    check_metrics(m, "metrics.json")  # the tools can read it

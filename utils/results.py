@@ -130,9 +130,8 @@ def optimization_block(records):
 
 def phases_block(records):
     """Times and steps add up over images, network calls stay per particle: their mean over images."""
-    names = list(dict.fromkeys(name for r in records for name in r["time"]["phases"]))
     phases = {}
-    for name in names:
+    for name in dict.fromkeys(name for r in records for name in r["time"]["phases"]):
         parts = [r["time"]["phases"][name] for r in records if name in r["time"]["phases"]]
         phases[name] = {"time_s": sum(p["time_s"] for p in parts), "steps": sum(p["steps"] for p in parts),
                         **{key: statistics.fmean(p[key] for p in parts)

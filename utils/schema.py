@@ -135,7 +135,7 @@ class Metrics(Block):
             wrong = next((len(row) for row in values if len(row) != p), None)
             if wrong is not None:
                 raise ValueError(f"{key} has {wrong} entries for {p} particles")
-        if tuple(self.time.phases) not in PHASES:
+        if not any(set(self.time.phases) == set(names) for names in PHASES):
             raise ValueError(f"time.phases are {', '.join(self.time.phases)}")
         if set(self.vram) != {f"{name}_peak_mb" for name in self.time.phases}:
             raise ValueError(f"vram has {', '.join(self.vram)} for the phases {', '.join(self.time.phases)}")
