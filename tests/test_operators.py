@@ -254,7 +254,7 @@ def composed(*overrides):
 
 @pytest.mark.parametrize("task, group", task_configs())
 def test_every_task_group_composes_and_builds_its_operator(task, group):
-    side = 64 if group == "demo_langevin" else 256
+    side = 64 if group.startswith("demo_") else 256
     cfg = composed(f"task={task}", f"task_group={group}", f"data.resolution={side}")
     if task in ("nonlinear_blur", "deepinv"):
         pytest.skip("needs a file or a package that is not shipped")
@@ -262,7 +262,7 @@ def test_every_task_group_composes_and_builds_its_operator(task, group):
     target = container.pop("_target_")
     check_operator("operator", target, container, side)
     operator = instantiate(cfg.task[group].operator)
-    assert operator.sigma == (0.01 if group == "sd" else 0.05)
+    assert operator.sigma == {"sd": 0.01, "demo_low_noise": 0.0125}.get(group, 0.05)
     assert torch.isfinite(operator(torch.zeros(1, 3, side, side))).all()
 
 
