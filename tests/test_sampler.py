@@ -207,7 +207,8 @@ def test_epsilon_and_v_prediction_are_the_same_denoiser():
     outputs = {"epsilon": noise, "v_prediction": signal * noise - signal * column * z0}
     for prediction, output in outputs.items():
         prior = LatentDiffusionPrior.__new__(LatentDiffusionPrior)
-        prior.prediction_type, prior.context, prior.network_dtype = prediction, None, torch.float64
+        prior.prediction_type, prior.context = prediction, None
+        prior.dtype = prior.network_dtype = torch.float64
         prior.timestep_map = TimestepMap("trained", torch.linspace(0.99, 0.01, 1000))
         prior.unet = lambda x, t, output=output: SimpleNamespace(sample=output)
         torch.testing.assert_close(prior.denoise(z0 + column * noise, sigma), z0)
