@@ -4,6 +4,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCHEMA = 1
+# the phases that a run can have, in their order
+PHASES = (("sampling",), ("pre_pruning", "post_pruning"), ("pre_optimization", "optimization"),
+          ("pre_pruning", "post_pruning_pre_optimization", "optimization"))
 ARRAYS = {"y": ("fc", None), "z": ("f", None), "images": ("u", 4), "truth": ("u", 3)}  # kinds of dtype, dimensions
 
 Numbers = list[float | None]

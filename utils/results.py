@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.record_schema import SCHEMA, problem
+from utils.record_schema import PHASES, SCHEMA, problem
 
 PARTIAL = ".partial"  # ending of files that are still being written
 SCORES = ("psnr", "ssim", "lpips")
@@ -128,10 +128,16 @@ def optimization_block(records):
                for key in ("calls", "iterations", "calls_without_iteration", "stopped_by", "time_s")}}
 
 
+def phase_names(records):
+    """Names of the phases of some records of one run, in the order of the run."""
+    seen = {name for r in records for name in r["time"]["phases"]}
+    return next((names for names in PHASES if set(names) == seen), tuple(sorted(seen)))
+
+
 def phases_block(records):
     """Times and steps add up over images, network calls stay per particle: their mean over images."""
     phases = {}
-    for name in dict.fromkeys(name for r in records for name in r["time"]["phases"]):
+    for name in phase_names(records):
         parts = [r["time"]["phases"][name] for r in records if name in r["time"]["phases"]]
         phases[name] = {"time_s": sum(p["time_s"] for p in parts), "steps": sum(p["steps"] for p in parts),
                         **{key: statistics.fmean(p[key] for p in parts)
@@ -141,7 +147,7 @@ def phases_block(records):
 
 def peaks(records):
     """{phase: peak MB or None}, the maximum over images."""
-    names = list(dict.fromkeys(name for r in records for name in r["time"]["phases"]))
+    names = phase_names(records)
     return {name: max(finite([r["time"]["phases"][name]["peak_mb"] for r in records if name in r["time"]["phases"]]),
                       default=None) for name in names}
 

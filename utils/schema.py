@@ -8,10 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from utils.config import InputError
-from utils.results import SCHEMA
+from utils.record_schema import PHASES, SCHEMA
 
-PHASES = (("sampling",), ("pre_pruning", "post_pruning"), ("pre_optimization", "optimization"),
-          ("pre_pruning", "post_pruning_pre_optimization", "optimization"))
 Number = float | None         # null: not known, pruned or diverged
 PerImage = list[Number]
 PerParticle = list[list[Number]]
@@ -135,7 +133,7 @@ class Metrics(Block):
             wrong = next((len(row) for row in values if len(row) != p), None)
             if wrong is not None:
                 raise ValueError(f"{key} has {wrong} entries for {p} particles")
-        if not any(set(self.time.phases) == set(names) for names in PHASES):
+        if tuple(self.time.phases) not in PHASES:
             raise ValueError(f"time.phases are {', '.join(self.time.phases)}")
         if set(self.vram) != {f"{name}_peak_mb" for name in self.time.phases}:
             raise ValueError(f"vram has {', '.join(self.vram)} for the phases {', '.join(self.time.phases)}")

@@ -73,7 +73,8 @@ KINDS = {
         FIRST[0], Column("paired.images", "common images"),
         Column("paired.psnr.best", "PSNR as is: best (dB)"), Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
         Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"), Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
-        Column("paired.failed", "single particles failed"), Column("paired.success", "success rate"), Column("paired.success_pick", "success of the pick"),
+        Column("paired.failed", "single particles failed"), Column("paired.success", "success rate"),
+        Column("paired.success_pick", "success of the pick"),
         Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
 }
 PRIOR = [
