@@ -2,6 +2,7 @@
 
 XLA means TPU through torch_xla. With PJRT_DEVICE=CPU the same compiler runs on the host, for tests.
 """
+import ctypes
 import logging
 import os
 import platform
@@ -17,6 +18,7 @@ log = logging.getLogger("latentdaps")
 # {XLA device: its peak when the memory section began}; seconds of compiling that are in a record already
 _peak_at_reset, _compile_s, _compile_lock = {}, [0.0], threading.Lock()
 XLA_PACKAGE = "torch_xla"
+MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest), in bytes
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
 
 
@@ -152,6 +154,8 @@ def setup_device(device, tf32=False):
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cuda.matmul.allow_tf32 = tf32
+    elif device.type == "cpu":
+        _keep_freed_memory()
     elif device.type == "xla":
         from torch_xla import backends
 
@@ -161,6 +165,19 @@ def setup_device(device, tf32=False):
         if backends.get_mat_mul_precision() != "highest":  # a TPU multiplies in bfloat16 by default
             logging.getLogger("torch_xla.backends").setLevel(logging.ERROR)  # it warns of setting it twice at the first
             backends.set_mat_mul_precision("highest")
+
+
+def _keep_freed_memory():
+    """Each pass frees its activations; glibc would give them back to the system, and the next pass fault them in anew.
+
+    Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for parameter, value in MALLOPT.items():
+        mallopt(parameter, value)
 
 
 def mark_step(device):

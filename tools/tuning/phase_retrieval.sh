@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
-#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|low_noise [further overrides]
+#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|low_noise|repulsion [further overrides]
 # Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
 # copies that tools/keep_evidence.py makes of them.
 set -euo pipefail
@@ -45,12 +45,15 @@ case $part in
     cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other  # held-out family
     cell hard 16 sampler=fast task_group=demo_hard
     cell budget 16 sampler=budget task_group=demo_budget ;;
-  low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256
-    for lr in 3.5e-5 7e-5; do
-      cell langevin_lr$lr 4 $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
-      cell fast_lr$lr 4 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.lr=$lr
+  low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256; a narrower likelihood, smaller steps
+    for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.0025:4.4e-6; do
+      cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
     done
-    cell fast_50x5 4 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125
-    cell fast_tau0.02 4 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=0.02 $GROUP.lr=2.8e-4 ;;
-  *) echo "unknown part $part: choose curve, chain, difficulty or low_noise" >&2; exit 2 ;;
+    cell tau0.005_lr1.75e-5_50x5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 $GROUP.tau=0.005 $GROUP.lr=1.75e-5 ;;
+  repulsion)   # at the budget setting, where six annealing steps leave little time to recover from a push
+    for setting in 0:500 0.02:500 0.05:500 0.05:800 0.15:500 0.15:800 0.15:900; do
+      cell scale${setting%:*}_end${setting#*:} 48 data.start_id=16 sampler=budget task_group=demo_budget \
+        repulsion_scale=${setting%:*} repulsion.end_step=${setting#*:}
+    done ;;
+  *) echo "unknown part $part: choose curve, chain, difficulty, low_noise or repulsion" >&2; exit 2 ;;
 esac
