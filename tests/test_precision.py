@@ -6,7 +6,8 @@ from omegaconf import OmegaConf
 
 from tests import tiny_priors
 from utils import device as devices
-from utils.config import InputError, check, fingerprint
+from utils.config import InputError, check
+from utils.fingerprint import fingerprint
 from utils.priors.latent_diffusion import load_pipeline
 
 CPU = torch.device("cpu")

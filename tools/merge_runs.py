@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omegaconf import OmegaConf  # noqa: E402
 
 from utils import console, results  # noqa: E402
-from utils.config import InputError, differences, identity  # noqa: E402
+from utils.config import InputError  # noqa: E402
+from utils.fingerprint import differences, identity  # noqa: E402
 from utils.run_folder import RunFolder  # noqa: E402
 
 log = logging.getLogger("latentdaps")

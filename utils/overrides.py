@@ -2,7 +2,8 @@
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from utils.config import NOT_IN_FINGERPRINT, PROJECT, InputError, short
+from utils.config import PROJECT, InputError, short
+from utils.fingerprint import NOT_IN_FINGERPRINT
 
 
 def check_group_choices(arguments):

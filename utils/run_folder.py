@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from utils import results
-from utils.config import InputError, differences, fingerprint, identity
+from utils.config import InputError
+from utils.fingerprint import differences, fingerprint, identity
 
 log = logging.getLogger("latentdaps")
 

@@ -1,0 +1,42 @@
+"""Which configs belong together: records may be shared by runs with the same fingerprint."""
+import hashlib
+import json
+
+from omegaconf import OmegaConf
+
+# what may differ between runs whose records belong together
+NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "compile",
+                      "gradient_checkpointing", "save_dir", "name", "resume")
+
+
+def fingerprint(cfg):
+    """Hash of all that changes results: two runs with the same one may share records."""
+    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identity(cfg):
+    """The part of the config that the fingerprint covers: the selected task group only, without places and batching,
+    and without the details of parts that are off."""
+    full = OmegaConf.to_container(cfg, resolve=True)
+    kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
+    kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
+    kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
+    kept["task"] = full["task"][full["task_group"]]
+    # results of full precision carry no mark: records from before there was a choice stay valid
+    off = {"precision": full.get("precision", "fp32") == "fp32",
+           "repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
+           "pruning": full["pruning_step"] < 0, "pruning_keep": full["pruning_step"] < 0,
+           "optimization": full["optimization_step"] < 0}
+    return {key: value for key, value in kept.items() if not off.get(key)}
+
+
+def differences(old, new, prefix=""):
+    """["key: old there, new here", ...] between two nested dicts."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {a} there and {b} here")
+    return found
