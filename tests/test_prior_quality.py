@@ -60,6 +60,7 @@ def test_a_coarse_solver_is_further_away_and_figures_are_complete():
     figures, latents = prior_quality.measure(prior, "faces", 20, 12)
     coarse, _ = prior_quality.measure(prior, "faces", 20, 2)
     assert latents.shape == (20, 4, 16, 16) and coarse["ratio"] > 1.5 * figures["ratio"]
+    assert coarse["detail"]["ratio"] > figures["detail"]["ratio"] and {*figures["layout"]} == {"distance", "floor", "ratio"}
     assert figures["floor"] == coarse["floor"] and figures["decoder_ms"] > 0
     assert 28 < figures["psnr_rotated"]["min"] < figures["psnr_rotated"]["mean"]
 

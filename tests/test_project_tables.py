@@ -90,13 +90,13 @@ def test_a_table_of_priors_comes_from_their_files(tool, project):
              "floor": {"mean": 2.0, "std": 0.25, "n": 20, "missing": 0}, "ratio": 2.0,
              "psnr_upright": {"mean": 40.0, "min": 34.0}, "psnr_rotated": {"mean": 41.0, "min": 35.0}, "decoder_ms": 5.0}]
     (project / "evidence" / "before.json").write_text(json.dumps(rows))
-    (project / "evidence" / "after.json").write_text(json.dumps([rows[0] | {"ratio": 1.5}]))
+    (project / "evidence" / "after.json").write_text(json.dumps([rows[0] | {"ratio": 1.5, "layout": {"ratio": 1.25}, "detail": {"ratio": 9.0}}]))
     specs = [SPECS[1], {"name": "modes", "folders": ["evidence/before.json", "evidence/after.json"], "kind": "prior"}]
     (project / "evidence" / "tables.yaml").write_text(yaml.safe_dump(specs))
     assert tool()[0] == 0
     text = (project / "PROJECT.md").read_text()
-    assert "| before | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | 2.00 | 40.00 | 34.00 | 41.00 | 35.00 | 5.00 |" in text
-    assert "| after | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | 1.50 |" in text
+    assert "| before | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | 2.00 | – | – | 40.00 | 34.00 | 41.00 | 35.00 | 5.00 |" in text
+    assert "| after | scenes | 500 | 4.00 ± 0.50 | 2.00 ± 0.25 | 1.50 | 1.25 | 9.00 |" in text
     (project / "evidence" / "after.json").write_text("{}x")
     status, _, error = tool()
     assert status == 2 and "after.json: not written by tools/prior_quality.py" in error and error.count("\n") == 1

@@ -7,7 +7,8 @@ Samples against images of the generator's test split, by the Frechet distance of
 are latents (samples as they are, images encoded) and both pass through decoder and encoder once more. Features of a
 latent: its channels average-pooled to 4 x 4, and per channel the log mean energy of two bands of detail (what the
 first and the second 2 x 2 pooling remove), each feature divided by its standard deviation over the images. The floor
-is the distance between two disjoint sets of as many images. Where the prior was trained on rotated images
+is the distance between two disjoint sets of as many images. `layout` and `detail` are the distances of the pooled values
+and of the log energies alone. Where the prior was trained on rotated images
 (configs/train_prior.yaml), the images are rotated with the same probability.
 
 The distance depends on the number of samples, so compare only rows with the same one. Mean and standard deviation are
@@ -31,6 +32,7 @@ PRIORS = ("checkpoints/demo-faces", "checkpoints/demo-scenes")
 BATCH = 50
 STEPS = 30          # Euler steps of one sample
 SIGMA_MIN = 0.01    # where the probability-flow ODE ends
+POOLED = 16         # values of a channel that say where things are; the others say how sharp they are
 DIVISIONS = 20
 TIMED_BATCH, TIMED_PASSES = 4, 30
 SEED = 42
@@ -89,10 +91,11 @@ def measure(prior, family, count, steps):
     images = real_images(family, 2 * count)
     sampled = features(through_autoencoder(prior, latents))
     real = features(through_autoencoder(prior, in_batches(prior.encode, images, prior.device)))
-    distance, floor = distances(sampled, real)
-    figures = {"family": family, "samples": count, "steps": steps, "distance": summary(distance), "floor": summary(floor),
-               "ratio": float(np.mean(distance) / np.mean(floor)), **autoencoder_psnr(prior, family),
-               "decoder_ms": decoder_ms(prior)}
+    pooled = POOLED * latents.shape[1]
+    whole, layout, detail = (compare(sampled[:, part], real[:, part])
+                             for part in (slice(None), slice(pooled), slice(pooled, None)))
+    figures = {"family": family, "samples": count, "steps": steps, **whole, "layout": layout, "detail": detail,
+               **autoencoder_psnr(prior, family), "decoder_ms": decoder_ms(prior)}
     return {**figures, "seconds": time.monotonic() - started}, latents
 
 
@@ -164,6 +167,12 @@ def distances(sampled, real):
         order = rng.permutation(len(real))
         found.append((frechet(sampled, real[order[:n]]), frechet(real[order[:n]], real[order[n:2 * n]])))
     return np.array(found).T
+
+
+def compare(sampled, real):
+    """The figures of one set of features: distance, floor and their ratio."""
+    distance, floor = distances(sampled, real)
+    return {"distance": summary(distance), "floor": summary(floor), "ratio": float(np.mean(distance) / np.mean(floor))}
 
 
 def summary(values):

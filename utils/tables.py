@@ -80,7 +80,8 @@ KINDS = {
 PRIOR = [
     Column("file", "measured in"), Column("family", "family"), Column("samples", "samples"),
     Column("distance", "distance of samples"), Column("floor", "floor: images to images"),
-    Column("ratio", "ratio"), Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
+    Column("ratio", "ratio"), Column("layout.ratio", "ratio, layout alone"), Column("detail.ratio", "ratio, detail alone"),
+    Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
     Column("psnr_upright.min", "minimum"), Column("psnr_rotated.mean", "rotated: mean (dB)"),
     Column("psnr_rotated.min", "minimum"), Column("decoder_ms", "decoder forward + backward (ms a latent)")]
 RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
@@ -98,9 +99,9 @@ NOTES = {
     "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
              "95 % interval by a bootstrap over images.",
     "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
-             "floor test images to as many others; ± standard deviation over divisions of the images. Compare rows of "
-             "one family and number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 "
-             "passes of 4 latents.",
+             "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
+             "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "
+             "number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 passes of 4 latents.",
     "paired": "Experiment minus baseline on the common images and seeds; intervals by a bootstrap over images. PSNR in the "
               "better orientation where not said otherwise.",
 }

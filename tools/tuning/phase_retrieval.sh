@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
-#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|low_noise|repulsion [further overrides]
+#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|half|low_noise|repulsion [further overrides]
 # Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
 # copies that tools/keep_evidence.py makes of them.
 set -euo pipefail
@@ -47,6 +47,13 @@ case $part in
     other=$([ $family = faces ] && echo scenes || echo faces)
     cell images_of_$family 16 sampler=fast
     cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other ;;
+  half)        # whether storing the UNet in half precision cost anything: priors that would round to the shipped one
+    cell stored 16 sampler=fast
+    cell stored_other_passes 16 sampler=fast max_particles_per_pass=2  # control: nothing but other rounding
+    for seed in 0 1; do
+      $python tools/tuning/unround.py checkpoints/demo-$family results/tuning/unrounded/$seed/demo-$family --seed $seed
+      cell unrounded_$seed 16 sampler=fast model.path=results/tuning/unrounded/$seed/demo-$family
+    done ;;
   low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256; a narrower likelihood, smaller steps
     for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.0025:4.4e-6; do
       cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
@@ -57,5 +64,5 @@ case $part in
       cell scale${setting%:*}_end${setting#*:} 48 data.start_id=16 sampler=budget task_group=demo_budget \
         repulsion_scale=${setting%:*} repulsion.end_step=${setting#*:}
     done ;;
-  *) echo "unknown part $part: choose curve, chain, difficulty, families, low_noise or repulsion" >&2; exit 2 ;;
+  *) echo "unknown part $part: choose curve, chain, difficulty, families, half, low_noise or repulsion" >&2; exit 2 ;;
 esac
