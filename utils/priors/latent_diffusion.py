@@ -92,7 +92,7 @@ class LatentDiffusionPrior(LatentPrior):
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
         replace_upsampling(self.autoencoder.decoder)
-        self.prediction_type = scheduler.config.prediction_type
+        self.scheduler_config, self.prediction_type = scheduler.config, scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise InputError(f"model.path: its scheduler has prediction_type={self.prediction_type}; "
                              "epsilon and v_prediction are supported")
