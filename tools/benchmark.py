@@ -10,8 +10,8 @@ Prints the bare time of one decoder forward + backward pass at the batch of the 
 sampling time, and the overhead: sampling time / (passes x bare time). Both are measured alternately in one process,
 so that a busy machine slows both alike; --parts does the same with the operator and the denoiser. Compiling happens
 before the clock starts. --full-size writes random weights into the folder if it is absent (1.8 GB), and samples one
-image for two annealing steps of four inner iterations. With --ranks every process has one thread, and starting up
-does not count.
+image for two annealing steps of four inner iterations; num_samples= and precision= choose among its runs. With --ranks
+every process has one thread, and starting up does not count.
 """
 import argparse
 import json
@@ -147,7 +147,8 @@ class Pieces:
 
 
 def full_size(folder, overrides):
-    """The figures of each num_samples and precision on the ImageNet structure with random weights in `folder`."""
+    """The figures of each num_samples and precision, or of those in `overrides`, on the ImageNet structure with random
+    weights in `folder`."""
     from hydra import compose, initialize_config_dir
 
     from utils import device as devices
@@ -160,9 +161,11 @@ def full_size(folder, overrides):
         write_random_model(folder)
     settings = check(config())
     device = devices.get_device(settings.use_tpu, settings.gpu)
+    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    precisions = ("fp32", "tf32", "bf16") if devices.has_tf32(device) else ("fp32", "bf16")
     figures = []
-    for precision in ("fp32", "tf32", "bf16") if devices.has_tf32(device) else ("fp32", "bf16"):
-        for count in (1, 2, 4):
+    for precision in [given["precision"]] if "precision" in given else precisions:
+        for count in [given["num_samples"]] if "num_samples" in given else (1, 2, 4):
             figures.append(benchmark(config(f"precision={precision}", f"num_samples={count}"))[0])
             devices.release_memory(device)
     return figures
