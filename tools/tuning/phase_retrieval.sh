@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
-#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|half|low_noise|repulsion [further overrides]
+#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|half|low_noise|repulsion|repulsion_hard [further overrides]
 # Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
 # copies that tools/keep_evidence.py makes of them.
 set -euo pipefail
@@ -64,5 +64,9 @@ case $part in
       cell scale${setting%:*}_end${setting#*:} 48 data.start_id=16 sampler=budget task_group=demo_budget \
         repulsion_scale=${setting%:*} repulsion.end_step=${setting#*:}
     done ;;
-  *) echo "unknown part $part: choose curve, chain, difficulty, families, half, low_noise or repulsion" >&2; exit 2 ;;
+  repulsion_hard)
+    for scale in 0 0.05 0.15; do
+      cell scale$scale 40 data.start_id=16 sampler=fast task_group=demo_hard repulsion_scale=$scale repulsion.end_step=500
+    done ;;
+  *) echo "unknown part $part: choose curve, chain, difficulty, families, half, low_noise, repulsion or repulsion_hard" >&2; exit 2 ;;
 esac
