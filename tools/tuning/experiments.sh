@@ -9,10 +9,12 @@ family=$1 difficulty=$2 images=$3
 further=("${@:4}")
 python=.venv/bin/python
 [ -x $python ] || python=python
+push=(repulsion_scale=0.15)
 case $difficulty in
   standard) setting=(sampler=fast) ;;
   hard) setting=(sampler=fast task_group=demo_hard) ;;
-  budget) setting=(sampler=budget task_group=demo_budget) ;;
+  budget) setting=(sampler=budget task_group=demo_budget)
+          push=(repulsion_scale=0.05) ;;  # six annealing steps do not recover from a stronger one
   *) echo "unknown difficulty $difficulty: choose standard, hard or budget" >&2; exit 2 ;;
 esac
 
@@ -22,11 +24,16 @@ run() {  # run EXPERIMENT NAME override...
 }
 
 run exp0_baseline exp0_baseline
-run exp1_repulsion exp1_repulsion
-run exp2_pruning exp2_pruning
-run exp2_pruning exp2_pruning_600 pruning_step=600 repulsion.end_step=600  # an earlier pruning saves more
-run exp3_2particle exp3_2particle
-run exp4_optimization exp4_optimization
+run exp1_repulsion exp1_repulsion "${push[@]}"
+run exp2_pruning exp2_pruning "${push[@]}"
+run exp3_2particle exp3_2particle "${push[@]}"
+run exp4_optimization exp4_optimization "${push[@]}"
+if [ $difficulty = budget ]; then
+  run exp1_repulsion exp1_repulsion_0.15
+  run exp2_pruning exp2_pruning_0.15
+else
+  run exp2_pruning exp2_pruning_600 pruning_step=600 repulsion.end_step=600  # an earlier pruning saves more
+fi
 # the unaccelerated DAPS setting beside the accelerated one, and a run in ReSample's manner: optimisation alone
 if [ $difficulty = standard ]; then
   run exp0_baseline resample optimization_step=200
