@@ -55,7 +55,7 @@ case $part in
       cell unrounded_$seed 16 sampler=fast model.path=results/tuning/unrounded/$seed/demo-$family
     done ;;
   low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256; a narrower likelihood, smaller steps
-    for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.0025:4.4e-6; do
+    for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.005:5e-5 0.0025:4.4e-6; do
       cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
     done
     cell tau0.005_lr1.75e-5_50x5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 $GROUP.tau=0.005 $GROUP.lr=1.75e-5 ;;
