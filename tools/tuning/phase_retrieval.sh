@@ -48,11 +48,11 @@ case $part in
     cell images_of_$family 16 sampler=fast
     cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other ;;
   half)        # whether storing the UNet in half precision cost anything: priors that would round to the shipped one
-    cell stored 16 sampler=fast
-    cell stored_other_passes 16 sampler=fast max_particles_per_pass=2  # control: nothing but other rounding
+    cell fast 16 sampler=fast
+    cell fast_other_passes 16 sampler=fast max_particles_per_pass=2  # control: nothing but other rounding
     for seed in 0 1; do
       $python tools/tuning/unround.py checkpoints/demo-$family results/tuning/unrounded/$seed/demo-$family --seed $seed
-      cell unrounded_$seed 16 sampler=fast model.path=results/tuning/unrounded/$seed/demo-$family
+      cell fast_unrounded_$seed 16 sampler=fast model.path=results/tuning/unrounded/$seed/demo-$family
     done ;;
   low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256; a narrower likelihood, smaller steps
     for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.005:5e-5 0.0025:4.4e-6; do
