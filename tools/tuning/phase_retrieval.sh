@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
-#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|half|low_noise|repulsion|repulsion_hard [further overrides]
+#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|half|bf16|low_noise|repulsion|repulsion_hard [further overrides]
 # Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
 # copies that tools/keep_evidence.py makes of them.
 set -euo pipefail
@@ -54,6 +54,8 @@ case $part in
       $python tools/tuning/unround.py checkpoints/demo-$family results/tuning/unrounded/$seed/demo-$family --seed $seed
       cell fast_unrounded_$seed 16 sampler=fast model.path=results/tuning/unrounded/$seed/demo-$family
     done ;;
+  bf16)        # networks in bfloat16; slow on processors without it, hence one particle
+    for precision in fp32 bf16; do cell $precision 8 sampler=fast num_samples=1 precision=$precision; done ;;
   low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256; a narrower likelihood, smaller steps
     for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.005:5e-5 0.0025:4.4e-6; do
       cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
@@ -68,5 +70,5 @@ case $part in
     for scale in 0 0.05 0.15; do
       cell scale$scale 40 data.start_id=16 sampler=fast task_group=demo_hard repulsion_scale=$scale repulsion.end_step=500
     done ;;
-  *) echo "unknown part $part: choose curve, chain, difficulty, families, half, low_noise, repulsion or repulsion_hard" >&2; exit 2 ;;
+  *) echo "unknown part $part: choose curve, chain, difficulty, families, half, bf16, low_noise, repulsion or repulsion_hard" >&2; exit 2 ;;
 esac
