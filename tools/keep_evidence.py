@@ -2,7 +2,8 @@
 
     python tools/keep_evidence.py results/exp0_faces results/exp0_scenes      # -> evidence/exp0_faces, ...
 
-Keeps config.yaml, metrics.json, trivial.json where there is one, and the records less their arrays (measurement, latents, pictures).
+Keeps config.yaml, metrics.json, trivial.json where there is one, and the records less their arrays (measurement,
+latents, pictures).
 """
 import argparse
 import shutil

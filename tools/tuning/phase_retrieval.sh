@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
-#   bash tools/tuning/phase_retrieval.sh faces|scenes curve|chain|difficulty|families|half|bf16|low_noise|repulsion|repulsion_hard [further overrides]
+#   bash tools/tuning/phase_retrieval.sh faces|scenes PART [further overrides]     # the parts stand below
 # Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
 # copies that tools/keep_evidence.py makes of them.
 set -euo pipefail
@@ -47,7 +47,7 @@ case $part in
     other=$([ $family = faces ] && echo scenes || echo faces)
     cell images_of_$family 16 sampler=fast
     cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other ;;
-  half)        # whether storing the UNet in half precision cost anything: priors that would round to the shipped one
+  half)        # what storing the UNet in half precision cost: priors that would round to the shipped one
     cell fast 16 sampler=fast
     cell fast_other_passes 16 sampler=fast max_particles_per_pass=2  # control: nothing but other rounding
     for seed in 0 1; do
@@ -56,11 +56,13 @@ case $part in
     done ;;
   bf16)        # networks in bfloat16; slow on processors without it, hence one particle
     for precision in fp32 bf16; do cell $precision 8 sampler=fast num_samples=1 precision=$precision; done ;;
-  low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256; a narrower likelihood, smaller steps
+  low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256
     for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.005:5e-5 0.0025:4.4e-6; do
-      cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
+      cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 \
+        $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
     done
-    cell tau0.005_lr1.75e-5_50x5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 $GROUP.tau=0.005 $GROUP.lr=1.75e-5 ;;
+    cell tau0.005_lr1.75e-5_50x5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 \
+      $GROUP.tau=0.005 $GROUP.lr=1.75e-5 ;;
   repulsion)   # at the budget setting, where six annealing steps leave little time to recover from a push
     for setting in 0:500 0.02:500 0.05:500 0.05:800 0.15:500 0.15:800 0.15:900; do
       cell scale${setting%:*}_end${setting#*:} 48 data.start_id=16 sampler=budget task_group=demo_budget \
@@ -70,5 +72,5 @@ case $part in
     for scale in 0 0.05 0.15; do
       cell scale$scale 40 data.start_id=16 sampler=fast task_group=demo_hard repulsion_scale=$scale repulsion.end_step=500
     done ;;
-  *) echo "unknown part $part: choose curve, chain, difficulty, families, half, bf16, low_noise, repulsion or repulsion_hard" >&2; exit 2 ;;
+  *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
