@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 
 from utils import stats
 from utils.config import InputError
-from utils.fingerprint import identity
 from utils.costs import cost, mean_std, phases
+from utils.fingerprint import identity
 from utils.results import finite
 from utils.runs import Run, image_values
 

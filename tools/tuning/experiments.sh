@@ -9,7 +9,7 @@ family=$1 difficulty=$2 images=$3
 further=("${@:4}")
 python=.venv/bin/python
 [ -x $python ] || python=python
-push=(repulsion_scale=0.15)
+push=()  # as the experiment has it
 case $difficulty in
   standard) setting=(sampler=fast) ;;
   hard) setting=(sampler=fast task_group=demo_hard) ;;

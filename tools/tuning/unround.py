@@ -6,12 +6,18 @@ Every weight is drawn uniformly among the float32 numbers that round to the stor
 precision would give the shipped file again. Runs with several seeds against the shipped prior show what the rounding
 may have cost (tools/tuning/phase_retrieval.sh, part half).
 """
-import argparse
 import shutil
+import sys
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import load_file, save_file
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np  # noqa: E402
+from safetensors import SafetensorError  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
+
+from utils.command_line import Parser, run  # noqa: E402
+from utils.config import InputError  # noqa: E402
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 
@@ -24,18 +30,21 @@ def unrounded(stored, rng):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="unround.py", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder of the prior")
     parser.add_argument("target", type=Path, help="new folder")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    weights = load_file(args.source / WEIGHTS)
+    try:
+        weights = load_file(args.source / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{args.source / WEIGHTS}: cannot be read ({error}); name the folder of a shipped prior") from None
     if {w.dtype for w in weights.values()} != {np.dtype(np.float16)}:
-        parser.error(f"{args.source / WEIGHTS}: its weights are not all in half precision")
+        raise InputError(f"{args.source / WEIGHTS}: its weights are not all in half precision; name a prior stored in it")
     rng = np.random.default_rng(args.seed)
     shutil.copytree(args.source, args.target, dirs_exist_ok=True)
     save_file({name: unrounded(w, rng) for name, w in weights.items()}, args.target / WEIGHTS, {"format": "pt"})
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
