@@ -1,6 +1,7 @@
 """Every number of the tables, from runs whose records were invented so that the answers are known."""
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_the_distance_is_that_of_the_last_exploration_step(tmp_path, composed, o
     assert summaries(tmp_path)["exp0"]["pairwise_distance"]["mean"] == last
 
 
+def test_distances_are_compared_at_one_t(tmp_path, composed):
+    write_run(tmp_path, composed, [["0", "0"]])
+    write_run(tmp_path, composed, [["0", "0"]], name="exp1", overrides=("repulsion.end_step=500", "repulsion_scale=0.3"))
+    s = summaries(tmp_path, "exp0")
+    assert s["exp0"]["pairwise_distance"]["mean"] == s["exp1"]["pairwise_distance"]["mean"] == 5
+    assert s["exp1"]["paired"]["pairwise_distance"]["difference"] == 0
+
+
 def test_the_noise_clock_takes_its_timesteps_from_the_records(tmp_path, composed):
     folder = write_run(tmp_path, composed, [["0", "0"]], overrides=("step_clock=noise", "repulsion.end_step=350"))
     assert summaries(tmp_path)["exp0"]["pairwise_distance"]["mean"] == 7  # steps at t = 1000 ... 400
@@ -75,7 +84,8 @@ def test_differences_are_taken_image_by_image_on_the_common_ones(tmp_path, compo
     paired = s["exp3"]["paired"]
     assert s["exp0"]["paired"] is None and paired["images"] == 2  # images 1 and 2
     assert paired["psnr_aligned.best"]["difference"] == pytest.approx(((25.5 - 25.1) + (25.6 - 12.2)) / 2)
-    assert paired["success"] == {"difference": pytest.approx(0.5), "low": 0.0, "high": 1.0, "n": 2}
+    assert paired["success"]["difference"] == 0.5 and paired["success"]["n"] == 2
+    assert paired["success"]["low"] < 0 < paired["success"]["high"] < 1  # one of two images proves nothing
 
 
 def test_nothing_is_paired_across_seeds_or_data(tmp_path, composed):
@@ -117,7 +127,7 @@ def test_single_particles_that_failed_are_counted_over_survivors(tmp_path, compo
                        overrides=("pruning_step=200",))
     s = summaries(tmp_path)["exp0"]
     assert (s["failed"]["count"], s["failed"]["n"]) == (2, 6) and s["failed"]["rate"] == pytest.approx(1 / 3)
-    assert tables.parts(s["failed"], 2)[1].startswith(" (2/6) [0, ")
+    assert tables.parts(s["failed"], 2)[1] == " (2/6) [6, 79]"  # three images: Wilson
     content = json.loads((folder / "metrics.json").read_text())
     content["modes"]["label"][1][2], content["diverged"][1][2] = None, True
     (folder / "metrics.json").write_text(json.dumps(content))
@@ -142,10 +152,14 @@ def test_no_failure_at_all_is_not_certainty(tmp_path, composed):
 
 
 def test_failed_particles_are_paired_by_image(tmp_path, composed):
-    write_run(tmp_path, composed, FOUR)
-    write_run(tmp_path, composed, [["0", "180", "0", "failed"]] * 3, name="better")
-    paired = summaries(tmp_path, "exp0")["better"]["paired"]["failed"]
+    write_run(tmp_path, composed, FOUR * 4)
+    write_run(tmp_path, composed, [["0", "180", "0", "failed"]] * 12, name="better")
+    write_run(tmp_path, composed, FOUR * 4, name="same")
+    s = summaries(tmp_path, "exp0")
+    paired = s["better"]["paired"]["failed"]
     assert paired["difference"] == pytest.approx((-0.25 - 0.25 - 0.75) / 3) and paired["high"] < 0
+    same = s["same"]["paired"]["failed"]
+    assert same["difference"] == 0 and same["low"] < 0 < same["high"]  # twelve images cannot rule out a change
 
 
 def test_images_without_any_success_are_named(tmp_path, composed):
@@ -153,8 +167,8 @@ def test_images_without_any_success_are_named(tmp_path, composed):
     assert summaries(tmp_path)["exp0"]["failures"] == {"count": 1, "ids": [7]}
     write_run(tmp_path, composed, [["failed"] * 4, ["0"] * 4, ["mixed"] * 4], name="b", seed=43, first_image=5)
     s = summaries(tmp_path, pool=True)["b"]
-    assert s["failures"] == {"count": 3, "ids": ["5 (43)", "7 (42, 43)"]}
-    assert "| 3 | 5 (43), 7 (42, 43) |" in tables.markdown(tables.build("failures", [s]))
+    assert s["failures"] == {"count": 1.5, "ids": ["5 (43)", "7 (42, 43)"]}  # the mean of both seeds
+    assert "| 1.5 | 5 (43), 7 (42, 43) |" in tables.markdown(tables.build("failures", [s]))
     single = comparison.summarise(comparison.best_of(experiments(tmp_path / "exp0")[0], 2))
     assert single["failures"] == {"count": pytest.approx(1 + 2 / 6), "ids": [5, 6, 7]}
 
@@ -197,6 +211,23 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path, composed):
     assert [e.label for e in experiments(tmp_path)] == ["faces/exp0", "scenes/exp0"]
     with pytest.raises(InputError, match="baseline=exp9: choose from faces/exp0, scenes/exp0"):
         summaries(tmp_path, "exp9")
+
+
+def test_a_run_counts_once_however_it_is_named(tmp_path, composed, monkeypatch):
+    folder = write_run(tmp_path, composed, FOUR)
+    monkeypatch.chdir(tmp_path)
+    assert runs.find(["exp0", folder, "./exp0/metrics.json", tmp_path]) == [Path("exp0/metrics.json")]
+    found = comparison.gather([runs.load(path) for path in runs.find(["exp0"])])
+    for name in ("exp0", "exp0/", f"{folder}/", "../" + tmp_path.name + "/exp0"):
+        assert comparison.find_label(found, name) is found[0]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"a: 2020-13-45", b"- 1", b"data: {root: x}\nrepulsion_scale: 0.1\n"])
+def test_a_damaged_config_is_one_line(tmp_path, composed, damage):
+    folder = write_run(tmp_path, composed, FOUR)
+    (folder / "config.yaml").write_bytes(damage)
+    with pytest.raises(InputError, match="config.yaml: damaged or not a run's config"):
+        runs.load(folder / "metrics.json")
 
 
 def test_metrics_json_alone_is_enough(tmp_path, composed):

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tests.synthetic_runs import write_run
-from utils import comparison, comparison_figures as cf, reconstructions, runs
+from utils import comparison, comparison_figures as cf, figures, reconstructions, runs
 
 LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
 PRUNED = [["0", None, "180", None], ["180", "0", None, None]]
@@ -89,6 +89,15 @@ def test_reconstructions_are_turned_to_the_better_orientation(experiments):
     assert below[3].get_title() == "⟲ 180°" and below[1].get_title() == "as found"
     assert below[3].spines["left"].get_visible() and not below[1].spines["left"].get_visible()
     assert [axis.spines["left"].get_visible() for axis in above] == [False, True, False, False, False]  # the pick
+
+
+def test_names_are_not_formulas_and_measurements_of_any_shape_are_drawn(tmp_path, composed):
+    write_run(tmp_path, composed, [["0", "180"]], name="a$x_{$b")
+    runs_found = [runs.load(path) for path in runs.find([tmp_path])]
+    assert cf.draw_all(comparison.gather(runs_found), tmp_path / "figures")
+    for shape in ((7,), (3, 5), (3, 4, 5), (1, 4, 5), (3, 4, 5, 2)):
+        picture = figures.measurement_picture(np.linspace(0, 9, int(np.prod(shape))).reshape(shape))
+        assert picture.shape[:2] == ((1, int(np.prod(shape))) if len(shape) < 3 else (4, 5))
 
 
 def test_without_pictures_in_the_records_there_are_none_drawn(tmp_path, composed):

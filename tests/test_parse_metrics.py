@@ -108,6 +108,8 @@ def test_latex_compiles(parse, results, tmp_path):
     ((), "the following arguments are required: RESULTS"), (("nowhere",), "nowhere: no such file or folder"),
     (("{}", "--format", "docx"), "invalid choice: 'docx'"), (("{}", "--tables", "all"), "tables=all: choose from quality"),
     (("{}", "--baseline", "exp7"), "baseline=exp7: choose from exp0_base, exp4"),
+    (("{}", "--baseline", "exp7", "--per-image"), "baseline=exp7: choose from exp0_base, exp4"),
+    (("{}/exp4", "--tables", "paired"), "tables=paired: needs more than one run"),
     (("{}", "--best-of", "4"), "no run without repulsion and pruning has more than 4 particles"),
     (("{}/exp0_base/records",), "holds no metrics.json"), (("{}/exp0_base/config.yaml",), "damaged, not JSON")])
 def test_wrong_input_is_one_line_and_status_2(parse, results, arguments, message):

@@ -74,15 +74,24 @@ def test_the_batch_really_shrinks_after_the_event():
         assert len(report["loss"]) == 4 and len(report["distance"]) == 6
 
 
-def test_a_clone_takes_the_slot_and_the_noise_of_the_dropped():
-    always_clone = settings(near_distance=1e9, fill="clone")  # every other particle counts as near
-    result = run(Pruning(2, always_clone), images=(0,))
-    report = result.pruning[0]
-    (slot, parent), = report["parents"].items()
-    assert report["kept"] == sorted([int(slot), parent]) == result.particles.index.tolist()
-    assert (result.particles.z[0] - result.particles.z[1]).abs().max() > 1e-3  # other noise: they part
-    # same parent state, and from then on exactly the noise stream of the slot it took over
-    assert int(slot) not in report["dropped"]
+def test_a_clone_starts_from_its_parent_with_the_noise_of_its_slot():
+    seen = []
+
+    class Watched(Pruning):
+        def __call__(self, particles, *rest):
+            pruned, reports = super().__call__(particles, *rest)
+            seen.append((particles, pruned))
+            return pruned, reports
+
+    result = run(Watched(2, settings(near_distance=1e9, fill="clone")), images=(0,))  # every other particle counts as near
+    (before, after), = seen
+    (slot, parent), = result.pruning[0]["parents"].items()
+    slots = sorted([int(slot), parent])
+    assert result.pruning[0]["kept"] == slots == result.particles.index.tolist()
+    assert torch.equal(after.z, before.z[[parent, parent]])
+    noise = analytic.sampler(MIXTURE, seed=42).noise
+    assert torch.equal(noise.draw(after, "mcmc", 4), noise.draw(before, "mcmc", 4)[slots])
+    assert (result.particles.z[0] - result.particles.z[1]).abs().max() > 1e-3  # so they part
 
 
 def test_dropping_leaves_images_with_different_numbers():

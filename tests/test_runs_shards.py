@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests import helpers_runs as runs
-from tools import merge_runs
+from tools import keep_evidence, merge_runs
 from utils import device as devices
 from utils.config import InputError, check
 from utils.data import select_images
@@ -80,6 +80,15 @@ def test_merging_twice_or_overlapping_shards_changes_nothing(place, one_process)
     for _ in range(2):
         merge_runs.merge(out, [one, place.run("part", SELECTION, "shard=1/2")])
         assert runs.scores(runs.metrics_of(out)) == one_process
+
+
+def test_records_without_pictures_are_merged_too(place, one_process):
+    kept = [place.path(f"kept_{k}") for k in (0, 1)]
+    for k, folder in enumerate(kept):
+        keep_evidence.keep(place.run(f"separate_{k}of2", SELECTION, f"shard={k}/2"), folder)
+    done = merge(place.path("merged_kept"), *kept)
+    assert done.returncode == 0, done.stderr
+    assert runs.scores(runs.metrics_of(place.path("merged_kept"))) == one_process
 
 
 @pytest.mark.parametrize("problem, message", [("other", "num_samples is 1 there and 2 here"),

@@ -35,6 +35,13 @@ def at(folder, seconds):
     return "\n".join(status.describe(folder, now=newest + seconds))
 
 
+def test_the_images_of_an_open_end_are_counted(folder):
+    config = (folder / "config.yaml").read_text()
+    assert "end_id: 4" in config
+    (folder / "config.yaml").write_text(config.replace("end_id: 4", "end_id: null"))
+    assert "2 of 4 images done" in at(folder, 1)
+
+
 def test_images_done_seconds_and_time_left(folder):
     set_records(folder, time={"image_s": 300.0})
     os.utime(folder / "run_shard-1-of-2.log")

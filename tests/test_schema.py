@@ -52,7 +52,11 @@ def test_an_unchanged_file_passes(content):
     (("metadata", "seed"), "42", "metadata.seed"), (("metadata", "image_ids"), [0], "metadata.image_ids has 1"),
     (("time", "total_s"), float("nan"), "time.total_s"), (("vram",), {}, "vram has  for the phases sampling"),
     (("time", "phases", "sampling", "steps"), 1.5, "time.phases.sampling.steps"),
-    (("diverged",), [[False, False]], "diverged has 1 entries")])
+    (("diverged",), [[False, False]], "diverged has 1 entries"),
+    (("metadata", "image_ids"), [0, 0], "metadata.image_ids names an image twice"),
+    (("selection", "picked"), [0, 2], "selection.picked is 2 for 2 particles"),
+    (("selection", "picked"), [-1, 0], "selection.picked is -1 for 2 particles"),
+    (("time", "per_step_s"), [[0.1], [0.1, 0.1]], "time.per_step_s has not the same number of steps")])
 def test_a_damaged_file_is_refused_in_one_line(content, path, value, message):
     damaged = copy.deepcopy(content)
     place = damaged

@@ -49,6 +49,29 @@ def test_degenerate_bootstraps():
     assert one_of_many.value == pytest.approx(0.1) and 0 <= one_of_many.low <= 0.1 <= one_of_many.high <= 0.5
 
 
+def test_few_images_have_students_interval():
+    values = np.random.default_rng(3).normal(size=stats.FEW - 1)
+    found = stats.clustered_mean([[v] for v in values])
+    expected = scipy_stats.t.interval(0.95, len(values) - 1, values.mean(), scipy_stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert stats.clustered_mean([[v, v] for v in values]) == pytest.approx(found)  # a second seed alike adds nothing
+
+
+def test_a_change_that_no_image_shows_is_not_ruled_out():
+    found = stats.paired_rate([[0.0]] * 50)
+    bound = scipy_stats.binomtest(0, 50).proportion_ci(method="wilson").high
+    assert (found.value, found.low, found.high) == pytest.approx((0.0, -bound, bound))
+    assert stats.paired_rate([]) is None and stats.paired_rate([[1.0]]).low < 1 == stats.paired_rate([[1.0]]).high
+
+
+@pytest.mark.parametrize("rises, falls, n", [(0.02, 0.02, 100), (0.1, 0.02, 50), (0.3, 0.2, 20), (0.0, 0.05, 100)])
+def test_intervals_of_paired_rates_hold_the_difference(rises, falls, n):
+    counts = np.random.default_rng(4).multinomial(n, (rises, falls, 1 - rises - falls), 1000)
+    found = [stats.paired_rate([[1.0]] * a + [[-1.0]] * b + [[0.0]] * c) for a, b, c in counts]
+    held = np.mean([f.low <= rises - falls <= f.high for f in found])
+    assert held >= 0.93  # nominal 0.95; 1000 draws have a standard deviation of 0.007
+
+
 def test_the_same_values_give_the_same_interval():
     values = [[float(v)] for v in np.random.default_rng(2).normal(size=12)]
     assert stats.clustered_mean(values) == stats.clustered_mean(values)

@@ -18,12 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.checkpoints import cached_snapshot, check_model, is_hub_id  # noqa: E402
 from utils.config import PROJECT, InputError, Model, find  # noqa: E402
-from utils.data import SUFFIXES  # noqa: E402
-from utils.device import XLA_PACKAGE  # noqa: E402
+from utils.data import files_in  # noqa: E402
+from utils.device import TPU_INSTALL, XLA_PACKAGE  # noqa: E402
 
 LPIPS = ("https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
          "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt (6 kB)")
-PACKAGES = {XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[tpu]'"),
+PACKAGES = {XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[xla]'"), "libtpu": ("use_tpu=true on a TPU", TPU_INSTALL),
             "transformers": ("model=stable-diffusion-*", "pip install -e '.[sd]'"),
             "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'")}
 
@@ -40,7 +40,7 @@ def data_rows():
             yield f"data={name}", "data.root=...", None, cfg.source
             continue
         root, wanted = find(cfg.root), (cfg.end_id or 1)
-        found = sum(f.suffix.lower() in SUFFIXES[cfg.kind] for f in root.rglob("*")) if root.is_dir() else 0
+        found = len(files_in(root, cfg.kind)) if root.is_dir() else 0
         state = f"{found} files" if found >= wanted else f"missing ({found} of {wanted})" if found else "missing"
         yield f"data={name}", cfg.root, state, cfg.source
 

@@ -1,6 +1,6 @@
 """Copy finished runs into evidence/, without pictures: what the tables need, a few kilobytes an image.
 
-    python tools/keep_evidence.py results/exp0_faces results/exp0_scenes      # -> evidence/exp0_faces, ...
+    python tools/keep_evidence.py results/exp0_baseline/demo_10 --to evidence/exp0_baseline  # -> evidence/exp0_baseline/demo_10
 
 Keeps config.yaml, metrics.json, trivial.json where there is one, and the records less their arrays (measurement,
 latents, pictures).
@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils import results  # noqa: E402
+from utils.command_line import Parser, run  # noqa: E402
 from utils.config import PROJECT, InputError  # noqa: E402
 
 
@@ -36,17 +37,13 @@ def keep(source, target):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="keep_evidence.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--to", type=Path, default=PROJECT / "evidence")
     args = parser.parse_args()
-    try:
-        for run in args.runs:
-            print(f"{args.to / run.name}: {keep(run, args.to / run.name)} images")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    for folder in args.runs:
+        print(f"{args.to / folder.name}: {keep(folder, args.to / folder.name)} images")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,7 +6,6 @@ OUT gets the records and samples of all DIRs and one metrics.json, eval.md and s
 have written, times apart. OUT may be new, or a run folder of the same configuration. The DIRs stay as they are.
 Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was before.
 """
-import argparse
 import logging
 import shutil
 import sys
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omegaconf import OmegaConf  # noqa: E402
 
 from utils import console, results  # noqa: E402
+from utils.command_line import Parser, run  # noqa: E402
 from utils.config import InputError  # noqa: E402
 from utils.fingerprint import differences, identity  # noqa: E402
 from utils.run_folder import RunFolder  # noqa: E402
@@ -81,22 +81,18 @@ def merge(out, folders):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="merge_runs.py", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="the merged run folder; new, or one of the same configuration")
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders, <save_dir>/<name>")
     arguments = parser.parse_args()
     console.setup_logging()
-    try:
-        metrics = merge(arguments.out, arguments.folders)
-        from utils import figures
+    metrics = merge(arguments.out, arguments.folders)
+    from utils import figures
 
-        with RunFolder(arguments.out, None).writing():
-            figures.draw_all(arguments.out)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with RunFolder(arguments.out, None).writing():
+        figures.draw_all(arguments.out)
     console.print_results(metrics, arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

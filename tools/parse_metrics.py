@@ -1,7 +1,7 @@
 """Compare finished runs: the tables of a paper, from their metrics.json.
 
-    python tools/parse_metrics.py results --baseline exp0_baseline
-    python tools/parse_metrics.py results/exp0 results/exp3 --best-of 2 --tables quality,modes,paired
+    python tools/parse_metrics.py results --baseline results/exp0_baseline/demo_10
+    python tools/parse_metrics.py results/exp1_repulsion results/exp3_2particle --tables quality,modes,paired
     python tools/parse_metrics.py results --format latex --out tables.tex --figures figures
 
 Formats: md and latex (tables; best value of a column in bold), csv (one wide table) and json (everything, nested).
@@ -44,12 +44,16 @@ def main():
 
 def text(experiments, args, kinds):
     """The output in the chosen format."""
+    baseline = args.baseline or experiments[0].label
     if args.per_image:
+        comparison.find_label(experiments, baseline)  # wrong is wrong, though nothing refers to it here
         rows = comparison.per_image(experiments)
         found = [tables.build_per_image(rows)]
     else:
-        rows = comparison.compare(experiments, args.baseline or experiments[0].label)
+        rows = comparison.compare(experiments, baseline)
         found = [table for table in (tables.build(kind, rows) for kind in kinds) if table]
+        if not found:
+            raise InputError(f"tables={args.tables}: needs {'; '.join(tables.NEEDS[kind] for kind in kinds)}")
     if args.format in ("csv", "json"):
         return (tables.csv_text if args.format == "csv" else tables.json_text)(rows)
     return "\n".join((tables.markdown if args.format == "md" else tables.latex)(table) for table in found)

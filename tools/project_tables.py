@@ -69,8 +69,8 @@ def main():
 def read(path):
     try:
         return path.read_text()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
 
 
 def read_specs(path):
@@ -140,7 +140,7 @@ def run_table(spec, root):
     summaries = comparison.compare(experiments, spec.baseline or experiments[0].label)
     table = tables.build(spec.kind, summaries, spec.columns)
     if table is None:
-        raise InputError(f"tables.yaml: {spec.name}: a table of {spec.kind} needs more than one run")
+        raise InputError(f"tables.yaml: {spec.name}: a table of {spec.kind} needs {tables.NEEDS[spec.kind]}")
     return table
 
 

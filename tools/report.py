@@ -1,6 +1,6 @@
 """One self-contained HTML page of finished runs: tables, figures, pictures, merged configs and their differences.
 
-    python tools/report.py results --baseline exp0_baseline --out report.html
+    python tools/report.py results --baseline results/exp0_baseline/demo_10 --out report.html
 
 The page needs no network and opens from disk: pictures are inside it.
 """

@@ -4,7 +4,6 @@
 
 Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0; 2 if DIR is no run folder.
 """
-import argparse
 import re
 import statistics
 import sys
@@ -17,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from omegaconf import OmegaConf  # noqa: E402
 
 from utils import results  # noqa: E402
+from utils.command_line import Parser, run  # noqa: E402
 from utils.config import InputError, find  # noqa: E402
-from utils.data import SUFFIXES  # noqa: E402
+from utils.data import files_in  # noqa: E402
 
 SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
 
@@ -54,7 +54,7 @@ def selection(folder):
         root = find(data.root)
         if not root.is_dir():
             raise InputError(f"{folder}: its images in {root} cannot be counted; run this where the run is")
-        end = sum(f.suffix.lower() in SUFFIXES for f in root.iterdir())
+        end = len(files_in(root, data.get("kind", "images")))
     return range(start, end)
 
 
@@ -125,15 +125,11 @@ def describe(folder, now=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(prog="status.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>")
-    try:
-        for line in describe(parser.parse_args().folder):
-            print(line)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    for line in describe(parser.parse_args().folder):
+        print(line)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

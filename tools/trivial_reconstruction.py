@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from omegaconf import OmegaConf  # noqa: E402
 
-from utils import results  # noqa: E402
+from utils import results, runs  # noqa: E402
 from utils.command_line import Parser, run  # noqa: E402
 from utils.config import InputError, check  # noqa: E402
 from utils.data import select_images  # noqa: E402
@@ -38,7 +38,7 @@ def main():
 
 
 def evaluate(folder):
-    """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder.
+    """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those of metrics.json.
 
     The content: image_ids; floor, the name of the best one; psnr, {name: [dB per image]}.
     """
@@ -48,11 +48,15 @@ def evaluate(folder):
     from utils.metrics import psnr
     from utils.trivial import trivial_reconstructions
 
-    if not (folder / "config.yaml").is_file():
+    finished = runs.load(folder / "metrics.json")
+    if finished.config is None:
         raise InputError(f"{folder}: is no run folder (no config.yaml)")
-    cfg = OmegaConf.load(folder / "config.yaml")
-    settings = check(cfg)
-    images = select_images(settings)
+    # the config names the selection of the last command alone
+    cfg = OmegaConf.merge(finished.config, {"shard": "0/1", "data": {"start_id": 0, "end_id": None}})
+    settings, sampled = check(cfg), set(finished.metrics.metadata.image_ids)
+    images = [image for image in select_images(settings) if image.id in sampled]
+    if len(images) < len(sampled):
+        raise InputError(f"{folder}: has {len(sampled)} images, {settings.data.root} only {len(images)} of them")
     with torch.no_grad():
         parts = build(cfg, settings)
         particles, truth = load_batch(parts, settings, images)
@@ -82,9 +86,10 @@ def draw(rows, path):
 
     drawn = []
     for folder, found, floor in rows:
-        record, arrays = results.read_record(results.record_path(folder, found["image_ids"][0]))
-        if "images" not in arrays:
+        first = runs.load(folder / "metrics.json").records(1)
+        if not first or "images" not in first[0][1]:
             raise InputError(f"{folder}: its records hold no pictures; name the run folder under results/")
+        record, arrays = first[0]
         drawn.append((folder.name, record, arrays, f"{found['floor']}\n{found['psnr'][found['floor']][0]:.1f} dB", floor.numpy()))
     figure = draw_tasks(drawn)
     figure.savefig(path, dpi=80, bbox_inches="tight")

@@ -18,11 +18,11 @@ def run(main):
     """Call main(); wrong input ends in one line and status 2, output cut short by a closed pipe in silence."""
     try:
         main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def add_run_arguments(parser):

@@ -11,7 +11,7 @@ from utils.config import InputError
 from utils.costs import cost, mean_std, phases
 from utils.fingerprint import identity
 from utils.results import finite
-from utils.runs import Run, image_values
+from utils.runs import Run, exploration_end, image_values
 
 SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
 RATES = ("success", "success_pick", "both_modes")
@@ -24,23 +24,31 @@ class Experiment:
     """One row of the tables: one run, or several that differ only in the seed.
 
     units: {utils.runs.Unit: {quantity: number or None}}; subset: the size of the subsets of particles that it is
-    computed from, None for a measured experiment. A derived one has no costs of its own.
+    computed from, None for a measured experiment. A derived one has no costs of its own. until: the timestep t at which
+    pairwise distances are read.
     """
     label: str
     runs: list[Run]
     units: dict = field(default_factory=dict)
     subset: int | None = None
+    until: float | None = None
 
     def __post_init__(self):
         if not self.units:
-            self.units = {unit: image_values(run, i) for run in self.runs for i, unit in enumerate(run.units)}
+            self.units = {unit: image_values(run, i, self.until)
+                          for run in self.runs for i, unit in enumerate(run.units)}
 
     def values(self, quantity):
         """Known values of one quantity over all units."""
         return finite([values.get(quantity) for values in self.units.values()])
 
+    @property
+    def images(self):
+        """{(data, image id)} of all seeds."""
+        return {(unit.data, unit.image) for unit in self.units}
+
     def clusters(self, quantity):
-        """Known values grouped by image."""
+        """Known values grouped by image, one per seed."""
         grouped = {}
         for unit, values in self.units.items():
             if values.get(quantity) is not None:
@@ -63,10 +71,14 @@ class Experiment:
 
 
 def gather(runs, pool=False):
-    """Experiments of the runs, in their order; pool: runs whose configs differ only in the seed make one experiment."""
+    """Experiments of the runs, in their order; pool: runs whose configs differ only in the seed make one experiment.
+
+    Pairwise distances of all of them are read at one t, where the first of the phases 1 ends: they fall with t.
+    """
+    until = max((end for end in map(exploration_end, runs) if end is not None), default=None)
     if not pool:
         labels = unique_labels(runs)
-        return [Experiment(label, [run]) for label, run in zip(labels, runs)]
+        return [Experiment(label, [run], until=until) for label, run in zip(labels, runs)]
     groups = []
     for run in runs:
         key = (_identity_without_seed(run), run.data)
@@ -79,7 +91,7 @@ def gather(runs, pool=False):
         else:
             group.append(run)
     labels = unique_labels([group[0] for _, group in groups])
-    return [Experiment(label, group) for label, (_, group) in zip(labels, groups)]
+    return [Experiment(label, group, until=until) for label, (_, group) in zip(labels, groups)]
 
 
 def _identity_without_seed(run):
@@ -139,9 +151,9 @@ def compare(experiments, baseline=None):
 
 
 def find_label(experiments, label):
-    """The experiment of that label or run name."""
+    """The experiment of that label or run folder."""
     for experiment in experiments:
-        if label in (experiment.label, *(str(run.folder) for run in experiment.runs)):
+        if label == experiment.label or Path(label).resolve() in [run.folder.resolve() for run in experiment.runs]:
             return experiment
     raise InputError(f"baseline={label}: choose from {', '.join(e.label for e in experiments)}")
 
@@ -149,8 +161,7 @@ def find_label(experiments, label):
 def summarise(experiment, reference=None):
     """All numbers of one experiment; means are over images (and seeds), std is over images."""
     e = experiment
-    images = len({(unit.data, unit.image) for unit in e.units})
-    row = {"experiment": e.label, "folders": [str(run.folder) for run in e.runs], "images": images,
+    row = {"experiment": e.label, "folders": [str(run.folder) for run in e.runs], "images": len(e.images),
            "seeds": sorted({unit.seed for unit in e.units}), "particles": _particles(e)}
     for name in SCORES:
         row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
@@ -160,7 +171,7 @@ def summarise(experiment, reference=None):
     for name in ("pick_psnr", "coverage", "pairwise_distance"):
         row[name] = mean_std(e, name)
     row["trivial"] = {"name": next(iter(e.runs[0].trivial), None), "psnr": mean_std(e, "psnr.trivial"),
-                      "gain": _difference(e, "psnr.gain")}
+                      "gain": _difference(stats.clustered_mean(e.clusters("psnr.gain")), len(e.clusters("psnr.gain")))}
     row["phases"] = None if e.derived else phases(e)
     row["cost"] = cost(e, reference)
     row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
@@ -187,8 +198,8 @@ def _rate(values, clusters):
 def _failed(e):
     """The rate of surviving particles that failed, with counts of particles and an interval over images.
 
-    Particles of one image fail together, so images are resampled. Where there is nothing to resample (all images
-    agree, such as on no failure at all, or there is one image), the interval is Wilson's with n = number of images.
+    Particles of one image fail together, so images are resampled. Where there is little to resample (all images
+    agree, such as on no failure at all, or they are few), the interval is Wilson's with n = number of images.
     """
     clusters, failed, surviving = {}, 0.0, 0
     for unit, values in e.units.items():
@@ -199,7 +210,7 @@ def _failed(e):
     found = stats.clustered_mean(list(clusters.values()))
     if found is None:
         return None
-    if found.low == found.high:
+    if found.low == found.high or len(clusters) < stats.FEW:
         found = stats.wilson(found.value, len(clusters))
     return {"rate": found.value, "count": round(failed, 9), "n": surviving, "low": found.low, "high": found.high}
 
@@ -207,7 +218,8 @@ def _failed(e):
 def _failures(e):
     """{count, ids} of the images in which no particle succeeded; ids carry their seeds where there are several.
 
-    Of a derived experiment: the expected number, and the images that fail with some subset. None without labels.
+    Of several seeds the mean number. Of a derived experiment the expected number, and the images that fail with some
+    subset. None without labels.
     """
     success = {unit: values["success"] for unit, values in e.units.items() if values.get("success") is not None}
     if not success:
@@ -216,16 +228,15 @@ def _failures(e):
     for unit in sorted((unit for unit in success if success[unit] < 1), key=lambda unit: (unit.image, unit.seed)):
         lost.setdefault(unit.image, []).append(str(unit.seed))
     several = len({unit.seed for unit in success}) > 1
-    count = math.fsum(1 - value for value in success.values())
-    return {"count": count if e.derived else round(count),
+    count = math.fsum(1 - statistics.fmean(values) for values in e.clusters("success"))
+    return {"count": count if e.derived or several else round(count),
             "ids": [f"{image} ({', '.join(seeds)})" if several else image for image, seeds in lost.items()]}
 
 
-def _difference(e, quantity):
-    """A quantity that is a difference already, with its interval over images; None where it is not known."""
-    found = stats.clustered_mean(e.clusters(quantity))
-    return None if found is None else {"difference": found.value, "low": found.low, "high": found.high,
-                                       "n": len(e.clusters(quantity))}
+def _difference(estimate, images):
+    """An utils.stats.Estimate of a difference over so many images as a table cell; None where it is not known."""
+    return None if estimate is None else {"difference": estimate.value, "low": estimate.low, "high": estimate.high,
+                                          "n": images}
 
 
 def paired(e, reference):
@@ -238,9 +249,11 @@ def paired(e, reference):
             a, b = e.units[unit].get(quantity), reference.units[unit].get(quantity)
             if a is not None and b is not None:
                 clusters.setdefault(unit.image, []).append(a - b)
-        found = stats.clustered_mean(list(clusters.values()))
-        row[quantity] = None if found is None else {"difference": found.value, "low": found.low, "high": found.high,
-                                                    "n": len(clusters)}
+        estimate = stats.paired_rate if quantity in RATES else stats.clustered_mean
+        found = estimate(list(clusters.values()))
+        if quantity == "failed" and found is not None and found.low == found.high:  # the images agree: nothing to resample
+            found = stats.paired_rate(list(clusters.values()))
+        row[quantity] = _difference(found, len(clusters))
     return row
 
 

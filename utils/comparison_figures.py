@@ -6,7 +6,7 @@ import numpy as np
 
 from utils import figures, reconstructions, runs
 from utils.config import InputError
-from utils.costs import cost
+from utils.costs import cost, mean_std
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -53,7 +53,7 @@ def every(experiments, images=reconstructions.IMAGES):
 
 def picture_name(experiment):
     """File name of an experiment's reconstructions, without suffix."""
-    return f"reconstructions_{experiment.label.replace('/', '_')}"
+    return f"reconstructions_{experiment.label.replace('/', '--')}"
 
 
 def style(i):
@@ -192,10 +192,9 @@ def quality_cost(experiments):
     for i, (e, c) in enumerate(zip(experiments, costs)):
         x = c["time_x_memory_mb_s" if memory else "seconds"]
         for part, face in (("best", "black"), ("pick", "white")):
-            values = e.values(f"{quantity}.{part}")
-            if values:
-                error = np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
-                axis.errorbar([x], [np.mean(values)], [error], marker=MARKERS[i % len(MARKERS)], markersize=7,
+            found = mean_std(e, f"{quantity}.{part}")
+            if found:
+                axis.errorbar([x], [found["mean"]], [found["std"] / found["n"] ** 0.5], marker=MARKERS[i % len(MARKERS)], markersize=7,
                               color="black", markerfacecolor=face, linestyle="none", elinewidth=0.7, capsize=2,
                               label=e.label if part == "best" else None)
     axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")

@@ -6,12 +6,15 @@ from utils.results import finite
 
 
 def mean_std(e, quantity):
-    """{mean, std (ddof 1), n, missing} over the units that have a value, as many as n; None where none has."""
-    values = e.values(quantity)
-    if not values:
+    """{mean, std, n, missing} over the n images that have a value; None where none has.
+
+    std: over images (ddof 1), each the mean of its seeds; missing: images without a value.
+    """
+    clusters = e.clusters(quantity)
+    if not clusters:
         return None
-    return {"mean": statistics.fmean(values), "std": results.spread(values), "n": len(values),
-            "missing": len(e.units) - len(values)}
+    return {"mean": statistics.fmean(e.values(quantity)), "std": results.spread([statistics.fmean(c) for c in clusters]),
+            "n": len(clusters), "missing": len(e.images) - len(clusters)}
 
 
 def phases(e):

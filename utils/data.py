@@ -73,18 +73,22 @@ def read_rgb(path):
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
 
 
+def files_in(root, kind):
+    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
+    return sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES[kind] and f.is_file()
+                  and not any(part.startswith(".") for part in f.relative_to(root).parts))
+
+
 def select_images(settings):
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
 
-    Folders inside data.root are searched too; hidden files are not. Every selected item is read once here, so that a
-    damaged one is found before hours of sampling.
+    Every selected item is read once here, so that a damaged one is found before hours of sampling.
     """
     data, root = settings.data, find(settings.data.root)
     if not root.is_dir():
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
     kind = Measurement if data.kind == "measurement" else TestImage
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES[data.kind] and f.is_file()
-                   and not any(part.startswith(".") for part in f.relative_to(root).parts))
+    files = files_in(root, data.kind)
     if not files:
         raise InputError(f"data.root={data.root}: no {'.npy file' if kind is Measurement else 'PNG or JPEG image'} in {root}")
     end = data.end_id if data.end_id is not None else len(files)

@@ -7,6 +7,7 @@ import numpy as np
 from utils import results
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # names of runs are no formulas
 import matplotlib.pyplot as plt  # noqa: E402
 
 PAGE = 10
@@ -69,9 +70,9 @@ def draw_tasks(rows):
     return figure
 
 
-def bare_axes(rows, columns, height):
-    """(figure, axes (rows, columns)) without ticks and frames; `height` of a row in inches."""
-    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(1.75 * columns, height * rows))
+def bare_axes(rows, columns, height, width=1.75, layout=None):
+    """(figure, axes (rows, columns)) without ticks and frames; height of a row and width of a column in inches."""
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width * columns, height * rows), layout=layout)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -98,7 +99,12 @@ def particle_title(record, position):
 
 
 def measurement_picture(y):
-    """A measurement (C, H, W[, 2]) as a picture: an image in [-1, 1] as it is, anything larger on a logarithmic scale."""
+    """A measurement as a picture: an image in [-1, 1] as it is, anything larger on a logarithmic scale.
+
+    (C, H, W[, 2]) is an image, anything with fewer axes one line of grey.
+    """
+    if y.ndim < 3:
+        y = y.reshape(1, 1, -1)
     y = y if y.ndim == 3 else np.linalg.norm(y.reshape(*y.shape[:3], -1), axis=-1)
     if np.abs(y).max() < 2:  # noise takes an image a little beyond 1; a spectrum goes far beyond
         picture = np.clip(0.5 * y + 0.5, 0, 1).transpose(1, 2, 0)

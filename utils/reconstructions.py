@@ -1,11 +1,7 @@
 """Pictures of reconstructions as they were found and turned to the better orientation, from the records."""
-import matplotlib
 import numpy as np
 
-from utils.figures import particle_title
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from utils.figures import bare_axes, particle_title
 
 IMAGES = 4
 
@@ -22,13 +18,7 @@ def draw(experiment, count=IMAGES):
     if not found:
         return None
     columns = 1 + max(len(record["particles"]) for record, _ in found)
-    figure, axes = plt.subplots(2 * len(found), columns, squeeze=False, figsize=(1.5 * columns, 3.5 * len(found)),
-                                layout="constrained")
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+    figure, axes = bare_axes(2 * len(found), columns, height=1.75, width=1.5, layout="constrained")
     for i, (record, arrays) in enumerate(found):
         draw_image(axes[2 * i], axes[2 * i + 1], record, arrays)
     figure.suptitle(f"{experiment.label}: above as found, below in the better orientation (⟲: turned by 180°); "

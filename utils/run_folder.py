@@ -111,9 +111,12 @@ class RunFolder:
         return [image for image in images if image.id not in done]
 
     def write(self, record, arrays):
-        """One image's samples as PNG, then its record: an image with a record is complete."""
+        """One image's samples as PNG, then its record: an image with a record is complete.
+
+        Records that were stripped of their arrays have no samples.
+        """
         with self.writing():
-            for index, pixels in zip(record["survivors"], arrays["images"]):
+            for index, pixels in zip(record["survivors"], arrays.get("images", ())):
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, format="PNG")
                 results.write_atomically(self.path / "samples" / f"{record['image_id']:05d}_p{index}.png",

@@ -2,7 +2,8 @@
 import json
 import statistics
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from utils.schema import check_metrics
 
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
+READ = ("data.root", "step_clock", "repulsion_scale", "repulsion.end_step", "pruning_step", "optimization_step")
 SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "diversity", "pruning", "optimization", "diverged")
 
 
@@ -63,12 +65,21 @@ class Run:
             raise InputError(f"{path}: has no image {missing}; run tools/trivial_reconstruction.py again")
         return by_image
 
+    @cached_property
+    def timesteps(self):
+        """t of every annealing step, falling; None if not known. Under the noise clock it stands in the records alone."""
+        if self.config and self.config["step_clock"] == "progress":
+            n = len(self.metrics.diversity.pairwise_distance[0])
+            return [TIMESTEPS * (n - i) / n for i in range(n)]
+        records = self.records(1)
+        return records[0][0]["trace"]["timestep"] if records else None
+
     def records(self, count=None):
         """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
         paths = [results.record_path(self.folder, image) for image in sorted(self.metrics.metadata.image_ids)]
         try:
             return [results.read_record(path) for path in [path for path in paths if path.is_file()][:count]]
-        except results.RecordError as error:
+        except (results.RecordError, OSError) as error:
             raise InputError(str(error)) from None
 
     def only(self, images):
@@ -99,8 +110,11 @@ def find(arguments):
             raise InputError(f"{argument}: no such file or folder")
         if not paths:
             raise InputError(f"{argument}: holds no metrics.json; name a run folder, a folder of runs, or the file itself")
-        found += [path for path in paths if path not in found]
-    return found
+        found += paths
+    once = {}  # however often and however it is named
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
 
 
 def load(path, from_records=False):
@@ -123,7 +137,7 @@ def _aggregated(path, data):
     """The content of metrics.json from the records beside it."""
     try:
         records = [results.read_record(record)[0] for record in sorted((path.parent / "records").glob("*.npz"))]
-    except results.RecordError as error:
+    except (results.RecordError, OSError) as error:
         raise InputError(str(error)) from None
     anew = results.aggregate(sorted(records, key=lambda r: r["image_id"]), data["metadata"]["name"])
     if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
@@ -141,8 +155,9 @@ def _config(path):
         return None
     try:
         config = yaml.safe_load(path.read_text())
-        config["data"]["root"]
-    except (yaml.YAMLError, TypeError, KeyError, OSError) as error:
+        for key in READ:
+            reduce(getitem, key.split("."), config)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, OSError) as error:
         raise InputError(f"{path}: damaged or not a run's config ({type(error).__name__})") from None
     return config
 
@@ -156,30 +171,27 @@ def restrict_to_common(runs):
     return [run if len(images) == len(common) else run.only(common) for run, images in zip(runs, held)]
 
 
-def exploration_steps(run):
-    """Number of annealing steps of phase 1 (t above `repulsion.end_step` and before any event); None if not known.
-
-    The same count holds with the repulsion off, so that on and off are compared at the same step. Under the noise
-    clock the timesteps come from the records.
-    """
+def exploration_end(run):
+    """The timestep t at which phase 1 ends: `repulsion.end_step`, or an event before it; None without a config."""
     if run.config is None:
-        return run.metrics.pruning.step_index if run.metrics.pruning else None
-    n = len(run.metrics.diversity.pairwise_distance[0])
-    switch = max(run.config["repulsion"]["end_step"], run.config["pruning_step"], run.config["optimization_step"])
-    if run.config["step_clock"] == "progress":
-        return next((i for i in range(n) if TIMESTEPS * (n - i) <= switch * n), n)
-    records = run.records(1)
-    if not records:
         return None
-    return next((i for i, t in enumerate(records[0][0]["trace"]["timestep"]) if t <= switch), n)
+    return max(run.config["repulsion"]["end_step"], run.config["pruning_step"], run.config["optimization_step"])
+
+
+def steps_above(run, t):
+    """Number of annealing steps whose timestep is above `t`; None if not known."""
+    if t is None or run.timesteps is None:
+        return None
+    return next((i for i, timestep in enumerate(run.timesteps) if timestep <= t), len(run.timesteps))
 
 
 def events(run):
     """[(name, annealing step index)] of the events of a run, in order."""
     found, phases = [], run.metrics.time.phases
     images = run.metrics.metadata.num_images
-    if run.config and run.config["repulsion_scale"] > 0 and exploration_steps(run) is not None:
-        found.append(("repulsion ends", exploration_steps(run)))
+    end = steps_above(run, exploration_end(run))
+    if end is not None and run.config["repulsion_scale"] > 0:
+        found.append(("repulsion ends", end))
     if run.metrics.pruning:
         found.append(("pruning", run.metrics.pruning.step_index))
     if run.metrics.optimization:
@@ -188,8 +200,10 @@ def events(run):
     return found
 
 
-def image_values(run, position):
+def image_values(run, position, until):
     """{quantity: number or None} of one image: what tables average and pairs compare.
+
+    until: the timestep t down to which the particles have moved where `pairwise_distance` is read; None: not read.
 
     best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
     pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
@@ -217,7 +231,7 @@ def image_values(run, position):
     if run.trivial:
         floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]
         values |= {"psnr.trivial": floor, "psnr.gain": None if m.psnr.mean[i] is None else m.psnr.mean[i] - floor}
-    steps = exploration_steps(run)
+    steps = steps_above(run, until)
     values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
     values["seconds"] = m.time.per_image_s[i]
     if m.optimization:

@@ -133,6 +133,15 @@ class Metrics(Block):
             wrong = next((len(row) for row in values if len(row) != p), None)
             if wrong is not None:
                 raise ValueError(f"{key} has {wrong} entries for {p} particles")
+        if len(set(self.metadata.image_ids)) < n:
+            raise ValueError("metadata.image_ids names an image twice")
+        wrong = next((i for i in self.selection.picked if i is not None and not 0 <= i < p), None)
+        if wrong is not None:
+            raise ValueError(f"selection.picked is {wrong} for {p} particles")
+        for key, rows in (("diversity.pairwise_distance", self.diversity.pairwise_distance),
+                          ("time.per_step_s", self.time.per_step_s)):
+            if len({len(row) for row in rows}) > 1:
+                raise ValueError(f"{key} has not the same number of steps for all images")
         if tuple(self.time.phases) not in PHASES:
             raise ValueError(f"time.phases are {', '.join(self.time.phases)}")
         if set(self.vram) != {f"{name}_peak_mb" for name in self.time.phases}:

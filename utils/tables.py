@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 from utils.results import to_json
+from utils.stats import FEW
 
 MISSING = "–"
 LEFT = ("experiment", "phase", "file", "family")  # columns of words
@@ -77,6 +78,8 @@ KINDS = {
         Column("paired.success_pick", "success of the pick"),
         Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
 }
+NEEDS = {"paired": "more than one run", "phases": "a measured run", "tasks": "trivial.json of the runs, by "
+         "tools/trivial_reconstruction.py"}  # what a table cannot be made without
 PRIOR = [
     Column("file", "measured in"), Column("family", "family"), Column("samples", "samples"),
     Column("distance", "distance of samples"), Column("floor", "floor: images to images"),
@@ -86,24 +89,26 @@ PRIOR = [
     Column("psnr_rotated.min", "minimum"), Column("decoder_ms", "decoder forward + backward (ms a latent)")]
 RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
 FAILURES = ("Single particles: n = number of surviving particles, diverged ones count as failed; 95 % intervals by a "
-            "bootstrap over images (Wilson over images where all agree).")
+            f"bootstrap over images (Wilson over images where all agree or are fewer than {FEW}).")
 NOTES = {
     "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
                "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
                "measurement loss.",
     "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
-    "modes": f"{RATES} {FAILURES}",
+    "modes": f"{RATES} {FAILURES} Pairwise distance: of the latents, at the same t in all rows, the end of the shortest "
+             "phase 1.",
     "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
-    "failures": "Success: a particle labelled 0 or 180. In brackets the seeds, where several are pooled; of a subset of the "
-                "particles the expected number, and the images that fail with some subset.",
+    "failures": "Success: a particle labelled 0 or 180. Where several seeds are pooled their mean number, and the seeds in "
+                "brackets; of a subset of the particles the expected number, and the images that fail with some subset.",
     "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
              "95 % interval by a bootstrap over images.",
     "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
              "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
              "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "
              "number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 passes of 4 latents.",
-    "paired": "Experiment minus baseline on the common images and seeds; intervals by a bootstrap over images. PSNR in the "
-              "better orientation where not said otherwise.",
+    "paired": "Experiment minus {baseline} on the common images and seeds. 95 % intervals: PSNR, distances and failed "
+              f"particles by a bootstrap over images (Student's t below {FEW} images), other rates from Wilson intervals of "
+              "the discordant images. PSNR in the better orientation where not said otherwise.",
 }
 
 
@@ -125,8 +130,8 @@ def known_keys():
 
 
 def build(kind, summaries, columns=None):
-    """The Table of one kind, or None where it would be empty; columns: keys instead of the kind's own."""
-    title, own = KINDS[kind]
+    """The Table of one kind, or None where it would be empty (see NEEDS); columns: keys instead of the kind's own."""
+    (title, own), note = KINDS[kind], NOTES.get(kind)
     known = known_keys() | {column.key: column for column in own}
     chosen = own if columns is None else [known[key] for key in columns]
     rows = summaries
@@ -136,11 +141,11 @@ def build(kind, summaries, columns=None):
         rows = [s for s in summaries if s["trivial"]["psnr"]]
     if kind == "paired":
         rows = [s for s in summaries if s["paired"]]
-        title = title.format(baseline=rows[0]["paired"]["baseline"] if rows else "")
+        title, note = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, note))
     if not rows:
         return None
     return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows],
-                 (NOTES[kind],) if kind in NOTES else ())
+                 (note,) if note else ())
 
 
 def build_prior(rows):

@@ -25,7 +25,8 @@ cell() {  # cell NAME IMAGES override...
 case $part in
   curve)       # plain Langevin: quality against inner iterations
     for n in 3 5 10 20; do cell n$n 8 $GROUP.num_steps=$n; done
-    for n in 40 65; do cell n$n 4 $GROUP.num_steps=$n; done ;;
+    cell n40 4 $GROUP.num_steps=40
+    cell n65 2 $GROUP.num_steps=65 ;;
   chain)       # momentum, and whether the velocity lives on; passes are annealing steps x inner iterations
     for m in 0.41 0.85; do
       cell fresh_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m sampler.chain.keep_velocity=false
