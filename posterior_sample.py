@@ -35,12 +35,15 @@ PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 def main(cfg):
     rank = Rank.of_this_process()
     console.setup_logging(quiet=not rank.first)
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
+            raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
         with sigterm_interrupts():
             run(cfg, rank)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra goes on with the other jobs and fails at the end
+        if multirun:  # Hydra goes on with the other jobs and fails at the end
             raise CompactHydraException(f"error: {error}") from None
         sys.exit(2)
 
@@ -127,12 +130,19 @@ def show(metrics, folder, settings):
 
 def run_metadata(settings):
     """What metrics.json says about the run as a whole; without places and batching, so that shards agree."""
-    commit = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {"seed": settings.seed, "num_samples": settings.num_samples,
             "overrides": [text for text in overrides if changes_results(text)],
-            "git_commit": commit.stdout.strip() if commit.returncode == 0 else None,
-            "versions": {name: packages.version(name) for name in PACKAGES}}
+            "git_commit": git_commit(), "versions": {name: packages.version(name) for name in PACKAGES}}
+
+
+def git_commit():
+    """The commit of this program; None outside a repository and where there is no git."""
+    try:
+        found = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
 """Wrong input ends in one line that names the key and the value, and touches nothing."""
+import json
+import shutil
 import subprocess
 import sys
 
@@ -6,7 +8,8 @@ import pytest
 from hydra.errors import HydraException
 
 import posterior_sample
-from utils.config import PROJECT, InputError
+from tests.helpers_runs import ANALYTIC
+from utils.config import PROJECT, InputError, check
 
 # override, what the line must contain
 CASES = [
@@ -67,6 +70,41 @@ def test_unknown_key_or_group_is_named(composed, tiny, override, key):
     with pytest.raises(HydraException) as caught:
         composed(*tiny, override)
     assert key in str(caught.value)
+
+
+@pytest.mark.parametrize("overrides, message", [
+    (("pruning_step=350", "optimization_step=700"), "optimization_step=700: must not lie above pruning_step=350"),
+    (("repulsion_scale=0.3", "repulsion.similarity=latent"), "repulsion.bandwidth=1.0: squared distances of latents"),
+    (("repulsion_scale=0.3", "repulsion.end_step=1000"), "repulsion.end_step=1000: the annealing begins at t = 1000")])
+def test_values_that_do_not_go_together(composed, tiny, overrides, message):
+    with pytest.raises(InputError, match=message):
+        posterior_sample.run(composed(*tiny, *overrides))
+
+
+def test_the_noise_clock_needs_a_prior_with_timesteps(composed, tiny):
+    with pytest.raises(InputError, match="step_clock=noise: this prior has no timesteps"):
+        posterior_sample.run(composed(*tiny, "step_clock=noise", ANALYTIC))
+
+
+@pytest.mark.parametrize("missing", ["vqvae/block_out_channels", "unet/sample_size"])
+def test_a_network_config_without_a_key_is_one_line(composed, tiny, tiny_prior, tmp_path, missing):
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny_prior, folder)
+    part, key = missing.split("/")
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    with pytest.raises(InputError, match=f"is damaged .it has no {key}"):
+        posterior_sample.run(composed(*tiny, f"model.path={folder}"))
+
+
+def test_the_home_folder_is_found(composed, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check(composed(*tiny, "save_dir='~/x'")).folder == tmp_path / "x" / "run"
+
+
+def test_a_machine_without_git_has_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert posterior_sample.git_commit() is None
 
 
 def test_empty_image_folder(composed, tiny, tmp_path):

@@ -129,9 +129,13 @@ def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
 
 
 @pytest.mark.parametrize("content, word", [(np.array([1j]), "complex"), (np.array([np.nan]), "finite"),
-                                           (np.array([{}], dtype=object), "cannot be read"), (None, "cannot be read")])
+                                           (np.array([{}], dtype=object), "cannot be read"), (None, "cannot be read"),
+                                           ({"y": np.ones(2)}, "archive of several arrays")])
 def test_bad_measurements_are_one_line(content, word, tmp_path):
-    if content is None:
+    if isinstance(content, dict):
+        with open(tmp_path / "y.npy", "wb") as file:
+            np.savez(file, **content)
+    elif content is None:
         (tmp_path / "y.npy").write_bytes(b"\x93NUMPY")
     else:
         np.save(tmp_path / "y.npy", content, allow_pickle=True)

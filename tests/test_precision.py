@@ -95,6 +95,12 @@ def test_the_fingerprint_knows_the_precision(composed):
     assert fingerprint(composed("compile=true", "batch_images=auto")) == plain
 
 
+def test_the_fingerprint_takes_whole_numbers_for_floats(composed):
+    written = ("repulsion_scale=0", "sampler.annealing_scheduler_config.sigma_max=10", "task.demo_langevin.operator.oversample=2")
+    assert fingerprint(composed(*written)) == fingerprint(composed())
+    assert fingerprint(composed("task.demo_langevin.operator.oversample=3")) != fingerprint(composed())
+
+
 @pytest.mark.parametrize("overrides, message", [
     (("precision=tf32",), "precision=tf32: only CUDA devices have it, and gpu=-1"),
     (("precision=tf32", "use_tpu=true"), "precision=tf32: only CUDA devices have it, and use_tpu=true"),

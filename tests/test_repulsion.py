@@ -81,9 +81,10 @@ def test_the_force_never_reaches_across_images():
     torch.testing.assert_close(together[:4], alone)
 
 
-def test_a_non_finite_particle_does_not_touch_the_others():
+@pytest.mark.parametrize("what", [torch.nan, torch.inf, -torch.inf])
+def test_a_non_finite_particle_does_not_touch_the_others(what):
     x = values(4)
-    x[2] = torch.nan
+    x[2] = what
     direction, similar = repel("latent", x, 4, 50.0)
     others, similar_others = repel("latent", x[[0, 1, 3]], 3, 50.0)
     torch.testing.assert_close(direction[[0, 1, 3]], others)

@@ -141,6 +141,14 @@ def test_torchrun_is_refused_for_tpus(place):
         Rank(0, 2, 0).settings(settings)
 
 
+def test_torchrun_runs_no_sweep(place):
+    overrides = place.all("sweep", "data.end_id=1", "seed=1,2")
+    done = subprocess.run([sys.executable, runs.PROJECT / "posterior_sample.py", "-m", *overrides], capture_output=True, text=True, cwd=place.folder,
+                          env={**os.environ, "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
+    assert done.returncode != 0 and "torchrun runs no sweep (-m)" in done.stderr and "Traceback" not in done.stderr
+    assert not place.path("sweep").exists()
+
+
 def test_torchrun_with_two_ranks_equals_one_process(place, one_command):
     done = runs.command(*place.all("ranks", SELECTION), program=TORCHRUN)
     folder = place.path("ranks")

@@ -58,6 +58,8 @@ def build(cfg, settings):
     operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
+    if settings.step_clock == "noise" and prior.timestep_map is None:
+        raise InputError("step_clock=noise: this prior has no timesteps; choose progress")
     clock = StepClock(settings.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min),
                       prior.timestep_map)
     events = plan(settings, clock)
@@ -80,6 +82,9 @@ def plan(settings, clock):
         if switch >= 0 and index is None:
             raise InputError(f"{key}={switch}: the annealing ends at t = {clock.timestep(clock.num_steps - 1):.0f}, "
                              "so this never happens; choose a larger timestep, or -1 for off")
+    if settings.repulsion_scale > 0 and settings.num_samples > 1 and not events.repulsion_steps:
+        raise InputError(f"repulsion.end_step={settings.repulsion.end_step}: the annealing begins at "
+                         f"t = {clock.timestep(0):.0f}, so nothing would push; choose a smaller timestep, or repulsion_scale=0")
     if events.pruning_index == 0:
         raise InputError(f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
                          f"choose at most {clock.timestep(1):.0f}")
@@ -93,7 +98,8 @@ def make(key, node, **arguments):
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        cause = error.__cause__ or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise InputError(f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
                          "and the files that it names") from None
 

@@ -103,6 +103,11 @@ def check_folder(model, folder):
     if stable and not conditional:
         raise InputError(f"model.path={model.path}: its UNet takes no prompt, so it is no Stable Diffusion; "
                          "use model=ffhq256ldm with this path")
+    missing = next((key for key, part in (("block_out_channels", vae), ("block_out_channels", unet), ("sample_size", unet))
+                    if key not in part), None)
+    if missing:
+        raise InputError(f"model.path={model.path}: a config.json in {folder} is damaged (it has no {missing}); "
+                         f"get it from: {model.source}")
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     if not stable and unet["sample_size"] * factor != model.resolution:
         raise InputError(f"model.resolution={model.resolution}: the prior in {folder} takes images of "

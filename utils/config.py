@@ -101,7 +101,7 @@ class MCMC(Section):
     num_steps: int = Field(ge=1)
     lr: float = Field(gt=0)
     lr_min_ratio: float = Field(ge=0)
-    tau: float = Field(gt=0)
+    tau: float = Field(ge=1e-9)
     momentum: float = Field(ge=0, lt=1)
     keep_velocity: bool = False  # of HMC: the velocity goes on from one annealing step to the next
     likelihood_factor: float = Field(gt=0)
@@ -142,7 +142,7 @@ class Success(Section):
 
 class Settings(Section):
     """The whole config, as typed and checked values. Field names are the keys that users write."""
-    num_samples: int = Field(ge=1)
+    num_samples: int = Field(ge=1, lt=2 ** 31)
     first_particle: int = Field(ge=0, lt=2 ** 31)
     task_group: str
     seed: int = Field(ge=0, lt=2 ** 32)
@@ -191,7 +191,7 @@ class Settings(Section):
     @property
     def folder(self):
         """The run folder."""
-        return Path(self.save_dir) / self.name
+        return Path(self.save_dir).expanduser() / self.name
 
     @property
     def shard_of(self):

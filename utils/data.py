@@ -48,6 +48,8 @@ class Measurement(TestItem):
     def values(self):
         """y as float32, without a leading axis of length 1."""
         y = np.load(self.path, allow_pickle=False)
+        if not isinstance(y, np.ndarray):
+            raise ValueError("is an archive of several arrays")
         if y.dtype.kind not in "fiu" or not np.isfinite(y).all():
             raise ValueError(f"holds {y.dtype} values that are not all finite real numbers")
         return y[0].astype(np.float32) if y.ndim == 4 and len(y) == 1 else y.astype(np.float32)

@@ -139,6 +139,9 @@ def _on_core(core, work, args, limit):
 def setup_device(device, tf32=False):
     """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU.
 
+    CUDA's fused attention and reflection padding may still add gradients in another order each time (PyTorch
+    documentation, torch.use_deterministic_algorithms).
+
     tf32: CUDA's matrix products and convolutions of float32 numbers, in operators too, may round to 10 bits; not its FFT.
     Raises InputError where there is no TF32.
     """

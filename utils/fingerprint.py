@@ -3,6 +3,10 @@ import hashlib
 import json
 
 from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from utils.config import Settings
+from utils.config_operators import OURS
 
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particles_per_pass", "compile",
@@ -11,7 +15,26 @@ NOT_IN_FINGERPRINT = ("gpu", "num_cores", "shard", "batch_images", "max_particle
 
 def fingerprint(cfg):
     """Hash of all that changes results: two runs with the same one may share records."""
-    return hashlib.sha256(json.dumps(identity(cfg), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_with_floats(identity(cfg), cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_floats(kept, cfg):
+    """The identity with 2 as 2.0 where a key takes floats: to JSON they are two things."""
+    try:
+        typed = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True)).model_dump(by_alias=True)
+        typed["task"] = group = typed["task"][cfg.task_group]
+        target, arguments = group["operator"].pop("_target_"), group["operator"]
+        if target in OURS:
+            group["operator"] = OURS[target].model_validate(arguments).model_dump()
+    except ValidationError:  # of an older version: as it is
+        return kept
+
+    def like(value, other):
+        if isinstance(value, dict) and isinstance(other, dict):
+            return {key: like(inner, other.get(key)) for key, inner in value.items()}
+        return float(value) if isinstance(other, float) and isinstance(value, int) else value
+
+    return like(kept, typed)
 
 
 def identity(cfg):

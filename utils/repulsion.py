@@ -69,7 +69,7 @@ def repel(similarity, value, particles_per_image, bandwidth):
     """
     n = particles_per_image
     with torch.enable_grad():
-        leaf = torch.nan_to_num(value).detach().requires_grad_()
+        leaf = torch.nan_to_num(value, posinf=0.0, neginf=0.0).detach().requires_grad_()
         f = features(similarity, leaf)
         f = f.reshape(-1, n, f.shape[1])  # (N, n, D)
         squared = (f[:, :, None] - f[:, None]).square().sum(-1)  # (N, n, n)
