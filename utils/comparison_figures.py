@@ -194,9 +194,9 @@ def quality_cost(experiments):
         for part, face in (("best", "black"), ("pick", "white")):
             found = mean_std(e, f"{quantity}.{part}")
             if found:
-                axis.errorbar([x], [found["mean"]], [found["std"] / found["n"] ** 0.5], marker=MARKERS[i % len(MARKERS)], markersize=7,
-                              color="black", markerfacecolor=face, linestyle="none", elinewidth=0.7, capsize=2,
-                              label=e.label if part == "best" else None)
+                axis.errorbar([x], [found["mean"]], [found["std"] / found["n"] ** 0.5], markersize=7, color="black",
+                              marker=MARKERS[i % len(MARKERS)], markerfacecolor=face, linestyle="none", elinewidth=0.7,
+                              capsize=2, label=e.label if part == "best" else None)
     axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
     axis.set_title("filled: best by the truth; open: label-free pick; bars: standard error over images", fontsize=8)
