@@ -111,6 +111,18 @@ def test_seeds_are_pooled_and_images_stay_the_unit_of_the_intervals(tmp_path, co
         experiments(tmp_path, pool=True)
 
 
+def test_runs_of_one_name_on_several_sets_make_one_row(tmp_path, composed):
+    for data, better in (("demo-faces", 0.5), ("demo-scenes", 1.5)):
+        for name, gain in (("base", 0.0), ("ours", better)):
+            write_run(tmp_path / data, composed, [["0"] * 4] * 6, name=name, gain=gain, overrides=(f"data={data}",))
+    found = comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+    base, ours = comparison.compare(found, "base")
+    assert (ours["experiment"], ours["images"], ours["success"]["n"]) == ("ours", 12, 12)
+    best = ours["paired"]["psnr_aligned.best"]  # image 0 of one set is not image 0 of the other
+    assert best["n"] == ours["paired"]["images"] == 12 and best["difference"] == pytest.approx(1.0)
+    assert base["cost"]["passes"] == ours["cost"]["passes"] == 4 * 20
+
+
 def test_pairs_of_a_run_say_what_two_particles_would_give(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     derived = comparison.best_of(experiments(tmp_path)[0], 2)

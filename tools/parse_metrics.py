@@ -33,7 +33,8 @@ def main():
     unknown = next((kind for kind in kinds if kind not in tables.KINDS), None)
     if unknown is not None:
         raise InputError(f"tables={unknown}: choose from {', '.join(tables.KINDS)}")
-    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common)
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common,
+                                   args.by_name)
     write_text(text(experiments, args, kinds), args.out)
     if args.figures:
         from utils import comparison_figures

@@ -13,6 +13,7 @@ In PROJECT.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`. 
       columns: [experiment, success, paired.success]     # instead of the kind's own columns
       common: true                                       # only the images that all of the runs hold
       pool: true                                         # one row for runs that differ only in the seed
+      by_name: true                                      # one row for runs of one name, on several data sets
       best_of: 2                                         # rows of what 2 of a run's independent particles would give
 """
 import json
@@ -45,6 +46,7 @@ class Spec(BaseModel):
     columns: list[str] | None = None
     common: bool = False
     pool: bool = False
+    by_name: bool = False
     best_of: int | None = None
 
 
@@ -133,7 +135,7 @@ def prior_table(spec, root):
 def run_table(spec, root):
     """The Table of run folders, from records where they have them. Raises InputError."""
     experiments = read_experiments([root / folder for folder in spec.folders], spec.pool, spec.best_of, from_records=True,
-                                   common=spec.common)
+                                   common=spec.common, by_name=spec.by_name)
     unknown = next((key for key in spec.columns or () if key not in tables.known_keys()), None)
     if unknown:
         raise InputError(f"tables.yaml: {spec.name}: column {unknown}: choose from {', '.join(tables.known_keys())}")

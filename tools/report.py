@@ -39,7 +39,8 @@ def main():
     args = parser.parse_args()
     if args.images < 1:
         raise InputError(f"images={args.images}: must be at least 1")
-    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common)
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common,
+                                   args.by_name)
     write_text(page(experiments, args.baseline or experiments[0].label, args.title, args.images), args.out)
     print(args.out)
 

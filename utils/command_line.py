@@ -30,6 +30,7 @@ def add_run_arguments(parser):
     parser.add_argument("results", nargs="+", metavar="RESULTS", help="run folders, folders of runs, or metrics.json files")
     parser.add_argument("--baseline", help="run that costs and differences refer to, by name or folder (default: the first)")
     parser.add_argument("--pool", action="store_true", help="one row for runs whose configs differ only in the seed")
+    parser.add_argument("--by-name", action="store_true", help="one row for runs of one name, on several data sets")
     parser.add_argument("--best-of", type=int, metavar="K",
                         help="also show what K of the particles of each run of independent ones would have given")
     parser.add_argument("--common", action="store_true", help="only the images that all of the runs hold (needs their records)")
@@ -37,10 +38,13 @@ def add_run_arguments(parser):
                         help="aggregate the records anew instead of trusting metrics.json")
 
 
-def read_experiments(results, pool=False, best_of=None, from_records=False, common=False):
+def read_experiments(results, pool=False, best_of=None, from_records=False, common=False, by_name=False):
     """The experiments that RESULTS name, derived ones after the run that they come from. Raises InputError."""
     loaded = [runs.load(path, from_records) for path in runs.find(results)]
-    found = comparison.gather(runs.restrict_to_common(loaded) if common else loaded, pool)
+    for wrong, option in ((pool, "pool"), (common, "common")):
+        if by_name and wrong:
+            raise InputError(f"by-name: does not go together with {option}; leave one of the two out")
+    found = comparison.gather(runs.restrict_to_common(loaded) if common else loaded, pool, by_name)
     if best_of is None:
         return found
     if best_of < 1:

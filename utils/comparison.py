@@ -70,12 +70,18 @@ class Experiment:
                                         and run.config["repulsion_scale"] == 0 for run in self.runs)
 
 
-def gather(runs, pool=False):
-    """Experiments of the runs, in their order; pool: runs whose configs differ only in the seed make one experiment.
+def gather(runs, pool=False, by_name=False):
+    """Experiments of the runs, in their order.
+
+    pool: runs whose configs differ only in the seed make one experiment; by_name: so do runs of one name, on several
+    data sets.
 
     Pairwise distances of all of them are read at one t, where the first of the phases 1 ends: they fall with t.
     """
     until = max((end for end in map(exploration_end, runs) if end is not None), default=None)
+    if by_name:
+        names = dict.fromkeys(run.name for run in runs)
+        return [Experiment(name, [run for run in runs if run.name == name], until=until) for name in names]
     if not pool:
         labels = unique_labels(runs)
         return [Experiment(label, [run], until=until) for label, run in zip(labels, runs)]
@@ -242,13 +248,13 @@ def _difference(estimate, images):
 def paired(e, reference):
     """Differences e - reference on the common images: {quantity: {difference, low, high, n}}, n = images."""
     common = [unit for unit in e.units if unit in reference.units]
-    row = {"baseline": reference.label, "images": len({unit.image for unit in common})}
+    row = {"baseline": reference.label, "images": len({(unit.data, unit.image) for unit in common})}
     for quantity in PAIRED:
         clusters = {}
         for unit in common:
             a, b = e.units[unit].get(quantity), reference.units[unit].get(quantity)
             if a is not None and b is not None:
-                clusters.setdefault(unit.image, []).append(a - b)
+                clusters.setdefault((unit.data, unit.image), []).append(a - b)
         estimate = stats.paired_rate if quantity in RATES else stats.clustered_mean
         found = estimate(list(clusters.values()))
         if quantity == "failed" and found is not None and found.low == found.high:  # the images agree: nothing to resample
