@@ -74,7 +74,7 @@ def test_unknown_key_or_group_is_named(composed, tiny, override, key):
 
 @pytest.mark.parametrize("overrides, message", [
     (("pruning_step=350", "optimization_step=700"), "optimization_step=700: must not lie above pruning_step=350"),
-    (("repulsion_scale=0.3", "repulsion.similarity=latent"), "repulsion.bandwidth=1.0: squared distances of latents"),
+    (("repulsion_scale=0.3", "repulsion.similarity=latent"), "repulsion.bandwidth=1.0: squared distances of latents of 256 numbers"),
     (("repulsion_scale=0.3", "repulsion.end_step=1000"), "repulsion.end_step=1000: the annealing begins at t = 1000")])
 def test_values_that_do_not_go_together(composed, tiny, overrides, message):
     with pytest.raises(InputError, match=message):

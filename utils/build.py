@@ -1,4 +1,5 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
+import math
 import os
 import threading
 from typing import NamedTuple
@@ -63,6 +64,8 @@ def build(cfg, settings):
     clock = StepClock(settings.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min),
                       prior.timestep_map)
     events = plan(settings, clock)
+    if events.repulsion_steps:
+        check_bandwidth(settings.repulsion, math.prod(prior.latent_shape))
     sampler = LatentDAPS(
         prior, operator, noise, annealing, settings.sampler.diffusion_scheduler_config,
         settings.chain, events,
@@ -89,6 +92,14 @@ def plan(settings, clock):
         raise InputError(f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
                          f"choose at most {clock.timestep(1):.0f}")
     return events
+
+
+def check_bandwidth(repulsion, numbers):
+    """Raises InputError if exp(-d^2 / bandwidth) is 0 in float32 for all latents of so many numbers that are not alike."""
+    if repulsion.similarity == "latent" and repulsion.bandwidth != "median" and numbers > 100 * repulsion.bandwidth:
+        raise InputError(f"repulsion.bandwidth={repulsion.bandwidth}: squared distances of latents of {numbers} numbers are in "
+                         "the hundreds, so with repulsion.similarity=latent nothing would push; choose median, or a number "
+                         "of their size")
 
 
 def make(key, node, **arguments):

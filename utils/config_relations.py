@@ -41,9 +41,6 @@ def check_relations(s):
     if 0 <= s.pruning_step < s.optimization_step:
         raise InputError(f"optimization_step={s.optimization_step}: must not lie above pruning_step={s.pruning_step}; "
                          "the pruning comes first")
-    if s.repulsion_scale > 0 and s.repulsion.similarity == "latent" and s.repulsion.bandwidth in (1, 1.0):
-        raise InputError("repulsion.bandwidth=1.0: squared distances of latents are in the hundreds, so with "
-                         "repulsion.similarity=latent nothing would push; choose median, or a number of their size")
     if s.step_clock == "progress":
         _check_switches(s, annealing.num_steps)
     operator = s.group.operator
