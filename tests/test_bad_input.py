@@ -97,6 +97,14 @@ def test_a_network_config_without_a_key_is_one_line(composed, tiny, tiny_prior, 
         posterior_sample.run(composed(*tiny, f"model.path={folder}"))
 
 
+def test_every_operator_can_be_set_in_its_own_task_group(composed):
+    for task in sorted(path.stem for path in (PROJECT / "configs" / "task").glob("*.yaml")):
+        groups = [group for group, content in composed(f"task={task}").task.items() if content is not None]
+        for group in groups:
+            changed = composed(f"task={task}", f"task.{group}.operator.sigma=0.77").task
+            assert [name for name in groups if changed[name].operator.sigma == 0.77] == [group]
+
+
 def test_the_home_folder_is_found(composed, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert check(composed(*tiny, "save_dir='~/x'")).folder == tmp_path / "x" / "run"

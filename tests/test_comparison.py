@@ -121,6 +121,20 @@ def test_runs_of_one_name_on_several_sets_make_one_row(tmp_path, composed):
     best = ours["paired"]["psnr_aligned.best"]  # image 0 of one set is not image 0 of the other
     assert best["n"] == ours["paired"]["images"] == 12 and best["difference"] == pytest.approx(1.0)
     assert base["cost"]["passes"] == ours["cost"]["passes"] == 4 * 20
+    write_run(tmp_path / "again", composed, [["0"] * 4], name="base", overrides=("data=demo-faces",))
+    with pytest.raises(InputError, match="another run of the same name holds too"):
+        comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+    shutil.rmtree(tmp_path / "again")
+    write_run(tmp_path / "again", composed, [["0"] * 2], name="base", seed=43)
+    with pytest.raises(InputError, match="has other particles or phases"):
+        comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+
+
+def test_failures_on_several_sets_are_told_apart(tmp_path, composed):
+    for data in ("demo-faces", "demo-scenes"):
+        write_run(tmp_path / data, composed, FOUR, name="base", overrides=(f"data={data}",))
+    experiment, = comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+    assert comparison.summarise(experiment)["failures"] == {"count": 2, "ids": ["demo-faces 2", "demo-scenes 2"]}
 
 
 def test_pairs_of_a_run_say_what_two_particles_would_give(tmp_path, composed):

@@ -41,9 +41,8 @@ def add_run_arguments(parser):
 def read_experiments(results, pool=False, best_of=None, from_records=False, common=False, by_name=False):
     """The experiments that RESULTS name, derived ones after the run that they come from. Raises InputError."""
     loaded = [runs.load(path, from_records) for path in runs.find(results)]
-    for wrong, option in ((pool, "pool"), (common, "common")):
-        if by_name and wrong:
-            raise InputError(f"by-name: does not go together with {option}; leave one of the two out")
+    if by_name and (pool or common):
+        raise InputError("by-name: rows over several data sets share neither a config nor images; leave out pool and common")
     found = comparison.gather(runs.restrict_to_common(loaded) if common else loaded, pool, by_name)
     if best_of is None:
         return found

@@ -21,7 +21,7 @@ PAIRED = ("psnr_aligned.best", "psnr_aligned.mean", "psnr_aligned.pick", "psnr.b
 
 @dataclass
 class Experiment:
-    """One row of the tables: one run, or several that differ only in the seed.
+    """One row of the tables: one run, or several that differ only in the seed, or in data and prior.
 
     units: {utils.runs.Unit: {quantity: number or None}}; subset: the size of the subsets of particles that it is
     computed from, None for a measured experiment. A derived one has no costs of its own. until: the timestep t at which
@@ -74,30 +74,31 @@ def gather(runs, pool=False, by_name=False):
     """Experiments of the runs, in their order.
 
     pool: runs whose configs differ only in the seed make one experiment; by_name: so do runs of one name, on several
-    data sets.
+    data sets. Raises InputError where such runs overlap or have different numbers of particles.
 
     Pairwise distances of all of them are read at one t, where the first of the phases 1 ends: they fall with t.
     """
     until = max((end for end in map(exploration_end, runs) if end is not None), default=None)
-    if by_name:
-        names = dict.fromkeys(run.name for run in runs)
-        return [Experiment(name, [run for run in runs if run.name == name], until=until) for name in names]
-    if not pool:
-        labels = unique_labels(runs)
-        return [Experiment(label, [run], until=until) for label, run in zip(labels, runs)]
     groups = []
-    for run in runs:
-        key = (_identity_without_seed(run), run.data)
+    for i, run in enumerate(runs):
+        key = run.name if by_name else (_identity_without_seed(run), run.data) if pool else i
         group = next((group for known, group in groups if known == key), None)
         if group is None:
             groups.append((key, [run]))
         elif any(set(run.units) & set(other.units) for other in group):
-            raise InputError(f"{run.folder}: holds images and a seed that another run of the same config holds too; "
-                             "name it once")
+            raise InputError(f"{run.folder}: holds images and a seed that another run of the same "
+                             f"{'name' if by_name else 'config'} holds too; name it once")
+        elif shape(run) != shape(group[0]):
+            raise InputError(f"{run.folder}: has other particles or phases than {group[0].folder}; compare them without by-name")
         else:
             group.append(run)
     labels = unique_labels([group[0] for _, group in groups])
     return [Experiment(label, group, until=until) for label, (_, group) in zip(labels, groups)]
+
+
+def shape(run):
+    """What runs of one row must have in common: number of particles and names of the phases."""
+    return run.metrics.metadata.num_samples, tuple(run.metrics.time.phases)
 
 
 def _identity_without_seed(run):
@@ -230,9 +231,10 @@ def _failures(e):
     success = {unit: values["success"] for unit, values in e.units.items() if values.get("success") is not None}
     if not success:
         return None
-    lost = {}
-    for unit in sorted((unit for unit in success if success[unit] < 1), key=lambda unit: (unit.image, unit.seed)):
-        lost.setdefault(unit.image, []).append(str(unit.seed))
+    lost, sets = {}, {unit.data for unit in success}
+    for unit in sorted((unit for unit in success if success[unit] < 1), key=lambda u: (str(u.data), u.image, u.seed)):
+        image = f"{Path(unit.data).name} {unit.image}" if len(sets) > 1 else unit.image
+        lost.setdefault(image, []).append(str(unit.seed))
     several = len({unit.seed for unit in success}) > 1
     count = math.fsum(1 - statistics.fmean(values) for values in e.clusters("success"))
     return {"count": count if e.derived or several else round(count),
@@ -264,8 +266,8 @@ def paired(e, reference):
 
 
 def per_image(experiments):
-    """One flat dict per experiment, seed and image, sorted by image."""
-    rows = [{"experiment": e.label, "seed": unit.seed, "image": unit.image, **values}
+    """One flat dict per experiment, data set, seed and image, sorted by image."""
+    rows = [{"experiment": e.label, "data": unit.data, "seed": unit.seed, "image": unit.image, **values}
             for e in experiments for unit, values in e.units.items()]
     order = {e.label: i for i, e in enumerate(experiments)}
-    return sorted(rows, key=lambda row: (row["image"], row["seed"], order[row["experiment"]]))
+    return sorted(rows, key=lambda row: (str(row["data"]), row["image"], row["seed"], order[row["experiment"]]))

@@ -27,9 +27,8 @@ class Evaluator:
         """
         where = result.particles.of_image(image.id)
         on_device = where.to(result.image.device)
-        x, z = result.image[on_device].float().cpu(), result.particles.z[on_device].cpu()
-        y = result.particles.y[on_device[:1]]
-        survivors = result.particles.index[where].tolist()
+        mine = result.particles.select(where)
+        x, z, y, survivors = result.image[on_device].float().cpu(), mine.z.cpu(), mine.y[:1], mine.index.tolist()
         ok = torch.isfinite(z).flatten(1).all(1).tolist()
 
         def place(values):

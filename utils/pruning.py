@@ -59,7 +59,7 @@ class Pruning:
         source, index, reports = [], [], {}
         for image in dict.fromkeys(particles.image.tolist()):
             where = particles.of_image(image)
-            numbers = particles.index[where].tolist()
+            numbers = particles.select(where).index.tolist()
             losses, distances = [loss[i] for i in where], distance[where][:, where].tolist()
             choice = choose(losses, distances, floor, floor_std, self.keep, self.settings)
             # slots stay in the order of their numbers

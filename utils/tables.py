@@ -74,9 +74,9 @@ KINDS = {
         FIRST[0], Column("paired.images", "common images"),
         Column("paired.psnr.best", "PSNR as is: best (dB)"), Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
         Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"), Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
-        Column("paired.failed", "single particles failed"), Column("paired.success", "success rate"),
-        Column("paired.success_pick", "success of the pick"),
-        Column("paired.both_modes", "both orientations"), Column("paired.pairwise_distance", "pairwise distance")]),
+        Column("paired.failed", "single particles failed", None, 3), Column("paired.success", "success rate", None, 3),
+        Column("paired.success_pick", "success of the pick", None, 3),
+        Column("paired.both_modes", "both orientations", None, 3), Column("paired.pairwise_distance", "pairwise distance")]),
 }
 NEEDS = {"paired": "more than one run", "phases": "a measured run", "tasks": "trivial.json of the runs, by "
          "tools/trivial_reconstruction.py"}  # what a table cannot be made without
@@ -90,13 +90,13 @@ PRIOR = [
 RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
 FAILURES = ("Single particles: n = number of surviving particles, diverged ones count as failed; 95 % intervals by a "
             f"bootstrap over images (Wilson over images where all agree or are fewer than {FEW}).")
+DISTANCE = "Pairwise distance: of the latents, in all rows at the t where the first phase 1 ends."
 NOTES = {
     "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
                "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
                "measurement loss.",
     "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
-    "modes": f"{RATES} {FAILURES} Pairwise distance: of the latents, at the same t in all rows, the end of the shortest "
-             "phase 1.",
+    "modes": f"{RATES} {FAILURES}",
     "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
     "failures": "Success: a particle labelled 0 or 180. Where several seeds are pooled their mean number, and the seeds in "
                 "brackets; of a subset of the particles the expected number, and the images that fail with some subset.",
@@ -144,8 +144,8 @@ def build(kind, summaries, columns=None):
         title, note = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, note))
     if not rows:
         return None
-    return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows],
-                 (note,) if note else ())
+    notes = [note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
+    return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows], tuple(filter(None, notes)))
 
 
 def build_prior(rows):

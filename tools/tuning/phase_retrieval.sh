@@ -15,9 +15,10 @@ GROUP=task.demo_langevin.mcmc_sampler_config
 OPERATOR=task.demo_langevin.operator
 ANNEALING=sampler.annealing_scheduler_config.num_steps
 
+program=posterior_sample.py
 cell() {  # cell NAME IMAGES override...
   local name=$1 images=$2
-  $python posterior_sample.py gpu=-1 experiment=exp0_baseline data=demo-$family model=demo-$family \
+  $python $program gpu=-1 experiment=exp0_baseline data=demo-$family model=demo-$family \
     data.root=dataset/val/demo-$family data.end_id=$images save_dir=results/tuning/${part}_$family name=$name \
     "${@:3}" "${further[@]}"
 }
@@ -35,6 +36,14 @@ case $part in
     cell kept_m0.85_50x3 8 sampler=fast $ANNEALING=50 sampler.chain.num_steps=3
     cell kept_m0.85_17x6 8 sampler=fast $ANNEALING=17 sampler.chain.num_steps=6
     for lr in 4.5e-5 1.1e-4; do cell kept_m0.85_lr$lr 8 sampler=fast $GROUP.lr=$lr; done ;;
+  fewer_passes)  # what was tried and left out, at 150 passes (125 and one or two more per annealing step), and at 24
+    cell plain_150 16 sampler=fast sampler.chain.num_steps=6
+    for c in 0.5 1.0; do program="tools/tuning/fewer_passes.py curvature $c" cell curvature_$c 16 sampler=fast; done
+    for p in 0.5 1.0; do program="tools/tuning/fewer_passes.py preconditioned $p" cell preconditioned_$p 16 sampler=fast; done
+    cell plain_24 16 sampler=budget task_group=demo_budget
+    for r in 0.25 0.5; do
+      program="tools/tuning/fewer_passes.py low_frequencies $r" cell low_frequencies_$r 16 sampler=budget task_group=demo_budget
+    done ;;
   difficulty)  # how often a single particle fails
     cell standard 16 sampler=fast
     for lr in 1.5e-4 2e-4; do cell lr$lr 16 sampler=fast $GROUP.lr=$lr; done
