@@ -1,0 +1,44 @@
+"""One hash per run folder of everything in its records that a computation decides: numbers and arrays, not times.
+
+    bash tools/evidence/small_runs.sh /tmp/before && python tools/evidence/record_hashes.py /tmp/before/* > /tmp/before.txt
+    ... change the structure of the code, run the same into /tmp/after on the same machine ...
+    diff /tmp/before.txt /tmp/after.txt
+
+Left out: seconds, peak memory, the device's name, commit, versions and overrides. The fingerprint is in, so equal hashes
+also mean that runs made before the change resume.
+"""
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+TIMES = ("time_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block of a record
+AROUND = ("device", "run")  # what a record says about where it was made
+
+
+def decided(value):
+    """A record without the keys that two equal computations may differ in."""
+    if isinstance(value, dict):
+        return {key: decided(inner) for key, inner in value.items() if key not in TIMES}
+    return [decided(inner) for inner in value] if isinstance(value, list) else value
+
+
+def run_hash(folder):
+    """Hash over all records of one run folder, sorted by file name."""
+    total = hashlib.sha256()
+    for path in sorted((folder / "records").glob("*.npz")):
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in sorted(archive.files)}
+        record = json.loads(arrays.pop("record").tobytes())
+        kept = decided({key: value for key, value in record.items() if key not in AROUND})
+        total.update(json.dumps(kept, sort_keys=True).encode())
+        for name, array in arrays.items():
+            total.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(run_hash(Path(argument)), Path(argument).name)
