@@ -1,10 +1,11 @@
 """Posterior sampling with LatentDAPS: compose the config, build the parts, sample the images, write the results.
 
-    python posterior_sample.py                                   # phase retrieval on shipped images, shipped prior
-    python posterior_sample.py data=demo-scenes model=demo-scenes num_samples=2 data.end_id=3 name=scenes
-    torchrun --nproc-per-node=4 posterior_sample.py ...          # the same run on four devices
-    python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3/8,4/8,5/8,6/8,7/8' ...
+python posterior_sample.py                                   # phase retrieval on shipped images, shipped prior
+python posterior_sample.py data=demo-scenes model=demo-scenes num_samples=2 data.end_id=3 name=scenes
+torchrun --nproc-per-node=4 posterior_sample.py ...          # the same run on four devices
+python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3/8,4/8,5/8,6/8,7/8' ...
 """
+
 import subprocess
 import sys
 import warnings
@@ -15,19 +16,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
-from utils import console
 from utils import device as devices
-from utils.config import PROJECT, InputError, check
-from utils.cores import on_all_cores
+from utils.config.check import check
+from utils.config.overrides import changes_results, check_group_choices
 from utils.data import select_images
-from utils.interrupts import sigterm_interrupts, uninterrupted
-from utils.overrides import changes_results, check_group_choices
-from utils.ranks import Rank
-from utils.run_folder import RunFolder
+from utils.errors import InputError
+from utils.paths import PROJECT
+from utils.records.folder import RunFolder
+from utils.running import console
+from utils.running.cores import on_all_cores
+from utils.running.interrupts import sigterm_interrupts, uninterrupted
+from utils.running.ranks import Rank
 
 # configs/hydra/launcher/ is complete in itself and needs no schema
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
+ALONE = Rank()
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
@@ -48,7 +52,7 @@ def main(cfg):
         sys.exit(2)
 
 
-def run(cfg, rank=Rank()):
+def run(cfg, rank=ALONE):
     """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
     settings = rank.settings(check(cfg))
     images = select_images(settings)
@@ -75,11 +79,11 @@ def run(cfg, rank=Rank()):
 
 def sample(cfg, settings, images, folder, about):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
-    from utils.batching import images_per_batch
-    from utils.build import build, load_batch
-    from utils.evaluation import Evaluator
-    from utils.metrics import Trace
-    from utils.profiler import Profiler
+    from utils.evaluation.evaluator import Evaluator
+    from utils.evaluation.trace import Trace
+    from utils.running.batching import images_per_batch
+    from utils.running.build import build, load_batch
+    from utils.sampling.profiler import Profiler
 
     parts = build(cfg, settings)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
@@ -89,7 +93,7 @@ def sample(cfg, settings, images, folder, about):
         about_run["device"]["batch_images"] = per_batch
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), per_batch):
-            batch = images[start:start + per_batch]
+            batch = images[start : start + per_batch]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
@@ -120,10 +124,10 @@ def show(metrics, folder, settings):
     if metrics is None:
         console.log.warning("shard=%s holds no image of this selection", settings.shard)
         return
-    from utils import figures
+    from utils.figures import run as run_figures
 
     with folder.writing():
-        figures.draw_all(folder.path)
+        run_figures.draw_all(folder.path)
     console.print_results(metrics, folder.path)
     print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
 
@@ -131,9 +135,13 @@ def show(metrics, folder, settings):
 def run_metadata(settings):
     """What metrics.json says about the run as a whole; without places and batching, so that shards agree."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return {"seed": settings.seed, "num_samples": settings.num_samples,
-            "overrides": [text for text in overrides if changes_results(text)],
-            "git_commit": git_commit(), "versions": {name: packages.version(name) for name in PACKAGES}}
+    return {
+        "seed": settings.seed,
+        "num_samples": settings.num_samples,
+        "overrides": [text for text in overrides if changes_results(text)],
+        "git_commit": git_commit(),
+        "versions": {name: packages.version(name) for name in PACKAGES},
+    }
 
 
 def git_commit():

@@ -3,34 +3,38 @@
 Source: Zhang et al., "Improving Diffusion Inverse Problem Solving with Decoupled Noise Annealing",
 arXiv 2407.01521, algorithm 2, and the DAPS code, sampler.py.
 """
+
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from utils import device as devices
-from utils import mcmc
-from utils.events import Events
-from utils.passes import Passes, SplitPrior
-from utils.profiler import CountingPrior, Phase
-from utils.schedule import StepClock, StepScalars, annealing_sigmas, learning_rate, ode_sigmas
+from utils.priors.wrappers import CountingPrior, SplitPrior
+from utils.sampling import mcmc
+from utils.sampling.events import Events
+from utils.sampling.passes import Passes
+from utils.sampling.profiler import Phase
+from utils.sampling.scalars import StepScalars
+from utils.sampling.schedule import StepClock, annealing_sigmas, learning_rate, ode_sigmas
 
 
 class StepInfo(NamedTuple):
     """What one annealing step hands to the callback; tensors are on the device."""
+
     step: int
-    particles: object    # utils.particles.Particles whose chain this was; z is z0y, before the parts' events
+    particles: object  # utils.particles.Particles whose chain this was; z is z0y, before the parts' events
     image: torch.Tensor  # (P, 3, H, W) what the last inner iteration decoded
-    loss: torch.Tensor   # (P,) its squared residual
+    loss: torch.Tensor  # (P,) its squared residual
 
 
 class SampleResult(NamedTuple):
-    particles: object          # utils.particles.Particles with the final latents
-    image: torch.Tensor        # (P, 3, H, W) the decoded result
-    loss: torch.Tensor         # (P,) its squared residual
-    timing_info: list          # seconds per annealing step
-    pruning: dict              # {image id: report of utils.pruning}, empty if off
-    optimization: list         # one report of utils.optimization per call, with image, index and time_s
+    particles: object  # utils.particles.Particles with the final latents
+    image: torch.Tensor  # (P, 3, H, W) the decoded result
+    loss: torch.Tensor  # (P,) its squared residual
+    timing_info: list  # seconds per annealing step
+    pruning: dict  # {image id: report of utils.pruning}, empty if off
+    optimization: list  # one report of utils.optimization per call, with image, index and time_s
 
 
 class LatentDAPS:
@@ -47,8 +51,20 @@ class LatentDAPS:
     passes:       utils.passes.Passes, how many particles go through a network at once
     """
 
-    def __init__(self, prior, operator, noise, annealing, diffusion, chain,
-                 events=None, repulsion=None, pruning=None, optimization=None, passes=None):
+    def __init__(
+        self,
+        prior,
+        operator,
+        noise,
+        annealing,
+        diffusion,
+        chain,
+        events=None,
+        repulsion=None,
+        pruning=None,
+        optimization=None,
+        passes=None,
+    ):
         self.prior, self.operator, self.noise = prior, operator, noise
         self.diffusion, self.chain = diffusion, chain
         self.repulsion, self.pruning, self.optimization = repulsion, pruning, optimization
@@ -139,10 +155,10 @@ class LatentDAPS:
                 image = prior.decode(z)
                 seen = image.detach().requires_grad_()
                 loss = self.operator.loss(seen, y)
-                gradient, = torch.autograd.grad(loss.sum(), seen)
+                (gradient,) = torch.autograd.grad(loss.sum(), seen)
                 if on_image:
                     gradient = repulsion.bend(gradient, seen.detach(), n, strength)
-                gradient, = torch.autograd.grad(image, z, gradient)
+                (gradient,) = torch.autograd.grad(image, z, gradient)
             return gradient, loss.detach(), image.detach()
 
         gradient, loss, image = self.passes(one_pass, particles.z, particles.y, together=n if on_image else 1)
@@ -160,12 +176,14 @@ class LatentDAPS:
         """Hard data consistency on the current latents: (particles, report)."""
         started = devices.clock(particles.z.device)
         z, report = self.optimization(particles, lambda p: self.data_gradient(prior, p), self.operator.sigma)
-        report |= {"image": particles.image.tolist(), "index": particles.index.tolist(),
-                   "time_s": devices.clock(z.device) - started}
+        report |= {
+            "image": particles.image.tolist(),
+            "index": particles.index.tolist(),
+            "time_s": devices.clock(z.device) - started,
+        }
         return particles.at(z), report
 
     def probe_peak_mb(self, particles):
         """Peak memory of one inner iteration where the device keeps no peak of its own; None elsewhere."""
         resident = self.prior.resident_bytes() + sum(t.nbytes for t in (particles.z, particles.y))
-        return devices.probe_peak_mb(
-            particles.z.device, lambda: self.data_gradient(self.prior, particles), resident)
+        return devices.probe_peak_mb(particles.z.device, lambda: self.data_gradient(self.prior, particles), resident)

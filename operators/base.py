@@ -1,4 +1,5 @@
 """The contract of a forward model A: y = A(x) + noise."""
+
 from abc import ABC, abstractmethod
 
 import torch
@@ -33,4 +34,4 @@ class Operator(torch.nn.Module, ABC):
 
     def noise_floor(self, y):
         """Expected loss of the true image, a float: number of measurements times sigma^2."""
-        return y[0].numel() * self.sigma ** 2
+        return y[0].numel() * self.sigma**2

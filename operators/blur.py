@@ -1,4 +1,5 @@
 """Blur by a known kernel, Gaussian or of a shaken camera."""
+
 import math
 
 import numpy as np
@@ -69,8 +70,7 @@ def motion_kernel(generator, size, intensity):
     diagonal = 2 * size * math.sqrt(2)
     path = motion_path(generator, diagonal, intensity) + size * (1 + 1j)  # its centre of mass in the middle
     canvas = Image.new("L", (2 * size, 2 * size))
-    ImageDraw.Draw(canvas).line([(float(p.real), float(p.imag)) for p in path], fill=255,
-                                width=max(1, int(diagonal / 150)))
+    ImageDraw.Draw(canvas).line([(float(p.real), float(p.imag)) for p in path], fill=255, width=max(1, int(diagonal / 150)))
     canvas = canvas.filter(ImageFilter.GaussianBlur(int(diagonal * 0.01))).resize((size, size), Image.LANCZOS)
     kernel = np.asarray(canvas, dtype=np.float64)
     return kernel / kernel.sum()
@@ -83,7 +83,7 @@ def motion_path(generator, diagonal, intensity):
     of each step is triangular in [0, amax + 0.1] with mode intensity amax, amax ~ U(0, intensity pi), and changes
     side with a probability drawn from Beta(2, 20).
     """
-    length = 0.75 * diagonal * (generator.uniform() + generator.uniform(0, intensity ** 2))
+    length = 0.75 * diagonal * (generator.uniform() + generator.uniform(0, intensity**2))
     steps = []
     while sum(steps) < length:
         step = generator.beta(1, 30) * (1.1 - intensity) * diagonal

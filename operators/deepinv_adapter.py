@@ -1,4 +1,5 @@
 """Any physics of deepinv as the forward model."""
+
 import torch
 
 from operators.base import Operator

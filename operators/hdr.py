@@ -1,4 +1,5 @@
 """High dynamic range: bright and dark parts are clipped by the sensor."""
+
 from operators.base import Operator
 
 

@@ -1,4 +1,5 @@
 """Inpainting: a part of the pixels is lost, the same part in every image of a run."""
+
 import numpy as np
 import torch
 
@@ -45,13 +46,13 @@ def box_mask(generator, resolution, length_range, margin):
     # a box that fills all between the margins has one place
     top, left = (generator.integers(margin, max(margin + 1, resolution - margin - side)) for side in (height, width))
     mask = np.ones((resolution, resolution), dtype=np.float32)
-    mask[top:top + height, left:left + width] = 0
+    mask[top : top + height, left : left + width] = 0
     return mask
 
 
 def random_mask(generator, resolution, probability_range):
     """(H, W) float32 array, 0 at a share of the pixels."""
-    lost = int(resolution ** 2 * generator.uniform(*probability_range))
-    mask = np.ones(resolution ** 2, dtype=np.float32)
-    mask[generator.choice(resolution ** 2, lost, replace=False)] = 0
+    lost = int(resolution**2 * generator.uniform(*probability_range))
+    mask = np.ones(resolution**2, dtype=np.float32)
+    mask[generator.choice(resolution**2, lost, replace=False)] = 0
     return mask.reshape(resolution, resolution)

@@ -3,6 +3,7 @@
 Layer names are those of the published weights (GOPRO_wVAE.pth). Source: Tran et al., "Explore image deblurring via
 encoded blur kernel space" (CVPR 2021); VinAIResearch/blur-kernel-space-exploring, models/kernel_encoding.
 """
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,8 +29,9 @@ class TwoConvolutions(nn.Module):
 
     def __init__(self, inside, outside):
         super().__init__()
-        self.double_conv = nn.Sequential(nn.Conv2d(inside, outside, 5, padding=2), nn.ReLU(),
-                                         nn.Conv2d(outside, outside, 5, padding=2), nn.ReLU())
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(inside, outside, 5, padding=2), nn.ReLU(), nn.Conv2d(outside, outside, 5, padding=2), nn.ReLU()
+        )
 
     def forward(self, x):
         return self.double_conv(x)
@@ -47,9 +49,12 @@ class Level(nn.Module):
         activation = [] if outermost else [nn.LeakyReLU(0.2)]
         self.down = nn.Sequential(*activation, nn.Conv2d(outside, inside, 4, 2, 1, bias=False))
         self.submodule = submodule
-        self.up = nn.Sequential(nn.ReLU(), TwoConvolutions(2 * inside, outside),
-                                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
-                                nn.Tanh() if outermost else nn.Identity())
+        self.up = nn.Sequential(
+            nn.ReLU(),
+            TwoConvolutions(2 * inside, outside),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Tanh() if outermost else nn.Identity(),
+        )
 
     def forward(self, x, code):
         inner = self.down(x)
@@ -81,15 +86,27 @@ class KernelWizard(nn.Module):
         super().__init__()
         slope = 0.1
         self.feature_extractor = nn.Sequential(
-            nn.Conv2d(3, features, 3, 1, 1), nn.LeakyReLU(slope), nn.Conv2d(features, features, 3, 2, 1),
-            nn.LeakyReLU(slope), nn.Conv2d(features, features, 3, 2, 1), nn.LeakyReLU(slope),
-            *(ResidualBlock(features) for _ in range(front)))
+            nn.Conv2d(3, features, 3, 1, 1),
+            nn.LeakyReLU(slope),
+            nn.Conv2d(features, features, 3, 2, 1),
+            nn.LeakyReLU(slope),
+            nn.Conv2d(features, features, 3, 2, 1),
+            nn.LeakyReLU(slope),
+            *(ResidualBlock(features) for _ in range(front)),
+        )
         self.adapter = Adapter(features)
         self.recon_trunk = nn.Sequential(
             *(ResidualBlock(features) for _ in range(back)),
-            nn.Conv2d(features, 4 * features, 3, 1, 1), nn.PixelShuffle(2), nn.LeakyReLU(slope),
-            nn.Conv2d(features, 256, 3, 1, 1), nn.PixelShuffle(2), nn.LeakyReLU(slope),
-            nn.Conv2d(64, 64, 3, 1, 1), nn.LeakyReLU(slope), nn.Conv2d(64, 3, 3, 1, 1))
+            nn.Conv2d(features, 4 * features, 3, 1, 1),
+            nn.PixelShuffle(2),
+            nn.LeakyReLU(slope),
+            nn.Conv2d(features, 256, 3, 1, 1),
+            nn.PixelShuffle(2),
+            nn.LeakyReLU(slope),
+            nn.Conv2d(64, 64, 3, 1, 1),
+            nn.LeakyReLU(slope),
+            nn.Conv2d(64, 3, 3, 1, 1),
+        )
 
     def forward(self, x, code):
         return x + self.recon_trunk(self.adapter(self.feature_extractor(x), code))

@@ -1,11 +1,13 @@
 """Nonlinear blur: a trained network blurs the image as motion during an exposure does."""
+
 import torch
 
 from operators.base import Operator
 from operators.kernel_wizard import CODE_CHANNELS, REDUCTION, KernelWizard
-from utils.config import InputError, find
+from utils.checkpoint_file import read_state_dict
+from utils.errors import InputError
 from utils.noise import keyed_generator
-from utils.priors.checkpoint_file import read_state_dict
+from utils.paths import find
 
 SOURCE = "GOPRO_wVAE.pth of VinAIResearch/blur-kernel-space-exploring"
 UNUSED = "kernel_extractor."  # the encoder of blur codes; the code is drawn here instead
@@ -43,7 +45,6 @@ def load_network(path):
     wanted = network.state_dict()
     wrong = sorted(wanted.keys() ^ state.keys()) or sorted(k for k in wanted if wanted[k].shape != state[k].shape)
     if wrong:
-        raise InputError(f"{key}={path}: missing, unexpected or wrongly shaped keys ({', '.join(wrong[:3])}); "
-                         f"get {SOURCE}")
+        raise InputError(f"{key}={path}: missing, unexpected or wrongly shaped keys ({', '.join(wrong[:3])}); get {SOURCE}")
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)

@@ -1,4 +1,5 @@
 """Fourier phase retrieval: only the magnitude of an oversampled spectrum is measured."""
+
 from operators.base import Operator
 from utils import device as devices
 

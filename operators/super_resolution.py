@@ -1,4 +1,5 @@
 """Super resolution: only a bicubically reduced image is measured."""
+
 import math
 
 import numpy as np
@@ -33,8 +34,7 @@ class SuperResolution(Operator):
 def cubic(t):
     """Keys' cubic convolution kernel with a = -1/2; array in, array out."""
     t = np.abs(t)
-    return np.where(t <= 1, 1.5 * t ** 3 - 2.5 * t ** 2 + 1,
-                    np.where(t < 2, -0.5 * t ** 3 + 2.5 * t ** 2 - 4 * t + 2, 0.0))
+    return np.where(t <= 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0.0))
 
 
 def bicubic_reduction(length, scale):

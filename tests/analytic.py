@@ -3,6 +3,7 @@
 LatentDAPS is biased by construction, so samples are not compared with the true posterior but with the propagation
 of the sampler's own discrete kernel: the same noise levels, Euler steps and Langevin iterations.
 """
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,9 @@ import torch
 from operators.base import Operator
 from sampler import LatentDAPS
 from utils.noise import KeyedNoise
-from utils.particles import Particles
-from utils.priors.analytic import GaussianMixturePrior
-from utils.profiler import Profiler
-from utils.schedule import annealing_sigmas, learning_rate, ode_sigmas
+from utils.sampling.particles import Particles
+from utils.sampling.profiler import Profiler
+from utils.sampling.schedule import annealing_sigmas, learning_rate, ode_sigmas
 
 
 class Identity(Operator):
@@ -25,8 +25,22 @@ class Identity(Operator):
 
 
 def chain(**changes):
-    return SimpleNamespace(**{**dict(mc_algo="langevin", num_steps=3, lr=0.03, lr_min_ratio=0.3, tau=1.0, momentum=0.0,
-                                     keep_velocity=False, likelihood_factor=1.0, gradient_clip=1e9), **changes})
+    return SimpleNamespace(
+        **{
+            **dict(
+                mc_algo="langevin",
+                num_steps=3,
+                lr=0.03,
+                lr_min_ratio=0.3,
+                tau=1.0,
+                momentum=0.0,
+                keep_velocity=False,
+                likelihood_factor=1.0,
+                gradient_clip=1e9,
+            ),
+            **changes,
+        }
+    )
 
 
 ANNEALING = SimpleNamespace(num_steps=5, sigma_max=5.0, sigma_min=0.2)
@@ -62,18 +76,18 @@ def gaussian_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSI
         if step == drop_step:
             continue
         for a, b in zip(*(lambda g: (g[:-1], g[1:]))(ode_sigmas(sigma, diffusion.num_steps, diffusion.sigma_min))):
-            gain = 1 + (b - a) / a * (1 - s2 / (s2 + a ** 2))  # z - D = (1 - k)(z - m)
-            mean, cov = m + gain * (mean - m), gain ** 2 * cov
+            gain = 1 + (b - a) / a * (1 - s2 / (s2 + a**2))  # z - D = (1 - k)(z - m)
+            mean, cov = m + gain * (mean - m), gain**2 * cov
         # the chain keeps z0hat: propagate z = M z0hat + c + noise of covariance q
         lr = learning_rate(settings.lr, settings.lr_min_ratio, step, annealing.num_steps)
-        precision = 2 * settings.likelihood_factor / settings.tau ** 2
-        move = eye - lr * (precision * w.T @ w + eye / sigma ** 2)
+        precision = 2 * settings.likelihood_factor / settings.tau**2
+        move = eye - lr * (precision * w.T @ w + eye / sigma**2)
         big_m, c, q = eye, np.zeros(d), np.zeros((d, d))
         for _ in range(settings.num_steps):
-            big_m = move @ big_m + lr / sigma ** 2 * eye
+            big_m = move @ big_m + lr / sigma**2 * eye
             c = move @ c + lr * precision * w.T @ y
             q = move @ q @ move.T + 2 * lr * eye
-        mean, cov = big_m @ mean + c, big_m @ cov @ big_m.T + q + sigma_next ** 2 * eye
+        mean, cov = big_m @ mean + c, big_m @ cov @ big_m.T + q + sigma_next**2 * eye
     return mean, cov
 
 
@@ -88,30 +102,29 @@ def hmc_law(prior, y, settings, annealing=ANNEALING, diffusion=DIFFUSION):
     mean, cov = np.zeros(2 * d), np.block([[sigmas[0] ** 2 * eye, nothing], [nothing, eye]])  # of (z, v)
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         for a, b in zip(*(lambda g: (g[:-1], g[1:]))(ode_sigmas(sigma, diffusion.num_steps, diffusion.sigma_min))):
-            scale = np.diag(np.repeat([1 + (b - a) / a * (1 - s2 / (s2 + a ** 2)), 1.0], d))
+            scale = np.diag(np.repeat([1 + (b - a) / a * (1 - s2 / (s2 + a**2)), 1.0], d))
             centre = np.concatenate([m, np.zeros(d)])
             mean, cov = centre + scale @ (mean - centre), scale @ cov @ scale
         if step and not settings.keep_velocity:
             mean, cov = np.concatenate([mean[:d], np.zeros(d)]), np.block([[cov[:d, :d], nothing], [nothing, eye]])
         lr = learning_rate(settings.lr, settings.lr_min_ratio, step, annealing.num_steps)
-        precision = 2 * settings.likelihood_factor / settings.tau ** 2
-        kick = lr ** 0.5 * np.hstack([eye / sigma ** 2, -(precision * w.T @ w + eye / sigma ** 2), nothing])
-        v = kick + settings.momentum * np.hstack([nothing, nothing, eye])   # new v from (z0hat, z, v)
-        move = np.vstack([np.hstack([eye, nothing, nothing]), np.hstack([nothing, eye, nothing]) + lr ** 0.5 * v, v])
-        pull = lr ** 0.5 * precision * w.T @ y
-        shift = np.concatenate([np.zeros(d), lr ** 0.5 * pull, pull])
-        spread = np.vstack([nothing, lr ** 0.5 * eye, eye])
-        start = np.vstack([np.hstack([eye, nothing])] * 2 + [np.hstack([nothing, eye])])    # (z0hat, z, v) from (z, v)
+        precision = 2 * settings.likelihood_factor / settings.tau**2
+        kick = lr**0.5 * np.hstack([eye / sigma**2, -(precision * w.T @ w + eye / sigma**2), nothing])
+        v = kick + settings.momentum * np.hstack([nothing, nothing, eye])  # new v from (z0hat, z, v)
+        move = np.vstack([np.hstack([eye, nothing, nothing]), np.hstack([nothing, eye, nothing]) + lr**0.5 * v, v])
+        pull = lr**0.5 * precision * w.T @ y
+        shift = np.concatenate([np.zeros(d), lr**0.5 * pull, pull])
+        spread = np.vstack([nothing, lr**0.5 * eye, eye])
+        start = np.vstack([np.hstack([eye, nothing])] * 2 + [np.hstack([nothing, eye])])  # (z0hat, z, v) from (z, v)
         mean, cov = start @ mean, start @ cov @ start.T
         for _ in range(settings.num_steps):
             mean, cov = move @ mean + shift, move @ cov @ move.T + root * spread @ spread.T
         mean, cov = mean[d:], cov[d:, d:]
-        cov[:d, :d] += sigma_next ** 2 * eye
+        cov[:d, :d] += sigma_next**2 * eye
     return mean[:d], cov[:d, :d]
 
 
-def mixture_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, drop_step=None,
-                points=4001, reach=30.0):
+def mixture_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, drop_step=None, points=4001, reach=30.0):
     """Density of the sampler's output on a grid for a one-dimensional prior: (grid, density)."""
     settings = settings or chain()
     w = float(prior.decoder[0, 0])
@@ -126,12 +139,12 @@ def mixture_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSIO
         levels = torch.tensor(ode_sigmas(sigma, diffusion.num_steps, diffusion.sigma_min), dtype=torch.float64)
         z0hat = LatentDAPS.probability_flow(prior, z, list(levels)).flatten().numpy()
         lr = learning_rate(settings.lr, settings.lr_min_ratio, step, annealing.num_steps)
-        precision = 2 * settings.likelihood_factor / settings.tau ** 2
-        move, big_m, c, q = 1 - lr * (precision * w * w + 1 / sigma ** 2), 1.0, 0.0, 0.0
+        precision = 2 * settings.likelihood_factor / settings.tau**2
+        move, big_m, c, q = 1 - lr * (precision * w * w + 1 / sigma**2), 1.0, 0.0, 0.0
         for _ in range(settings.num_steps):
-            big_m, c = move * big_m + lr / sigma ** 2, move * c + lr * precision * w * y[0]
-            q = move ** 2 * q + 2 * lr
-        variance = q + sigma_next ** 2
+            big_m, c = move * big_m + lr / sigma**2, move * c + lr * precision * w * y[0]
+            q = move**2 * q + 2 * lr
+        variance = q + sigma_next**2
         distance = grid[:, None] - (big_m * z0hat + c)[None]
-        density = np.exp(-0.5 * distance ** 2 / variance) @ density
+        density = np.exp(-0.5 * distance**2 / variance) @ density
     return grid, density / density.sum() / (grid[1] - grid[0])

@@ -3,6 +3,7 @@
 Evaluating one on `Weights()` creates random weights under the original names on the way, so the same lines define the
 checkpoint's layout and its outputs. Source: latent-diffusion, openaimodel.py, attention.py, model.py, quantize.py.
 """
+
 import math
 
 import torch
@@ -27,8 +28,13 @@ class Weights(dict):
 
 
 def conv(w, name, x, channels, size=3, stride=1, padding=1):
-    return F.conv2d(x, w.of(f"{name}.weight", channels, x.shape[1], size, size), w.of(f"{name}.bias", channels),
-                    stride=stride, padding=padding)
+    return F.conv2d(
+        x,
+        w.of(f"{name}.weight", channels, x.shape[1], size, size),
+        w.of(f"{name}.bias", channels),
+        stride=stride,
+        padding=padding,
+    )
 
 
 def linear(w, name, x, channels, bias=True):
@@ -69,8 +75,9 @@ def self_attention(w, name, x, head_channels=32):
 def cross_attention(w, name, x, context):
     """One head of all channels."""
     c = x.shape[-1]
-    q, k, v = (linear(w, f"{name}.to_{letter}", source, c, bias=False)
-               for letter, source in (("q", x), ("k", context), ("v", context)))
+    q, k, v = (
+        linear(w, f"{name}.to_{letter}", source, c, bias=False) for letter, source in (("q", x), ("k", context), ("v", context))
+    )
     weight = (q @ k.transpose(1, 2) / math.sqrt(c)).softmax(-1)
     return linear(w, f"{name}.to_out.0", weight @ v, c)
 
@@ -95,6 +102,7 @@ def spatial_transformer(w, name, x, context):
 
 def unet(w, x, t, channels, context=None, attention=(False, True), blocks=2):
     """UNetModel on levels of `channels`; `context` (B, L, D) makes it class-conditional."""
+
     def attend(name, h):
         return self_attention(w, name, h) if context is None else spatial_transformer(w, name, h, context)
 

@@ -1,4 +1,5 @@
 """Small worlds for the tests: a tiny random prior, tiny images, an analytic prior; nothing outside the checkout."""
+
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # ranks get one thread each, and sums in other orders are other bits
@@ -10,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from utils.config import PROJECT
+from utils.paths import PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,11 @@ def deterministic_arithmetic():
 @pytest.fixture(scope="session")
 def composed():
     """composed(*overrides) -> the config that posterior_sample.py would get."""
+
     def make(*overrides):
         with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
             return compose("default", overrides=["gpu=-1", *overrides])
+
     return make
 
 
@@ -37,14 +40,30 @@ def tiny_prior(tmp_path_factory):
     from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DModel
 
     torch.manual_seed(0)
-    autoencoder = AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(8, 8),
-                                down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                                norm_num_groups=4, mid_block_add_attention=False, sample_size=16, scaling_factor=1.0)
-    unet = UNet2DModel(sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
-                       down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-                       attention_head_dim=8, norm_num_groups=4)
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195,
-                              prediction_type="v_prediction")
+    autoencoder = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        sample_size=16,
+        scaling_factor=1.0,
+    )
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        norm_num_groups=4,
+    )
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, prediction_type="v_prediction")
     folder = tmp_path_factory.mktemp("tiny_prior")
     LDMPipeline(vqvae=autoencoder, unet=unet, scheduler=scheduler).save_pretrained(folder)
     return folder
@@ -64,9 +83,17 @@ def tiny_images(tmp_path_factory):
 @pytest.fixture
 def tiny(tiny_prior, tiny_images, tmp_path):
     """Overrides of a run that takes a second: the tiny prior and images, 3 annealing steps of 2 inner iterations."""
-    return [f"model.path={tiny_prior}", "model.resolution=16", f"data.root={tiny_images}", "data.resolution=16",
-            "data.end_id=2", f"save_dir={tmp_path}/results", "name=run",
-            "sampler.annealing_scheduler_config.num_steps=3", "task.demo_langevin.mcmc_sampler_config.num_steps=2"]
+    return [
+        f"model.path={tiny_prior}",
+        "model.resolution=16",
+        f"data.root={tiny_images}",
+        "data.resolution=16",
+        "data.end_id=2",
+        f"save_dir={tmp_path}/results",
+        "name=run",
+        "sampler.annealing_scheduler_config.num_steps=3",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+    ]
 
 
 @pytest.fixture
@@ -81,4 +108,5 @@ def run(composed, tiny, tmp_path):
         posterior_sample.run(cfg)
         folder = tmp_path / "results" / cfg.name
         return folder, json.loads((folder / "metrics.json").read_text())
+
     return start

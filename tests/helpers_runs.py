@@ -1,4 +1,5 @@
 """Small runs for the tests: a random 16-pixel latent diffusion model, a float64 analytic prior, images, and ways to run."""
+
 import json
 import os
 import subprocess
@@ -11,8 +12,14 @@ from PIL import Image
 
 PROJECT = Path(__file__).resolve().parents[1]
 SIDE = 16
-TINY = ("num_samples=2", "gpu=-1", f"model.resolution={SIDE}", f"data.resolution={SIDE}",
-        "sampler.annealing_scheduler_config.num_steps=3", "task.demo_langevin.mcmc_sampler_config.num_steps=2")
+TINY = (
+    "num_samples=2",
+    "gpu=-1",
+    f"model.resolution={SIDE}",
+    f"data.resolution={SIDE}",
+    "sampler.annealing_scheduler_config.num_steps=3",
+    "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+)
 ANALYTIC = "model._target_=tests.helpers_runs.load_analytic"
 
 
@@ -23,14 +30,35 @@ def save_tiny_pipeline(folder):
 
     torch.manual_seed(0)
     autoencoder = AutoencoderKL(
-        latent_channels=4, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, sample_size=SIDE,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        mid_block_add_attention=False, scaling_factor=1.0)
-    unet = UNet2DModel(sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 8), layers_per_block=1,
-                       norm_num_groups=4, down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)
-    scheduler = DDIMScheduler(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.0015,
-                              beta_end=0.0195, clip_sample=False, set_alpha_to_one=False,
-                              prediction_type="v_prediction")
+        latent_channels=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=SIDE,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    )
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.0015,
+        beta_end=0.0195,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        prediction_type="v_prediction",
+    )
     LDMPipeline(vqvae=autoencoder, unet=unet, scheduler=scheduler).save_pretrained(folder)
     return folder
 
@@ -79,9 +107,10 @@ def run(*overrides):
 
 def without_pictures(patch):
     """Leave out the figures, which take longer than these runs themselves."""
-    from utils import figures
 
-    patch.setattr(figures, "draw_all", lambda folder: [])
+    from utils.figures import run as run_figures
+
+    patch.setattr(run_figures, "draw_all", lambda folder: [])
 
 
 def environment(**more):
@@ -91,8 +120,14 @@ def environment(**more):
 
 def command(*overrides, check=True, program=(sys.executable,), **more):
     """The program as a user starts it; the finished process with its output as text."""
-    done = subprocess.run([*program, "posterior_sample.py", *overrides], cwd=PROJECT, env=environment(**more),
-                          capture_output=True, text=True, timeout=3600)
+    done = subprocess.run(
+        [*program, "posterior_sample.py", *overrides],
+        cwd=PROJECT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
     if check:
         assert done.returncode == 0, done.stderr
     return done
@@ -108,12 +143,16 @@ def scores(metrics, memory=True):
     memory=False also leaves out what depends on the pass size.
     """
     kept = {k: v for k, v in metrics.items() if k not in ("time", "cost", *(() if memory else ("vram",)))}
-    kept["metadata"] = {k: v for k, v in metrics["metadata"].items()
-                        if k not in ("name", "git_commit") and (memory or k not in ("device", "gpu"))}
+    kept["metadata"] = {
+        k: v
+        for k, v in metrics["metadata"].items()
+        if k not in ("name", "git_commit") and (memory or k not in ("device", "gpu"))
+    }
     if kept["optimization"] is not None:
         kept["optimization"] = {k: v for k, v in kept["optimization"].items() if k != "time_s"}
-    kept["phases"] = {name: {k: v for k, v in phase.items() if k != "time_s"}
-                      for name, phase in metrics["time"]["phases"].items()}
+    kept["phases"] = {
+        name: {k: v for k, v in phase.items() if k != "time_s"} for name, phase in metrics["time"]["phases"].items()
+    }
     return kept
 
 

@@ -1,4 +1,5 @@
 """Wrong input ends in one line that names the key and the value, and touches nothing."""
+
 import json
 import shutil
 import subprocess
@@ -9,7 +10,9 @@ from hydra.errors import HydraException
 
 import posterior_sample
 from tests.helpers_runs import ANALYTIC
-from utils.config import PROJECT, InputError, check
+from utils.config.check import check
+from utils.errors import InputError
+from utils.paths import PROJECT
 
 # override, what the line must contain
 CASES = [
@@ -64,18 +67,32 @@ def test_wrong_value(composed, tiny, tmp_path, override, message):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("override, key", [("nonsense=1", "nonsense"), ("data=nowhere", "data/nowhere"),
-                                           ("sampler.steps=3", "steps"), ("task=juggling", "task/juggling")])
+@pytest.mark.parametrize(
+    "override, key",
+    [
+        ("nonsense=1", "nonsense"),
+        ("data=nowhere", "data/nowhere"),
+        ("sampler.steps=3", "steps"),
+        ("task=juggling", "task/juggling"),
+    ],
+)
 def test_unknown_key_or_group_is_named(composed, tiny, override, key):
     with pytest.raises(HydraException) as caught:
         composed(*tiny, override)
     assert key in str(caught.value)
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (("pruning_step=350", "optimization_step=700"), "optimization_step=700: must not lie above pruning_step=350"),
-    (("repulsion_scale=0.3", "repulsion.similarity=latent"), "repulsion.bandwidth=1.0: squared distances of latents of 256 numbers"),
-    (("repulsion_scale=0.3", "repulsion.end_step=1000"), "repulsion.end_step=1000: the annealing begins at t = 1000")])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("pruning_step=350", "optimization_step=700"), "optimization_step=700: must not lie above pruning_step=350"),
+        (
+            ("repulsion_scale=0.3", "repulsion.similarity=latent"),
+            "repulsion.bandwidth=1.0: squared distances of latents of 256 numbers",
+        ),
+        (("repulsion_scale=0.3", "repulsion.end_step=1000"), "repulsion.end_step=1000: the annealing begins at t = 1000"),
+    ],
+)
 def test_values_that_do_not_go_together(composed, tiny, overrides, message):
     with pytest.raises(InputError, match=message):
         posterior_sample.run(composed(*tiny, *overrides))

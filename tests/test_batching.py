@@ -1,16 +1,19 @@
 """batch_images=auto: from the free memory on CUDA, 1 elsewhere."""
+
 import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from utils import batching
 from utils import device as devices
+from utils.running import batching
 
 
-@pytest.mark.parametrize("free, one, most, expected", [
-    (1000, 100, 50, 8), (1000, 100, 3, 3), (1000, 1000, 50, 1), (10, 1000, 50, 1), (0, 1000, 50, 1)])
+@pytest.mark.parametrize(
+    "free, one, most, expected",
+    [(1000, 100, 50, 8), (1000, 100, 3, 3), (1000, 1000, 50, 1), (10, 1000, 50, 1), (0, 1000, 50, 1)],
+)
 def test_the_margin_and_the_bounds(free, one, most, expected):
     assert batching.images_that_fit(free, one, most) == expected
 
@@ -19,7 +22,8 @@ def test_on_the_cpu_it_is_one_and_says_so(run, caplog):
     with caplog.at_level(logging.INFO, "latentdaps"):
         _, metrics = run("batch_images=auto")
     assert [r.getMessage() for r in caplog.records if "batch_images=auto" in r.getMessage()] == [
-        "batch_images=auto: 1 image a batch (more are faster on CUDA only)"]
+        "batch_images=auto: 1 image a batch (more are faster on CUDA only)"
+    ]
     assert metrics["metadata"]["device"]["batch_images"] == 1
 
 
@@ -32,13 +36,15 @@ def test_where_memory_is_counted_one_inner_iteration_decides(run, monkeypatch, c
     def memory_of(device, work):
         work()
         probed.append(calls[-1])
-        return 300 * 2 ** 20
+        return 300 * 2**20
 
     calls = []
-    monkeypatch.setattr(LatentDAPS, "data_gradient",
-                        lambda self, prior, particles, *rest: (calls.append(len(particles)),
-                                                               gradient(self, prior, particles, *rest))[1])
-    monkeypatch.setattr(devices, "free_memory_bytes", lambda device: 1000 * 2 ** 20)
+    monkeypatch.setattr(
+        LatentDAPS,
+        "data_gradient",
+        lambda self, prior, particles, *rest: (calls.append(len(particles)), gradient(self, prior, particles, *rest))[1],
+    )
+    monkeypatch.setattr(devices, "free_memory_bytes", lambda device: 1000 * 2**20)
     monkeypatch.setattr(devices, "memory_of", memory_of)
     with caplog.at_level(logging.INFO, "latentdaps"):
         _, metrics = run("batch_images=auto", "data.end_id=3")

@@ -1,4 +1,5 @@
 """The original checkpoints: their structure at full size, their layout and equations at small size, and bad files."""
+
 import os
 import pickle
 import subprocess
@@ -11,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests import compvis_reference as original
-from utils.config import PROJECT, InputError
+from utils.checkpoint_file import LIGHTNING, read_state_dict
+from utils.errors import InputError
+from utils.paths import PROJECT
 from utils.priors import compvis
-from utils.priors.checkpoint_file import LIGHTNING, read_state_dict
 from utils.priors.latent_diffusion import load_pipeline
 
 RESOLUTION, LATENT = 16, 8
@@ -35,8 +37,14 @@ def original_checkpoint(conditional=False, seed=0):
     x, z, t = draw(2, 3, RESOLUTION, RESOLUTION), draw(2, 3, LATENT, LATENT), torch.tensor([10.0, 700.5])
     table = draw(1001, 24)
     context = table[1000].expand(2, 1, -1) if conditional else None
-    expected = {"x": x, "z": z, "t": t, "encoded": original.vq_encode(vq, x, VQ_CHANNELS),
-                "decoded": original.vq_decode(vq, z, VQ_CHANNELS), "predicted": original.unet(unet, z, t, UNET_CHANNELS, context)}
+    expected = {
+        "x": x,
+        "z": z,
+        "t": t,
+        "encoded": original.vq_encode(vq, x, VQ_CHANNELS),
+        "decoded": original.vq_decode(vq, z, VQ_CHANNELS),
+        "predicted": original.unet(unet, z, t, UNET_CHANNELS, context),
+    }
     ema = {compvis.EMA + "diffusion_model" + name.replace(".", ""): 2 * tensor for name, tensor in unet.items()}
     schedule = {"alphas_cumprod": compvis.build_scheduler().alphas_cumprod, "betas": torch.zeros(1000)}
     state = {**prefixed(compvis.UNET, unet), **prefixed(compvis.VQ, vq), **ema, **schedule}
@@ -56,9 +64,14 @@ def checkpoint(request, tmp_path_factory):
     return save(state, tmp_path_factory.mktemp("ckpt") / "model.ckpt"), expected, request.param
 
 
-@pytest.mark.parametrize("build, count", [(lambda: compvis.build_unet(**compvis.FFHQ_UNET), 274_056_163),
-                                          (lambda: compvis.build_unet(**compvis.IMAGENET_UNET), 400_920_579),
-                                          (lambda: compvis.build_vq(**compvis.VQ_F4), 55_322_782)])
+@pytest.mark.parametrize(
+    "build, count",
+    [
+        (lambda: compvis.build_unet(**compvis.FFHQ_UNET), 274_056_163),
+        (lambda: compvis.build_unet(**compvis.IMAGENET_UNET), 400_920_579),
+        (lambda: compvis.build_vq(**compvis.VQ_F4), 55_322_782),
+    ],
+)
 def test_full_size_modules_have_the_published_parameter_counts(build, count):
     with torch.device("meta"):
         assert sum(p.numel() for p in build().parameters()) == count
@@ -72,8 +85,11 @@ def test_converted_networks_equal_the_original_equations(checkpoint):
     context = {"encoder_hidden_states": state[compvis.CLASSES][1000].double().expand(2, 1, -1)} if conditional else {}
     predicted = unet(expected["z"], expected["t"], **context).sample
     # the file holds float32, so the weights differ from the reference's in the eighth digit
-    for name, value in (("predicted", predicted), ("encoded", vq.encode(expected["x"]).latents),
-                        ("decoded", vq.decode(expected["z"]).sample)):
+    for name, value in (
+        ("predicted", predicted),
+        ("encoded", vq.encode(expected["x"]).latents),
+        ("decoded", vq.decode(expected["z"]).sample),
+    ):
         assert expected[name].std() > 0.1
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-5, msg=lambda m: f"{name}: {m}")
 
@@ -128,16 +144,20 @@ def test_first_stage_alone_gives_a_vqvae_folder(checkpoint, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["conversion.json", "vqvae"]
 
 
-@pytest.mark.parametrize("change, word", [
-    (lambda s: s.pop(compvis.UNET + "middle_block.0.in_layers.2.weight"), "missing keys in the UNet"),
-    (lambda s: s.pop(compvis.VQ + "decoder.conv_out.bias"), "missing keys in the VQ"),
-    (lambda s: s.update({compvis.UNET + "label_emb.weight": torch.ones(2)}), "unexpected keys"),
-    (lambda s: s.update({compvis.VQ + "encoder.extra": torch.ones(2)}), "unexpected keys"),
-    (lambda s: s.update({"cond_stage_model.transformer.x": torch.ones(2)}), "unexpected keys"),
-    (lambda s: s.update({compvis.UNET + "out.2.bias": torch.ones(5)}), "wrongly shaped"),
-    (lambda s: s.pop(compvis.VQ + "quantize.embedding.weight"), "no codebook"),
-    (lambda s: s.update(alphas_cumprod=torch.linspace(1, 0.1, 1000)), "noise schedule"),
-    (lambda s: [s.pop(k) for k in list(s) if k.startswith(compvis.VQ)], "no latent-diffusion checkpoint")])
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        (lambda s: s.pop(compvis.UNET + "middle_block.0.in_layers.2.weight"), "missing keys in the UNet"),
+        (lambda s: s.pop(compvis.VQ + "decoder.conv_out.bias"), "missing keys in the VQ"),
+        (lambda s: s.update({compvis.UNET + "label_emb.weight": torch.ones(2)}), "unexpected keys"),
+        (lambda s: s.update({compvis.VQ + "encoder.extra": torch.ones(2)}), "unexpected keys"),
+        (lambda s: s.update({"cond_stage_model.transformer.x": torch.ones(2)}), "unexpected keys"),
+        (lambda s: s.update({compvis.UNET + "out.2.bias": torch.ones(5)}), "wrongly shaped"),
+        (lambda s: s.pop(compvis.VQ + "quantize.embedding.weight"), "no codebook"),
+        (lambda s: s.update(alphas_cumprod=torch.linspace(1, 0.1, 1000)), "noise schedule"),
+        (lambda s: [s.pop(k) for k in list(s) if k.startswith(compvis.VQ)], "no latent-diffusion checkpoint"),
+    ],
+)
 def test_damaged_or_foreign_checkpoints_are_one_line(change, word, tmp_path):
     state, _ = original_checkpoint()
     change(state)
@@ -165,7 +185,7 @@ def test_wrong_family_names_the_right_model(checkpoint):
 def test_truncated_file_is_one_line(keep, checkpoint, tmp_path):
     content = checkpoint[0].read_bytes()
     path = tmp_path / "cut.ckpt"
-    path.write_bytes(content[:int(keep * len(content))])
+    path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(InputError, match="truncated") as caught:
         read_state_dict(path)
     assert "\n" not in str(caught.value)
@@ -202,10 +222,13 @@ def test_lightning_state_is_read_without_lightning(name, tmp_path):
     lightning = type(leaf, (dict,), {"__module__": module})
     path = tmp_path / "model.ckpt"
     save({"a": torch.ones(2)}, path, {"marker": "XYZ"})
-    content = {"state_dict": {"a": torch.ones(2)}, "callbacks": {lightning: {"best": torch.tensor(0.5)}},
-               "hyper_parameters": lightning(lr=0.1)}
+    content = {
+        "state_dict": {"a": torch.ones(2)},
+        "callbacks": {lightning: {"best": torch.tensor(0.5)}},
+        "hyper_parameters": lightning(lr=0.1),
+    }
     parts = module.split(".")
-    created = [".".join(parts[:i + 1]) for i in range(len(parts))]
+    created = [".".join(parts[: i + 1]) for i in range(len(parts))]
     try:
         for each in created:
             sys.modules[each] = types.ModuleType(each)
@@ -220,13 +243,25 @@ def test_lightning_state_is_read_without_lightning(name, tmp_path):
 
 def run(tmp_path, path, *overrides):
     from PIL import Image
+
     images = tmp_path / "images"
     images.mkdir(exist_ok=True)
     Image.new("RGB", (20, 30), "teal").save(images / "a.png")
-    command = [sys.executable, str(PROJECT / "posterior_sample.py"), "data=folder", f"data.root={images}", "gpu=-1",
-               f"model.path={path}", f"model.resolution={RESOLUTION}", "num_samples=2", f"save_dir={tmp_path}", "name=run",
-               "sampler.annealing_scheduler_config.num_steps=2", "task.demo_langevin.mcmc_sampler_config.num_steps=1",
-               *overrides]
+    command = [
+        sys.executable,
+        str(PROJECT / "posterior_sample.py"),
+        "data=folder",
+        f"data.root={images}",
+        "gpu=-1",
+        f"model.path={path}",
+        f"model.resolution={RESOLUTION}",
+        "num_samples=2",
+        f"save_dir={tmp_path}",
+        "name=run",
+        "sampler.annealing_scheduler_config.num_steps=2",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=1",
+        *overrides,
+    ]
     return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 

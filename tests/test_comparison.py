@@ -1,4 +1,5 @@
 """Every number of the tables, from runs whose records were invented so that the answers are known."""
+
 import json
 import shutil
 from pathlib import Path
@@ -6,19 +7,23 @@ from pathlib import Path
 import pytest
 
 from tests.synthetic_runs import write_run
-from utils import comparison, runs, stats, tables
-from utils.config import InputError
+from utils.analysis import runs, stats
+from utils.analysis.columns import KINDS
+from utils.analysis.comparison import compare, summarise
+from utils.analysis.experiments import best_of, find_label, gather
+from utils.analysis.tables import build, markdown, parts
+from utils.errors import InputError
 
 FOUR = [["0", "failed", "180", "failed"], ["failed", "0", "0", "failed"], ["failed"] * 4]
 
 
 def experiments(folder, pool=False):
-    return comparison.gather([runs.load(path) for path in runs.find([folder])], pool)
+    return gather([runs.load(path) for path in runs.find([folder])], pool)
 
 
 def summaries(folder, baseline=None, pool=False):
     found = experiments(folder, pool)
-    return {s["experiment"]: s for s in comparison.compare(found, baseline)}
+    return {s["experiment"]: s for s in compare(found, baseline)}
 
 
 def test_best_mean_and_label_free_pick(tmp_path, composed):
@@ -31,15 +36,23 @@ def test_best_mean_and_label_free_pick(tmp_path, composed):
     assert s["psnr_aligned"]["pick"]["mean"] == pytest.approx((25 + 12.1 + 12.2) / 3)
     assert s["psnr"]["mean"]["mean"] == pytest.approx(((25 + 12 + 10 + 12) / 4 + 18.6 + 12.2) / 3)  # official: not aligned
     assert s["psnr_aligned"]["pick"]["n"] == 3
-    assert s["lpips"]["best"]["mean"] == pytest.approx(1 - (25 + 25.1 + 12.2) / 3 / 30)             # smaller is better
+    assert s["lpips"]["best"]["mean"] == pytest.approx(1 - (25 + 25.1 + 12.2) / 3 / 30)  # smaller is better
     assert s["success"]["count"] == 2 and s["success"]["rate"] == pytest.approx(2 / 3)
     assert s["success_pick"]["count"] == 1 and s["both_modes"]["count"] == 1
     assert s["coverage"]["mean"] == pytest.approx((2 + 1 + 0) / 3)
     assert s["pairwise_distance"]["mean"] == 8.0  # ten steps, phase 1 ends at t = 200: the eighth step
 
 
-@pytest.mark.parametrize("overrides, last", [((), 8), (("repulsion.end_step=500",), 5), (("repulsion_scale=0.3",), 8),
-                                             (("optimization_step=600",), 4), (("repulsion.end_step=0",), 10)])
+@pytest.mark.parametrize(
+    "overrides, last",
+    [
+        ((), 8),
+        (("repulsion.end_step=500",), 5),
+        (("repulsion_scale=0.3",), 8),
+        (("optimization_step=600",), 4),
+        (("repulsion.end_step=0",), 10),
+    ],
+)
 def test_the_distance_is_that_of_the_last_exploration_step(tmp_path, composed, overrides, last):
     write_run(tmp_path, composed, [["0", "0"]], overrides=overrides)
     assert summaries(tmp_path)["exp0"]["pairwise_distance"]["mean"] == last
@@ -62,14 +75,23 @@ def test_the_noise_clock_takes_its_timesteps_from_the_records(tmp_path, composed
 
 def test_phases_passes_and_cost_relative_to_the_baseline(tmp_path, composed):
     write_run(tmp_path, composed, FOUR, seconds=2.0)
-    write_run(tmp_path, composed, [["0", None, "180", None]] * 3, name="exp4", seconds=3.0,
-              overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"))
+    write_run(
+        tmp_path,
+        composed,
+        [["0", None, "180", None]] * 3,
+        name="exp4",
+        seconds=3.0,
+        overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"),
+    )
     s = summaries(tmp_path, "exp0")
     assert s["exp4"]["particles"] == "4 → 2"
     assert s["exp0"]["cost"]["passes"] == 4 * 20 and s["exp0"]["cost"]["relative_time_x_memory"] == 1.0
     phases = s["exp4"]["phases"]
     assert [(p["seconds"], p["steps"], p["peak_mb"]) for p in phases.values()] == [
-        (pytest.approx(1.8), 6, 100.0), (pytest.approx(0.6), 2, 60.0), (pytest.approx(0.6), 2, 60.0)]
+        (pytest.approx(1.8), 6, 100.0),
+        (pytest.approx(0.6), 2, 60.0),
+        (pytest.approx(0.6), 2, 60.0),
+    ]
     assert s["exp4"]["cost"]["passes"] == 4 * 12 + 2 * 4 + 2 * 4
     assert s["exp4"]["cost"]["optimization_calls"]["mean"] == 2 and s["exp4"]["cost"]["optimization_iterations"]["mean"] == 6
     assert s["exp4"]["cost"]["time_x_memory_mb_s"] == pytest.approx(1.8 * 100 + 1.2 * 60)
@@ -115,32 +137,32 @@ def test_runs_of_one_name_on_several_sets_make_one_row(tmp_path, composed):
     for data, better in (("demo-faces", 0.5), ("demo-scenes", 1.5)):
         for name, gain in (("base", 0.0), ("ours", better)):
             write_run(tmp_path / data, composed, [["0"] * 4] * 6, name=name, gain=gain, overrides=(f"data={data}",))
-    found = comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
-    base, ours = comparison.compare(found, "base")
+    found = gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+    base, ours = compare(found, "base")
     assert (ours["experiment"], ours["images"], ours["success"]["n"]) == ("ours", 12, 12)
     best = ours["paired"]["psnr_aligned.best"]  # image 0 of one set is not image 0 of the other
     assert best["n"] == ours["paired"]["images"] == 12 and best["difference"] == pytest.approx(1.0)
     assert base["cost"]["passes"] == ours["cost"]["passes"] == 4 * 20
     write_run(tmp_path / "again", composed, [["0"] * 4], name="base", overrides=("data=demo-faces",))
     with pytest.raises(InputError, match="another run of the same name holds too"):
-        comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+        gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
     shutil.rmtree(tmp_path / "again")
     write_run(tmp_path / "again", composed, [["0"] * 2], name="base", seed=43)
     with pytest.raises(InputError, match="has other particles or phases"):
-        comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+        gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
 
 
 def test_failures_on_several_sets_are_told_apart(tmp_path, composed):
     for data in ("demo-faces", "demo-scenes"):
         write_run(tmp_path / data, composed, FOUR, name="base", overrides=(f"data={data}",))
-    experiment, = comparison.gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
-    assert comparison.summarise(experiment)["failures"] == {"count": 2, "ids": ["demo-faces 2", "demo-scenes 2"]}
+    (experiment,) = gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
+    assert summarise(experiment)["failures"] == {"count": 2, "ids": ["demo-faces 2", "demo-scenes 2"]}
 
 
 def test_pairs_of_a_run_say_what_two_particles_would_give(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
-    derived = comparison.best_of(experiments(tmp_path)[0], 2)
-    s = comparison.summarise(derived)
+    derived = best_of(experiments(tmp_path)[0], 2)
+    s = summarise(derived)
     # image 0: 5 of 6 pairs hold a success, one pair both; image 1: 5 of 6, none; image 2: none
     assert s["success"]["count"] == pytest.approx(5 / 6 + 5 / 6) and s["both_modes"]["count"] == pytest.approx(1 / 6)
     assert s["coverage"]["mean"] == pytest.approx((0.5 + 0.5 + 5 / 6) / 3)
@@ -149,11 +171,15 @@ def test_pairs_of_a_run_say_what_two_particles_would_give(tmp_path, composed):
 
 
 def test_single_particles_that_failed_are_counted_over_survivors(tmp_path, composed):
-    folder = write_run(tmp_path, composed, [["0", None, "mixed", None], ["180", None, "0", None], ["failed", None, "0", None]],
-                       overrides=("pruning_step=200",))
+    folder = write_run(
+        tmp_path,
+        composed,
+        [["0", None, "mixed", None], ["180", None, "0", None], ["failed", None, "0", None]],
+        overrides=("pruning_step=200",),
+    )
     s = summaries(tmp_path)["exp0"]
     assert (s["failed"]["count"], s["failed"]["n"]) == (2, 6) and s["failed"]["rate"] == pytest.approx(1 / 3)
-    assert tables.parts(s["failed"], 2)[1] == " (2/6) [6, 79]"  # three images: Wilson
+    assert parts(s["failed"], 2)[1] == " (2/6) [6, 79]"  # three images: Wilson
     content = json.loads((folder / "metrics.json").read_text())
     content["modes"]["label"][1][2], content["diverged"][1][2] = None, True
     (folder / "metrics.json").write_text(json.dumps(content))
@@ -194,8 +220,8 @@ def test_images_without_any_success_are_named(tmp_path, composed):
     write_run(tmp_path, composed, [["failed"] * 4, ["0"] * 4, ["mixed"] * 4], name="b", seed=43, first_image=5)
     s = summaries(tmp_path, pool=True)["b"]
     assert s["failures"] == {"count": 1.5, "ids": ["5 (43)", "7 (42, 43)"]}  # the mean of both seeds
-    assert "| 1.5 | 5 (43), 7 (42, 43) |" in tables.markdown(tables.build("failures", [s]))
-    single = comparison.summarise(comparison.best_of(experiments(tmp_path / "exp0")[0], 2))
+    assert "| 1.5 | 5 (43), 7 (42, 43) |" in markdown(build("failures", [s]))
+    single = summarise(best_of(experiments(tmp_path / "exp0")[0], 2))
     assert single["failures"] == {"count": pytest.approx(1 + 2 / 6), "ids": [5, 6, 7]}
 
 
@@ -211,8 +237,8 @@ def test_runs_of_different_size_are_compared_on_their_common_images(tmp_path, co
     write_run(tmp_path, composed, FOUR)
     folder = write_run(tmp_path, composed, [["0", "180"]] * 4, name="exp3", first_image=1, seconds=3.0)
     loaded = runs.restrict_to_common([runs.load(path) for path in runs.find([tmp_path])])
-    s = {row["experiment"]: row for row in comparison.compare(comparison.gather(loaded))}
-    assert [row["images"] for row in s.values()] == [2, 2]                     # images 1 and 2
+    s = {row["experiment"]: row for row in compare(gather(loaded))}
+    assert [row["images"] for row in s.values()] == [2, 2]  # images 1 and 2
     assert (s["exp0"]["success"]["count"], s["exp3"]["success"]["count"]) == (1, 2)
     assert s["exp0"]["failures"]["ids"] == [2] and s["exp3"]["cost"]["passes"] == 2 * 20
     assert [record["image_id"] for record, _ in loaded[1].records()] == [1, 2]
@@ -243,9 +269,9 @@ def test_a_run_counts_once_however_it_is_named(tmp_path, composed, monkeypatch):
     folder = write_run(tmp_path, composed, FOUR)
     monkeypatch.chdir(tmp_path)
     assert runs.find(["exp0", folder, "./exp0/metrics.json", tmp_path]) == [Path("exp0/metrics.json")]
-    found = comparison.gather([runs.load(path) for path in runs.find(["exp0"])])
+    found = gather([runs.load(path) for path in runs.find(["exp0"])])
     for name in ("exp0", "exp0/", f"{folder}/", "../" + tmp_path.name + "/exp0"):
-        assert comparison.find_label(found, name) is found[0]
+        assert find_label(found, name) is found[0]
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"a: 2020-13-45", b"- 1", b"data: {root: x}\nrepulsion_scale: 0.1\n"])
@@ -292,7 +318,7 @@ def test_what_is_missing_is_said_and_not_averaged(tmp_path, composed):
     s = summaries(tmp_path)["exp0"]
     assert s["psnr_aligned"]["best"]["n"] == 2 and s["psnr_aligned"]["best"]["missing"] == 1
     assert s["psnr_aligned"]["best"]["mean"] == pytest.approx((25 + 12.2) / 2)
-    assert tables.parts(s["pick_psnr"], 2) == ("18.60", " ± 9.05 (n = 2)")
+    assert parts(s["pick_psnr"], 2) == ("18.60", " ± 9.05 (n = 2)")
     assert s["success_pick"]["n"] == 3  # no pick is no success
 
 
@@ -304,6 +330,6 @@ def test_a_task_without_two_orientations_has_tables_too(tmp_path, composed):
     s = summaries(tmp_path)["exp0"]
     assert s["success"] is None and s["psnr_aligned"]["best"] is None
     assert s["pick_psnr"] == s["psnr"]["pick"] and s["pick_psnr"]["mean"] == pytest.approx(25.05)
-    for kind in tables.KINDS:
-        table = tables.build(kind, [s])
-        assert table is None if kind in ("paired", "tasks") else tables.markdown(table)
+    for kind in KINDS:
+        table = build(kind, [s])
+        assert table is None if kind in ("paired", "tasks") else markdown(table)

@@ -1,10 +1,16 @@
 """What the comparison figures show, read back from matplotlib's own objects."""
+
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.synthetic_runs import write_run
-from utils import comparison, comparison_figures as cf, figures, reconstructions, runs
+from utils.analysis import runs
+from utils.analysis.experiments import gather
+from utils.figures import comparison as cf
+from utils.figures import reconstructions
+from utils.figures.style import measurement_picture
 
 LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
 PRUNED = [["0", None, "180", None], ["180", "0", None, None]]
@@ -14,9 +20,15 @@ PRUNED = [["0", None, "180", None], ["180", "0", None, None]]
 def experiments(tmp_path_factory, composed):
     folder = tmp_path_factory.mktemp("runs")
     write_run(folder, composed, LABELS, name="exp0_base")
-    write_run(folder, composed, PRUNED, name="exp4", seconds=1.0,
-              overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"))
-    return comparison.gather([runs.load(path) for path in runs.find([folder])])
+    write_run(
+        folder,
+        composed,
+        PRUNED,
+        name="exp4",
+        seconds=1.0,
+        overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"),
+    )
+    return gather([runs.load(path) for path in runs.find([folder])])
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +39,15 @@ def closed():
 
 def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
     names = {path.name for path in cf.draw_all(experiments, tmp_path / "new" / "figures", images=1)}
-    stems = ("step_time", "pairwise_distance", "psnr_distribution", "mode_map", "quality_cost",
-             "reconstructions_exp0_base", "reconstructions_exp4")
+    stems = (
+        "step_time",
+        "pairwise_distance",
+        "psnr_distribution",
+        "mode_map",
+        "quality_cost",
+        "reconstructions_exp0_base",
+        "reconstructions_exp4",
+    )
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")}
     for stem in stems:
         with Image.open(tmp_path / "new" / "figures" / f"{stem}.png") as picture:
@@ -51,7 +70,7 @@ def test_lines_and_markers_differ_without_colour(experiments):
     shown = [line for line in axis.lines if not line.get_label().startswith("_")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in shown}) == len(shown) == 2
     for line in shown:  # greys only
-        assert len(set(cf.matplotlib.colors.to_rgb(line.get_color()))) == 1
+        assert len(set(matplotlib.colors.to_rgb(line.get_color()))) == 1
         np.testing.assert_allclose(line.get_ydata(), np.arange(1, 11))
 
 
@@ -74,10 +93,17 @@ def test_the_distribution_has_one_point_per_surviving_particle(experiments):
 
 def test_quality_against_cost_shows_best_and_pick(experiments):
     axis = cf.quality_cost(experiments).axes[0]
-    points = {(round(float(line.get_xdata()[0]), 6), line.get_markerfacecolor()): float(line.get_ydata()[0])
-              for line in axis.lines if line.get_marker() in cf.MARKERS}
-    assert points == {(200.0, "black"): pytest.approx(25.05), (200.0, "white"): pytest.approx(18.55),
-                      (84.0, "black"): pytest.approx(25.05), (84.0, "white"): pytest.approx(24.55)}
+    points = {
+        (round(float(line.get_xdata()[0]), 6), line.get_markerfacecolor()): float(line.get_ydata()[0])
+        for line in axis.lines
+        if line.get_marker() in cf.MARKERS
+    }
+    assert points == {
+        (200.0, "black"): pytest.approx(25.05),
+        (200.0, "white"): pytest.approx(18.55),
+        (84.0, "black"): pytest.approx(25.05),
+        (84.0, "white"): pytest.approx(24.55),
+    }
 
 
 def test_reconstructions_are_turned_to_the_better_orientation(experiments):
@@ -94,13 +120,13 @@ def test_reconstructions_are_turned_to_the_better_orientation(experiments):
 def test_names_are_not_formulas_and_measurements_of_any_shape_are_drawn(tmp_path, composed):
     write_run(tmp_path, composed, [["0", "180"]], name="a$x_{$b")
     runs_found = [runs.load(path) for path in runs.find([tmp_path])]
-    assert cf.draw_all(comparison.gather(runs_found), tmp_path / "figures")
+    assert cf.draw_all(gather(runs_found), tmp_path / "figures")
     for shape in ((7,), (3, 5), (3, 4, 5), (1, 4, 5), (3, 4, 5, 2)):
-        picture = figures.measurement_picture(np.linspace(0, 9, int(np.prod(shape))).reshape(shape))
+        picture = measurement_picture(np.linspace(0, 9, int(np.prod(shape))).reshape(shape))
         assert picture.shape[:2] == ((1, int(np.prod(shape))) if len(shape) < 3 else (4, 5))
 
 
 def test_without_pictures_in_the_records_there_are_none_drawn(tmp_path, composed):
     write_run(tmp_path, composed, LABELS, pictures=False)
-    experiment = comparison.gather([runs.load(path) for path in runs.find([tmp_path])])
+    experiment = gather([runs.load(path) for path in runs.find([tmp_path])])
     assert [name for name, _ in cf.every(experiment) if name.startswith("reconstructions")] == []

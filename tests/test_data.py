@@ -1,4 +1,5 @@
 """Image folders of any kind, measurements without a truth, and whole runs on them from the command line."""
+
 import json
 import os
 import subprocess
@@ -11,9 +12,10 @@ from PIL import Image
 from torchvision import transforms
 
 from tests import tiny_priors
-from utils import results
-from utils.config import PROJECT, InputError
 from utils.data import Measurement, TestImage, read_rgb, select_images
+from utils.errors import InputError
+from utils.paths import PROJECT
+from utils.records.files import read_record
 
 GRADIENT = np.linspace(0, 255, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
 
@@ -25,8 +27,9 @@ def save(tmp_path, image, name="a.png", **options):
 
 
 def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1)):
-    return SimpleNamespace(data=SimpleNamespace(root=str(root), kind=kind, start_id=start_id, end_id=end_id,
-                                                source="the source"), shard_of=shard)
+    return SimpleNamespace(
+        data=SimpleNamespace(root=str(root), kind=kind, start_id=start_id, end_id=end_id, source="the source"), shard_of=shard
+    )
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 200), (64, 64), (65, 64), (1, 7)])
@@ -101,8 +104,15 @@ def test_ids_are_positions_in_the_whole_sorted_set(tmp_path):
     assert [i.id for i in select_images(settings(tmp_path, shard=(1, 2)))] == [1]
 
 
-@pytest.mark.parametrize("name, content, word", [("a.png", b"", "cannot be read"), ("a.png", b"\x89PNG\r\n", "cannot be read"),
-                                                 ("a.txt", b"x", "no PNG or JPEG"), (None, None, "not found")])
+@pytest.mark.parametrize(
+    "name, content, word",
+    [
+        ("a.png", b"", "cannot be read"),
+        ("a.png", b"\x89PNG\r\n", "cannot be read"),
+        ("a.txt", b"x", "no PNG or JPEG"),
+        (None, None, "not found"),
+    ],
+)
 def test_bad_image_folders_are_one_line(name, content, word, tmp_path):
     root = tmp_path / "set"
     if name:
@@ -123,14 +133,21 @@ def test_truncated_image_is_found_before_sampling(tmp_path):
 def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
     y = np.random.default_rng(0).standard_normal((1, 3, 5, 5))
     np.save(tmp_path / "y.npy", y)
-    item, = select_images(settings(tmp_path, "measurement"))
+    (item,) = select_images(settings(tmp_path, "measurement"))
     assert isinstance(item, Measurement)
     np.testing.assert_array_equal(item.values(), y[0].astype(np.float32))
 
 
-@pytest.mark.parametrize("content, word", [(np.array([1j]), "complex"), (np.array([np.nan]), "finite"),
-                                           (np.array([{}], dtype=object), "cannot be read"), (None, "cannot be read"),
-                                           ({"y": np.ones(2)}, "archive of several arrays")])
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (np.array([1j]), "complex"),
+        (np.array([np.nan]), "finite"),
+        (np.array([{}], dtype=object), "cannot be read"),
+        (None, "cannot be read"),
+        ({"y": np.ones(2)}, "archive of several arrays"),
+    ],
+)
 def test_bad_measurements_are_one_line(content, word, tmp_path):
     if isinstance(content, dict):
         with open(tmp_path / "y.npy", "wb") as file:
@@ -146,6 +163,7 @@ def test_bad_measurements_are_one_line(content, word, tmp_path):
 
 # whole runs
 
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A tiny prior and two images in a folder of their own."""
@@ -158,10 +176,22 @@ def place(tmp_path_factory):
 
 
 def run(place, name, *overrides, task="phase_retrieval"):
-    command = [sys.executable, str(PROJECT / "posterior_sample.py"), "model=ffhq256ldm", f"model.path={place / 'prior'}",
-               "model.resolution=32", f"task={task}", "task_group=demo_langevin", "num_samples=2", "gpu=-1",
-               f"save_dir={place / 'results'}", f"name={name}", "sampler.annealing_scheduler_config.num_steps=2",
-               "task.demo_langevin.mcmc_sampler_config.num_steps=2", *overrides]
+    command = [
+        sys.executable,
+        str(PROJECT / "posterior_sample.py"),
+        "model=ffhq256ldm",
+        f"model.path={place / 'prior'}",
+        "model.resolution=32",
+        f"task={task}",
+        "task_group=demo_langevin",
+        "num_samples=2",
+        "gpu=-1",
+        f"save_dir={place / 'results'}",
+        f"name={name}",
+        "sampler.annealing_scheduler_config.num_steps=2",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+        *overrides,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment, timeout=300)
 
@@ -172,15 +202,15 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place):
     paths = sorted((place / "results/truth/records").glob("*.npz"))
     (place / "measured").mkdir()
     for i, path in enumerate(paths):
-        np.save(place / f"measured/{i}.npy", results.read_record(path)[1]["y"])
+        np.save(place / f"measured/{i}.npy", read_record(path)[1]["y"])
     done = run(place, "measured", "data=measurement", f"data.root={place / 'measured'}")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((place / "results/measured/metrics.json").read_text())
     assert metrics["psnr"]["sample"] == [[None, None]] * 2 and metrics["psnr"]["max"] == [None, None]
     assert metrics["modes"] is None and metrics["selection"]["psnr"] == [None, None]
-    records = [results.read_record(p) for p in sorted((place / "results/measured/records").glob("*.npz"))]
+    records = [read_record(p) for p in sorted((place / "results/measured/records").glob("*.npz"))]
     for (record, arrays), path in zip(records, paths):
-        with_truth, its_arrays = results.read_record(path)
+        with_truth, its_arrays = read_record(path)
         assert record["selection"]["picked"] == with_truth["selection"]["picked"]
         assert record["loss"] == with_truth["loss"] and "truth" not in arrays
         np.testing.assert_array_equal(arrays["z"], its_arrays["z"])  # the same y, the same noise, the same result
@@ -196,13 +226,17 @@ def test_measurement_of_the_wrong_shape_is_one_line(place):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("overrides, word", [
-    (["data=folder"], "data.root"),
-    (["data=folder", "data.root=/absent"], "data.root=/absent"),
-    (["data=test-ffhq", "data.resolution=32"], "test-ffhq"),
-    (["task_group=pixel"], "demo_langevin, demo_hmc, demo_low_noise, demo_hard, demo_budget, ldm_langevin, ldm, sd"),
-    (["model.path=/absent/model.ckpt"], "/absent/model.ckpt"),
-    (["model.weights=best"], "model.weights")])
+@pytest.mark.parametrize(
+    "overrides, word",
+    [
+        (["data=folder"], "data.root"),
+        (["data=folder", "data.root=/absent"], "data.root=/absent"),
+        (["data=test-ffhq", "data.resolution=32"], "test-ffhq"),
+        (["task_group=pixel"], "demo_langevin, demo_hmc, demo_low_noise, demo_hard, demo_budget, ldm_langevin, ldm, sd"),
+        (["model.path=/absent/model.ckpt"], "/absent/model.ckpt"),
+        (["model.weights=best"], "model.weights"),
+    ],
+)
 def test_wrong_input_is_one_line_with_status_2(overrides, word, place):
     defaults = [] if any(o.startswith("data=") for o in overrides) else ["data=folder", f"data.root={place / 'images'}"]
     done = run(place, "refused", *defaults, *overrides)
@@ -211,6 +245,10 @@ def test_wrong_input_is_one_line_with_status_2(overrides, word, place):
 
 
 def test_group_that_a_task_does_not_have_lists_those_it_has():
-    done = subprocess.run([sys.executable, str(PROJECT / "posterior_sample.py"), "task=nonlinear_blur"],
-                          capture_output=True, text=True, cwd=PROJECT)
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "posterior_sample.py"), "task=nonlinear_blur"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+    )
     assert done.returncode == 2 and "task_group=demo_langevin" in done.stderr and "ldm, ldm_langevin, sd" in done.stderr

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.make_demo_data import FAMILIES, SEEDS, demo_image, demo_images
-from utils.config import PROJECT
+from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, demo_image, demo_images
+from utils.paths import PROJECT
 
 
 @pytest.mark.parametrize("family", FAMILIES)

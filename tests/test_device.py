@@ -1,4 +1,5 @@
 """The device is known in one place, and a TPU that is not there ends in one line."""
+
 import os
 import re
 import sys
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 
 from utils import device as devices
 from utils import kernels
-from utils.config import PROJECT, InputError
+from utils.errors import InputError
+from utils.paths import PROJECT
 
 DEVICE_WORDS = re.compile(r"torch_xla|torch\.cuda|\.is_cuda|\.is_xla|device\.type\b|[\"']xla[\"']")
 DEVICE_FILE = PROJECT / "utils" / "device.py"
@@ -26,6 +28,7 @@ def test_one_file_knows_the_devices():
 
 def fake_xla(monkeypatch, kind="TPU", error=None, launch=None):
     """A torch_xla whose device() returns a device of `kind` or raises `error`."""
+
     def device():
         if error:
             raise error
@@ -139,7 +142,7 @@ def test_num_cores_without_a_tpu_is_refused(composed, tiny):
 
 def test_a_tpus_peak_counts_only_as_a_new_high(monkeypatch):
     peaks = iter([100, 300, 300, 300])  # MB: loaded, sampled, then nothing larger
-    monkeypatch.setattr(devices, "_xla_peak_bytes", lambda device: next(peaks) * 2 ** 20)
+    monkeypatch.setattr(devices, "_xla_peak_bytes", lambda device: next(peaks) * 2**20)
     monkeypatch.setattr(devices, "_peak_at_reset", {})
     device = torch.device("xla", 0)
     devices.reset_peak_memory(device)
@@ -160,7 +163,7 @@ def test_both_forms_of_the_spectrum_agree(shape, pads):
 
 def test_the_products_have_a_finite_gradient_where_the_spectrum_is_zero():
     x = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    gradient, = torch.autograd.grad(kernels.spectrum_by_products(x, 2, 2).sum(), x)
+    (gradient,) = torch.autograd.grad(kernels.spectrum_by_products(x, 2, 2).sum(), x)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 

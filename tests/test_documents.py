@@ -1,9 +1,10 @@
 """PROJECT.md, README.md and the configuration name the same things."""
+
 import re
 
 from omegaconf import OmegaConf
 
-from utils.config import PROJECT
+from utils.paths import PROJECT
 
 
 def switches_of_the_table():

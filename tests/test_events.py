@@ -1,29 +1,37 @@
 """When the parts act, and that each of them costs nothing and changes nothing when it is off."""
+
 import pytest
 import torch
 
 from tests.test_sampler import network_prior  # noqa: F401  (fixture)
-from utils.config import InputError
-from utils.events import Events
-from utils.schedule import StepClock, annealing_sigmas
-from utils.schema import check_metrics
+from utils.errors import InputError
+from utils.records.metrics import check_metrics
+from utils.sampling.events import Events
+from utils.sampling.schedule import StepClock, annealing_sigmas
 
 CLOCK = StepClock("progress", annealing_sigmas(50, 10.0, 0.1))
 BOTH = ("pre_pruning", "post_pruning_pre_optimization", "optimization")
 
 
-@pytest.mark.parametrize("switch, index", [(200, 40), (180, 41), (300, 35), (420, 29), (980, 1), (20, 49), (199, 41), (201, 40)])
+@pytest.mark.parametrize(
+    "switch, index", [(200, 40), (180, 41), (300, 35), (420, 29), (980, 1), (20, 49), (199, 41), (201, 40)]
+)
 def test_the_event_falls_on_the_first_step_at_or_below_the_switch(switch, index):
     events = Events(CLOCK, pruning_step=switch, optimization_step=switch)
     assert [i for i in range(50) if events.prune_after(i)] == [index - 1]
     assert [i for i in range(50) if events.do_optimization(i)] == list(range(index, 50))
 
 
-@pytest.mark.parametrize("switches, counts", [
-    ({}, {"sampling": 50}), ({"pruning_step": 200}, {"pre_pruning": 40, "post_pruning": 10}),
-    ({"optimization_step": 300}, {"pre_optimization": 35, "optimization": 15}),
-    ({"pruning_step": 300, "optimization_step": 200}, dict(zip(BOTH, (35, 5, 10)))),
-    ({"pruning_step": 200, "optimization_step": 200}, dict(zip(BOTH, (40, 0, 10))))])
+@pytest.mark.parametrize(
+    "switches, counts",
+    [
+        ({}, {"sampling": 50}),
+        ({"pruning_step": 200}, {"pre_pruning": 40, "post_pruning": 10}),
+        ({"optimization_step": 300}, {"pre_optimization": 35, "optimization": 15}),
+        ({"pruning_step": 300, "optimization_step": 200}, dict(zip(BOTH, (35, 5, 10)))),
+        ({"pruning_step": 200, "optimization_step": 200}, dict(zip(BOTH, (40, 0, 10)))),
+    ],
+)
 def test_phases(switches, counts):
     events = Events(CLOCK, **switches)
     names = [events.phase(i) for i in range(50)]
@@ -49,17 +57,22 @@ def test_repulsion_ends_at_its_step_or_with_the_first_event():
     assert not any(Events(CLOCK, repulsion_on=False).do_repulsion(i) for i in range(50))
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (("pruning_step=1000",), "pruning_step=1000: nothing has been sampled yet"),
-    (("optimization_step=1000",), "optimization_step=1000: nothing has been sampled yet"),
-    (("pruning_step=100",), "pruning_step=100: the last of 3 annealing steps is at t = 333.333"),
-    (("optimization_step=0",), "optimization_step=0: the last of 3 annealing steps"),
-    (("pruning_step=500", "pruning_keep=5"), "pruning_keep=5: must not exceed num_samples=4"),
-    (("pruning_step=500", "num_samples=1", "pruning_keep=1"), "nothing to prune with num_samples=1"),
-    (("step_clock=noise", "pruning_step=1"), "pruning_step=1: the annealing ends at t = "),
-    (("repulsion.place=nowhere",), "repulsion.place=nowhere"),
-    (("optimization.lr=-1",), "optimization.lr=-1"), (("pruning.fill=hope",), "pruning.fill=hope"),
-    (("repulsion.bandwidth=-2",), "repulsion.bandwidth")])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("pruning_step=1000",), "pruning_step=1000: nothing has been sampled yet"),
+        (("optimization_step=1000",), "optimization_step=1000: nothing has been sampled yet"),
+        (("pruning_step=100",), "pruning_step=100: the last of 3 annealing steps is at t = 333.333"),
+        (("optimization_step=0",), "optimization_step=0: the last of 3 annealing steps"),
+        (("pruning_step=500", "pruning_keep=5"), "pruning_keep=5: must not exceed num_samples=4"),
+        (("pruning_step=500", "num_samples=1", "pruning_keep=1"), "nothing to prune with num_samples=1"),
+        (("step_clock=noise", "pruning_step=1"), "pruning_step=1: the annealing ends at t = "),
+        (("repulsion.place=nowhere",), "repulsion.place=nowhere"),
+        (("optimization.lr=-1",), "optimization.lr=-1"),
+        (("pruning.fill=hope",), "pruning.fill=hope"),
+        (("repulsion.bandwidth=-2",), "repulsion.bandwidth"),
+    ],
+)
 def test_an_event_that_cannot_be_is_refused(composed, tiny, overrides, message):
     import posterior_sample
 
@@ -69,14 +82,19 @@ def test_an_event_that_cannot_be_is_refused(composed, tiny, overrides, message):
 
 
 def record_of(folder):
-    from utils import results
+    from utils.records.files import read_record
 
-    return results.read_record(folder / "records" / "00000.npz")
+    return read_record(folder / "records" / "00000.npz")
 
 
-@pytest.mark.parametrize("overrides", [
-    ("repulsion_scale=0", "repulsion.place=chain"), ("pruning_step=-1", "pruning.fill=clone"),
-    ("optimization_step=-1", "optimization.lr=1")])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("repulsion_scale=0", "repulsion.place=chain"),
+        ("pruning_step=-1", "pruning.fill=clone"),
+        ("optimization_step=-1", "optimization.lr=1"),
+    ],
+)
 def test_a_part_that_is_off_changes_no_bit(run, overrides):
     plain, _ = run("data.end_id=1")
     toggled, metrics = run("data.end_id=1", "name=toggled", *overrides)
@@ -87,20 +105,27 @@ def test_a_part_that_is_off_changes_no_bit(run, overrides):
 
 
 def test_all_parts_together_report_their_phases(run):
-    folder, m = run("sampler.annealing_scheduler_config.num_steps=10", "repulsion_scale=0.3", "repulsion.place=chain", "pruning_step=500",
-                    "optimization_step=200", "optimization.max_iterations=3", "optimization.every=1", "name=all")
+    folder, m = run(
+        "sampler.annealing_scheduler_config.num_steps=10",
+        "repulsion_scale=0.3",
+        "repulsion.place=chain",
+        "pruning_step=500",
+        "optimization_step=200",
+        "optimization.max_iterations=3",
+        "optimization.every=1",
+        "name=all",
+    )
     phases = m["time"]["phases"]
     assert tuple(phases) == BOTH
-    assert [phases[name]["steps"] for name in BOTH] == [2 * 5, 2 * 3, 2 * 2]      # two images
-    assert phases["pre_pruning"]["decoder_forward_backward"] == 5 * 2             # repulsion in the chain is free
-    assert phases["pre_pruning"]["decoder_forward"] == 1                          # exact losses for the pruning
+    assert [phases[name]["steps"] for name in BOTH] == [2 * 5, 2 * 3, 2 * 2]  # two images
+    assert phases["pre_pruning"]["decoder_forward_backward"] == 5 * 2  # repulsion in the chain is free
+    assert phases["pre_pruning"]["decoder_forward"] == 1  # exact losses for the pruning
     assert phases["post_pruning_pre_optimization"]["decoder_forward_backward"] == 3 * 2
     assert phases["optimization"]["denoiser_calls"] == 2 * 2
     assert sum(p["time_s"] for p in phases.values()) == pytest.approx(m["time"]["total_s"])
     assert set(m["vram"]) == {f"{name}_peak_mb" for name in BOTH}
     assert m["vram"]["post_pruning_pre_optimization_peak_mb"] < m["vram"]["pre_pruning_peak_mb"]
-    assert m["cost"]["time_x_memory_mb_s"] == pytest.approx(
-        sum(phases[n]["time_s"] * m["vram"][f"{n}_peak_mb"] for n in BOTH))
+    assert m["cost"]["time_x_memory_mb_s"] == pytest.approx(sum(phases[n]["time_s"] * m["vram"][f"{n}_peak_mb"] for n in BOTH))
     for i in range(2):
         kept, dropped = m["pruning"]["kept"][i], m["pruning"]["dropped"][i]
         assert len(kept) == 2 and sorted(kept + dropped) == [0, 1, 2, 3]
@@ -112,8 +137,13 @@ def test_all_parts_together_report_their_phases(run):
 
 
 def test_both_events_on_the_same_step(run):
-    _, m = run("pruning_step=500", "optimization_step=500", "sampler.annealing_scheduler_config.num_steps=4",
-               "optimization.max_iterations=1", "name=same")
+    _, m = run(
+        "pruning_step=500",
+        "optimization_step=500",
+        "sampler.annealing_scheduler_config.num_steps=4",
+        "optimization.max_iterations=1",
+        "name=same",
+    )
     middle = m["time"]["phases"]["post_pruning_pre_optimization"]
     assert middle["steps"] == 0 and m["vram"]["post_pruning_pre_optimization_peak_mb"] is None
     assert m["cost"]["time_x_memory_mb_s"] > 0

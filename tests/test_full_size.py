@@ -1,4 +1,5 @@
 """The ImageNet model at full size with random weights, from the original file to a result. Memory and wiring only."""
+
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests import compvis_reference as original
-from utils.config import PROJECT
+from utils.paths import PROJECT
 from utils.priors import compvis
 
 
@@ -20,13 +21,22 @@ def random_checkpoint(path):
     z = torch.zeros(1, 3, 8, 8, dtype=torch.float64)
     context = torch.zeros(1, 1, compvis.IMAGENET_UNET["context"], dtype=torch.float64)
     with torch.no_grad():
-        original.unet(unet, z, torch.tensor([1.0]), compvis.IMAGENET_UNET["block_out_channels"], context,
-                      compvis.IMAGENET_UNET["attention"])
+        original.unet(
+            unet,
+            z,
+            torch.tensor([1.0]),
+            compvis.IMAGENET_UNET["block_out_channels"],
+            context,
+            compvis.IMAGENET_UNET["attention"],
+        )
         channels = compvis.VQ_F4["block_out_channels"]
         original.vq_encode(vq, torch.zeros(1, 3, 16, 16, dtype=torch.float64), channels)
         original.vq_decode(vq, z, channels, compvis.VQ_F4["num_vq_embeddings"])
-    state = {**{compvis.UNET + k: v for k, v in unet.items()}, **{compvis.VQ + k: v for k, v in vq.items()},
-             compvis.CLASSES: torch.zeros(1001, 512)}
+    state = {
+        **{compvis.UNET + k: v for k, v in unet.items()},
+        **{compvis.VQ + k: v for k, v in vq.items()},
+        compvis.CLASSES: torch.zeros(1001, 512),
+    }
     count = sum(v.numel() for v in state.values())
     torch.save({"state_dict": {k: v.float() for k, v in state.items()}}, path)
     return count
@@ -38,11 +48,21 @@ def test_two_annealing_steps_of_the_full_imagenet_model(tmp_path):
     (tmp_path / "images").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "images/a.jpg")
-    command = [sys.executable, str(PROJECT / "posterior_sample.py"), "model=imagenet256ldm",
-               f"model.path={tmp_path / 'model.ckpt'}", "data=folder", f"data.root={tmp_path / 'images'}", "num_samples=1",
-               "task_group=ldm", "sampler.annealing_scheduler_config.num_steps=2",
-               "task.ldm.mcmc_sampler_config.num_steps=1", f"save_dir={tmp_path}", "name=run",
-               f"gpu={os.environ.get('FULL_SIZE_GPU', '-1')}"]
+    command = [
+        sys.executable,
+        str(PROJECT / "posterior_sample.py"),
+        "model=imagenet256ldm",
+        f"model.path={tmp_path / 'model.ckpt'}",
+        "data=folder",
+        f"data.root={tmp_path / 'images'}",
+        "num_samples=1",
+        "task_group=ldm",
+        "sampler.annealing_scheduler_config.num_steps=2",
+        "task.ldm.mcmc_sampler_config.num_steps=1",
+        f"save_dir={tmp_path}",
+        "name=run",
+        f"gpu={os.environ.get('FULL_SIZE_GPU', '-1')}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

@@ -1,6 +1,6 @@
 import torch
 
-from utils.mcmc import ChainState, hmc_step, langevin_step, posterior_score
+from utils.sampling.mcmc import ChainState, hmc_step, langevin_step, posterior_score
 
 SHAPE = (3, 4, 2, 2)
 

@@ -4,7 +4,7 @@ import piq
 import pytest
 import torch
 
-from utils import metrics
+from utils.evaluation.scores import LPIPS_FILES, Lpips, log, mode_labels, pick, psnr, rotated, ssim
 
 
 def truth(side=16):
@@ -18,17 +18,17 @@ def noisy(image, std, seed=0):
 
 
 def labels(*images):
-    return metrics.mode_labels(torch.stack(images), truth(), 20.0, 3.0)["label"]
+    return mode_labels(torch.stack(images), truth(), 20.0, 3.0)["label"]
 
 
 def test_labels_of_the_two_orientations():
-    turned = metrics.rotated(truth())
+    turned = rotated(truth())
     assert labels(truth(), turned, noisy(turned, 0.02)) == ["0", "180", "180"]
 
 
 def test_channels_in_different_orientations_are_mixed():
     mixed = truth().clone()
-    mixed[1] = metrics.rotated(truth())[1]
+    mixed[1] = rotated(truth())[1]
     assert labels(mixed) == ["mixed"]
 
 
@@ -40,15 +40,15 @@ def test_an_image_like_its_own_rotation_needs_the_margin():
     """A nearly symmetric dark image exceeds any threshold both ways: the margin decides."""
     dark = torch.full((3, 16, 16), -0.95)
     dark[:, 2, 3] += 0.05
-    both = metrics.mode_labels(dark[None], dark, 20.0, 3.0)
+    both = mode_labels(dark[None], dark, 20.0, 3.0)
     assert both["psnr_0"][0] > 20 and both["psnr_180"][0] > 20
     assert both["label"] == ["0"]  # exact: it beats the other by more than the margin
     blurred = torch.full((1, 3, 16, 16), -0.95)
-    assert metrics.mode_labels(blurred, dark, 20.0, 3.0)["label"] == ["failed"]
+    assert mode_labels(blurred, dark, 20.0, 3.0)["label"] == ["failed"]
 
 
 def test_aligned_psnr_is_the_better_orientation():
-    modes = metrics.mode_labels(noisy(metrics.rotated(truth()), 0.05)[None], truth(), 20.0, 3.0)
+    modes = mode_labels(noisy(rotated(truth()), 0.05)[None], truth(), 20.0, 3.0)
     assert modes["psnr_aligned"] == modes["psnr_180"] and modes["psnr_180"][0] > modes["psnr_0"][0]
 
 
@@ -57,21 +57,21 @@ def test_scores_are_piq_on_clipped_unit_images():
     unit = (0.5 * x + 0.5).clip(0, 1)
     reference = (0.5 * truth() + 0.5).expand(2, -1, -1, -1)
     mean_square = (unit - reference).square().flatten(1).mean(1)
-    torch.testing.assert_close(metrics.psnr(x, truth()), -10 * mean_square.log10(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(metrics.ssim(x, truth()), piq.ssim(unit, reference, reduction="none"))
+    torch.testing.assert_close(psnr(x, truth()), -10 * mean_square.log10(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ssim(x, truth()), piq.ssim(unit, reference, reduction="none"))
 
 
 def test_pick_ignores_the_truth_and_missing_particles():
-    assert metrics.pick([3.0, 1.0, 2.0]) == 1
-    assert metrics.pick([None, float("nan"), 2.0]) == 2
-    assert metrics.pick([None, None]) is None
+    assert pick([3.0, 1.0, 2.0]) == 1
+    assert pick([None, float("nan"), 2.0]) == 2
+    assert pick([None, None]) is None
 
 
 def test_lpips_is_null_with_one_warning_without_weights(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    metrics.log.propagate = True
+    log.propagate = True
     with caplog.at_level(logging.WARNING, logger="latentdaps"):
-        lpips = metrics.Lpips()
+        lpips = Lpips()
         assert lpips(truth()[None], truth()) == [None]
         assert lpips(truth()[None], truth()) == [None]
     assert len(caplog.records) == 1 and "vgg16-397923af.pth" in caplog.text
@@ -83,11 +83,10 @@ def test_lpips_works_where_the_weights_are(tmp_path, monkeypatch):
 
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(0)
-    torch.save(vgg16(weights=None, init_weights=False).state_dict(), tmp_path / "checkpoints" / metrics.LPIPS_FILES[0])
-    torch.save([torch.rand(1, c, 1, 1) for c in (64, 128, 256, 512, 512)],
-               tmp_path / "checkpoints" / metrics.LPIPS_FILES[1])
+    torch.save(vgg16(weights=None, init_weights=False).state_dict(), tmp_path / "checkpoints" / LPIPS_FILES[0])
+    torch.save([torch.rand(1, c, 1, 1) for c in (64, 128, 256, 512, 512)], tmp_path / "checkpoints" / LPIPS_FILES[1])
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    lpips = metrics.Lpips()
+    lpips = Lpips()
     big = truth(64)
     equal, near, far = lpips(torch.stack([big, noisy(big, 0.1), noisy(big, 0.5)]), big)
     assert equal == pytest.approx(0, abs=1e-6) and 0 < near < far

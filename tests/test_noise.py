@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from utils.noise import PURPOSES, KeyedNoise, keyed_normal
-from utils.particles import Particles
+from utils.sampling.particles import Particles
 
 
 def particles(images, num_samples, first=0):
@@ -34,12 +34,13 @@ def test_image_and_particle_do_not_collide():
 
 def test_noise_is_standard_normal():
     values = keyed_normal(7, 0, 0, "mcmc", 0, 200_000)
-    assert values.mean() == pytest.approx(0, abs=5 / 200_000 ** 0.5)
+    assert values.mean() == pytest.approx(0, abs=5 / 200_000**0.5)
     assert values.var() == pytest.approx(1, abs=5 * (2 / 200_000) ** 0.5)
 
 
 def test_noise_is_pinned():
     """A change here changes every published result."""
-    expected = np.random.Generator(np.random.Philox(key=[42, (3 << 32) | 1], counter=[0, 0, 5, 2])
-                                   ).standard_normal(4, dtype=np.float32)
+    expected = np.random.Generator(np.random.Philox(key=[42, (3 << 32) | 1], counter=[0, 0, 5, 2])).standard_normal(
+        4, dtype=np.float32
+    )
     assert np.array_equal(keyed_normal(42, 3, 1, "annealing", 5, 4), expected)

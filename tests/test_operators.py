@@ -1,4 +1,5 @@
 """One table over all forward operators, and what is special to one of them."""
+
 import importlib
 
 import numpy as np
@@ -18,8 +19,9 @@ from operators.kernel_wizard import KernelWizard
 from operators.nonlinear_blur import NonlinearBlur
 from operators.phase_retrieval import PhaseRetrieval
 from operators.super_resolution import SuperResolution
-from utils.config import PROJECT, InputError
-from utils.config_operators import OURS, check_operator
+from utils.config.operators import OURS, check_operator
+from utils.errors import InputError
+from utils.paths import PROJECT
 
 
 def make_nonlinear_blur(resolution, folder):
@@ -71,7 +73,7 @@ def test_loss_is_the_sum_of_squared_residuals_of_each_particle(case):
     loss = operator.loss(x, y.expand(3, *y.shape[1:]))
     assert loss.shape == (3,)
     assert loss[0] < 1e-20 < loss[1]
-    assert loss[1].item() == pytest.approx(sum(v ** 2 for v in (operator(x[1:2]) - y).flatten().tolist()), rel=1e-9)
+    assert loss[1].item() == pytest.approx(sum(v**2 for v in (operator(x[1:2]) - y).flatten().tolist()), rel=1e-9)
 
 
 def test_vector_jacobian_product_equals_finite_differences(case):
@@ -81,7 +83,7 @@ def test_vector_jacobian_product_equals_finite_differences(case):
     y = operator(x)
     v = torch.randn(y.shape, generator=generator, dtype=torch.float64)
     direction = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-    gradient, = torch.autograd.grad((y * v).sum(), x)
+    (gradient,) = torch.autograd.grad((y * v).sum(), x)
     step = 1e-6  # the error of a central difference is step^2; kinks (clip, ReLU) are hit by few pixels
     with torch.no_grad():
         numeric = ((operator(x + step * direction) - operator(x - step * direction)) * v).sum() / (2 * step)
@@ -95,7 +97,7 @@ def test_gradients_are_finite_also_on_constant_images(case, image):
     value = value.float().requires_grad_()
     operator = operator.float()
     y = operator(x[1:2].float())
-    gradient, = torch.autograd.grad(operator.loss(value, y).sum(), value)
+    (gradient,) = torch.autograd.grad(operator.loss(value, y).sum(), value)
     operator.double()
     assert torch.isfinite(gradient).all()
     assert image != "random" or gradient.abs().sum() > 0  # a black spectrum or a saturated image has none
@@ -106,12 +108,16 @@ def test_noise_has_mean_zero_and_the_stated_variance(case):
     clean = operator(x[:1])
     generator = torch.Generator().manual_seed(3)
     repeats = max(1, 40_000 // clean.numel())
-    residual = torch.cat([(operator.measure(x[:1], torch.randn(clean.shape, generator=generator, dtype=torch.float64))
-                           - clean).flatten() for _ in range(repeats)])
+    residual = torch.cat(
+        [
+            (operator.measure(x[:1], torch.randn(clean.shape, generator=generator, dtype=torch.float64)) - clean).flatten()
+            for _ in range(repeats)
+        ]
+    )
     n = len(residual)
-    assert abs(residual.mean()) < 5 * operator.sigma / n ** 0.5
-    assert residual.var().item() == pytest.approx(operator.sigma ** 2, rel=5 * (2 / n) ** 0.5)
-    assert operator.noise_floor(clean) == pytest.approx(clean.numel() * operator.sigma ** 2)
+    assert abs(residual.mean()) < 5 * operator.sigma / n**0.5
+    assert residual.var().item() == pytest.approx(operator.sigma**2, rel=5 * (2 / n) ** 0.5)
+    assert operator.noise_floor(clean) == pytest.approx(clean.numel() * operator.sigma**2)
 
 
 def test_everything_it_holds_follows_to(case):
@@ -134,9 +140,11 @@ def test_linear_ones_are_linear_and_pass_the_adjoint_test(case):
         assert (operator(b) * v).sum().item() == pytest.approx((b * adjoint).sum().item(), rel=1e-10)
 
 
-KEYED = {"inpainting_box": lambda seed: Inpainting(64, "box", [9, 30], margin=4, seed=seed).mask,
-         "inpainting_random": lambda seed: Inpainting(64, "random", mask_prob_range=[0.5, 0.9], seed=seed).mask,
-         "motion_blur": lambda seed: MotionBlur(31, 0.5, seed=seed).kernel0}
+KEYED = {
+    "inpainting_box": lambda seed: Inpainting(64, "box", [9, 30], margin=4, seed=seed).mask,
+    "inpainting_random": lambda seed: Inpainting(64, "random", mask_prob_range=[0.5, 0.9], seed=seed).mask,
+    "motion_blur": lambda seed: MotionBlur(31, 0.5, seed=seed).kernel0,
+}
 
 
 @pytest.mark.parametrize("name", KEYED)
@@ -181,8 +189,9 @@ def test_gaussian_blur_equals_the_two_dimensional_kernel():
     kernel = scipy.ndimage.gaussian_filter(impulse, 1.5)
     x = np.random.default_rng(0).standard_normal((20, 20))
     ours = GaussianBlur(15, 1.5)(torch.from_numpy(x)[None, None].float().expand(1, 3, 20, 20))
-    torch.testing.assert_close(ours[0, 1].double(), torch.from_numpy(scipy.ndimage.correlate(x, kernel, mode="mirror")),
-                               rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        ours[0, 1].double(), torch.from_numpy(scipy.ndimage.correlate(x, kernel, mode="mirror")), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_motion_kernel_is_a_path_that_sums_to_one():
@@ -195,7 +204,7 @@ def test_motion_kernel_is_a_path_that_sums_to_one():
 def test_box_loses_one_box_of_the_stated_size():
     for seed in range(20):
         lost = torch.nonzero(Inpainting(256, "box", [128, 129], margin=32, seed=seed).mask == 0)
-        assert len(lost) == 128 ** 2 and (lost.amax(0) - lost.amin(0) + 1).tolist() == [128, 128]
+        assert len(lost) == 128**2 and (lost.amax(0) - lost.amin(0) + 1).tolist() == [128, 128]
         assert lost.min() >= 32 and lost.max() < 224
 
 
@@ -237,6 +246,7 @@ def test_nonlinear_blur_refuses_weights_of_another_network(tmp_path):
 def test_adapter_skip_carries_the_activated_features():
     """The published network's activations work in place, which changes what its skip connections carry."""
     from operators.kernel_wizard import Level
+
     level = Level(4, 4, None)
     x = -torch.ones(1, 4, 4, 4)
     assert level(x, torch.zeros(1, 4, 2, 2))[:, 4:].flatten().tolist() == pytest.approx([-0.2] * 64)
@@ -274,19 +284,23 @@ def test_every_task_has_the_groups_of_both_public_model_families():
     assert all("ldm_langevin" in names for task, names in groups.items() if task != "deepinv")
 
 
-@pytest.mark.parametrize("task, overrides, word", [
-    ("inpainting", ["operator.mask_len_range=[60,70]"], "mask_len_range"),
-    ("inpainting", ["operator.mask_type=blob"], "mask_type=blob"),
-    ("inpainting_rand", ["operator.mask_prob_range=[0.9,0.2]"], "mask_prob_range"),
-    ("down_sampling", ["operator.scale_factor=1"], "scale_factor=1"),
-    ("down_sampling", ["+operator.factor=2"], "factor"),
-    ("gaussian_blur", ["operator.kernel_size=14"], "kernel_size=14"),
-    ("gaussian_blur", ["operator.kernel_size=129"], "kernel_size=129"),
-    ("motion_blur", ["operator.intensity=2"], "intensity=2"),
-    ("hdr", ["operator.scale=-1"], "scale=-1"),
-    ("inpainting_rand", ["operator.resolution=32"], "resolution=32"),
-    ("hdr", ["operator.sigma=-1"], "sigma=-1"),
-    ("hdr", ["operator._target_=operators.nothing.X"], "operators.nothing.X")])
+@pytest.mark.parametrize(
+    "task, overrides, word",
+    [
+        ("inpainting", ["operator.mask_len_range=[60,70]"], "mask_len_range"),
+        ("inpainting", ["operator.mask_type=blob"], "mask_type=blob"),
+        ("inpainting_rand", ["operator.mask_prob_range=[0.9,0.2]"], "mask_prob_range"),
+        ("down_sampling", ["operator.scale_factor=1"], "scale_factor=1"),
+        ("down_sampling", ["+operator.factor=2"], "factor"),
+        ("gaussian_blur", ["operator.kernel_size=14"], "kernel_size=14"),
+        ("gaussian_blur", ["operator.kernel_size=129"], "kernel_size=129"),
+        ("motion_blur", ["operator.intensity=2"], "intensity=2"),
+        ("hdr", ["operator.scale=-1"], "scale=-1"),
+        ("inpainting_rand", ["operator.resolution=32"], "resolution=32"),
+        ("hdr", ["operator.sigma=-1"], "sigma=-1"),
+        ("hdr", ["operator._target_=operators.nothing.X"], "operators.nothing.X"),
+    ],
+)
 def test_wrong_operator_arguments_are_one_line_naming_the_key(task, overrides, word):
     changed = [o.replace("operator.", "task.demo_langevin.operator.") for o in overrides]
     cfg = composed(f"task={task}", *changed)

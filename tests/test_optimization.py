@@ -1,4 +1,5 @@
 """Hard data consistency: per particle, wherever it is; on a linear world, where the residual is known."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tests import analytic
 from tests.test_sampler import MIXTURE
 from utils import device as devices
-from utils.optimization import HardDataConsistency
+from utils.sampling.optimization import HardDataConsistency
 
 SIGMA = 0.1
 
@@ -71,7 +72,7 @@ def test_it_stops_at_the_noise_level():
     z, report = call(particles, max_iterations=1000)
     assert report["stopped_by"] == ["discrepancy"] * 4
     assert report["iterations"][0] == 0 and torch.equal(z[0], particles.z[0])  # it fits already: nothing is done
-    assert (loss(particles, z) <= 3 * SIGMA ** 2).all()
+    assert (loss(particles, z) <= 3 * SIGMA**2).all()
 
 
 def test_the_other_ways_to_stop():
@@ -102,8 +103,14 @@ def test_a_non_finite_particle_stops_alone():
 @pytest.mark.parametrize("every, calls", [(1, 2), (5, 2)])
 def test_the_result_of_the_run_is_its_output(run, every, calls):
     """The last step always has a call, and no noise comes after it."""
-    _, m = run("optimization_step=500", "sampler.annealing_scheduler_config.num_steps=4", f"optimization.every={every}",
-               "optimization.max_iterations=2", "optimization.max_move=10", f"name=every{every}")
+    _, m = run(
+        "optimization_step=500",
+        "sampler.annealing_scheduler_config.num_steps=4",
+        f"optimization.every={every}",
+        "optimization.max_iterations=2",
+        "optimization.max_move=10",
+        f"name=every{every}",
+    )
     assert m["optimization"]["calls"] == [[calls] * 4] * 2
     assert all(i <= 2 * calls for row in m["optimization"]["iterations"] for i in row)
     assert all(s == "max_iterations" for row in m["optimization"]["stopped_by"] for stops in row for s in stops)

@@ -1,4 +1,5 @@
 """tools/parse_metrics.py as a user runs it."""
+
 import csv
 import io
 import json
@@ -11,8 +12,10 @@ import pytest
 
 from tests.synthetic_runs import write_run
 from tools import parse_metrics
-from utils import command_line, tables
-from utils.config import PROJECT
+from utils.analysis.columns import Column
+from utils.analysis.tables import bold_rows, parts
+from utils.command_line import run
+from utils.paths import PROJECT
 
 EXP0 = [["0", "failed", "180", "failed"], ["failed", "0", "0", "failed"]]
 EXP4 = [["0", None, "180", None], ["180", "0", None, None]]
@@ -28,14 +31,16 @@ def results(tmp_path, composed):
 @pytest.fixture
 def parse(monkeypatch, capsys):
     """parse(*arguments) -> (status, stdout, stderr)."""
+
     def start(*arguments):
         monkeypatch.setattr(sys, "argv", ["parse_metrics.py", *map(str, arguments)])
         status = 0
         try:
-            command_line.run(parse_metrics.main)
+            run(parse_metrics.main)
         except SystemExit as stop:
             status = stop.code
         return status, *capsys.readouterr()
+
     return start
 
 
@@ -43,9 +48,16 @@ def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
     status, text, _ = parse(results)
     assert status == 0
     titles = re.findall(r"^### (.*)$", text, re.MULTILINE)
-    assert titles == ["PSNR in dB", "SSIM and LPIPS as is", "Success and modes", "Settings",
-                      "Images in which no particle succeeded", "Cost per image", "Phases, per image",
-                      "Paired differences to exp0_base, 95 % intervals"]
+    assert titles == [
+        "PSNR in dB",
+        "SSIM and LPIPS as is",
+        "Success and modes",
+        "Settings",
+        "Images in which no particle succeeded",
+        "Cost per image",
+        "Phases, per image",
+        "Paired differences to exp0_base, 95 % intervals",
+    ]
     for block in text.split("### ")[1:]:
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert "pick" in rows[0] and len({row.count("|") for row in rows}) == 1 and len(rows) >= 3
@@ -96,22 +108,31 @@ def test_latex_names_are_escaped_and_the_best_is_bold(parse, results):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(parse, results, tmp_path):
     parse(results, "--format", "latex", "--best-of", "2", "--out", tmp_path / "tables.tex")
-    (tmp_path / "paper.tex").write_text("\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n"
-                                        "\\begin{document}\n\\input{tables.tex}\n\\end{document}\n")
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n"
+        "\\begin{document}\n\\input{tables.tex}\n\\end{document}\n"
+    )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-800:]
     assert "Overfull" not in done.stdout and (tmp_path / "paper.pdf").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ((), "the following arguments are required: RESULTS"), (("nowhere",), "nowhere: no such file or folder"),
-    (("{}", "--format", "docx"), "invalid choice: 'docx'"), (("{}", "--tables", "all"), "tables=all: choose from quality"),
-    (("{}", "--baseline", "exp7"), "baseline=exp7: choose from exp0_base, exp4"),
-    (("{}", "--baseline", "exp7", "--per-image"), "baseline=exp7: choose from exp0_base, exp4"),
-    (("{}/exp4", "--tables", "paired"), "tables=paired: needs more than one run"),
-    (("{}", "--best-of", "4"), "no run without repulsion and pruning has more than 4 particles"),
-    (("{}/exp0_base/records",), "holds no metrics.json"), (("{}/exp0_base/config.yaml",), "damaged, not JSON")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "the following arguments are required: RESULTS"),
+        (("nowhere",), "nowhere: no such file or folder"),
+        (("{}", "--format", "docx"), "invalid choice: 'docx'"),
+        (("{}", "--tables", "all"), "tables=all: choose from quality"),
+        (("{}", "--baseline", "exp7"), "baseline=exp7: choose from exp0_base, exp4"),
+        (("{}", "--baseline", "exp7", "--per-image"), "baseline=exp7: choose from exp0_base, exp4"),
+        (("{}/exp4", "--tables", "paired"), "tables=paired: needs more than one run"),
+        (("{}", "--best-of", "4"), "no run without repulsion and pruning has more than 4 particles"),
+        (("{}/exp0_base/records",), "holds no metrics.json"),
+        (("{}/exp0_base/config.yaml",), "damaged, not JSON"),
+    ],
+)
 def test_wrong_input_is_one_line_and_status_2(parse, results, arguments, message):
     status, text, error = parse(*(argument.format(results) for argument in arguments))
     assert status == 2 and text == "" and message in error and error.startswith("error: ") and error.count("\n") == 1
@@ -126,14 +147,14 @@ def test_a_damaged_run_among_others_is_named(results):
 
 
 def test_bold_marks_ties_as_written_and_nothing_where_all_are_equal():
-    best, least = tables.Column("x", "x", "max"), tables.Column("x", "x", "min")
-    assert tables.bold_rows(best, [1.001, 1.002, 0.5]) == {0, 1} and tables.bold_rows(least, [3.0, None, 2.0]) == {2}
-    assert tables.bold_rows(best, [1.0, 1.0]) == set() and tables.bold_rows(best, [1.0]) == set()
-    assert tables.bold_rows(tables.Column("x", "x"), [1.0, 2.0]) == set()
+    best, least = Column("x", "x", "max"), Column("x", "x", "min")
+    assert bold_rows(best, [1.001, 1.002, 0.5]) == {0, 1} and bold_rows(least, [3.0, None, 2.0]) == {2}
+    assert bold_rows(best, [1.0, 1.0]) == set() and bold_rows(best, [1.0]) == set()
+    assert bold_rows(Column("x", "x"), [1.0, 2.0]) == set()
 
 
 def test_signs_are_written_as_rounded():
     def text(difference):
-        return tables.parts({"difference": difference, "low": None, "high": None}, 2)[0]
+        return parts({"difference": difference, "low": None, "high": None}, 2)[0]
 
     assert [text(v) for v in (0.001, -0.001, 0.02, -0.02, -10.0)] == ["0.00", "0.00", "+0.02", "-0.02", "-10.00"]

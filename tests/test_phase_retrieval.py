@@ -45,7 +45,7 @@ def test_gradient_in_float64():
 def test_gradient_is_finite_where_the_spectrum_is_zero():
     operator = PhaseRetrieval()
     x = torch.full((1, 3, 16, 16), -1.0, requires_grad=True)  # black: every amplitude is zero
-    gradient, = torch.autograd.grad(operator.loss(x, torch.ones(1, 3, 24, 24)).sum(), x)
+    (gradient,) = torch.autograd.grad(operator.loss(x, torch.ones(1, 3, 24, 24)).sum(), x)
     assert torch.isfinite(gradient).all()
 
 
@@ -53,7 +53,7 @@ def test_loss_is_a_sum_per_particle():
     operator, x = PhaseRetrieval(), images(4)
     y = operator(images(1)) + 0.3
     batched = operator.loss(x, y.expand(4, -1, -1, -1))
-    singles = torch.cat([operator.loss(x[i:i + 1], y) for i in range(4)])
+    singles = torch.cat([operator.loss(x[i : i + 1], y) for i in range(4)])
     torch.testing.assert_close(batched, singles, rtol=1e-12, atol=0)
     torch.testing.assert_close(batched[0], (operator(x)[0] - y[0]).square().sum())
 
@@ -64,5 +64,5 @@ def test_noise_floor_is_the_loss_of_the_truth():
     y = operator.measure(x, noise)
     losses = operator.loss(x, y)
     floor = operator.noise_floor(y)
-    error = floor * (2 / (3 * 18 * 18)) ** 0.5 / 64 ** 0.5
+    error = floor * (2 / (3 * 18 * 18)) ** 0.5 / 64**0.5
     assert losses.mean().item() == pytest.approx(floor, abs=5 * error)

@@ -1,4 +1,5 @@
 """Networks in bfloat16, everything else in float32; and precision as part of what a record belongs to."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,12 +7,13 @@ from omegaconf import OmegaConf
 
 from tests import tiny_priors
 from utils import device as devices
-from utils.config import InputError, check
-from utils.fingerprint import fingerprint
+from utils.config.check import check
+from utils.config.fingerprint import fingerprint
+from utils.errors import InputError
 from utils.priors.latent_diffusion import load_pipeline
 
 CPU = torch.device("cpu")
-UNIT = 2 ** -8  # rounding of bfloat16, relative
+UNIT = 2**-8  # rounding of bfloat16, relative
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_images_gradients_and_denoised_latents_are_float32_and_near(pair):
     for prior in (exact, rounded):
         latent = z.clone().requires_grad_()
         image = prior.decode(latent)
-        gradient, = torch.autograd.grad(image, latent, torch.ones_like(image))
+        (gradient,) = torch.autograd.grad(image, latent, torch.ones_like(image))
         found.append((image.detach(), gradient, prior.denoise(z, torch.tensor(1.5))))
     # at worst the roundings of all layers add up; the gradient passes each layer twice
     layers = sum(hasattr(module, "weight") for module in exact.autoencoder.decoder.modules())
@@ -96,18 +98,29 @@ def test_the_fingerprint_knows_the_precision(composed):
 
 
 def test_the_fingerprint_takes_whole_numbers_for_floats(composed):
-    written = ("repulsion_scale=0", "sampler.annealing_scheduler_config.sigma_max=10", "task.demo_langevin.operator.oversample=2")
+    written = (
+        "repulsion_scale=0",
+        "sampler.annealing_scheduler_config.sigma_max=10",
+        "task.demo_langevin.operator.oversample=2",
+    )
     assert fingerprint(composed(*written)) == fingerprint(composed())
     assert fingerprint(composed("task.demo_langevin.operator.oversample=3")) != fingerprint(composed())
 
 
-@pytest.mark.parametrize("overrides, message", [
-    (("precision=tf32",), "precision=tf32: only CUDA devices have it, and gpu=-1"),
-    (("precision=tf32", "use_tpu=true"), "precision=tf32: only CUDA devices have it, and use_tpu=true"),
-    (("precision=bf16", "+model.network_dtype=float16"), "precision=bf16: model.network_dtype=float16"),
-    (("precision=fp16",), "precision=fp16"), (("compile=true", "use_tpu=true"), "compile=true: XLA compiles by itself"),
-    (("gradient_checkpointing=true", "use_tpu=true"), "gradient_checkpointing=true: torch's checkpointing"),
-    (("compile=1",), "compile=1"), (("batch_images=many",), "batch_images"), (("batch_images=0",), "batch_images")])
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("precision=tf32",), "precision=tf32: only CUDA devices have it, and gpu=-1"),
+        (("precision=tf32", "use_tpu=true"), "precision=tf32: only CUDA devices have it, and use_tpu=true"),
+        (("precision=bf16", "+model.network_dtype=float16"), "precision=bf16: model.network_dtype=float16"),
+        (("precision=fp16",), "precision=fp16"),
+        (("compile=true", "use_tpu=true"), "compile=true: XLA compiles by itself"),
+        (("gradient_checkpointing=true", "use_tpu=true"), "gradient_checkpointing=true: torch's checkpointing"),
+        (("compile=1",), "compile=1"),
+        (("batch_images=many",), "batch_images"),
+        (("batch_images=0",), "batch_images"),
+    ],
+)
 def test_what_cannot_be_is_one_line(composed, overrides, message):
     with pytest.raises(InputError) as caught:
         check(composed(*overrides))

@@ -1,13 +1,14 @@
 """tools/prior_quality.py: the distance is what its formula says, and worse samples are further away."""
+
 import sys
 
 import numpy as np
 import pytest
 import torch
 
-from tools import prior_quality
-from utils import command_line
-from utils.config import PROJECT
+from tools.demo_prior import prior_quality
+from utils.command_line import run
+from utils.paths import PROJECT
 
 
 def test_frechet_distance_of_gaussians_is_that_of_the_formula():
@@ -43,7 +44,7 @@ def test_the_floor_is_below_the_distance_of_anything_else():
 
 
 def test_scenes_are_rotated_as_in_training_and_faces_are_not():
-    from tools.make_demo_data import SEEDS, demo_images
+    from tools.demo_prior.make_demo_data import SEEDS, demo_images
 
     for family, fraction in (("faces", 0.0), ("scenes", 0.5)):
         images = prior_quality.real_images(family, 60)
@@ -65,12 +66,17 @@ def test_a_coarse_solver_is_further_away_and_figures_are_complete():
     assert 28 < figures["psnr_rotated"]["min"] < figures["psnr_rotated"]["mean"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("checkpoints/celeba",), "its family: faces, scenes"), (("--count", "5"), "at least 20 samples"),
-    (("nowhere/demo-faces",), "nowhere/demo-faces")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("checkpoints/celeba",), "its family: faces, scenes"),
+        (("--count", "5"), "at least 20 samples"),
+        (("nowhere/demo-faces",), "nowhere/demo-faces"),
+    ],
+)
 def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, "argv", ["prior_quality.py", *arguments])
     with pytest.raises(SystemExit) as stop:
-        command_line.run(prior_quality.main)
+        run(prior_quality.main)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1

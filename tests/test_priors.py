@@ -1,4 +1,5 @@
 """Loading priors: diffusers folders, hub ids in a cache, Stable Diffusion; and the lines that wrong ones end in."""
+
 import json
 import shutil
 from types import SimpleNamespace
@@ -8,14 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from tests import tiny_priors
-from utils import checkpoints
-from utils.config import InputError, Model
+from utils.config.model import check_model
+from utils.config.settings import Model
+from utils.errors import InputError
 from utils.priors import latent_diffusion
+from utils.weights import is_hub_id, snapshot
 
 
 def model_settings(path, target="utils.priors.latent_diffusion.load_pipeline", **more):
-    return Model.model_validate({"_target_": target, "path": str(path), "timestep_map": "trained", "resolution": 32,
-                                 "source": "the source", **more})
+    return Model.model_validate(
+        {"_target_": target, "path": str(path), "timestep_map": "trained", "resolution": 32, "source": "the source", **more}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_denoiser_inverts_the_noising_that_the_network_predicts(prediction_type,
 def test_folder_of_an_ldm_pipeline_loads_as_it_was_saved(ldm_folder):
     saved = tiny_priors.ldm_pipeline()
     prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32)
-    checkpoints.check_model(model_settings(ldm_folder))
+    check_model(model_settings(ldm_folder))
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     z = prior.encode(x)
     assert z.shape == (2, *prior.latent_shape) == (2, 3, 8, 8) and prior.resolution == 32
@@ -57,20 +61,24 @@ def test_folder_of_an_ldm_pipeline_loads_as_it_was_saved(ldm_folder):
 def test_decoder_is_differentiable_through_the_quantiser(ldm_folder):
     prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32)
     z = torch.randn(1, 3, 8, 8).requires_grad_()
-    gradient, = torch.autograd.grad(prior.decode(z).square().sum(), z)
+    (gradient,) = torch.autograd.grad(prior.decode(z).square().sum(), z)
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("damage, word", [
-    (lambda f: shutil.rmtree(f / "unet"), "unet/config.json not found"),
-    (lambda f: [w.unlink() for w in (f / "unet").glob("*.safetensors")], "no weights"),
-    (lambda f: (f / "unet/config.json").write_text("{"), "damaged"),
-    (lambda f: shutil.rmtree(f), "not found; get it from: the source")])
+@pytest.mark.parametrize(
+    "damage, word",
+    [
+        (lambda f: shutil.rmtree(f / "unet"), "unet/config.json not found"),
+        (lambda f: [w.unlink() for w in (f / "unet").glob("*.safetensors")], "no weights"),
+        (lambda f: (f / "unet/config.json").write_text("{"), "damaged"),
+        (lambda f: shutil.rmtree(f), "not found; get it from: the source"),
+    ],
+)
 def test_incomplete_folders_are_one_line_before_torch_is_needed(damage, word, ldm_folder, tmp_path):
     folder = shutil.copytree(ldm_folder, tmp_path / "copy")
     damage(folder)
     with pytest.raises(InputError, match=word) as caught:
-        checkpoints.check_model(model_settings(folder))
+        check_model(model_settings(folder))
     assert "\n" not in str(caught.value)
 
 
@@ -85,12 +93,12 @@ def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
 
 def test_resolution_that_the_prior_cannot_take_names_the_right_one(ldm_folder):
     with pytest.raises(InputError, match="model.resolution=64.*32 pixels"):
-        checkpoints.check_model(model_settings(ldm_folder, resolution=64))
+        check_model(model_settings(ldm_folder, resolution=64))
 
 
 def test_averaged_weights_of_a_folder_that_has_none_are_refused(ldm_folder):
     with pytest.raises(InputError, match="model.weights=ema"):
-        checkpoints.check_model(model_settings(ldm_folder, weights="ema"))
+        check_model(model_settings(ldm_folder, weights="ema"))
 
 
 def test_unknown_prediction_type_is_one_line(ldm_folder, tmp_path):
@@ -101,11 +109,21 @@ def test_unknown_prediction_type_is_one_line(ldm_folder, tmp_path):
         latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
 
 
-@pytest.mark.parametrize("path, hub", [("CompVis/ldm-celebahq-256", True), ("stabilityai/stable-diffusion-2-1", True),
-                                       ("checkpoints/ldm_ffhq256", False), ("./a/b", False), ("/a/b", False),
-                                       ("a/b/c", False), ("models/x.ckpt", False), ("utils/priors", False)])
+@pytest.mark.parametrize(
+    "path, hub",
+    [
+        ("CompVis/ldm-celebahq-256", True),
+        ("stabilityai/stable-diffusion-2-1", True),
+        ("checkpoints/ldm_ffhq256", False),
+        ("./a/b", False),
+        ("/a/b", False),
+        ("a/b/c", False),
+        ("models/x.ckpt", False),
+        ("utils/priors", False),
+    ],
+)
 def test_hub_ids_are_told_from_paths(path, hub):
-    assert checkpoints.is_hub_id(path) == hub
+    assert is_hub_id(path) == hub
 
 
 @pytest.fixture
@@ -113,18 +131,23 @@ def hub_cache(tmp_path, monkeypatch):
     """An empty cache and no network, as the hub's client sees them."""
     import huggingface_hub.constants
     from huggingface_hub import snapshot_download
+
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     import huggingface_hub
-    monkeypatch.setattr(huggingface_hub, "snapshot_download",
-                        lambda *a, **k: snapshot_download(*a, **{"cache_dir": str(tmp_path / "hub"), **k}))
+
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *a, **k: snapshot_download(*a, **{"cache_dir": str(tmp_path / "hub"), **k})
+    )
     return tmp_path / "hub"
 
 
 def test_hub_id_that_is_not_cached_offline_is_one_line(hub_cache):
-    for attempt in (lambda: checkpoints.check_model(model_settings("CompVis/ldm-celebahq-256")),
-                    lambda: checkpoints.snapshot("CompVis/ldm-celebahq-256")):
+    for attempt in (
+        lambda: check_model(model_settings("CompVis/ldm-celebahq-256")),
+        lambda: snapshot("CompVis/ldm-celebahq-256"),
+    ):
         with pytest.raises(InputError, match="not in the cache .*hub.*HF_HOME.*hf download CompVis") as caught:
             attempt()
         assert "\n" not in str(caught.value)
@@ -135,7 +158,7 @@ def test_cached_hub_id_loads_without_a_network(hub_cache, ldm_folder):
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
     shutil.copytree(ldm_folder, repository / "snapshots" / ("0" * 40))
-    checkpoints.check_model(model_settings("CompVis/ldm-celebahq-256"))
+    check_model(model_settings("CompVis/ldm-celebahq-256"))
     prior = latent_diffusion.load_pipeline("CompVis/ldm-celebahq-256", "cpu", resolution=32)
     assert prior.resolution == 32
 
@@ -157,12 +180,13 @@ def stable(request, tmp_path_factory):
 
 def load_stable(stable, **changes):
     from utils.priors.stable_diffusion import load_pipeline
+
     return load_pipeline(stable.folder, "cpu", resolution=32, **{**PROMPT, **changes})
 
 
 def test_stable_diffusion_denoises_as_guidance_says(stable):
     """Against the pipeline's own prompt encoder and scheduler: guided output u + g (c - u), then z0 of the scheduler."""
-    checkpoints.check_model(model_settings(stable.folder, SD, **PROMPT))
+    check_model(model_settings(stable.folder, SD, **PROMPT))
     pipeline, t = stable.pipeline, 400
     with_prompt, without = pipeline.encode_prompt(PROMPT["prompt"], "cpu", 1, True)
     alpha = pipeline.scheduler.alphas_cumprod[t]
@@ -202,6 +226,7 @@ def test_inner_and_target_resolution(stable):
 
 def test_prompt_is_embedded_once(stable, monkeypatch):
     from utils.priors import stable_diffusion
+
     count = []
     embed = stable_diffusion.embed_prompts
     monkeypatch.setattr(stable_diffusion, "embed_prompts", lambda *a: count.append(1) or embed(*a))
@@ -222,19 +247,20 @@ def test_reduced_precision_keeps_latents_in_single(stable):
 
 def test_stable_diffusion_and_latent_diffusion_folders_are_not_mixed_up(stable, ldm_folder):
     with pytest.raises(InputError, match="use model=stable-diffusion"):
-        checkpoints.check_model(model_settings(stable.folder))
+        check_model(model_settings(stable.folder))
     with pytest.raises(InputError, match="not found|takes no prompt"):
-        checkpoints.check_model(model_settings(ldm_folder, SD, **PROMPT))
+        check_model(model_settings(ldm_folder, SD, **PROMPT))
 
 
 @pytest.mark.parametrize("change, word", [({"prompt": None}, "model.prompt"), ({"inner_resolution": 60}, "multiples of")])
 def test_wrong_stable_diffusion_settings_are_one_line(change, word, stable):
     with pytest.raises(InputError, match=word):
-        checkpoints.check_model(model_settings(stable.folder, SD, **{**PROMPT, **change}))
+        check_model(model_settings(stable.folder, SD, **{**PROMPT, **change}))
 
 
 def test_stable_diffusion_without_transformers_names_the_extra(monkeypatch, ldm_folder):
     import importlib.util
+
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"\[sd\]"):
-        checkpoints.check_model(model_settings(ldm_folder, SD, **PROMPT))
+        check_model(model_settings(ldm_folder, SD, **PROMPT))

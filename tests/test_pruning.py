@@ -5,10 +5,10 @@ import torch
 
 from tests import analytic
 from tests.test_sampler import MIXTURE
-from utils.events import Events
-from utils.profiler import Profiler
-from utils.pruning import Choice, Pruning, choose
-from utils.schedule import StepClock, annealing_sigmas
+from utils.sampling.events import Events
+from utils.sampling.profiler import Profiler
+from utils.sampling.pruning import Choice, Pruning, choose
+from utils.sampling.schedule import StepClock, annealing_sigmas
 
 FAR, NEAR = 10.0, 1.0
 CLOCK = StepClock("progress", annealing_sigmas(5, 5.0, 0.2))
@@ -50,9 +50,11 @@ def run(pruning=None, images=(0, 1), sizes=None):
     loop = analytic.sampler(MIXTURE, seed=42)
     if pruning is not None:
         loop.pruning, loop.events = pruning, Events(CLOCK, pruning_step=400)
+
     def on_step(info):
         if sizes is not None:
             sizes.append(len(info.particles))
+
     return loop.sample(particles, Profiler(torch.device("cpu")), on_step)
 
 
@@ -84,8 +86,8 @@ def test_a_clone_starts_from_its_parent_with_the_noise_of_its_slot():
             return pruned, reports
 
     result = run(Watched(2, settings(near_distance=1e9, fill="clone")), images=(0,))  # every other particle counts as near
-    (before, after), = seen
-    (slot, parent), = result.pruning[0]["parents"].items()
+    ((before, after),) = seen
+    ((slot, parent),) = result.pruning[0]["parents"].items()
     slots = sorted([int(slot), parent])
     assert result.pruning[0]["kept"] == slots == result.particles.index.tolist()
     assert torch.equal(after.z, before.z[[parent, parent]])

@@ -1,4 +1,5 @@
 """The worked examples of README.md, "Adding your own", run as they stand there on a tiny prior and few steps."""
+
 import json
 import os
 import re
@@ -9,13 +10,15 @@ import sys
 import numpy as np
 import pytest
 
-from utils import results
-from utils.config import PROJECT
+from utils.paths import PROJECT
+from utils.records.files import read_record
 
 README = (PROJECT / "README.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", README, re.DOTALL))
-COMMANDS = {text.split("name=")[1]: shlex.split(text.replace("\\\n", " ")) for text in re.findall(
-    r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", README, re.MULTILINE)}
+COMMANDS = {
+    text.split("name=")[1]: shlex.split(text.replace("\\\n", " "))
+    for text in re.findall(r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", README, re.MULTILINE)
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +35,42 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def example(folder, tiny_prior, tiny_images):
     """example(name, *overrides) -> (metrics, arrays of the first record) of its command, made small."""
+
     def start(name, *overrides):
-        command = [*COMMANDS[name], "gpu=-1", "num_samples=2", "model.resolution=16", "data.resolution=16", "data.end_id=1",
-                   f"data.root={tiny_images}", "sampler.annealing_scheduler_config.num_steps=3",
-                   "task.demo_langevin.mcmc_sampler_config.num_steps=2", *overrides]
-        done = subprocess.run([sys.executable, str(PROJECT / "posterior_sample.py"), *command], cwd=folder, text=True,
-                              capture_output=True, env={**os.environ, "PYTHONPATH": "my_parts"})
+        command = [
+            *COMMANDS[name],
+            "gpu=-1",
+            "num_samples=2",
+            "model.resolution=16",
+            "data.resolution=16",
+            "data.end_id=1",
+            f"data.root={tiny_images}",
+            "sampler.annealing_scheduler_config.num_steps=3",
+            "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+            *overrides,
+        ]
+        done = subprocess.run(
+            [sys.executable, str(PROJECT / "posterior_sample.py"), *command],
+            cwd=folder,
+            text=True,
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": "my_parts"},
+        )
         assert done.returncode == 0, done.stderr
         run = folder / "results" / name
-        return json.loads((run / "metrics.json").read_text()), results.read_record(run / "records/00000.npz")[1]
+        return json.loads((run / "metrics.json").read_text()), read_record(run / "records/00000.npz")[1]
+
     return start
 
 
 def test_every_example_is_short_and_has_its_command():
-    assert {name.split("/")[-1] for name in FILES} == {"grayscale.py", "grayscale.yaml", "principal.py", "principal.yaml",
-                                                       "colour.py"}
+    assert {name.split("/")[-1] for name in FILES} == {
+        "grayscale.py",
+        "grayscale.yaml",
+        "principal.py",
+        "principal.yaml",
+        "colour.py",
+    }
     assert set(COMMANDS) == {"grayscale", "principal", "colours"}
     for name, text in FILES.items():
         assert text.count("\n") < 30, name

@@ -7,14 +7,14 @@ from scipy.stats import binom
 from operators.base import Operator
 from sampler import LatentDAPS
 from tests import analytic
-from utils.config import InputError
-from utils.events import Events
+from utils.errors import InputError
 from utils.noise import KeyedNoise
-from utils.particles import Particles
 from utils.priors.analytic import GaussianMixturePrior
-from utils.profiler import Profiler
-from utils.repulsion import SIMILARITIES, Repulsion, repel
-from utils.schedule import StepClock, annealing_sigmas
+from utils.sampling.events import Events
+from utils.sampling.particles import Particles
+from utils.sampling.profiler import Profiler
+from utils.sampling.repulsion import SIMILARITIES, Repulsion, repel
+from utils.sampling.schedule import StepClock, annealing_sigmas
 
 SETTINGS = SimpleNamespace(decay="linear", end_step=200, bandwidth="median", place="drift", similarity="latent")
 
@@ -26,7 +26,7 @@ def values(count, seed=0, shape=(3, 16, 16)):
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_the_force_drives_features_apart(similarity, n):
-    from utils.repulsion import features
+    from utils.sampling.repulsion import features
 
     x = values(n)
     direction, similar = repel(similarity, x, n, "median")
@@ -93,7 +93,7 @@ def test_a_non_finite_particle_does_not_touch_the_others(what):
 
 
 def test_rotation_features_of_the_two_modes_are_opposite():
-    from utils.repulsion import features
+    from utils.sampling.repulsion import features
 
     x = values(1)
     f = features("rotation", torch.cat([x, torch.flip(x, (-2, -1)), x + 3.0]))
@@ -129,9 +129,16 @@ def two_mode_run(scale):
     annealing = SimpleNamespace(num_steps=20, sigma_max=10.0, sigma_min=0.05)
     clock = StepClock("progress", annealing_sigmas(20, 10.0, 0.05))
     events = Events(clock, repulsion_on=scale > 0, repulsion_end=200)
-    loop = LatentDAPS(MODES, Magnitude(0.0), KeyedNoise(1), annealing, SimpleNamespace(num_steps=2, sigma_min=0.01),
-                      analytic.chain(num_steps=5, lr=1e-3, tau=0.3), events,
-                      repulsion=Repulsion(scale, SETTINGS, clock) if scale > 0 else None)
+    loop = LatentDAPS(
+        MODES,
+        Magnitude(0.0),
+        KeyedNoise(1),
+        annealing,
+        SimpleNamespace(num_steps=2, sigma_min=0.01),
+        analytic.chain(num_steps=5, lr=1e-3, tau=0.3),
+        events,
+        repulsion=Repulsion(scale, SETTINGS, clock) if scale > 0 else None,
+    )
     y = torch.full((RUNS, 1, 1, 1), 2.0, dtype=torch.float64)
     particles = Particles.start(y, list(range(RUNS)), 2, 0, (1, 1, 1), torch.float64)
     return loop.sample(particles, Profiler(torch.device("cpu"))).particles.z.reshape(RUNS, 2)

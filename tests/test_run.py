@@ -1,4 +1,5 @@
 """The program as a user runs it, on a tiny prior: what it writes, repeats, continues."""
+
 import json
 
 import numpy as np
@@ -6,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from utils import results
-from utils.config import InputError
+from utils.errors import InputError
+from utils.records.files import read_record
 
 PER_PARTICLE = {"psnr": ("sample",), "ssim": ("sample",), "modes": ("label", "psnr_aligned")}
 
@@ -20,8 +21,17 @@ def without_times(metrics):
 
 def test_everything_a_run_promises_is_there(run):
     folder, metrics = run()
-    for name in ("config.yaml", "metrics.json", "eval.md", "grid_results.png", "trace.png", "run.log",
-                 "records/00000.npz", "records/00001.npz", "samples/00001_p3.png"):
+    for name in (
+        "config.yaml",
+        "metrics.json",
+        "eval.md",
+        "grid_results.png",
+        "trace.png",
+        "run.log",
+        "records/00000.npz",
+        "records/00001.npz",
+        "samples/00001_p3.png",
+    ):
         assert (folder / name).stat().st_size > 0, name
     config = OmegaConf.load(folder / "config.yaml")
     assert config.num_samples == 4 and config.data.end_id == 2 and config.sampler.diffusion_scheduler_config.num_steps == 2
@@ -31,10 +41,34 @@ def test_everything_a_run_promises_is_there(run):
 def test_metrics_json_has_the_documented_keys(run):
     _, m = run()
     assert m["schema"] == 1
-    assert set(m) == {"schema", "metadata", "psnr", "ssim", "lpips", "modes", "selection", "diversity", "time", "vram",
-                      "cost", "pruning", "optimization", "diverged"}
-    assert {"name", "seed", "overrides", "git_commit", "versions", "num_images", "image_ids", "num_samples", "device",
-            "gpu"} <= set(m["metadata"])
+    assert set(m) == {
+        "schema",
+        "metadata",
+        "psnr",
+        "ssim",
+        "lpips",
+        "modes",
+        "selection",
+        "diversity",
+        "time",
+        "vram",
+        "cost",
+        "pruning",
+        "optimization",
+        "diverged",
+    }
+    assert {
+        "name",
+        "seed",
+        "overrides",
+        "git_commit",
+        "versions",
+        "num_images",
+        "image_ids",
+        "num_samples",
+        "device",
+        "gpu",
+    } <= set(m["metadata"])
     assert m["metadata"]["seed"] == 42 and m["metadata"]["image_ids"] == [0, 1] and m["metadata"]["num_samples"] == 4
     assert m["metadata"]["device"]["type"] == "cpu" and m["metadata"]["gpu"]["peak_vram_mb"] is None
     for block, keys in PER_PARTICLE.items():
@@ -62,30 +96,37 @@ def test_the_same_command_twice_gives_the_same_result(run):
     again_folder, again = run("name=again")
     assert without_times(first) == without_times(again)
     for name in ("00000", "00001"):
-        a, b = (results.read_record(f / "records" / f"{name}.npz")[1] for f in (folder, again_folder))
+        a, b = (read_record(f / "records" / f"{name}.npz")[1] for f in (folder, again_folder))
         assert all(np.array_equal(a[key], b[key]) for key in ("y", "z", "images", "truth"))
 
 
 def test_single_runs_equal_the_batch(run):
     """num_samples=1 first_particle=k is particle k of the batch of four, up to float32 kernels over this short run."""
-    short = ("data.end_id=1", "sampler.annealing_scheduler_config.num_steps=1",
-             "task.demo_langevin.mcmc_sampler_config.num_steps=1")
+    short = (
+        "data.end_id=1",
+        "sampler.annealing_scheduler_config.num_steps=1",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=1",
+    )
     folder, _ = run(*short)
-    together = results.read_record(folder / "records" / "00000.npz")[1]["z"]
+    together = read_record(folder / "records" / "00000.npz")[1]["z"]
     for k in range(4):
         single, _ = run(*short, "num_samples=1", f"first_particle={k}", f"name=single{k}")
-        record, arrays = results.read_record(single / "records" / "00000.npz")
+        record, arrays = read_record(single / "records" / "00000.npz")
         assert record["particles"] == [k]
         np.testing.assert_allclose(arrays["z"][0], together[k], rtol=1e-5, atol=1e-4)
 
 
 def test_images_in_one_batch_equal_images_one_by_one(run):
-    short = ("data.end_id=3", "num_samples=2", "sampler.annealing_scheduler_config.num_steps=1",
-             "task.demo_langevin.mcmc_sampler_config.num_steps=1")
+    short = (
+        "data.end_id=3",
+        "num_samples=2",
+        "sampler.annealing_scheduler_config.num_steps=1",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=1",
+    )
     one, metrics_one = run(*short)
     three, metrics_three = run(*short, "batch_images=3", "name=three")
     for name in ("00000", "00001", "00002"):
-        a, b = (results.read_record(f / "records" / f"{name}.npz")[1] for f in (one, three))
+        a, b = (read_record(f / "records" / f"{name}.npz")[1] for f in (one, three))
         assert np.array_equal(a["y"], b["y"])
         np.testing.assert_allclose(a["z"], b["z"], rtol=1e-5, atol=1e-4)
     assert metrics_three["time"]["phases"]["sampling"]["decoder_forward_backward"] == 1
@@ -156,7 +197,7 @@ def test_one_particle_has_no_distance_and_no_spread(run):
 
 def test_a_diverged_particle_is_reported_and_scored_null(run, monkeypatch):
     from tests.test_sampler import PoisonedNoise
-    from utils import build
+    from utils.running import build
 
     _, healthy = run()
     monkeypatch.setattr(build, "KeyedNoise", PoisonedNoise)

@@ -1,4 +1,5 @@
 """Every way of dividing and disturbing a run, crossed: images a batch x shards x interrupted or not."""
+
 import functools
 import itertools
 
@@ -30,8 +31,13 @@ COMMON = (f"data.end_id={IMAGES}",)
 SHIPPED = runs.PROJECT / "checkpoints" / "demo-faces"
 PRIORS = {"analytic": (*COMMON, runs.ANALYTIC), "network": COMMON}
 if SHIPPED.is_dir():
-    PRIORS["shipped"] = (*COMMON, f"model.path={SHIPPED}", "data.root=dataset/demo-faces", "model.resolution=64",
-                         "data.resolution=64")
+    PRIORS["shipped"] = (
+        *COMMON,
+        f"model.path={SHIPPED}",
+        "data.root=dataset/demo-faces",
+        "model.resolution=64",
+        "data.resolution=64",
+    )
 KINDS = [pytest.param(kind, marks=pytest.mark.slow if kind == "shipped" else ()) for kind in PRIORS]
 TOLERANCE = {"analytic": EXACT, "network": FLOAT32_DB, "shipped": FLOAT32_DB}
 
@@ -86,8 +92,16 @@ def test_bounded_passes_change_no_score(place, reference, kind, limit):
 @pytest.mark.parametrize("place_of_force, similarity", [("chain", "rotation"), ("drift", "rotation"), ("chain", "latent")])
 def test_bounded_passes_change_no_score_with_every_part_on(place, place_of_force, similarity):
     """The force between particles needs the images of all of them, however small a pass is."""
-    parts = (*PRIORS["analytic"], "num_samples=4", "batch_images=2", "repulsion_scale=0.5", "pruning_step=700",
-             "optimization_step=400", f"repulsion.place={place_of_force}", f"repulsion.similarity={similarity}")
+    parts = (
+        *PRIORS["analytic"],
+        "num_samples=4",
+        "batch_images=2",
+        "repulsion_scale=0.5",
+        "pruning_step=700",
+        "optimization_step=400",
+        f"repulsion.place={place_of_force}",
+        f"repulsion.similarity={similarity}",
+    )
     name = f"parts_{place_of_force}_{similarity}"
     whole = scores(place.run(f"{name}_whole", *parts))
     for limit in (1, 3):

@@ -1,4 +1,5 @@
 """Malformed overrides and record files, drawn by hypothesis: each ends in one line or does no harm, none loses a record."""
+
 import io
 import json
 import logging
@@ -12,17 +13,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests import helpers_runs as runs
-from utils import results
-from utils.config import InputError, check
+from utils.config.check import check
+from utils.config.overrides import check_group_choices
 from utils.data import select_images
-from utils.overrides import check_group_choices
-from utils.ranks import Rank
-from utils.run_folder import RunFolder
+from utils.errors import InputError
+from utils.records.files import read_record
+from utils.records.folder import RunFolder
+from utils.running.ranks import Rank
 
 DISTINCT = 200
 # floats without subnormals: the sampler has the processor flush them to zero, of which hypothesis complains
-ALWAYS_THE_SAME = settings(max_examples=400, derandomize=True, database=None, deadline=None,
-                           suppress_health_check=list(HealthCheck))
+ALWAYS_THE_SAME = settings(
+    max_examples=400, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +37,121 @@ def place(tmp_path_factory):
 
 # --- overrides ---------------------------------------------------------------------------------------------------
 
-KEYS = ["num_samples", "first_particle", "task_group", "seed", "step_clock", "repulsion_scale", "pruning_step",
-        "pruning_keep", "optimization_step", "repulsion.decay", "repulsion.end_step", "pruning.fill",
-        "pruning.loss_tolerance", "optimization.every", "optimization.max_move", "use_tpu", "gpu", "batch_images",
-        "max_particles_per_pass",
-        "gradient_checkpointing", "shard", "save_dir", "name", "resume", "success.threshold_db", "success.margin_db",
-        "data.root", "data.resolution", "data.start_id", "data.end_id", "model.path", "model.timestep_map",
-        "model.resolution", "model._target_", "sampler.annealing_scheduler_config.num_steps",
-        "sampler.annealing_scheduler_config.sigma_max", "sampler.annealing_scheduler_config.sigma_min",
-        "sampler.diffusion_scheduler_config.num_steps", "sampler.diffusion_scheduler_config.sigma_min",
-        "task.demo_langevin.operator.sigma", "task.demo_langevin.operator.oversample",
-        "task.demo_langevin.mcmc_sampler_config.mc_algo", "task.demo_langevin.mcmc_sampler_config.num_steps",
-        "task.demo_langevin.mcmc_sampler_config.lr", "task.demo_langevin.mcmc_sampler_config.tau",
-        "task.demo_langevin.mcmc_sampler_config.momentum", "no_such_key", "data.no_such_key", "data", "model", "task",
-        "sampler", "experiment", "hydra/launcher", "~seed", "~data.root", "+seed", "+extra", "++data.extra", "hydra.no_such_key", ""]
+KEYS = [
+    "num_samples",
+    "first_particle",
+    "task_group",
+    "seed",
+    "step_clock",
+    "repulsion_scale",
+    "pruning_step",
+    "pruning_keep",
+    "optimization_step",
+    "repulsion.decay",
+    "repulsion.end_step",
+    "pruning.fill",
+    "pruning.loss_tolerance",
+    "optimization.every",
+    "optimization.max_move",
+    "use_tpu",
+    "gpu",
+    "batch_images",
+    "max_particles_per_pass",
+    "gradient_checkpointing",
+    "shard",
+    "save_dir",
+    "name",
+    "resume",
+    "success.threshold_db",
+    "success.margin_db",
+    "data.root",
+    "data.resolution",
+    "data.start_id",
+    "data.end_id",
+    "model.path",
+    "model.timestep_map",
+    "model.resolution",
+    "model._target_",
+    "sampler.annealing_scheduler_config.num_steps",
+    "sampler.annealing_scheduler_config.sigma_max",
+    "sampler.annealing_scheduler_config.sigma_min",
+    "sampler.diffusion_scheduler_config.num_steps",
+    "sampler.diffusion_scheduler_config.sigma_min",
+    "task.demo_langevin.operator.sigma",
+    "task.demo_langevin.operator.oversample",
+    "task.demo_langevin.mcmc_sampler_config.mc_algo",
+    "task.demo_langevin.mcmc_sampler_config.num_steps",
+    "task.demo_langevin.mcmc_sampler_config.lr",
+    "task.demo_langevin.mcmc_sampler_config.tau",
+    "task.demo_langevin.mcmc_sampler_config.momentum",
+    "no_such_key",
+    "data.no_such_key",
+    "data",
+    "model",
+    "task",
+    "sampler",
+    "experiment",
+    "hydra/launcher",
+    "~seed",
+    "~data.root",
+    "+seed",
+    "+extra",
+    "++data.extra",
+    "hydra.no_such_key",
+    "",
+]
 VALUES = st.one_of(
-    st.sampled_from(["-1", "-7", "0", "1.5", "1e400", "nan", "inf", "-inf", "true", "null", "''", "[]", "{}", "[1,2]",
-                     "{a: 1}", "???", "${nothing}", "${data}", "${oc.env:NO_SUCH_VARIABLE}", "${", "}", "a b", "'",
-                     "99999999999999999999999", "1/0", "3/2", "-1/2", "1/2/3", "a/b", "..", ".", "/", "~nobody/x",
-                     "/proc/nowhere", "/dev/null/x", "x" * 300, '"a\\x00b"', "1,2", "=", "\\", "None", "0x10", "1_0"]),
-    st.integers(-10 ** 12, 10 ** 12).map(str), st.floats(allow_subnormal=False).map(repr),
-    st.text(st.characters(codec="utf-8", exclude_characters=""), max_size=12))
+    st.sampled_from(
+        [
+            "-1",
+            "-7",
+            "0",
+            "1.5",
+            "1e400",
+            "nan",
+            "inf",
+            "-inf",
+            "true",
+            "null",
+            "''",
+            "[]",
+            "{}",
+            "[1,2]",
+            "{a: 1}",
+            "???",
+            "${nothing}",
+            "${data}",
+            "${oc.env:NO_SUCH_VARIABLE}",
+            "${",
+            "}",
+            "a b",
+            "'",
+            "99999999999999999999999",
+            "1/0",
+            "3/2",
+            "-1/2",
+            "1/2/3",
+            "a/b",
+            "..",
+            ".",
+            "/",
+            "~nobody/x",
+            "/proc/nowhere",
+            "/dev/null/x",
+            "x" * 300,
+            '"a\\x00b"',
+            "1,2",
+            "=",
+            "\\",
+            "None",
+            "0x10",
+            "1_0",
+        ]
+    ),
+    st.integers(-(10**12), 10**12).map(str),
+    st.floats(allow_subnormal=False).map(repr),
+    st.text(st.characters(codec="utf-8", exclude_characters=""), max_size=12),
+)
 
 
 def outcome_of_override(place, override):
@@ -100,8 +197,19 @@ def test_malformed_overrides_are_refused_in_one_line_and_touch_no_record(place):
 
 # --- record files ------------------------------------------------------------------------------------------------
 
-JUNK = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(allow_subnormal=False), st.text(max_size=5),
-                 st.just([]), st.just({}), st.just([None]), st.just([[1.0]]), st.just({"psnr": 3}), st.just("7" * 50))
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.floats(allow_subnormal=False),
+    st.text(max_size=5),
+    st.just([]),
+    st.just({}),
+    st.just([None]),
+    st.just([[1.0]]),
+    st.just({"psnr": 3}),
+    st.just("7" * 50),
+)
 
 
 def paths_of(value, prefix=()):
@@ -138,9 +246,9 @@ def malformed(draw, content, record, arrays, paths):
     """The bytes of a record file that something has gone wrong with."""
     kind = draw(st.sampled_from(["truncated", "noise", "flipped", "junk", "junk", "junk", "removed", "arrays"]))
     if kind == "truncated":
-        return content[:draw(st.integers(0, len(content) - 1))]
+        return content[: draw(st.integers(0, len(content) - 1))]
     if kind == "noise":
-        return random.Random(draw(st.integers(0, 10 ** 6))).randbytes(draw(st.integers(0, 3000)))
+        return random.Random(draw(st.integers(0, 10**6))).randbytes(draw(st.integers(0, 3000)))
     if kind == "flipped":
         changed = bytearray(content)
         for _ in range(draw(st.integers(1, 4))):
@@ -156,7 +264,7 @@ def malformed(draw, content, record, arrays, paths):
 def test_malformed_records_are_set_aside_and_the_others_stay_and_count(place):
     source = place.run("records", "data.end_id=3")
     good = {p.name: p.read_bytes() for p in (source / "records").iterdir()}
-    record, arrays = results.read_record(source / "records" / "00001.npz")
+    record, arrays = read_record(source / "records" / "00001.npz")
     paths = [path for path in paths_of(record) if path]
     cfg = runs.config(place.all("records_thrown", "data.end_id=3"))
     images = select_images(check(cfg))

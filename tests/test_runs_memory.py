@@ -1,4 +1,5 @@
 """Bounded passes, out of memory, and gradient checkpointing of the decoder."""
+
 import logging
 
 import pytest
@@ -6,8 +7,8 @@ import torch
 
 from tests import helpers_runs as runs
 from utils import device as devices
-from utils.config import InputError
-from utils.passes import Passes
+from utils.errors import InputError
+from utils.sampling.passes import Passes
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,7 @@ def no_pictures(monkeypatch):
 
 def out_of_memory_above(limit, sizes):
     """Work that fails as CUDA does with more than `limit` particles; notes the size of every attempt."""
+
     def work(z, sigma):
         sizes.append(len(z))
         if len(z) > limit:
@@ -31,8 +33,9 @@ def out_of_memory_above(limit, sizes):
     return work
 
 
-@pytest.mark.parametrize("limit, expected", [(None, [7]), (1, [1] * 7), (2, [2, 2, 2, 1]), (3, [3, 2, 2]), (6, [4, 3]),
-                                             (7, [7]), (100, [7])])
+@pytest.mark.parametrize(
+    "limit, expected", [(None, [7]), (1, [1] * 7), (2, [2, 2, 2, 1]), (3, [3, 2, 2]), (6, [4, 3]), (7, [7]), (100, [7])]
+)
 def test_passes_are_balanced_bounded_and_in_order(limit, expected):
     sizes, z = [], torch.arange(14.0).reshape(7, 2)
     shifted, total = Passes(limit)(out_of_memory_above(100, sizes), z, torch.tensor(0.5))
@@ -53,7 +56,8 @@ def test_out_of_memory_halves_the_pass_and_is_reported_once(caplog):
     assert sizes == [8, 4, 2, 2, 2, 2] + [2, 2, 2, 2], "the size that fits is kept"
     assert all(torch.equal(a, b) for a, b in zip(first, second))
     assert [r.getMessage() for r in caplog.records] == [
-        "out of memory: passes of 2 particles from here on (max_particles_per_pass=2 avoids the attempt)"]
+        "out of memory: passes of 2 particles from here on (max_particles_per_pass=2 avoids the attempt)"
+    ]
 
 
 def test_one_particle_that_does_not_fit_is_wrong_input():
@@ -61,11 +65,17 @@ def test_one_particle_that_does_not_fit_is_wrong_input():
         Passes()(out_of_memory_above(0, []), torch.randn(4, 2), torch.tensor(0.5))
 
 
-@pytest.mark.parametrize("error, expected", [
-    (torch.OutOfMemoryError("CUDA out of memory."), True), (MemoryError(), True),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
-    (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), True),
-    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False), (ValueError("out of memory"), False)])
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
 def test_which_errors_mean_out_of_memory(error, expected):
     assert devices.is_out_of_memory(error) is expected
 
@@ -110,7 +120,8 @@ def test_a_run_survives_out_of_memory(place, monkeypatch, caplog, where):
         counted.pop("phases")  # attempts that failed are counted too: they were run
     runs.assert_close(found, expected, 1e-4)
     assert [r.getMessage() for r in caplog.records].count(
-        "out of memory: passes of 2 particles from here on (max_particles_per_pass=2 avoids the attempt)") == 1
+        "out of memory: passes of 2 particles from here on (max_particles_per_pass=2 avoids the attempt)"
+    ) == 1
 
 
 def test_a_run_with_no_memory_at_all_is_one_line(place, monkeypatch):
@@ -144,6 +155,10 @@ def test_checkpointing_gives_the_same_bits_and_needs_less_memory(place):
 
 
 def test_smaller_passes_need_less_memory(place):
-    peak = [runs.metrics_of(place.run(f"limit_{n}", "data.end_id=2", "batch_images=2", f"max_particles_per_pass={n}"))
-            ["vram"]["sampling_peak_mb"] for n in (4, 2, 1)]
+    peak = [
+        runs.metrics_of(place.run(f"limit_{n}", "data.end_id=2", "batch_images=2", f"max_particles_per_pass={n}"))["vram"][
+            "sampling_peak_mb"
+        ]
+        for n in (4, 2, 1)
+    ]
     assert peak[0] > peak[1] > peak[2]

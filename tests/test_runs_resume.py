@@ -1,4 +1,5 @@
 """Resuming: whatever ends a run, the same command finishes it with the results of an undisturbed one."""
+
 import errno
 import json
 import multiprocessing
@@ -15,8 +16,9 @@ import pytest
 
 from tests import helpers_runs as runs
 from tools import status
-from utils import results
-from utils.config import InputError
+from utils.errors import InputError
+from utils.records.aggregate import aggregate
+from utils.records.files import PARTIAL, read_record, to_json
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,7 @@ def test_resume_false_is_refused_for_shards_which_would_move_each_others_records
 
 # --- SIGKILL -----------------------------------------------------------------------------------------------------
 
+
 def in_child(overrides, kill_at, counted):
     """A run that sends itself SIGKILL at its `kill_at`-th function call; the number of calls goes to `counted`."""
     sys.stdout = sys.stderr = open(os.devnull, "w")
@@ -80,8 +83,7 @@ def in_child(overrides, kill_at, counted):
     counted.value = calls
 
 
-PRELOAD = ["sampler", "utils.build", "utils.evaluation", "utils.figures", "utils.priors.latent_diffusion",
-           "posterior_sample"]
+PRELOAD = ["sampler", "utils.build", "utils.evaluation", "utils.figures", "utils.priors.latent_diffusion", "posterior_sample"]
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +138,24 @@ def test_killed_at_twenty_random_moments_it_gives_the_scores_of_an_undisturbed_r
 
 # --- signals, disks, damaged files -------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_end_cleanly_with_the_records_so_far_aggregated(place, number):
     name = f"interrupted{number}"
     running = subprocess.Popen(
-        [sys.executable, "posterior_sample.py",
-         *place.all(name, "data.end_id=6", "sampler.annealing_scheduler_config.num_steps=100")],
-        cwd=runs.PROJECT, env=runs.environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        [
+            sys.executable,
+            "posterior_sample.py",
+            *place.all(name, "data.end_id=6", "sampler.annealing_scheduler_config.num_steps=100"),
+        ],
+        cwd=runs.PROJECT,
+        env=runs.environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
         # as in a terminal; tests started in the background inherit that Ctrl-C is ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     first = place.path(name) / "records" / "00000.npz"
     while not first.exists() and running.poll() is None:
         time.sleep(0.02)
@@ -195,7 +206,7 @@ def test_a_place_that_cannot_be_written_is_one_line(place):
 def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(place, undisturbed):
     folder = place.run("damaged", "data.end_id=3")
     record = folder / "records" / "00001.npz"
-    half = record.read_bytes()[:len(record.read_bytes()) // 2]
+    half = record.read_bytes()[: len(record.read_bytes()) // 2]
     for times in (1, 2):
         record.write_bytes(half)
         place.run("damaged", "data.end_id=3")
@@ -227,14 +238,14 @@ def test_a_record_of_another_image_is_refused(place):
 def test_a_folder_left_by_a_kill_before_its_config_was_written_is_continued(place, undisturbed):
     folder = place.path("early")
     (folder / "records").mkdir(parents=True)
-    (folder / f".config.yaml.x{results.PARTIAL}").write_text("data:")
+    (folder / f".config.yaml.x{PARTIAL}").write_text("data:")
     place.run("early", "data.end_id=3")
     assert runs.scores(runs.metrics_of(folder)) == undisturbed
 
 
 def test_leftovers_of_killed_processes_are_removed_only_when_old(place):
     folder = place.run("leftovers", "data.end_id=1")
-    old, young = (folder / "records" / f".0000{i}.npz.x{results.PARTIAL}" for i in (1, 2))
+    old, young = (folder / "records" / f".0000{i}.npz.x{PARTIAL}" for i in (1, 2))
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 10_000,) * 2)
@@ -244,5 +255,5 @@ def test_leftovers_of_killed_processes_are_removed_only_when_old(place):
 
 def test_metrics_are_a_pure_function_of_the_records(place, undisturbed):
     folder = place.path("undisturbed")
-    records = [results.read_record(p)[0] for p in sorted(folder.glob("records/*.npz"))]
-    assert json.loads(results.to_json(results.aggregate(records, "undisturbed"))) == runs.metrics_of(folder)
+    records = [read_record(p)[0] for p in sorted(folder.glob("records/*.npz"))]
+    assert json.loads(to_json(aggregate(records, "undisturbed"))) == runs.metrics_of(folder)

@@ -1,4 +1,5 @@
 """Shards, ranks, sweeps: any division of a run gives the metrics.json of one process, times apart."""
+
 import os
 import signal
 import subprocess
@@ -8,11 +9,13 @@ import time
 import pytest
 
 from tests import helpers_runs as runs
-from tools import keep_evidence, merge_runs
+from tools import merge_runs
+from tools.evidence import keep_evidence
 from utils import device as devices
-from utils.config import InputError, check
+from utils.config.check import check
 from utils.data import select_images
-from utils.ranks import Rank
+from utils.errors import InputError
+from utils.running.ranks import Rank
 
 SELECTION = "data.end_id=5"
 # standalone: a free port, so that other runs on this machine do not matter
@@ -49,8 +52,13 @@ def one_command(place, one_process):
 
 def merge(out, *folders):
     """tools/merge_runs.py as a user starts it."""
-    return subprocess.run([sys.executable, "tools/merge_runs.py", str(out), *map(str, folders)], cwd=runs.PROJECT,
-                          env=runs.environment(), capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "tools/merge_runs.py", str(out), *map(str, folders)],
+        cwd=runs.PROJECT,
+        env=runs.environment(),
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("order", [(0, 1), (2, 0, 1), (6, 5, 4, 3, 2, 1, 0)])
@@ -91,8 +99,10 @@ def test_records_without_pictures_are_merged_too(place, one_process):
     assert runs.scores(runs.metrics_of(place.path("merged_kept"))) == one_process
 
 
-@pytest.mark.parametrize("problem, message", [("other", "num_samples is 1 there and 2 here"),
-                                              ("empty", "holds no records"), ("taken", "is not empty")])
+@pytest.mark.parametrize(
+    "problem, message",
+    [("other", "num_samples is 1 there and 2 here"), ("empty", "holds no records"), ("taken", "is not empty")],
+)
 def test_what_cannot_be_merged_is_one_line_and_touches_nothing(place, problem, message):
     one, out = place.run("one", SELECTION), place.path(f"refused_{problem}")
     folders = [one]
@@ -143,8 +153,13 @@ def test_torchrun_is_refused_for_tpus(place):
 
 def test_torchrun_runs_no_sweep(place):
     overrides = place.all("sweep", "data.end_id=1", "seed=1,2")
-    done = subprocess.run([sys.executable, runs.PROJECT / "posterior_sample.py", "-m", *overrides], capture_output=True, text=True, cwd=place.folder,
-                          env={**os.environ, "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"})
+    done = subprocess.run(
+        [sys.executable, runs.PROJECT / "posterior_sample.py", "-m", *overrides],
+        capture_output=True,
+        text=True,
+        cwd=place.folder,
+        env={**os.environ, "TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
+    )
     assert done.returncode != 0 and "torchrun runs no sweep (-m)" in done.stderr and "Traceback" not in done.stderr
     assert not place.path("sweep").exists()
 
@@ -169,8 +184,14 @@ def test_torchrun_keeps_an_old_result_aside_once(place, one_command):
 def test_a_killed_rank_ends_the_run_and_the_same_command_continues(place, one_command):
     """torchrun ends the other rank, which aggregates what is done; then the run goes on at the images not done."""
     overrides = place.all("killed_rank", SELECTION)
-    running = subprocess.Popen([*TORCHRUN, "posterior_sample.py", *overrides], cwd=runs.PROJECT, env=runs.environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [*TORCHRUN, "posterior_sample.py", *overrides],
+        cwd=runs.PROJECT,
+        env=runs.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     folder = place.path("killed_rank")
     while not any(folder.glob("records/*.npz")) and running.poll() is None:
         time.sleep(0.005)
@@ -186,22 +207,34 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_continues(place, one_co
 
 
 def test_submitit_shards_equal_one_process(place, one_command):
-    runs.command("-m", "hydra/launcher=submitit_local", *place.all("jobs", SELECTION), "shard=0/2,1/2",
-                 f"hydra.sweep.dir={place.folder / 'multirun'}")
+    runs.command(
+        "-m",
+        "hydra/launcher=submitit_local",
+        *place.all("jobs", SELECTION),
+        "shard=0/2,1/2",
+        f"hydra.sweep.dir={place.folder / 'multirun'}",
+    )
     assert runs.scores(runs.metrics_of(place.path("jobs"))) == one_command
 
 
 def test_the_slurm_launcher_config_composes_and_fits_the_installed_plugin(place):
-    done = runs.command("hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "--cfg", "hydra",
-                        "-p", "hydra.launcher")
+    done = runs.command(
+        "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "--cfg", "hydra", "-p", "hydra.launcher"
+    )
     assert "partition: gpu" in done.stdout and "gpus_per_node: 1" in done.stdout and "max_num_timeout: 20" in done.stdout
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_one_failed_job_of_a_sweep_does_not_lose_the_others(place, launcher):
-    done = runs.command("-m", f"hydra/launcher={launcher}", *place.all(f"{launcher}_${{num_samples}}", "data.end_id=1"),
-                        "num_samples=1,0,3", f"hydra.sweep.dir={place.folder / 'multirun'}", check=False)
+    done = runs.command(
+        "-m",
+        f"hydra/launcher={launcher}",
+        *place.all(f"{launcher}_${{num_samples}}", "data.end_id=1"),
+        "num_samples=1,0,3",
+        f"hydra.sweep.dir={place.folder / 'multirun'}",
+        check=False,
+    )
     assert done.returncode != 0
     assert "error: num_samples=0" in done.stderr and "Traceback" not in done.stderr
     for count in (1, 3):

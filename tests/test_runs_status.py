@@ -1,4 +1,5 @@
 """tools/status.py: what it says about a run that goes on, has stopped, or is done."""
+
 import json
 import os
 
@@ -7,8 +8,8 @@ import pytest
 
 from tests import helpers_runs as runs
 from tools import status
-from utils import results
-from utils.config import InputError
+from utils.errors import InputError
+from utils.records.files import read_record, record_path, write_record
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def folder(tmp_path):
 def set_records(folder, **changes):
     """Rewrite top-level entries of all records."""
     for path in sorted(folder.glob("records/*.npz")):
-        record, arrays = results.read_record(path)
+        record, arrays = read_record(path)
         for key, value in changes.items():
             record[key] = {**record[key], **value} if isinstance(value, dict) else value
-        results.write_record(folder, record, arrays)
+        write_record(folder, record, arrays)
 
 
 def at(folder, seconds):
@@ -59,12 +60,12 @@ def test_a_silent_shard_is_named_and_no_time_is_promised(folder):
 
 
 def test_best_particle_and_diverged_particles(folder):
-    path = results.record_path(folder, 2)
-    record, arrays = results.read_record(path)
+    path = record_path(folder, 2)
+    record, arrays = read_record(path)
     record["diverged"] = [False, True]
     record["scores"] = {name: [value[0], None] for name, value in record["scores"].items()}
     record["modes"]["psnr_aligned"] = [31.25, None]
-    results.write_record(folder, record, arrays)
+    write_record(folder, record, arrays)
     report = at(folder, 1)
     assert "best PSNR 31.25 dB (image 2)" in report
     assert "diverged particles: 1 (image 2 p1)" in report
@@ -77,7 +78,7 @@ def test_before_the_first_record(folder):
 
 
 def test_it_changes_nothing_and_counts_damaged_records(folder):
-    results.record_path(folder, 0).write_bytes(b"half")
+    record_path(folder, 0).write_bytes(b"half")
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     assert "damaged records: 1" in at(folder, 1)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
@@ -93,6 +94,6 @@ def test_what_is_no_run_folder_is_one_line(folder, content):
 
 
 def test_records_hold_json_and_arrays_only(folder):
-    with np.load(results.record_path(folder, 0), allow_pickle=False) as archive:
+    with np.load(record_path(folder, 0), allow_pickle=False) as archive:
         assert set(archive.files) == {"record", "y", "z", "images", "truth"}
         json.loads(archive["record"].tobytes())

@@ -1,4 +1,5 @@
 """The contracts of the annealing loop: batching, keyed noise, counted passes, isolated failures."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -9,15 +10,25 @@ from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
 from tests import analytic
 from utils.noise import KeyedNoise
-from utils.particles import Particles
 from utils.priors.analytic import GaussianMixturePrior
-from utils.profiler import Profiler
+from utils.sampling.particles import Particles
+from utils.sampling.profiler import Profiler
 
 CPU = torch.device("cpu")
-MIXTURE = GaussianMixturePrior(means=[[-2.0, 0.0], [2.0, 1.0]], stds=[0.5, 0.7], weights=[0.5, 0.5],
-                               decoder=[[1.0, 0.2], [0.1, 0.8], [0.3, -0.5]])
-CHAIN = dict(mc_algo="langevin", num_steps=3, lr=1e-4, lr_min_ratio=0.1, tau=0.01, momentum=0.3, keep_velocity=False,
-             likelihood_factor=1.0, gradient_clip=1.0)
+MIXTURE = GaussianMixturePrior(
+    means=[[-2.0, 0.0], [2.0, 1.0]], stds=[0.5, 0.7], weights=[0.5, 0.5], decoder=[[1.0, 0.2], [0.1, 0.8], [0.3, -0.5]]
+)
+CHAIN = dict(
+    mc_algo="langevin",
+    num_steps=3,
+    lr=1e-4,
+    lr_min_ratio=0.1,
+    tau=0.01,
+    momentum=0.3,
+    keep_velocity=False,
+    likelihood_factor=1.0,
+    gradient_clip=1.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +49,17 @@ def run_network(prior, images=(0,), count=4, first=0, noise=None, on_step=lambda
     """Phase retrieval of random images on the tiny network prior, 4 annealing steps; (result, profiler)."""
     operator = PhaseRetrieval()
     settings = SimpleNamespace(**{**CHAIN, **chain})
-    loop = LatentDAPS(prior, operator, noise or KeyedNoise(42), SimpleNamespace(num_steps=4, sigma_max=10.0, sigma_min=0.1),
-                      SimpleNamespace(num_steps=2, sigma_min=0.001), settings)
-    y = torch.cat([operator(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(i)) * 2 - 1)
-                   for i in images]).to(prior.dtype)
+    loop = LatentDAPS(
+        prior,
+        operator,
+        noise or KeyedNoise(42),
+        SimpleNamespace(num_steps=4, sigma_max=10.0, sigma_min=0.1),
+        SimpleNamespace(num_steps=2, sigma_min=0.001),
+        settings,
+    )
+    y = torch.cat([operator(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(i)) * 2 - 1) for i in images]).to(
+        prior.dtype
+    )
     particles = Particles.start(y, list(images), count, first, prior.latent_shape, prior.dtype)
     profiler = Profiler(CPU)
     return loop.sample(particles, profiler, on_step), profiler
@@ -66,8 +84,11 @@ def test_ten_images_equal_ten_single_images_in_float64():
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("chain", [dict(mc_algo="langevin"), dict(mc_algo="hmc"), dict(mc_algo="hmc", keep_velocity=True)],
-                         ids=["langevin", "hmc", "velocity kept"])
+@pytest.mark.parametrize(
+    "chain",
+    [dict(mc_algo="langevin"), dict(mc_algo="hmc"), dict(mc_algo="hmc", keep_velocity=True)],
+    ids=["langevin", "hmc", "velocity kept"],
+)
 def test_four_particles_equal_four_single_runs_on_a_network(network_prior_float64, chain):
     prior = network_prior_float64
     together = run_network(prior, **chain)[0].particles.z
@@ -78,6 +99,7 @@ def test_four_particles_equal_four_single_runs_on_a_network(network_prior_float6
 
 def test_float32_passes_of_another_size_give_the_same_numbers_over_a_short_run(network_prior):
     """Other batch sizes pick other convolution kernels; one annealing step of one iteration shows no more than that."""
+
     def one_step(**kwargs):
         seen = []
         run_network(network_prior, on_step=seen.append, num_steps=1, **kwargs)
@@ -98,8 +120,8 @@ def test_passes_follow_the_formula(network_prior, images, count):
     phase = profiler.phases["sampling"]
     assert (phase.steps, len(profiler.step_s)) == (4, 4)
     assert phase.decoder_forward_backward == 4 * 3  # annealing steps x inner iterations, per particle
-    assert phase.decoder_forward == 1               # the result
-    assert phase.denoiser_calls == 4 * 2            # annealing steps x Euler steps
+    assert phase.decoder_forward == 1  # the result
+    assert phase.denoiser_calls == 4 * 2  # annealing steps x Euler steps
     assert phase.peak_mb > 0
 
 
@@ -108,10 +130,12 @@ def test_decoder_calls_do_not_grow_with_the_batch(network_prior, images, monkeyp
     """Counted at the network itself, independently of the profiler."""
     calls = {"decode": 0, "unet": 0}
     decode, unet = network_prior.autoencoder.decode, network_prior.unet.forward
-    monkeypatch.setattr(network_prior.autoencoder, "decode",
-                        lambda z: (calls.__setitem__("decode", calls["decode"] + 1), decode(z))[1])
-    monkeypatch.setattr(network_prior.unet, "forward",
-                        lambda *a, **k: (calls.__setitem__("unet", calls["unet"] + 1), unet(*a, **k))[1])
+    monkeypatch.setattr(
+        network_prior.autoencoder, "decode", lambda z: (calls.__setitem__("decode", calls["decode"] + 1), decode(z))[1]
+    )
+    monkeypatch.setattr(
+        network_prior.unet, "forward", lambda *a, **k: (calls.__setitem__("unet", calls["unet"] + 1), unet(*a, **k))[1]
+    )
     run_network(network_prior, images=images)
     assert calls == {"decode": 4 * 3 + 1 + 1, "unet": 4 * 2}  # inner iterations, the result, the memory probe
 
@@ -161,8 +185,14 @@ class CountSynchronisations(TorchDispatchMode):
 
 def test_inner_iterations_never_wait_for_the_device(network_prior):
     operator = PhaseRetrieval()
-    loop = LatentDAPS(network_prior, operator, KeyedNoise(0), SimpleNamespace(num_steps=4, sigma_max=10.0, sigma_min=0.1),
-                      SimpleNamespace(num_steps=2, sigma_min=0.001), SimpleNamespace(**CHAIN))
+    loop = LatentDAPS(
+        network_prior,
+        operator,
+        KeyedNoise(0),
+        SimpleNamespace(num_steps=4, sigma_max=10.0, sigma_min=0.1),
+        SimpleNamespace(num_steps=2, sigma_min=0.001),
+        SimpleNamespace(**CHAIN),
+    )
     particles = Particles.start(torch.ones(1, 3, 24, 24), [0], 2, 0, network_prior.latent_shape, torch.float32)
     scalars = loop.scalars(0, 10.0, 9.0)
     with CountSynchronisations() as mode, torch.no_grad():
@@ -183,7 +213,7 @@ def test_select_slices_everything():
 
 def test_mean_pairwise_distance_stays_within_an_image():
     particles = Particles.start(torch.zeros(2, 1), [5, 6], 3, 0, (1, 1, 2), torch.float64)
-    z = torch.tensor([[0., 0.], [3., 4.], [0., 0.], [100., 0.], [100., 1.], [100., 2.]], dtype=torch.float64)
+    z = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [100.0, 0.0], [100.0, 1.0], [100.0, 2.0]], dtype=torch.float64)
     distance = particles.at(z.view(6, 1, 1, 2)).mean_pairwise_distance()
     torch.testing.assert_close(distance, torch.tensor([10 / 3, 4 / 3], dtype=torch.float64))
 
@@ -198,12 +228,12 @@ def test_the_last_step_adds_no_noise(network_prior):
 def test_epsilon_and_v_prediction_are_the_same_denoiser():
     """A network that knows the noise exactly, asked for epsilon and for v, must give back the clean latent."""
     from utils.priors.latent_diffusion import LatentDiffusionPrior
-    from utils.schedule import TimestepMap
+    from utils.priors.timesteps import TimestepMap
 
     z0, noise = torch.randn(2, 5, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([0.1, 0.5, 1.0, 3.0, 10.0], dtype=torch.float64)
     column = sigma.view(-1, 1, 1, 1)
-    signal = (1 + column ** 2) ** -0.5
+    signal = (1 + column**2) ** -0.5
     outputs = {"epsilon": noise, "v_prediction": signal * noise - signal * column * z0}
     for prediction, output in outputs.items():
         prior = LatentDiffusionPrior.__new__(LatentDiffusionPrior)

@@ -1,15 +1,25 @@
 """Golden values of the official settings: 50 annealing steps from 10 to 0.1, two ODE steps to 0.001."""
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from utils.schedule import StepClock, TimestepMap, annealing_sigmas, learning_rate, ode_sigmas
+from utils.priors.timesteps import TimestepMap
+from utils.sampling.schedule import StepClock, annealing_sigmas, learning_rate, ode_sigmas
 
 SIGMAS = annealing_sigmas(50, 10.0, 0.1)
 ALPHAS = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195).alphas_cumprod
 # index: (sigma, official timestep, trained timestep)
-GRID = {0: (10.0, 675, 737), 10: (4.918, 564, 617), 20: (2.232, 419, 450), 30: (0.916, 242, 233),
-        32: (0.756, 208, 190), 33: (0.685, 192, 169), 40: (0.330, 97, 58), 49: (0.114, 31, 7)}
+GRID = {
+    0: (10.0, 675, 737),
+    10: (4.918, 564, 617),
+    20: (2.232, 419, 450),
+    30: (0.916, 242, 233),
+    32: (0.756, 208, 190),
+    33: (0.685, 192, 169),
+    40: (0.330, 97, 58),
+    49: (0.114, 31, 7),
+}
 
 
 def test_annealing_grid_of_50_steps():

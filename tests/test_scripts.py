@@ -1,4 +1,5 @@
 """The experiment scripts: usage, order, and the switches that they pass visibly."""
+
 import os
 import shutil
 import subprocess
@@ -6,7 +7,7 @@ import subprocess
 import pytest
 from omegaconf import OmegaConf
 
-from utils.config import PROJECT
+from utils.paths import PROJECT
 
 USAGE = """사용법: bash exp0_baseline.sh [--1] [--10] [--100]
   --1   : 1 image sanity check
@@ -14,11 +15,15 @@ USAGE = """사용법: bash exp0_baseline.sh [--1] [--10] [--100]
   --100 : 100 images final eval
   --demo: the same on the shipped prior and images; alone it means --demo --1
 """
-REAL = ("posterior_sample.py data=test-imagenet model=imagenet256ldm task_group=ldm_langevin num_samples=4 "
-        "repulsion_scale=0.0 pruning_step=-1 optimization_step=-1 data.end_id={n} use_tpu=false gpu=0 "
-        "save_dir=results/exp0_baseline name=imagenet_{n}")
-DEMO = REAL.replace("data=test-imagenet model=imagenet256ldm task_group=ldm_langevin",
-                    "data=demo-scenes model=demo-scenes task_group=demo_langevin").replace("imagenet_", "demo_")
+REAL = (
+    "posterior_sample.py data=test-imagenet model=imagenet256ldm task_group=ldm_langevin num_samples=4 "
+    "repulsion_scale=0.0 pruning_step=-1 optimization_step=-1 data.end_id={n} use_tpu=false gpu=0 "
+    "save_dir=results/exp0_baseline name=imagenet_{n}"
+)
+DEMO = REAL.replace(
+    "data=test-imagenet model=imagenet256ldm task_group=ldm_langevin",
+    "data=demo-scenes model=demo-scenes task_group=demo_langevin",
+).replace("imagenet_", "demo_")
 
 
 @pytest.fixture
@@ -33,8 +38,14 @@ def script(tmp_path):
 
     def start(*flags, name="exp0_baseline", **environment):
         path = f"{fake.parent}:{os.environ['PATH']}"
-        return subprocess.run(["bash", str(tmp_path / f"project/commands_gpu/{name}.sh"), *flags], text=True,
-                              capture_output=True, cwd=tmp_path, env={**os.environ, "PATH": path, **environment})
+        return subprocess.run(
+            ["bash", str(tmp_path / f"project/commands_gpu/{name}.sh"), *flags],
+            text=True,
+            capture_output=True,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path, **environment},
+        )
+
     return start
 
 
@@ -57,8 +68,8 @@ def test_unknown_arguments_run_nothing(script, flags):
 def test_sizes_run_in_the_order_given(script, tmp_path):
     done = script("--10", "--1", "--100")
     assert commands(done) == [REAL.format(n=n) for n in (10, 1, 100)]
-    assert f"+ python {REAL.format(n=10)}" in done.stdout           # shown before it runs
-    assert f"ran in {tmp_path}/project:" in done.stdout             # from any directory
+    assert f"+ python {REAL.format(n=10)}" in done.stdout  # shown before it runs
+    assert f"ran in {tmp_path}/project:" in done.stdout  # from any directory
 
 
 def test_demo_uses_the_shipped_prior_and_images(script):
@@ -71,16 +82,18 @@ def test_a_failing_run_stops_the_script(script):
     assert done.returncode == 3 and len(commands(done)) == 1
 
 
-SWITCHES = {"exp0_baseline": ("num_samples=4", "repulsion_scale=0.0", "pruning_step=-1", "optimization_step=-1"),
-            "exp1_repulsion": ("num_samples=4", "pruning_step=-1", "optimization_step=-1"),
-            "exp2_pruning": ("num_samples=4", "pruning_step=200", "optimization_step=-1"),
-            "exp3_2particle": ("num_samples=2", "pruning_step=-1", "optimization_step=-1"),
-            "exp4_optimization": ("num_samples=4", "pruning_step=200", "optimization_step=200")}
+SWITCHES = {
+    "exp0_baseline": ("num_samples=4", "repulsion_scale=0.0", "pruning_step=-1", "optimization_step=-1"),
+    "exp1_repulsion": ("num_samples=4", "pruning_step=-1", "optimization_step=-1"),
+    "exp2_pruning": ("num_samples=4", "pruning_step=200", "optimization_step=-1"),
+    "exp3_2particle": ("num_samples=2", "pruning_step=-1", "optimization_step=-1"),
+    "exp4_optimization": ("num_samples=4", "pruning_step=200", "optimization_step=200"),
+}
 
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_script_and_config_of_an_experiment_agree(script, composed, name):
-    command, = commands(script("--10", "--demo", name=name))
+    (command,) = commands(script("--10", "--demo", name=name))
     assert all(switch in command.split() for switch in SWITCHES[name])
     assert f"save_dir=results/{name} name=demo_10" in command
     assert ("sampler=fast" in command) == (name != "exp0_baseline")  # which is pinned to the unaccelerated sampler
@@ -107,10 +120,15 @@ FINAL_USAGE = """사용법: bash exp5_final.sh [--imagenet] [--ffhq]
 def final(data, model, group, name, sampler=""):
     """What exp5_final.sh runs on one image set; the switches are those of its config."""
     config = OmegaConf.load(PROJECT / "configs/experiment/exp5_final.yaml")
-    switches = [f"{key}.{k}={v}" if k else f"{key}={v}" for key, value in config.items()
-                for k, v in (value.items() if OmegaConf.is_dict(value) else [("", value)])]
-    return (f"posterior_sample.py data={data} model={model} task_group={group} {sampler}"
-            f"{' '.join(switches)} data.end_id=100 use_tpu=false gpu=0 save_dir=results/exp5_final name={name}_100")
+    switches = [
+        f"{key}.{k}={v}" if k else f"{key}={v}"
+        for key, value in config.items()
+        for k, v in (value.items() if OmegaConf.is_dict(value) else [("", value)])
+    ]
+    return (
+        f"posterior_sample.py data={data} model={model} task_group={group} {sampler}"
+        f"{' '.join(switches)} data.end_id=100 use_tpu=false gpu=0 save_dir=results/exp5_final name={name}_100"
+    )
 
 
 def test_experiment_5_takes_image_sets(script):
@@ -123,8 +141,9 @@ def test_experiment_5_takes_image_sets(script):
 
 
 def test_experiment_5_on_the_shipped_priors(script):
-    scenes, faces = (final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}", "sampler=fast ")
-                     for kind in ("scenes", "faces"))
+    scenes, faces = (
+        final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}", "sampler=fast ") for kind in ("scenes", "faces")
+    )
     assert commands(script("--demo", name="exp5_final")) == [scenes, faces]
     assert commands(script("--demo", "--ffhq", name="exp5_final")) == [faces]
 
@@ -139,7 +158,7 @@ def test_experiment_5_refuses_other_flags_in_one_line(script, flag):
 def test_experiment_5_passes_details_of_the_parts_too(script, tmp_path):
     config = tmp_path / "project/configs/experiment/exp5_final.yaml"
     config.write_text("# @package _global_\nnum_samples: 3  # why: so\nrepulsion:\n  end_step: 300\npruning_step: -1\n")
-    command, = commands(script("--ffhq", name="exp5_final"))
+    (command,) = commands(script("--ffhq", name="exp5_final"))
     assert " num_samples=3 repulsion.end_step=300 pruning_step=-1 data.end_id" in command
 
 

@@ -1,13 +1,13 @@
 """commands_tpu/ mirrors commands_gpu/: the same switches and sizes, another device, `_tpu` at the end of the names."""
+
 import os
 import subprocess
 
 import pytest
 
-from utils.config import PROJECT
+from utils.paths import PROJECT
 
-NAMES = ("exp0_baseline", "exp1_repulsion", "exp2_pruning", "exp3_2particle", "exp4_optimization",
-         "exp5_final")
+NAMES = ("exp0_baseline", "exp1_repulsion", "exp2_pruning", "exp3_2particle", "exp4_optimization", "exp5_final")
 
 
 def settings(folder, name):
@@ -23,7 +23,9 @@ def command(folder, name, tmp_path):
     fake.write_text('#!/bin/sh\necho "$*"\n')
     fake.chmod(0o755)
     script = f"PYTHON={fake}; ROOT={PROJECT}; set -- {flag}; " + (PROJECT / folder / f"{name}.sh").read_text().replace(
-        '"$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"', f"<(sed '/^PYTHON=/d; /^\\[ -x/d; /^ROOT=/d' {PROJECT}/tools/experiment.sh)")
+        '"$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"',
+        f"<(sed '/^PYTHON=/d; /^\\[ -x/d; /^ROOT=/d' {PROJECT}/tools/experiment.sh)",
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     return done.stdout.splitlines()[-1].split()
 

@@ -1,4 +1,5 @@
 """The shipped priors and the main job on them: no figure here is better than what PROJECT.md reports."""
+
 import json
 
 import numpy as np
@@ -6,11 +7,11 @@ import pytest
 import torch
 
 import posterior_sample
-from tools.make_demo_data import FAMILIES
-from utils import results
-from utils.config import PROJECT
+from tools.demo_prior.make_demo_data import FAMILIES
 from utils.data import TestImage
-from utils.metrics import psnr, rotated
+from utils.evaluation.scores import psnr, rotated
+from utils.paths import PROJECT
+from utils.records.files import read_record
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -45,10 +46,14 @@ def test_experiment_0_on_the_first_three_faces(composed, tmp_path):
 
 def test_single_particles_stay_near_their_place_in_the_batch(composed, tmp_path):
     """Float32 passes of another size drift apart slowly: after 5 steps the pictures still agree."""
-    short = ("data.end_id=1", f"save_dir={tmp_path}", "sampler.annealing_scheduler_config.num_steps=5",
-             "task.demo_langevin.mcmc_sampler_config.num_steps=2")
+    short = (
+        "data.end_id=1",
+        f"save_dir={tmp_path}",
+        "sampler.annealing_scheduler_config.num_steps=5",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+    )
     posterior_sample.run(composed(*short, "name=four"))
     posterior_sample.run(composed(*short, "name=one", "num_samples=1", "first_particle=2"))
-    four, one = (results.read_record(tmp_path / name / "records" / "00000.npz")[1]["z"] for name in ("four", "one"))
+    four, one = (read_record(tmp_path / name / "records" / "00000.npz")[1]["z"] for name in ("four", "one"))
     np.testing.assert_allclose(one[0], four[2], atol=0.02)
     assert np.abs(four[0] - four[2]).max() > 0.5

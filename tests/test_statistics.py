@@ -1,4 +1,5 @@
 """LatentDAPS samples against the exact law of its own discrete kernel; each check has controls that must fail."""
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ def worst_z_score(sampled, law):
     mean, cov = law
     n = len(sampled)
     of_mean = np.abs(sampled.mean(0) - mean) / np.sqrt(np.diag(cov) / n)
-    error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov ** 2) / n)
+    error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)
     return max(of_mean.max(), (np.abs(np.cov(sampled.T) - cov) / error).max())
 
 
@@ -46,10 +47,16 @@ def test_mean_and_covariance_agree_with_the_propagated_kernel(gaussian_samples):
     assert worst_z_score(gaussian_samples, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN)) < 4.5
 
 
-@pytest.mark.parametrize("wrong", [
-    dict(settings=analytic.chain(likelihood_factor=0.5)), dict(settings=analytic.chain(num_steps=2)),
-    dict(drop_step=3), dict(diffusion=analytic.SimpleNamespace(num_steps=1, sigma_min=0.01))],
-    ids=["factor swapped", "inner iteration dropped", "annealing step dropped", "one Euler step"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(settings=analytic.chain(likelihood_factor=0.5)),
+        dict(settings=analytic.chain(num_steps=2)),
+        dict(drop_step=3),
+        dict(diffusion=analytic.SimpleNamespace(num_steps=1, sigma_min=0.01)),
+    ],
+    ids=["factor swapped", "inner iteration dropped", "annealing step dropped", "one Euler step"],
+)
 def test_a_wrong_kernel_is_noticed(gaussian_samples, wrong):
     assert worst_z_score(gaussian_samples, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, **wrong)) > 8
 
@@ -74,10 +81,11 @@ def test_two_modes_agree_with_the_propagated_density(mixture_samples):
     assert kolmogorov_smirnov(mixture_samples, analytic.mixture_law(MIXTURE, Y_MIXTURE)) < 1.95
 
 
-@pytest.mark.parametrize("wrong", [
-    dict(settings=analytic.chain(likelihood_factor=0.5)),
-    dict(settings=analytic.chain(num_steps=2)), dict(drop_step=3)],
-    ids=["factor swapped", "inner iteration dropped", "annealing step dropped"])
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(settings=analytic.chain(likelihood_factor=0.5)), dict(settings=analytic.chain(num_steps=2)), dict(drop_step=3)],
+    ids=["factor swapped", "inner iteration dropped", "annealing step dropped"],
+)
 def test_a_wrong_density_is_noticed(mixture_samples, wrong):
     assert kolmogorov_smirnov(mixture_samples, analytic.mixture_law(MIXTURE, Y_MIXTURE, **wrong)) > 3
 
@@ -99,7 +107,7 @@ def test_denoiser_of_the_mixture_is_the_posterior_mean():
     grid = torch.linspace(-12, 12, 24001, dtype=torch.float64)
     prior = 0.5 * torch.exp(-2 * (grid + 2) ** 2) + 0.5 * torch.exp(-2 * (grid - 2) ** 2)
     for z, sigma in ((0.3, 1.0), (-1.0, 3.0), (4.0, 0.2)):
-        weight = prior * torch.exp(-0.5 * (grid - z) ** 2 / sigma ** 2)
+        weight = prior * torch.exp(-0.5 * (grid - z) ** 2 / sigma**2)
         expected = (grid * weight).sum() / weight.sum()
         got = MIXTURE.denoise(torch.full((1, 1, 1, 1), z, dtype=torch.float64), torch.tensor(sigma, dtype=torch.float64))
         assert got.item() == pytest.approx(expected.item(), abs=1e-6)

@@ -1,11 +1,12 @@
 """The statistics of the tables, against scipy and against enumeration."""
+
 from itertools import combinations
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from utils import stats
+from utils.analysis import stats
 
 
 @pytest.mark.parametrize("k, n", [(0, 10), (3, 10), (10, 10), (97, 100), (1, 1)])
@@ -19,7 +20,7 @@ def test_wilson_is_that_of_scipy(k, n):
 def test_the_bootstrap_of_independent_values_agrees_with_students_interval():
     values = np.random.default_rng(0).normal(3.0, 2.0, 200)
     found = stats.clustered_mean([[v] for v in values])
-    low, high = scipy_stats.t.interval(0.95, 199, values.mean(), values.std(ddof=1) / 200 ** 0.5)
+    low, high = scipy_stats.t.interval(0.95, 199, values.mean(), values.std(ddof=1) / 200**0.5)
     assert found.value == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.05)  # Monte-Carlo error of 9999 resamples: 0.005
 
@@ -37,7 +38,7 @@ def coverage_of_zero(as_clusters):
 
 def test_clustering_by_image_keeps_the_level_and_ignoring_it_does_not(monkeypatch):
     monkeypatch.setattr(stats, "RESAMPLES", 500)
-    assert coverage_of_zero(as_clusters=True) >= 86   # nominal 95, slightly less with 20 images; 4 standard deviations
+    assert coverage_of_zero(as_clusters=True) >= 86  # nominal 95, slightly less with 20 images; 4 standard deviations
     assert coverage_of_zero(as_clusters=False) <= 75  # negative control: 100 values taken for independent
 
 

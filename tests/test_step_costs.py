@@ -1,4 +1,5 @@
 """What an annealing step costs, in counts: network passes and waits for the device. Never seconds."""
+
 import os
 import platform
 import subprocess
@@ -10,7 +11,7 @@ import torch
 
 from tests import helpers_runs as runs
 from utils import device as devices
-from utils.config import PROJECT
+from utils.paths import PROJECT
 
 INNER, ODE = 2, 2
 WAITS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero")
@@ -36,6 +37,7 @@ class Costs(Counter):
             if self._within and tensor.dtype != torch.int64:
                 self["wait"] += 1
             return method(tensor, *arguments, **more)
+
         return counted
 
     def begin(self):
@@ -54,14 +56,15 @@ def place(tmp_path_factory):
 
 def steps_of(place, patch, *overrides, spoil=lambda sampler: None):
     """Counts of each annealing step of a run of 5 steps, without the trace."""
-    from utils.build import build, load_batch
-    from utils.config import check
+    from utils.config.check import check
     from utils.data import select_images
     from utils.priors.latent_diffusion import LatentDiffusionPrior
-    from utils.profiler import Profiler
+    from utils.running.build import build, load_batch
+    from utils.sampling.profiler import Profiler
 
-    cfg = runs.config(place.all("unused", "sampler.annealing_scheduler_config.num_steps=5", "num_samples=4",
-                                 "data.end_id=1", *overrides))
+    cfg = runs.config(
+        place.all("unused", "sampler.annealing_scheduler_config.num_steps=5", "num_samples=4", "data.end_id=1", *overrides)
+    )
     settings = check(cfg)
     parts = build(cfg, settings)
     particles, _ = load_batch(parts, settings, select_images(settings))
@@ -74,6 +77,7 @@ def steps_of(place, patch, *overrides, spoil=lambda sampler: None):
             gradient = name == "decode" and torch.is_grad_enabled() and z.requires_grad
             costs._note(kind + " with gradient" if gradient else kind)
             return method(self, z, *arguments)
+
         patch.setattr(LatentDiffusionPrior, name, counted)
 
     counting("decode", "decoder")
@@ -134,8 +138,14 @@ def test_a_pruning_costs_one_decoding_and_is_the_only_step_that_waits(place, pat
 
 
 def test_an_optimisation_waits_once_an_iteration(place, patch):
-    steps, _ = steps_of(place, patch, "optimization_step=200", "optimization.max_iterations=3", "optimization.max_move=1e9",
-                        "optimization.stop_factor=0")
+    steps, _ = steps_of(
+        place,
+        patch,
+        "optimization_step=200",
+        "optimization.max_iterations=3",
+        "optimization.max_move=1e9",
+        "optimization.stop_factor=0",
+    )
     assert [step["decoder with gradient"] for step in steps] == [INNER] * 4 + [INNER + 4]
     # per iteration: the reasons to stop, and whether any particle goes on, which the host knows already
     assert [step.get("wait", 0) for step in steps] == [0] * 4 + [8]
@@ -143,6 +153,7 @@ def test_an_optimisation_waits_once_an_iteration(place, patch):
 
 def test_a_wait_in_the_inner_loop_is_seen(place, patch):
     """What the official code does at each inner iteration."""
+
     def spoil(sampler):
         gradient = sampler.data_gradient
 
@@ -151,6 +162,7 @@ def test_a_wait_in_the_inner_loop_is_seen(place, patch):
             if found[0].isnan().any():
                 raise ValueError("not finite")
             return found
+
         sampler.data_gradient = waiting
 
     steps, _ = steps_of(place, patch, spoil=spoil)
@@ -188,7 +200,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_a_pass_on_the_cpu_works_in_the_memory_of_the_one_before():
     # the C library's initial thresholds, fixed: left to itself it may or may not raise them, as its heap happens to lie
     environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
-    faults = {kept: int(subprocess.run([sys.executable, "-c", PAGE_FAULTS.format(kept=kept)], cwd=PROJECT, text=True,
-                                       env=environment, capture_output=True, check=True).stdout) for kept in (True, False)}
+    faults = {
+        kept: int(
+            subprocess.run(
+                [sys.executable, "-c", PAGE_FAULTS.format(kept=kept)],
+                cwd=PROJECT,
+                text=True,
+                env=environment,
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
+        for kept in (True, False)
+    }
     # with these it gives thousands of pages back after every pass; a few tensors are 1 MB = 256 pages
     assert faults[True] < 2000 < 5000 < faults[False]

@@ -1,10 +1,11 @@
 """The training loop: a killed run that is started again ends where an undisturbed one does."""
+
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tools.training import Trainer, cosine
+from tools.demo_prior.training import Trainer, cosine
 
 
 class Settings(SimpleNamespace):

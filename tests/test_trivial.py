@@ -1,4 +1,5 @@
 """Trivial reconstructions, and the comparison of a run with them."""
+
 import json
 import sys
 
@@ -11,15 +12,23 @@ from operators.hdr import HighDynamicRange
 from operators.inpainting import Inpainting
 from operators.phase_retrieval import PhaseRetrieval
 from operators.super_resolution import SuperResolution
+from operators.trivial import trivial_reconstructions
 from tests.synthetic_runs import write_run
-from tools import keep_evidence, trivial_reconstruction
-from tools.make_demo_data import SEEDS, demo_image
-from utils import command_line, comparison, runs, tables
-from utils.config import InputError
-from utils.trivial import trivial_reconstructions
+from tools.demo_prior.make_demo_data import SEEDS, demo_image
+from tools.evidence import keep_evidence, trivial_reconstruction
+from utils import command_line
+from utils.analysis import runs
+from utils.analysis.comparison import compare
+from utils.analysis.experiments import gather
+from utils.analysis.tables import build, markdown
+from utils.errors import InputError
 
-OPERATORS = {"down_sampling": SuperResolution(32, 4), "inpainting": Inpainting(32, "box", [8, 9], margin=4),
-             "gaussian_blur": GaussianBlur(9, 1.0), "hdr": HighDynamicRange(2.0)}
+OPERATORS = {
+    "down_sampling": SuperResolution(32, 4),
+    "inpainting": Inpainting(32, "box", [8, 9], margin=4),
+    "gaussian_blur": GaussianBlur(9, 1.0),
+    "hdr": HighDynamicRange(2.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ def test_an_operator_without_one_is_refused(images):
 
 
 def test_the_mean_image_is_that_of_the_training_split(composed):
-    from utils.config import check
+    from utils.config.check import check
 
     mean = trivial_reconstruction.mean_image(check(composed()))
     train = np.mean([demo_image("faces", SEEDS["train"], i) for i in range(trivial_reconstruction.MEAN_OF)], axis=0)
@@ -76,25 +85,28 @@ def test_the_tool_measures_as_the_program_does(run, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["trivial_reconstruction.py", str(folder), "--picture", str(tmp_path / "tasks.png")])
     command_line.run(trivial_reconstruction.main)
     found, (run_of_tasks,) = json.loads((folder / "trivial.json").read_text()), [runs.load(folder / "metrics.json")]
-    for (record, arrays), score in zip(run_of_tasks.records(), found["psnr"]["measurement"], strict=True):
+    for (_, arrays), score in zip(run_of_tasks.records(), found["psnr"]["measurement"], strict=True):
         error = np.clip(arrays["y"] / 2 + 0.5, 0, 1) - arrays["truth"].transpose(2, 0, 1) / 255
-        assert score == pytest.approx(-10 * np.log10((error ** 2).mean()), abs=0.05)  # the record's truth has 8 bits
+        assert score == pytest.approx(-10 * np.log10((error**2).mean()), abs=0.05)  # the record's truth has 8 bits
     assert (tmp_path / "tasks.png").stat().st_size > 1000
 
 
 def trivial_json(folder, scores, ids=(0, 1)):
-    (folder / "trivial.json").write_text(json.dumps(
-        {"image_ids": list(ids), "floor": "bicubic", "psnr": {"mean image": [1.0] * len(ids), "bicubic": scores}}))
+    (folder / "trivial.json").write_text(
+        json.dumps({"image_ids": list(ids), "floor": "bicubic", "psnr": {"mean image": [1.0] * len(ids), "bicubic": scores}})
+    )
 
 
 def test_the_gain_is_paired_on_the_images(tmp_path, composed):
     folder = write_run(tmp_path, composed, [["0", "failed"], ["0", "0"]], pictures=False)  # means 18.5 and 25.1
     trivial_json(folder, [18.0, 20.1])
-    summary, = comparison.compare(comparison.gather([runs.load(folder / "metrics.json")]))
+    (summary,) = compare(gather([runs.load(folder / "metrics.json")]))
     assert summary["trivial"]["name"] == "bicubic" and summary["trivial"]["psnr"]["mean"] == pytest.approx(19.05)
     assert summary["trivial"]["gain"]["difference"] == pytest.approx((0.5 + 5.0) / 2) and summary["trivial"]["gain"]["n"] == 2
-    text = tables.markdown(tables.build("tasks", [summary]))
-    assert "| exp0 | 2 | 2 | bicubic | 19.05 ± 1.48 | 21.80 ± 4.67 |" in text and "+2.75 [-25.84, 31.34]" in text  # 12.7 standard errors
+    text = markdown(build("tasks", [summary]))
+    assert (
+        "| exp0 | 2 | 2 | bicubic | 19.05 ± 1.48 | 21.80 ± 4.67 |" in text and "+2.75 [-25.84, 31.34]" in text
+    )  # 12.7 standard errors
     kept = tmp_path / "kept"
     keep_evidence.keep(folder, kept)
     assert (kept / "trivial.json").read_text() == (folder / "trivial.json").read_text()
@@ -102,15 +114,19 @@ def test_the_gain_is_paired_on_the_images(tmp_path, composed):
 
 def test_a_run_without_trivial_reconstructions_is_in_no_such_table(tmp_path, composed):
     folder = write_run(tmp_path, composed, [["0"]], pictures=False)
-    assert tables.build("tasks", comparison.compare(comparison.gather([runs.load(folder / "metrics.json")]))) is None
+    assert build("tasks", compare(gather([runs.load(folder / "metrics.json")]))) is None
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda f: trivial_json(f, [18.0], ids=(0,)), "has no image 1"),
-    (lambda f: (f / "trivial.json").write_text("{"), "damaged"),
-    (lambda f: trivial_json(f, [18.0]), "damaged")])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda f: trivial_json(f, [18.0], ids=(0,)), "has no image 1"),
+        (lambda f: (f / "trivial.json").write_text("{"), "damaged"),
+        (lambda f: trivial_json(f, [18.0]), "damaged"),
+    ],
+)
 def test_a_damaged_file_is_one_line(tmp_path, composed, damage, message):
     folder = write_run(tmp_path, composed, [["0"], ["0"]], pictures=False)
     damage(folder)
     with pytest.raises(InputError, match=message):
-        comparison.gather([runs.load(folder / "metrics.json")])
+        gather([runs.load(folder / "metrics.json")])

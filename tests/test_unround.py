@@ -1,7 +1,8 @@
-"""tools/tuning/unround.py: what it draws would be stored as what it was drawn from."""
+"""tools/evidence/tuning/unround.py: what it draws would be stored as what it was drawn from."""
+
 import numpy as np
 
-from tools.tuning.unround import unrounded
+from tools.evidence.tuning.unround import unrounded
 
 
 def test_drawn_weights_round_to_the_stored_ones_and_fill_the_interval():
@@ -12,4 +13,4 @@ def test_drawn_weights_round_to_the_stored_ones_and_fill_the_interval():
     np.testing.assert_array_equal(drawn.astype(np.float16), stored)
     offset = (drawn - stored.astype(np.float32)) / np.spacing(np.abs(stored)).astype(np.float32)
     assert (offset[:5000] != 0).mean() > 0.99
-    assert abs(offset[:5000].mean()) < 0.02 and abs(offset[:5000].std() - 12 ** -0.5) < 0.02  # uniform on +-1/2
+    assert abs(offset[:5000].mean()) < 0.02 and abs(offset[:5000].std() - 12**-0.5) < 0.02  # uniform on +-1/2

@@ -13,6 +13,7 @@ before the clock starts. --full-size writes random weights into the folder if it
 image for two annealing steps of four inner iterations; num_samples= and precision= choose among its runs. With --ranks
 every process has one thread, and starting up does not count.
 """
+
 import argparse
 import json
 import os
@@ -23,20 +24,26 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import hydra
+from rich.console import Console
+from rich.table import Table
 
-import hydra  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from utils.config import PROJECT, InputError, check  # noqa: E402
-from utils.console import setup_logging  # noqa: E402
-from utils.data import select_images  # noqa: E402
+from utils.config.check import check
+from utils.data import select_images
+from utils.errors import InputError
+from utils.paths import PROJECT
+from utils.running.console import setup_logging
 
 CALLS_PER_STEP = 4
 DECODER, OPERATOR, DENOISER = "decoder forward + backward", "operator + gradient", "denoiser"
-FULL_SIZE = ("model=imagenet256ldm", "data.resolution=256", "task_group=ldm", "data.end_id=1",
-             "sampler.annealing_scheduler_config.num_steps=2", "task.ldm.mcmc_sampler_config.num_steps=4")
+FULL_SIZE = (
+    "model=imagenet256ldm",
+    "data.resolution=256",
+    "task_group=ldm",
+    "data.end_id=1",
+    "sampler.annealing_scheduler_config.num_steps=2",
+    "task.ldm.mcmc_sampler_config.num_steps=4",
+)
 
 
 def benchmark(cfg, parts_too=False):
@@ -48,13 +55,13 @@ def benchmark(cfg, parts_too=False):
 def measure(cfg, settings, images, parts_too=False):
     """Sample one batch: a dict of the figures, and with parts_too {part: (ms per call, calls, share of the time)}."""
     from utils import device as devices
-    from utils.batching import images_per_batch
-    from utils.build import build, load_batch
-    from utils.metrics import Trace
-    from utils.profiler import Profiler
+    from utils.evaluation.trace import Trace
+    from utils.running.batching import images_per_batch
+    from utils.running.build import build, load_batch
+    from utils.sampling.profiler import Profiler
 
     parts = build(cfg, settings)
-    particles, truth = load_batch(parts, settings, images[:images_per_batch(parts, settings, images)])
+    particles, truth = load_batch(parts, settings, images[: images_per_batch(parts, settings, images)])
     trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
     pieces = Pieces(parts, particles)
     timed = (DECODER, OPERATOR, DENOISER) if parts_too else (DECODER,)
@@ -76,16 +83,24 @@ def measure(cfg, settings, images, parts_too=False):
     sampling_s = sum(p.time_s for p in phases) - sum(bench_s)
     bare_pass_s = statistics.fmean(seconds[DECODER])
     peaks = [p.peak_mb for p in phases if p.peak_mb is not None]
-    figures = {"device": devices.describe(parts.device)["name"], "precision": settings.precision,
-               "compiled": settings.compile, "particles in the batch": len(particles),
-               "bare decoder forward + backward (ms)": 1e3 * bare_pass_s, "decoder passes of the run": passes,
-               "sampling time (s)": sampling_s, "passes per second": passes / sampling_s,
-               "overhead": sampling_s / (passes * bare_pass_s),
-               "decoder TFLOP/s": pieces.decoder_flops() / bare_pass_s / 1e12,
-               "peak memory (MB)": max(peaks) if peaks else None}
+    figures = {
+        "device": devices.describe(parts.device)["name"],
+        "precision": settings.precision,
+        "compiled": settings.compile,
+        "particles in the batch": len(particles),
+        "bare decoder forward + backward (ms)": 1e3 * bare_pass_s,
+        "decoder passes of the run": passes,
+        "sampling time (s)": sampling_s,
+        "passes per second": passes / sampling_s,
+        "overhead": sampling_s / (passes * bare_pass_s),
+        "decoder TFLOP/s": pieces.decoder_flops() / bare_pass_s / 1e12,
+        "peak memory (MB)": max(peaks) if peaks else None,
+    }
     calls = {DECODER: passes, OPERATOR: passes, DENOISER: sum(p.denoiser_calls for p in phases)}
-    rows = {name: (1e3 * statistics.fmean(seconds[name]), calls[name],
-                   statistics.fmean(seconds[name]) * calls[name] / sampling_s) for name in timed}
+    rows = {
+        name: (1e3 * statistics.fmean(seconds[name]), calls[name], statistics.fmean(seconds[name]) * calls[name] / sampling_s)
+        for name in timed
+    }
     rest = 1 - sum(share for _, _, share in rows.values())
     return figures, {**rows, "everything else": (1e3 * rest * sampling_s / passes, passes, rest)}
 
@@ -178,16 +193,21 @@ def write_random_model(folder):
     from utils.priors import compvis
 
     torch.manual_seed(0)
-    parts = {"unet": compvis.build_unet(**compvis.IMAGENET_UNET), "vqvae": compvis.build_vq(**compvis.VQ_F4),
-             "scheduler": compvis.build_scheduler()}
+    parts = {
+        "unet": compvis.build_unet(**compvis.IMAGENET_UNET),
+        "vqvae": compvis.build_vq(**compvis.VQ_F4),
+        "scheduler": compvis.build_scheduler(),
+    }
     compvis.write(parts, torch.zeros(1001, compvis.IMAGENET_UNET["context"]), folder, {"weights": "raw", "random": True})
 
 
 def compare_ranks(ranks, overrides):
     """Throughput of `ranks` torchrun ranks on one node against one rank; a dict of the figures. Raises InputError."""
     program = str(PROJECT / "posterior_sample.py")
-    launchers = {"one": [sys.executable, program],
-                 "many": [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", program]}
+    launchers = {
+        "one": [sys.executable, program],
+        "many": [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", program],
+    }
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, launcher in launchers.items():
@@ -196,16 +216,25 @@ def compare_ranks(ranks, overrides):
                 raise InputError(f"--ranks {ranks}: this command failed: {' '.join(command)}")
             seconds[name] = json.loads((Path(folder) / name / "metrics.json").read_text())["time"]["per_image_s"]
     one, slowest = sum(seconds["one"]), max(sum(seconds["many"][rank::ranks]) for rank in range(ranks))
-    return {"images": len(seconds["one"]), "images per second, one rank": len(seconds["one"]) / one,
-            f"images per second, {ranks} ranks": len(seconds["many"]) / slowest, "throughput ratio": one / slowest}
+    return {
+        "images": len(seconds["one"]),
+        "images per second, one rank": len(seconds["one"]) / one,
+        f"images per second, {ranks} ranks": len(seconds["many"]) / slowest,
+        "throughput ratio": one / slowest,
+    }
 
 
 def show(*columns):
     """One column for each dict of figures."""
     table = Table(title="benchmark", show_header=False)
     for name in columns[0]:
-        table.add_row(name, *("not known" if (value := column[name]) is None else
-                              f"{value:.3f}" if isinstance(value, float) else str(value) for column in columns))
+        table.add_row(
+            name,
+            *(
+                "not known" if (value := column[name]) is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+                for column in columns
+            ),
+        )
     Console().print(table)
 
 

@@ -1,8 +1,9 @@
 """Say what is present, what is missing, and how to get it: data sets, priors, and optional files and packages.
 
-    python tools/check_setup.py              # everything
-    python tools/check_setup.py model        # only the priors; also: data, optional
+python tools/check_setup.py              # everything
+python tools/check_setup.py model        # only the priors; also: data, optional
 """
+
 import argparse
 import importlib.util
 import os
@@ -14,18 +15,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from utils.config.model import check_model
+from utils.config.settings import Model
+from utils.data import files_in
+from utils.device import TPU_INSTALL, XLA_PACKAGE
+from utils.errors import InputError
+from utils.paths import PROJECT, find
+from utils.weights import cached_snapshot, is_hub_id
 
-from utils.checkpoints import cached_snapshot, check_model, is_hub_id  # noqa: E402
-from utils.config import PROJECT, InputError, Model, find  # noqa: E402
-from utils.data import files_in  # noqa: E402
-from utils.device import TPU_INSTALL, XLA_PACKAGE  # noqa: E402
-
-LPIPS = ("https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
-         "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt (6 kB)")
-PACKAGES = {XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[xla]'"), "libtpu": ("use_tpu=true on a TPU", TPU_INSTALL),
-            "transformers": ("model=stable-diffusion-*", "pip install -e '.[sd]'"),
-            "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'")}
+LPIPS = (
+    "https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
+    "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt (6 kB)"
+)
+PACKAGES = {
+    XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[xla]'"),
+    "libtpu": ("use_tpu=true on a TPU", TPU_INSTALL),
+    "transformers": ("model=stable-diffusion-*", "pip install -e '.[sd]'"),
+    "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'"),
+}
 
 
 def configs(group):
@@ -65,8 +72,12 @@ def optional_rows():
     here = all((folder / name).is_file() for name in ("vgg16-397923af.pth", "lpips_weights.pt"))
     yield "LPIPS scores", str(folder), "present" if here else "missing", LPIPS
     weights = "checkpoints/GOPRO_wVAE.pth"
-    yield ("task=nonlinear_blur", weights, "present" if find(weights).is_file() else "missing",
-           "GOPRO_wVAE.pth, linked in the README of VinAIResearch/blur-kernel-space-exploring (Google Drive)")
+    yield (
+        "task=nonlinear_blur",
+        weights,
+        "present" if find(weights).is_file() else "missing",
+        "GOPRO_wVAE.pth, linked in the README of VinAIResearch/blur-kernel-space-exploring (Google Drive)",
+    )
     for package, (serves, install) in PACKAGES.items():
         state = "present" if importlib.util.find_spec(package) else "missing"
         yield serves, f"package {package}", state, install

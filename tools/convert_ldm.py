@@ -1,17 +1,16 @@
 """Convert a public latent-diffusion checkpoint to a diffusers folder.
 
-    python tools/convert_ldm.py checkpoints/ldm_ffhq256.pt                 # into the cache that model=ffhq256ldm reads
-    python tools/convert_ldm.py model.ckpt checkpoints/my_model --ema      # into a folder, averaged weights
+python tools/convert_ldm.py checkpoints/ldm_ffhq256.pt                 # into the cache that model=ffhq256ldm reads
+python tools/convert_ldm.py model.ckpt checkpoints/my_model --ema      # into a folder, averaged weights
 """
+
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from utils.checkpoints import cache_folder  # noqa: E402
-from utils.config import InputError  # noqa: E402
+from utils.errors import InputError
+from utils.weights import cache_folder
 
 
 def main():
@@ -26,8 +25,9 @@ def main():
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)  # its hints are about its own flags
     try:
-        folder = compvis.convert(arguments.checkpoint, arguments.out or cache_folder(arguments.checkpoint, weights),
-                                 weights, arguments.resolution)
+        folder = compvis.convert(
+            arguments.checkpoint, arguments.out or cache_folder(arguments.checkpoint, weights), weights, arguments.resolution
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,20 +6,19 @@ OUT gets the records and samples of all DIRs and one metrics.json, eval.md and s
 have written, times apart. OUT may be new, or a run folder of the same configuration. The DIRs stay as they are.
 Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was before.
 """
+
 import logging
 import shutil
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from omegaconf import OmegaConf
 
-from omegaconf import OmegaConf  # noqa: E402
-
-from utils import console, results  # noqa: E402
-from utils.command_line import Parser, run  # noqa: E402
-from utils.config import InputError  # noqa: E402
-from utils.fingerprint import differences, identity  # noqa: E402
-from utils.run_folder import RunFolder  # noqa: E402
+from utils.command_line import Parser, run
+from utils.config.fingerprint import differences, identity
+from utils.errors import InputError
+from utils.records.files import RecordError, read_record
+from utils.records.folder import RunFolder
+from utils.running import console
 
 log = logging.getLogger("latentdaps")
 
@@ -30,8 +29,8 @@ def load(folder):
     found = {}
     for path in paths:
         try:
-            record, arrays = results.read_record(path)
-        except results.RecordError as error:
+            record, arrays = read_record(path)
+        except RecordError as error:
             log.warning("%s; left out", error)
             continue
         found[record["image_id"]] = path, record, arrays
@@ -48,8 +47,10 @@ def refuse_other(first, folder, prints):
         changed = differences(*(identity(OmegaConf.load(f / "config.yaml")) for f in (folder, first)))
     except Exception:  # without readable configs the fingerprints alone have to do
         changed = []
-    raise InputError(f"{folder}: belongs to another configuration than {first}"
-                     f"{': ' + '; '.join(changed[:3]) if changed else ''}; merge only shards of one run")
+    raise InputError(
+        f"{folder}: belongs to another configuration than {first}"
+        f"{': ' + '; '.join(changed[:3]) if changed else ''}; merge only shards of one run"
+    )
 
 
 def merge(out, folders):
@@ -64,8 +65,10 @@ def merge(out, folders):
         refuse_other(sources[0], folder, prints)
         for image_id, (path, record, arrays) in records.items():
             if image_id in merged and merged[image_id][1]["sha256"] != record["sha256"]:
-                raise InputError(f"image {image_id} is another file in {path} than in {merged[image_id][0]}; "
-                                 "merge only shards of one data set")
+                raise InputError(
+                    f"image {image_id} is another file in {path} than in {merged[image_id][0]}; "
+                    "merge only shards of one data set"
+                )
             if image_id in merged:
                 log.info("image %d is in several folders; kept from %s", image_id, merged[image_id][0])
             merged.setdefault(image_id, (path, record, arrays))
@@ -87,10 +90,10 @@ def main():
     arguments = parser.parse_args()
     console.setup_logging()
     metrics = merge(arguments.out, arguments.folders)
-    from utils import figures
+    from utils.figures import run as run_figures
 
     with RunFolder(arguments.out, None).writing():
-        figures.draw_all(arguments.out)
+        run_figures.draw_all(arguments.out)
     console.print_results(metrics, arguments.out)
 
 

@@ -6,21 +6,23 @@
 
 Formats: md and latex (tables; best value of a column in bold), csv (one wide table) and json (everything, nested).
 """
+
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from utils import comparison, tables  # noqa: E402
-from utils.command_line import Parser, add_run_arguments, read_experiments, run, write_text  # noqa: E402
-from utils.config import InputError  # noqa: E402
+from utils.analysis.arguments import add_run_arguments, read_experiments
+from utils.analysis.columns import KINDS, NEEDS
+from utils.analysis.comparison import compare, per_image
+from utils.analysis.experiments import find_label
+from utils.analysis.tables import build, build_per_image, csv_text, json_text, latex, markdown
+from utils.command_line import Parser, run, write_text
+from utils.errors import InputError
 
 
 def arguments():
     parser = Parser(prog="parse_metrics.py", description="Compare finished runs.")
     add_run_arguments(parser)
     parser.add_argument("--format", choices=("md", "csv", "latex", "json"), default="md")
-    parser.add_argument("--tables", default=",".join(tables.KINDS), help=f"of {', '.join(tables.KINDS)} (md and latex)")
+    parser.add_argument("--tables", default=",".join(KINDS), help=f"of {', '.join(KINDS)} (md and latex)")
     parser.add_argument("--per-image", action="store_true", help="one row per image instead of per experiment")
     parser.add_argument("--out", metavar="FILE", help="write to a file instead of the terminal")
     parser.add_argument("--figures", metavar="FOLDER", help="also draw the comparison figures there, PNG and PDF")
@@ -30,14 +32,13 @@ def arguments():
 def main():
     args = arguments()
     kinds = args.tables.split(",")
-    unknown = next((kind for kind in kinds if kind not in tables.KINDS), None)
+    unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None:
-        raise InputError(f"tables={unknown}: choose from {', '.join(tables.KINDS)}")
-    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common,
-                                   args.by_name)
+        raise InputError(f"tables={unknown}: choose from {', '.join(KINDS)}")
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common, args.by_name)
     write_text(text(experiments, args, kinds), args.out)
     if args.figures:
-        from utils import comparison_figures
+        from utils.figures import comparison as comparison_figures
 
         for path in comparison_figures.draw_all(experiments, args.figures):
             print(path, file=sys.stderr)
@@ -47,17 +48,17 @@ def text(experiments, args, kinds):
     """The output in the chosen format."""
     baseline = args.baseline or experiments[0].label
     if args.per_image:
-        comparison.find_label(experiments, baseline)  # wrong is wrong, though nothing refers to it here
-        rows = comparison.per_image(experiments)
-        found = [tables.build_per_image(rows)]
+        find_label(experiments, baseline)  # wrong is wrong, though nothing refers to it here
+        rows = per_image(experiments)
+        found = [build_per_image(rows)]
     else:
-        rows = comparison.compare(experiments, baseline)
-        found = [table for table in (tables.build(kind, rows) for kind in kinds) if table]
+        rows = compare(experiments, baseline)
+        found = [table for table in (build(kind, rows) for kind in kinds) if table]
         if not found:
-            raise InputError(f"tables={args.tables}: needs {'; '.join(tables.NEEDS[kind] for kind in kinds)}")
+            raise InputError(f"tables={args.tables}: needs {'; '.join(NEEDS[kind] for kind in kinds)}")
     if args.format in ("csv", "json"):
-        return (tables.csv_text if args.format == "csv" else tables.json_text)(rows)
-    return "\n".join((tables.markdown if args.format == "md" else tables.latex)(table) for table in found)
+        return (csv_text if args.format == "csv" else json_text)(rows)
+    return "\n".join((markdown if args.format == "md" else latex)(table) for table in found)
 
 
 if __name__ == "__main__":

@@ -4,23 +4,25 @@
 
 The page needs no network and opens from disk: pictures are inside it.
 """
+
 import base64
 import io
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import jinja2
+import yaml
+from markupsafe import Markup, escape
 
-import jinja2  # noqa: E402
-import yaml  # noqa: E402
-from markupsafe import Markup, escape  # noqa: E402
-
-from utils import comparison, comparison_figures, tables  # noqa: E402
-from utils.command_line import Parser, add_run_arguments, read_experiments, run, write_text  # noqa: E402
-from utils.config import InputError  # noqa: E402
+from utils.analysis.arguments import add_run_arguments, read_experiments
+from utils.analysis.columns import KINDS
+from utils.analysis.comparison import compare
+from utils.analysis.tables import build, cells
+from utils.command_line import Parser, run, write_text
+from utils.errors import InputError
+from utils.figures import comparison as comparison_figures
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-PLACES = ("name", "save_dir", "shard", "gpu", "resume")   # of a config: where a run lies, not what it is
+PLACES = ("name", "save_dir", "shard", "gpu", "resume")  # of a config: where a run lies, not what it is
 CAPTIONS = {
     "step_time": "Time per annealing step, mean over images; vertical lines: events.",
     "pairwise_distance": "Mean pairwise latent distance of an image's particles per annealing step, mean over images.",
@@ -39,31 +41,41 @@ def main():
     args = parser.parse_args()
     if args.images < 1:
         raise InputError(f"images={args.images}: must be at least 1")
-    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common,
-                                   args.by_name)
+    experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common, args.by_name)
     write_text(page(experiments, args.baseline or experiments[0].label, args.title, args.images), args.out)
     print(args.out)
 
 
 def page(experiments, baseline, title, images):
     """The HTML text."""
-    summaries = comparison.compare(experiments, baseline)
+    summaries = compare(experiments, baseline)
     measured = [e for e in experiments if not e.derived]
     figures, pictures = drawings(experiments, images)
-    configured = [{"label": e.label, "config": e.runs[0].config,
-                   "yaml": yaml.safe_dump(e.runs[0].config, sort_keys=False, allow_unicode=True)}
-                  for e in measured if e.runs[0].config]
+    configured = [
+        {
+            "label": e.label,
+            "config": e.runs[0].config,
+            "yaml": yaml.safe_dump(e.runs[0].config, sort_keys=False, allow_unicode=True),
+        }
+        for e in measured
+        if e.runs[0].config
+    ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text()).render(
-        title=title, runs=[r for e in measured for r in e.runs],
-        tables=[html_table(table) for table in (tables.build(kind, summaries) for kind in tables.KINDS) if table],
-        rule=measured[0].runs[0].metrics.selection.rule, figures=figures, pictures=pictures,
-        configured=configured, differences=config_differences([c["config"] for c in configured]))
+        title=title,
+        runs=[r for e in measured for r in e.runs],
+        tables=[html_table(table) for table in (build(kind, summaries) for kind in KINDS) if table],
+        rule=measured[0].runs[0].metrics.selection.rule,
+        figures=figures,
+        pictures=pictures,
+        configured=configured,
+        differences=config_differences([c["config"] for c in configured]),
+    )
 
 
 def html_table(table):
     """What the template needs of one table; cells are safe HTML."""
-    rows = tables.cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
+    rows = cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
     return {"title": table.title, "heads": [column.head for column in table.columns], "rows": rows, "notes": table.notes}
 
 
@@ -79,8 +91,9 @@ def drawings(experiments, images):
         else:
             drawn.add(name)
             label = name.removeprefix("reconstructions_")
-            pictures.append({"uri": data_uri(buffer.getvalue()),
-                             "caption": f"{label}: as found, and in the better orientation."})
+            pictures.append(
+                {"uri": data_uri(buffer.getvalue()), "caption": f"{label}: as found, and in the better orientation."}
+            )
     for e in experiments:
         grid = e.runs[0].folder / "grid_results.png"
         if not e.derived and comparison_figures.picture_name(e) not in drawn and grid.is_file():
@@ -104,8 +117,7 @@ def flatten(value, prefix=""):
     """{dotted key: leaf} of a nested dict."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {k: v for key, inner in value.items()
-            for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
 
 
 if __name__ == "__main__":

@@ -4,31 +4,31 @@
 
 Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0; 2 if DIR is no run folder.
 """
+
 import re
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from omegaconf import OmegaConf
 
-from omegaconf import OmegaConf  # noqa: E402
-
-from utils import results  # noqa: E402
-from utils.command_line import Parser, run  # noqa: E402
-from utils.config import InputError, find  # noqa: E402
-from utils.data import files_in  # noqa: E402
+from utils.command_line import Parser, run
+from utils.data import files_in
+from utils.errors import InputError
+from utils.paths import find
+from utils.records.aggregate import finite
+from utils.records.files import RecordError, read_record, record_path
 
 SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
 
 
 class Shard(NamedTuple):
-    name: str            # "k/n"
-    done: int            # images
-    total: int           # images
-    silent_s: float      # seconds since its last record or log line
-    remaining_s: float   # estimate
+    name: str  # "k/n"
+    done: int  # images
+    total: int  # images
+    silent_s: float  # seconds since its last record or log line
+    remaining_s: float  # estimate
 
 
 def read(folder):
@@ -36,9 +36,9 @@ def read(folder):
     records, damaged = {}, 0
     for path in sorted((folder / "records").glob("*.npz")):
         try:
-            record, _ = results.read_record(path)
+            record, _ = read_record(path)
             records[record["image_id"]] = record
-        except (results.RecordError, FileNotFoundError):
+        except (RecordError, FileNotFoundError):
             damaged += 1
     return records, damaged
 
@@ -74,7 +74,7 @@ def shard_status(folder, key, log_path, ids, records, image_s, now):
     k, n = key
     mine = ids[k::n]
     done = [i for i in mine if i in records]
-    touched = [log_path.stat().st_mtime, *(results.record_path(folder, i).stat().st_mtime for i in done)]
+    touched = [log_path.stat().st_mtime, *(record_path(folder, i).stat().st_mtime for i in done)]
     left_s = (len(mine) - len(done)) * image_s if image_s is not None else None
     return Shard(f"{k}/{n}", len(done), len(mine), now - max(touched), left_s)
 
@@ -88,8 +88,11 @@ def duration(seconds):
 
 def best_line(records):
     """The best particle so far, in the better orientation where the task has two."""
-    best = [(value, r["image_id"]) for r in records.values()
-            for value in results.finite(r["modes"]["psnr_aligned"] if r["modes"] else r["scores"]["psnr"])]
+    best = [
+        (value, r["image_id"])
+        for r in records.values()
+        for value in finite(r["modes"]["psnr_aligned"] if r["modes"] else r["scores"]["psnr"])
+    ]
     if not best:
         return "best PSNR: none yet"
     value, image_id = max(best)
@@ -113,8 +116,9 @@ def describe(folder, now=None):
         if len(done) < len(ids) and working and not silent:
             line += f", about {duration(max(p.remaining_s for p in working))} left"
     yield line
-    diverged = [f"image {r['image_id']} p{p}" for r in records.values()
-                for p, gone in zip(r["particles"], r["diverged"]) if gone]
+    diverged = [
+        f"image {r['image_id']} p{p}" for r in records.values() for p, gone in zip(r["particles"], r["diverged"]) if gone
+    ]
     yield f"{best_line(records)}; diverged particles: {len(diverged)}{' (' + ', '.join(diverged[:5]) + ')' if diverged else ''}"
     if len(parts) > 1 or working:
         for p in parts:

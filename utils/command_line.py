@@ -1,10 +1,10 @@
 """What the command-line tools share: one-line errors with status 2, and the arguments that name finished runs."""
+
 import argparse
 import sys
 from pathlib import Path
 
-from utils import comparison, runs
-from utils.config import InputError
+from utils.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,40 +23,6 @@ def run(main):
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def add_run_arguments(parser):
-    """RESULTS and what decides how they become experiments."""
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="run folders, folders of runs, or metrics.json files")
-    parser.add_argument("--baseline", help="run that costs and differences refer to, by name or folder (default: the first)")
-    parser.add_argument("--pool", action="store_true", help="one row for runs whose configs differ only in the seed")
-    parser.add_argument("--by-name", action="store_true", help="one row for runs of one name, on several data sets")
-    parser.add_argument("--best-of", type=int, metavar="K",
-                        help="also show what K of the particles of each run of independent ones would have given")
-    parser.add_argument("--common", action="store_true", help="only the images that all of the runs hold (needs their records)")
-    parser.add_argument("--from-records", action="store_true",
-                        help="aggregate the records anew instead of trusting metrics.json")
-
-
-def read_experiments(results, pool=False, best_of=None, from_records=False, common=False, by_name=False):
-    """The experiments that RESULTS name, derived ones after the run that they come from. Raises InputError."""
-    loaded = [runs.load(path, from_records) for path in runs.find(results)]
-    if by_name and (pool or common):
-        raise InputError("by-name: rows over several data sets share neither a config nor images; leave out pool and common")
-    found = comparison.gather(runs.restrict_to_common(loaded) if common else loaded, pool, by_name)
-    if best_of is None:
-        return found
-    if best_of < 1:
-        raise InputError(f"best-of={best_of}: must be at least 1")
-    extended, derived = [], 0
-    for experiment in found:
-        extended.append(experiment)
-        if experiment.can_split and experiment.num_samples > best_of:
-            extended.append(comparison.best_of(experiment, best_of))
-            derived += 1
-    if not derived:
-        raise InputError(f"best-of={best_of}: no run without repulsion and pruning has more than {best_of} particles")
-    return extended
 
 
 def write_text(text, out):

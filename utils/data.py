@@ -1,4 +1,5 @@
 """What is reconstructed: images from a folder, or measurements without a truth. Choosing and checking need no torch."""
+
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.config import InputError, find
+from utils.errors import InputError
+from utils.paths import find
 
 SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "measurement": (".npy",)}
 
@@ -14,6 +16,7 @@ SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "measurement": (".npy",)}
 @dataclass(frozen=True)
 class TestItem:
     """One item of the set: its position in the whole set, and its file."""
+
     __test__ = False  # pytest would take the name for a test
 
     id: int
@@ -77,8 +80,13 @@ def read_rgb(path):
 
 def files_in(root, kind):
     """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
-    return sorted(f for f in root.rglob("*") if f.suffix.lower() in SUFFIXES[kind] and f.is_file()
-                  and not any(part.startswith(".") for part in f.relative_to(root).parts))
+    return sorted(
+        f
+        for f in root.rglob("*")
+        if f.suffix.lower() in SUFFIXES[kind]
+        and f.is_file()
+        and not any(part.startswith(".") for part in f.relative_to(root).parts)
+    )
 
 
 def select_images(settings):

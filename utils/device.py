@@ -2,6 +2,7 @@
 
 XLA means TPU through torch_xla. With PJRT_DEVICE=CPU the same compiler runs on the host, for tests.
 """
+
 import ctypes
 import logging
 import os
@@ -11,12 +12,13 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from utils.config import InputError
+from utils.errors import InputError
 
 log = logging.getLogger("latentdaps")
 
-# {XLA device: its peak when the memory section began}; seconds of compiling that are in a record already
-_peak_at_reset, _compile_s, _compile_lock = {}, [0.0], threading.Lock()
+_peak_at_reset = {}  # {XLA device: its peak when the memory section began}
+# XLA's seconds of compiling that are in a record already, and torch.compile's that are not yet
+_compile, _compile_lock = {"xla_s": 0.0, "torch_s": 0.0, "watched": False, "started": 0.0}, threading.Lock()
 XLA_PACKAGE = "torch_xla"
 MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest), in bytes
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
@@ -43,8 +45,9 @@ def get_device(use_tpu=False, gpu=0, local_rank=0):
         return torch.device("cpu")
     if gpu + local_rank >= torch.cuda.device_count():
         rank = f" for rank {local_rank} of this machine (one device per rank)" if local_rank else ""
-        raise InputError(f"gpu={gpu}: no CUDA device {gpu + local_rank}{rank}; this machine has devices 0 to "
-                         f"{torch.cuda.device_count() - 1}")
+        raise InputError(
+            f"gpu={gpu}: no CUDA device {gpu + local_rank}{rank}; this machine has devices 0 to {torch.cuda.device_count() - 1}"
+        )
     return torch.device("cuda", gpu + local_rank)
 
 
@@ -76,8 +79,10 @@ def _no_tpu(error):
     """The line for a device that could not be opened."""
     if "in use" in str(error) or "busy" in str(error).lower():
         return InputError(f"use_tpu=true: another process uses the TPU ({_line(error)}); end that process first")
-    return InputError(f"use_tpu=true: no TPU found ({_line(error)}); on a TPU VM install {TPU_INSTALL}, "
-                      "or set PJRT_DEVICE=CPU to run XLA on the CPU")
+    return InputError(
+        f"use_tpu=true: no TPU found ({_line(error)}); on a TPU VM install {TPU_INSTALL}, "
+        "or set PJRT_DEVICE=CPU to run XLA on the CPU"
+    )
 
 
 def _line(error):
@@ -148,8 +153,9 @@ def setup_device(device, tf32=False):
     import torch
 
     if tf32 and device.type != "cuda":
-        raise InputError(f"precision=tf32: only CUDA devices have it, and this run is on the {device.type}; "
-                         "use precision=fp32 or bf16")
+        raise InputError(
+            f"precision=tf32: only CUDA devices have it, and this run is on the {device.type}; use precision=fp32 or bf16"
+        )
     torch.set_flush_denormal(True)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -251,10 +257,10 @@ def peak_memory_mb(device):
     import torch
 
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2 ** 20
+        return torch.cuda.max_memory_allocated(device) / 2**20
     if device.type == "xla":
         peak = _xla_peak_bytes(device)
-        return peak / 2 ** 20 if peak is not None and peak > _peak_at_reset.get(device, 0) else None
+        return peak / 2**20 if peak is not None and peak > _peak_at_reset.get(device, 0) else None
     return None
 
 
@@ -293,19 +299,41 @@ def memory_of(device, work):
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def take_xla_compile_s(device):
-    """Seconds that XLA has compiled in this process and that no earlier call has returned; None off XLA.
-
-    Cores that are threads of one process share the count: their sum is right, who gets a second is not told.
-    """
-    if device.type != "xla":
-        return None
-    import torch_xla.debug.metrics as counters
+def watch_compile():
+    """From here on the time that torch.compile takes is counted."""
+    from torch._dynamo.callback import callback_handler
 
     with _compile_lock:
-        total = (counters.metric_data("CompileTime") or (0, 0.0))[1] / 1e9
-        new, _compile_s[0] = max(0.0, total - _compile_s[0]), total
-    return new
+        if _compile["watched"]:
+            return
+        _compile["watched"] = True
+    callback_handler.register_start_callback(lambda *_: _compile.__setitem__("started", time.perf_counter()))
+    callback_handler.register_end_callback(_compiled)
+
+
+def _compiled(*_):
+    with _compile_lock:
+        _compile["torch_s"] += time.perf_counter() - _compile["started"]
+
+
+def take_compile_s(device):
+    """Seconds that XLA or torch.compile has taken in this process and that no earlier call has returned.
+
+    None where nothing is compiled. Cores that are threads of one process share the count: their sum is right, who gets
+    a second is not told.
+    """
+    with _compile_lock:
+        known = []
+        if device.type == "xla":
+            import torch_xla.debug.metrics as counters
+
+            total = (counters.metric_data("CompileTime") or (0, 0.0))[1] / 1e9
+            known.append(max(0.0, total - _compile["xla_s"]))
+            _compile["xla_s"] = total
+        if _compile["watched"]:
+            known.append(_compile["torch_s"])
+            _compile["torch_s"] = 0.0
+    return sum(known) if known else None
 
 
 def probe_peak_mb(device, work, resident_bytes):
@@ -324,7 +352,7 @@ def probe_peak_mb(device, work, resident_bytes):
     for event in sorted(events, key=lambda e: e.start_ns()):
         in_use += event.nbytes()
         peak = max(peak, in_use)
-    return (resident_bytes + peak) / 2 ** 20
+    return (resident_bytes + peak) / 2**20
 
 
 def is_out_of_memory(error):
@@ -335,8 +363,13 @@ def is_out_of_memory(error):
         return True
     # XLA and the CPU allocator raise RuntimeError
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("RESOURCE_EXHAUSTED", "DefaultCPUAllocator: can't allocate memory",
-                                          "DefaultCPUAllocator: not enough memory"))
+        words in str(error)
+        for words in (
+            "RESOURCE_EXHAUSTED",
+            "DefaultCPUAllocator: can't allocate memory",
+            "DefaultCPUAllocator: not enough memory",
+        )
+    )
 
 
 @contextmanager
@@ -347,8 +380,10 @@ def out_of_memory_in_one_line():
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); try a smaller "
-                         "batch_images= or num_samples=, or another gpu=") from None
+        raise InputError(
+            f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); try a smaller "
+            "batch_images= or num_samples=, or another gpu="
+        ) from None
 
 
 def release_memory(device):
@@ -369,6 +404,10 @@ def describe(device):
         import torch_xla
         import torch_xla.runtime as runtime
 
-        return {"type": "xla", "name": f"XLA:{runtime.device_type()}", "core": runtime.global_ordinal(),
-                "torch_xla": torch_xla.__version__}
+        return {
+            "type": "xla",
+            "name": f"XLA:{runtime.device_type()}",
+            "core": runtime.global_ordinal(),
+            "torch_xla": torch_xla.__version__,
+        }
     return {"type": "cpu", "name": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"}

@@ -1,4 +1,5 @@
 """Kernels that come in several forms, and the forms that serve every device; utils/device.py chooses."""
+
 import math
 from functools import lru_cache
 
@@ -19,10 +20,11 @@ def spectrum_by_products(x, pad_y, pad_x):
     Zeros need no product, so the matrices have a column for each pixel of x only. In float32 the largest amplitude
     of a 384 x 384 spectrum is off by 4e-7 of itself.
     """
-    rows, columns = (fourier_matrices(side, pad, x.device, x.dtype)
-                     for side, pad in ((x.shape[-2], pad_y), (x.shape[-1], pad_x)))
-    left = torch.cat(rows) @ x                                      # (P, C, 2 H', W): cosines above sines
-    both = left @ torch.cat(columns).T                              # (P, C, 2 H', 2 W')
+    rows, columns = (
+        fourier_matrices(side, pad, x.device, x.dtype) for side, pad in ((x.shape[-2], pad_y), (x.shape[-1], pad_x))
+    )
+    left = torch.cat(rows) @ x  # (P, C, 2 H', W): cosines above sines
+    both = left @ torch.cat(columns).T  # (P, C, 2 H', 2 W')
     (cc, cs), (sc, ss) = (half.chunk(2, dim=-1) for half in both.chunk(2, dim=-2))  # (P, C, H', W') each
     # the square root has no gradient at 0; 1e-20 gives gradient 0 there and lies below float32 rounding elsewhere
     return ((cc - ss).square() + (cs + sc).square() + 1e-20).sqrt()
@@ -76,6 +78,12 @@ def replace_upsampling(decoder):
 
     for parent in list(decoder.modules()):
         for name, module in parent.named_children():
-            if (isinstance(module, Upsample2D) and module.use_conv and module.interpolate and module.norm is None
-                    and not module.use_conv_transpose and module.name == "conv"):
+            if (
+                isinstance(module, Upsample2D)
+                and module.use_conv
+                and module.interpolate
+                and module.norm is None
+                and not module.use_conv_transpose
+                and module.name == "conv"
+            ):
                 setattr(parent, name, UpsampleByTwo(module.conv))

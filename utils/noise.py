@@ -4,12 +4,12 @@ Drawn on the CPU from the counter-based generator Philox and moved to the device
 neither on the batch, on other particles, on pruning, sharding or resuming, nor on the device.
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
+
 import numpy as np
 import torch
 
 # The number is part of the key: changing one changes every result that uses it.
-PURPOSES = {"measurement": 0, "initial": 1, "annealing": 2, "mcmc": 3, "velocity": 4,
-            "mask": 32, "kernel": 33}
+PURPOSES = {"measurement": 0, "initial": 1, "annealing": 2, "mcmc": 3, "velocity": 4, "mask": 32, "kernel": 33}
 
 
 def keyed_generator(seed, purpose, image=0, particle=0, step=0):
@@ -37,8 +37,10 @@ class KeyedNoise:
     def draw(self, particles, purpose, step=0, count=None):
         """Noise like `particles.z`, (P, C, h, w), or (count, P, C, h, w) for `count` iterations of one step."""
         shape = tuple(particles.z.shape[1:]) if count is None else (count, *particles.z.shape[1:])
-        arrays = [keyed_normal(self.seed, image, index, purpose, step, shape)
-                  for image, index in zip(particles.image.tolist(), particles.index.tolist())]
+        arrays = [
+            keyed_normal(self.seed, image, index, purpose, step, shape)
+            for image, index in zip(particles.image.tolist(), particles.index.tolist())
+        ]
         stacked = torch.from_numpy(np.stack(arrays, axis=0 if count is None else 1))
         return stacked.to(particles.z.device, particles.z.dtype)
 

@@ -1,4 +1,5 @@
 """XLA on the CPU: the same compiler and runtime as on a TPU. Its own pytest process: `pytest tests/xla`."""
+
 import pytest
 
 from utils import device as devices
@@ -22,5 +23,6 @@ def counters():
         fallbacks = {name for name in metrics.counter_names() if name.startswith("aten::")}
         metrics.clear_all()
         return compiled, fallbacks
+
     read()
     return read

@@ -1,4 +1,5 @@
 """Every forward operator on XLA: value and gradient of the CPU, nothing on the host."""
+
 import importlib
 import pkgutil
 
@@ -10,9 +11,14 @@ from operators.base import Operator
 
 SIDE = 16
 # constructor arguments; what needs deepinv or published weights is left out
-CASES = {"PhaseRetrieval": {}, "HighDynamicRange": {}, "SuperResolution": dict(resolution=SIDE),
-         "GaussianBlur": dict(kernel_size=9), "MotionBlur": dict(kernel_size=9),
-         "Inpainting": dict(resolution=SIDE, mask_type="random", mask_prob_range=[0.3, 0.7])}
+CASES = {
+    "PhaseRetrieval": {},
+    "HighDynamicRange": {},
+    "SuperResolution": dict(resolution=SIDE),
+    "GaussianBlur": dict(kernel_size=9),
+    "MotionBlur": dict(kernel_size=9),
+    "Inpainting": dict(resolution=SIDE, mask_type="random", mask_prob_range=[0.3, 0.7]),
+}
 LEFT_OUT = {"Blur", "DeepinvPhysics", "NonlinearBlur"}  # the first is a base class
 
 
@@ -45,7 +51,7 @@ def test_value_and_gradient(xla, counters, name, picture):
     for device in (torch.device("cpu"), xla):
         operator, leaf = operator.to(device), x.to(device).requires_grad_()
         measured, loss = operator(leaf), operator.loss(leaf, y.to(device))
-        gradient, = torch.autograd.grad(loss.sum(), leaf)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         results.append([value.detach().cpu() for value in (measured, loss, gradient)])
     assert counters()[1] == set()
     for on_xla, on_cpu in zip(*reversed(results)):

@@ -1,4 +1,5 @@
 """The whole sampler on XLA: the CPU's numbers, nothing on the host, and no graph compiled late."""
+
 import threading
 
 import pytest
@@ -6,11 +7,15 @@ import torch
 
 from tests.xla.worlds import World
 from utils.noise import KeyedNoise
-from utils.particles import Particles
+from utils.sampling.particles import Particles
 
 CPU = torch.device("cpu")
-SWITCHES = {"exp0": {}, "exp1": dict(repulsion_scale=0.5), "exp2": dict(repulsion_scale=0.5, pruning_step=500),
-            "exp4": dict(repulsion_scale=0.5, pruning_step=500, optimization_step=500)}
+SWITCHES = {
+    "exp0": {},
+    "exp1": dict(repulsion_scale=0.5),
+    "exp2": dict(repulsion_scale=0.5, pruning_step=500),
+    "exp4": dict(repulsion_scale=0.5, pruning_step=500, optimization_step=500),
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +39,27 @@ def test_noise_is_the_same_bit_for_bit(xla):
     drawn = []
     for device in (CPU, xla):
         particles = Particles.start(torch.zeros(2, 1, device=device), [3, 7], 2, 0, (4, 8, 8), torch.float32)
-        drawn.append([KeyedNoise(42).draw(particles, purpose, 5, count).cpu()
-                      for purpose, count in (("initial", None), ("mcmc", 4), ("velocity", None))])
+        drawn.append(
+            [
+                KeyedNoise(42).draw(particles, purpose, 5, count).cpu()
+                for purpose, count in (("initial", None), ("mcmc", 4), ("velocity", None))
+            ]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*drawn))
 
 
-@pytest.mark.parametrize("switches", [*SWITCHES.values(), dict(repulsion_scale=0.5, place="chain"),
-                                      dict(algorithm="hmc")], ids=[*SWITCHES, "chain", "hmc"])
+@pytest.mark.parametrize(
+    "switches",
+    [*SWITCHES.values(), dict(repulsion_scale=0.5, place="chain"), dict(algorithm="hmc")],
+    ids=[*SWITCHES, "chain", "hmc"],
+)
 def test_latents_equal_the_cpus(worlds, switches):
     on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)
     torch.testing.assert_close(on_xla.particles.z.cpu(), on_cpu.particles.z, rtol=0, atol=1e-4)
     assert on_xla.particles.index.tolist() == on_cpu.particles.index.tolist()
-    assert ([[r["iterations"], r["stopped_by"]] for r in on_xla.optimization]
-            == [[r["iterations"], r["stopped_by"]] for r in on_cpu.optimization])
+    assert [[r["iterations"], r["stopped_by"]] for r in on_xla.optimization] == [
+        [r["iterations"], r["stopped_by"]] for r in on_cpu.optimization
+    ]
     for image, report in on_cpu.pruning.items():
         assert on_xla.pruning[image]["kept"] == report["kept"]
         assert on_xla.pruning[image]["loss"] == pytest.approx(report["loss"], rel=1e-4)
@@ -75,10 +88,18 @@ def test_the_counters_see_a_compilation_and_a_fallback(xla, counters):
 ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
 
 
-@pytest.mark.parametrize("switches, event, late", [
-    ({}, 0, set()), (dict(repulsion_scale=0.5), 0, set()), (dict(repulsion_scale=0.5, pruning_step=500), 3, {3, 4}),
-    (ALL, 6, {3, 4, 6}), (dict(ALL, place="chain"), 0, {3, 4, 6}), (dict(ALL, algorithm="hmc"), 0, {3, 4, 6})],
-    ids=[*SWITCHES, "chain", "hmc"])
+@pytest.mark.parametrize(
+    "switches, event, late",
+    [
+        ({}, 0, set()),
+        (dict(repulsion_scale=0.5), 0, set()),
+        (dict(repulsion_scale=0.5, pruning_step=500), 3, {3, 4}),
+        (ALL, 6, {3, 4, 6}),
+        (dict(ALL, place="chain"), 0, {3, 4, 6}),
+        (dict(ALL, algorithm="hmc"), 0, {3, 4, 6}),
+    ],
+    ids=[*SWITCHES, "chain", "hmc"],
+)
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""
     compiled, fallbacks = [], set()

@@ -1,25 +1,35 @@
 """Short runs on the tiny random prior, on any device: phase retrieval of random images."""
+
 from types import SimpleNamespace
 
 import torch
 
 from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
-from utils.events import Events
-from utils.metrics import Trace
+from utils.evaluation.trace import Trace
 from utils.noise import KeyedNoise
-from utils.optimization import HardDataConsistency
-from utils.particles import Particles
 from utils.priors.latent_diffusion import load_pipeline
-from utils.profiler import Profiler
-from utils.pruning import Pruning
-from utils.repulsion import Repulsion
-from utils.schedule import StepClock, annealing_sigmas
+from utils.sampling.events import Events
+from utils.sampling.optimization import HardDataConsistency
+from utils.sampling.particles import Particles
+from utils.sampling.profiler import Profiler
+from utils.sampling.pruning import Pruning
+from utils.sampling.repulsion import Repulsion
+from utils.sampling.schedule import StepClock, annealing_sigmas
 
 # The official rate of latent diffusion models. A tiny random decoder makes larger ones unstable: at 7e-5 the CPU's own
 # float32 is 1e-3 away from float64, and so would every other arithmetic be.
-CHAIN = SimpleNamespace(mc_algo="langevin", num_steps=3, lr=2.1e-5, lr_min_ratio=0.12, tau=0.01, momentum=0.41,
-                        keep_velocity=False, likelihood_factor=1.0, gradient_clip=1.0)
+CHAIN = SimpleNamespace(
+    mc_algo="langevin",
+    num_steps=3,
+    lr=2.1e-5,
+    lr_min_ratio=0.12,
+    tau=0.01,
+    momentum=0.41,
+    keep_velocity=False,
+    likelihood_factor=1.0,
+    gradient_clip=1.0,
+)
 REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="drift", similarity="rotation")
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
 OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1)
@@ -31,8 +41,22 @@ class World:
     def __init__(self, folder, device, dtype=torch.float32):
         self.device, self.prior = device, load_pipeline(folder, device, dtype=dtype)
 
-    def run(self, image=0, steps=3, inner=3, repulsion_scale=0.0, pruning_step=-1, optimization_step=-1, every=1,
-            place=REPULSION.place, algorithm="langevin", lr=CHAIN.lr, count=4, keep=2, on_step=lambda info: None):
+    def run(
+        self,
+        image=0,
+        steps=3,
+        inner=3,
+        repulsion_scale=0.0,
+        pruning_step=-1,
+        optimization_step=-1,
+        every=1,
+        place=REPULSION.place,
+        algorithm="langevin",
+        lr=CHAIN.lr,
+        count=4,
+        keep=2,
+        on_step=lambda info: None,
+    ):
         """(result, profiler) of one image with `count` particles, `keep` after a pruning."""
         annealing = SimpleNamespace(num_steps=steps, sigma_max=10.0, sigma_min=0.1)
         clock = StepClock("progress", annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
@@ -40,11 +64,17 @@ class World:
         operator = PhaseRetrieval().to(self.device)
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         loop = LatentDAPS(
-            self.prior, operator, KeyedNoise(42), annealing, SimpleNamespace(num_steps=2, sigma_min=0.001),
-            SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr}), events,
+            self.prior,
+            operator,
+            KeyedNoise(42),
+            annealing,
+            SimpleNamespace(num_steps=2, sigma_min=0.001),
+            SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr}),
+            events,
             repulsion=Repulsion(repulsion_scale, repulsion, clock) if repulsion_scale else None,
             pruning=Pruning(keep, PRUNING) if pruning_step >= 0 else None,
-            optimization=HardDataConsistency(OPTIMIZATION) if optimization_step >= 0 else None)
+            optimization=HardDataConsistency(OPTIMIZATION) if optimization_step >= 0 else None,
+        )
         truth = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(image)) * 2 - 1
         truth = truth.to(self.prior.dtype)
         y = operator(truth[None].to(self.device))

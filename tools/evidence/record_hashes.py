@@ -7,6 +7,7 @@
 Left out: seconds, peak memory, the device's name, commit, versions and overrides. The fingerprint is in, so equal hashes
 also mean that runs made before the change resume.
 """
+
 import hashlib
 import json
 import sys

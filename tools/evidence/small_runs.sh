@@ -18,10 +18,11 @@ small name=passes sampler=budget repulsion_scale=0.15 repulsion.end_step=300 dat
 small name=chain sampler=budget task_group=demo_hmc repulsion_scale=0.3 repulsion.place=chain repulsion.similarity=image \
   repulsion.bandwidth=median data.end_id=1 pruning_step=500 pruning_keep=3 pruning.fill=clone pruning.loss_tolerance=0
 small name=latent sampler=budget repulsion_scale=0.3 repulsion.similarity=latent repulsion.bandwidth=median data.end_id=1
-mkdir -p "$out.measured"
+measured=${TMPDIR:-/tmp}/small_runs_measured  # the same for all: the fingerprint holds it
+mkdir -p "$measured"
 $python -c "import numpy as np, sys; np.save(sys.argv[2], np.load(sys.argv[1])['y'])" \
-  "$out/langevin/records/00000.npz" "$out.measured/0.npy"
-small name=measured data=measurement "data.root=$out.measured" data.resolution=64 sampler=budget num_samples=2
+  "$out/langevin/records/00000.npz" "$measured/0.npy"
+small name=measured data=measurement "data.root=$measured" data.resolution=64 sampler=budget num_samples=2
 PJRT_DEVICE=CPU XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true" \
   small name=xla use_tpu=true num_samples=2 data.end_id=1 repulsion_scale=0.15 pruning_step=400 pruning_keep=1 optimization_step=400 \
   sampler.annealing_scheduler_config.num_steps=3 task.demo_langevin.mcmc_sampler_config.num_steps=3 \

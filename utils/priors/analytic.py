@@ -2,6 +2,7 @@
 
 For tests of the sampler's statistics; it runs in float64.
 """
+
 import torch
 
 from utils.priors.base import LatentPrior
@@ -16,7 +17,8 @@ class GaussianMixturePrior(LatentPrior):
 
     def __init__(self, means, stds, weights, decoder, device="cpu", dtype=torch.float64):
         self.means, self.stds, self.weights, self.decoder = (
-            torch.as_tensor(v, dtype=dtype, device=device) for v in (means, stds, weights, decoder))
+            torch.as_tensor(v, dtype=dtype, device=device) for v in (means, stds, weights, decoder)
+        )
         self.device, self.dtype = torch.device(device), dtype
         self.latent_shape = (self.means.shape[1], 1, 1)
         self.resolution = 1

@@ -1,4 +1,5 @@
 """The contract of a latent prior: all that the sampler knows of the networks."""
+
 from abc import ABC, abstractmethod
 
 

@@ -5,6 +5,7 @@ VQ-f4 first stage. The structure is read off the shapes of the weights; what sha
 self-attention of the unconditional models has 32 channels per head, that of cin256-v2 one head; 32 norm groups;
 betas sqrt-linear from 0.0015 to 0.0195.
 """
+
 import json
 import logging
 import os
@@ -17,53 +18,88 @@ from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel, VQModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors.torch import save_file
 
-from utils.checkpoints import cache_folder
-from utils.config import InputError
-from utils.priors.checkpoint_file import read_state_dict
+from utils.checkpoint_file import read_state_dict
+from utils.errors import InputError
+from utils.weights import cache_folder
 
 log = logging.getLogger("latentdaps")
 
 UNET, VQ, EMA, CLASSES = "model.diffusion_model.", "first_stage_model.", "model_ema.", "cond_stage_model.embedding.weight"
 HEAD_CHANNELS, NORM_GROUPS = 32, 32
 # what a checkpoint holds beside the networks: the noise schedule, the first stage's training loss, EMA counters
-NOT_NETWORK = ("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_", "log_one_minus", "posterior_", "lvlb_weights",
-               "logvar", "scale_factor", VQ + "loss.", EMA)
+NOT_NETWORK = (
+    "betas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_",
+    "log_one_minus",
+    "posterior_",
+    "lvlb_weights",
+    "logvar",
+    "scale_factor",
+    VQ + "loss.",
+    EMA,
+)
 FFHQ_UNET = dict(block_out_channels=(224, 448, 672, 896), layers_per_block=2, attention=(False, True, True, True))
-IMAGENET_UNET = dict(block_out_channels=(192, 384, 576, 960), layers_per_block=2, attention=(False, True, True, True),
-                     context=512)
-VQ_F4 = dict(block_out_channels=(128, 256, 512), layers_per_block=2, latent_channels=3, num_vq_embeddings=8192,
-             vq_embed_dim=3)
+IMAGENET_UNET = dict(
+    block_out_channels=(192, 384, 576, 960), layers_per_block=2, attention=(False, True, True, True), context=512
+)
+VQ_F4 = dict(block_out_channels=(128, 256, 512), layers_per_block=2, latent_channels=3, num_vq_embeddings=8192, vq_embed_dim=3)
 
 
 def build_unet(block_out_channels, layers_per_block, attention, context=None, sample_size=64, channels=3):
     """The UNet of `attention` levels; `context` is the width of the cross-attention, None for an unconditional one."""
     kind, depth = ("Attn", "CrossAttn")[context is not None], len(block_out_channels)
-    common = dict(sample_size=sample_size, in_channels=channels, out_channels=channels, flip_sin_to_cos=True,
-                  freq_shift=0, block_out_channels=tuple(block_out_channels), layers_per_block=layers_per_block,
-                  norm_num_groups=NORM_GROUPS, norm_eps=1e-5,
-                  down_block_types=tuple(f"{kind}DownBlock2D" if a else "DownBlock2D" for a in attention),
-                  up_block_types=tuple(f"{kind}UpBlock2D" if attention[depth - 1 - i] else "UpBlock2D"
-                                       for i in range(depth)))
+    common = dict(
+        sample_size=sample_size,
+        in_channels=channels,
+        out_channels=channels,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        block_out_channels=tuple(block_out_channels),
+        layers_per_block=layers_per_block,
+        norm_num_groups=NORM_GROUPS,
+        norm_eps=1e-5,
+        down_block_types=tuple(f"{kind}DownBlock2D" if a else "DownBlock2D" for a in attention),
+        up_block_types=tuple(f"{kind}UpBlock2D" if attention[depth - 1 - i] else "UpBlock2D" for i in range(depth)),
+    )
     if context is None:
         return UNet2DModel(attention_head_dim=HEAD_CHANNELS, **common)
     return UNet2DConditionModel(attention_head_dim=1, cross_attention_dim=context, **common)  # 1 means one head
 
 
-def build_vq(block_out_channels, layers_per_block, latent_channels, num_vq_embeddings, vq_embed_dim, sample_size=256,
-             scaling_factor=1.0):
+def build_vq(
+    block_out_channels, layers_per_block, latent_channels, num_vq_embeddings, vq_embed_dim, sample_size=256, scaling_factor=1.0
+):
     """The first stage; VQ-f4 has three levels, hence a factor of 4."""
     depth = len(block_out_channels)
-    return VQModel(in_channels=3, out_channels=3, down_block_types=("DownEncoderBlock2D",) * depth,
-                   up_block_types=("UpDecoderBlock2D",) * depth, block_out_channels=tuple(block_out_channels),
-                   layers_per_block=layers_per_block, latent_channels=latent_channels, sample_size=sample_size,
-                   num_vq_embeddings=num_vq_embeddings, vq_embed_dim=vq_embed_dim, norm_num_groups=NORM_GROUPS,
-                   scaling_factor=scaling_factor)
+    return VQModel(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * depth,
+        up_block_types=("UpDecoderBlock2D",) * depth,
+        block_out_channels=tuple(block_out_channels),
+        layers_per_block=layers_per_block,
+        latent_channels=latent_channels,
+        sample_size=sample_size,
+        num_vq_embeddings=num_vq_embeddings,
+        vq_embed_dim=vq_embed_dim,
+        norm_num_groups=NORM_GROUPS,
+        scaling_factor=scaling_factor,
+    )
 
 
 def build_scheduler():
     """The noise schedule that the networks were trained on; they predict epsilon."""
-    return DDIMScheduler(num_train_timesteps=1000, beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195,
-                         clip_sample=False, set_alpha_to_one=False, prediction_type="epsilon")
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.0015,
+        beta_end=0.0195,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        prediction_type="epsilon",
+    )
 
 
 def unet_structure(state):
@@ -78,18 +114,26 @@ def unet_structure(state):
             blocks[-1] += 1
         i += 1
     context = next((v.shape[1] for k, v in state.items() if k.endswith("attn2.to_k.weight")), None)
-    return dict(block_out_channels=tuple(channels), layers_per_block=blocks[0], attention=tuple(attention),
-                context=context, channels=state["input_blocks.0.0.weight"].shape[1])
+    return dict(
+        block_out_channels=tuple(channels),
+        layers_per_block=blocks[0],
+        attention=tuple(attention),
+        context=context,
+        channels=state["input_blocks.0.0.weight"].shape[1],
+    )
 
 
 def vq_structure(state):
     """`build_vq`'s arguments, read off the weights (names without prefix)."""
     levels = [k for k in range(16) if f"encoder.down.{k}.block.0.conv1.weight" in state]
     embeddings, dim = state["quantize.embedding.weight"].shape
-    return dict(block_out_channels=tuple(state[f"encoder.down.{k}.block.0.conv1.weight"].shape[0] for k in levels),
-                layers_per_block=sum(f"encoder.down.0.block.{i}.conv1.weight" in state for i in range(16)),
-                latent_channels=state["encoder.conv_out.weight"].shape[0], num_vq_embeddings=embeddings,
-                vq_embed_dim=dim)
+    return dict(
+        block_out_channels=tuple(state[f"encoder.down.{k}.block.0.conv1.weight"].shape[0] for k in levels),
+        layers_per_block=sum(f"encoder.down.0.block.{i}.conv1.weight" in state for i in range(16)),
+        latent_channels=state["encoder.conv_out.weight"].shape[0],
+        num_vq_embeddings=embeddings,
+        vq_embed_dim=dim,
+    )
 
 
 def convert_unet(state, source, sample_size):
@@ -119,15 +163,18 @@ def _self_attention(name, tensor):
     channels = tensor.shape[0] // 3
     heads = channels // HEAD_CHANNELS
     split = tensor.reshape(heads, 3, HEAD_CHANNELS, *tensor.shape[1:2])  # (heads, q k v, rows, columns)
-    return [(f"{stem}.to_{letter}.{leaf}", split[:, i].reshape(channels, *tensor.shape[1:2]).contiguous())
-            for i, letter in enumerate("qkv")]
+    return [
+        (f"{stem}.to_{letter}.{leaf}", split[:, i].reshape(channels, *tensor.shape[1:2]).contiguous())
+        for i, letter in enumerate("qkv")
+    ]
 
 
 def convert_vq(state, source, sample_size, scaling_factor=1.0):
     """A loaded VQ first stage from original names (without prefix) and tensors."""
     if "quantize.embedding.weight" not in state:
-        raise InputError(f"{source}: its first stage has no codebook, so it is no VQ model (Stable Diffusion?); "
-                         "use a diffusers folder of it")
+        raise InputError(
+            f"{source}: its first stage has no codebook, so it is no VQ model (Stable Diffusion?); use a diffusers folder of it"
+        )
     vq = _on_meta(lambda: build_vq(**vq_structure(state), sample_size=sample_size, scaling_factor=scaling_factor))
     converted = convert_ldm_vae_checkpoint({VQ + k: v for k, v in state.items()}, vq.config)
     converted["quantize.embedding.weight"] = state["quantize.embedding.weight"]  # diffusers converts no codebook
@@ -150,11 +197,15 @@ def _check_all_used(state, converted, prefix, source):
 
 def _load(module, state, what, source):
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    for problem, names in (("missing", wanted.keys() - state.keys()), ("unexpected", state.keys() - wanted.keys()),
-                           ("wrongly shaped", {k for k in wanted.keys() & state.keys() if wanted[k] != state[k].shape})):
+    for problem, names in (
+        ("missing", wanted.keys() - state.keys()),
+        ("unexpected", state.keys() - wanted.keys()),
+        ("wrongly shaped", {k for k in wanted.keys() & state.keys() if wanted[k] != state[k].shape}),
+    ):
         if names:
-            raise InputError(f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: "
-                             f"{_few(sorted(names))}")
+            raise InputError(
+                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {_few(sorted(names))}"
+            )
     module.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -181,8 +232,10 @@ def convert(checkpoint, out, weights="raw", resolution=256):
     vq_state = _under(networks, VQ)
     left = sorted(name for name in networks if not name.startswith((UNET, VQ)) and name != CLASSES)
     if not vq_state or left:
-        raise InputError(f"{checkpoint}: is no latent-diffusion checkpoint of FFHQ, CelebA or cin256-v2: "
-                         + (f"unexpected keys {_few(left)}" if left else f"no key starts with {VQ}"))
+        raise InputError(
+            f"{checkpoint}: is no latent-diffusion checkpoint of FFHQ, CelebA or cin256-v2: "
+            + (f"unexpected keys {_few(left)}" if left else f"no key starts with {VQ}")
+        )
     parts = {"vqvae": convert_vq(vq_state, checkpoint, resolution, float(state.get("scale_factor", 1.0)))}
     embedding = networks.get(CLASSES)
     if unet_state:
@@ -196,7 +249,7 @@ def convert(checkpoint, out, weights="raw", resolution=256):
 
 
 def _under(state, prefix):
-    return {name[len(prefix):]: tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _averaged(unet_state, state, source):
@@ -211,16 +264,17 @@ def _averaged(unet_state, state, source):
 def _check_conditioning(unet, embedding, source):
     conditional = isinstance(unet, UNet2DConditionModel)
     if conditional and (embedding is None or embedding.shape[1] != unet.config.cross_attention_dim):
-        raise InputError(f"{source}: its UNet is conditional but there is no class embedding of its width; "
-                         "of the conditional models only cin256-v2 is supported")
+        raise InputError(
+            f"{source}: its UNet is conditional but there is no class embedding of its width; "
+            "of the conditional models only cin256-v2 is supported"
+        )
     if embedding is not None and not conditional:
         raise InputError(f"{source}: unexpected keys {CLASSES} beside an unconditional UNet")
 
 
 def _check_schedule(scheduler, state, source):
     stored = state.get("alphas_cumprod")
-    if stored is not None and not (len(stored) == 1000
-                                   and torch.allclose(stored.float(), scheduler.alphas_cumprod, atol=1e-4)):
+    if stored is not None and not (len(stored) == 1000 and torch.allclose(stored.float(), scheduler.alphas_cumprod, atol=1e-4)):
         raise InputError(f"{source}: was trained on another noise schedule than FFHQ, CelebA and cin256-v2")
 
 

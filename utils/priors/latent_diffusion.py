@@ -1,4 +1,5 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
+
 import json
 from functools import partial
 from pathlib import Path
@@ -9,19 +10,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
 
-from utils.checkpoints import is_hub_id, is_original, snapshot
-from utils.config import InputError
+from utils.errors import InputError
 from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
-from utils.schedule import TimestepMap
+from utils.priors.timesteps import TimestepMap
+from utils.weights import is_hub_id, is_original, snapshot
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
 
 
-def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None,
-                  dtype=torch.float32):
+def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None, dtype=torch.float32):
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
@@ -37,9 +37,11 @@ def load_pipeline(path, device, timestep_map="trained", weights="raw", class_lab
     autoencoder, unet, scheduler = load_parts(path, dtype)
     conditional = isinstance(unet, UNet2DConditionModel)
     if conditional != (label_given := class_label is not None):
-        raise InputError(f"model.path={path}: is {'a class-conditional' if conditional else 'an unconditional'} model "
-                         f"and model.class_label is {'' if label_given else 'not '}given; "
-                         f"use model={'imagenet256ldm' if conditional else 'ffhq256ldm'}")
+        raise InputError(
+            f"model.path={path}: is {'a class-conditional' if conditional else 'an unconditional'} model "
+            f"and model.class_label is {'' if label_given else 'not '}given; "
+            f"use model={'imagenet256ldm' if conditional else 'ffhq256ldm'}"
+        )
     context = class_context(path, class_label) if conditional else None  # (1, 1, D)
     if resolution and resolution != (taken := unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)):
         raise InputError(f"model.resolution={resolution}: the prior in {path} takes images of {taken} pixels")
@@ -56,8 +58,9 @@ def load_parts(path, dtype=torch.float32):
         return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise InputError(f"model.path={path}: cannot be loaded ({type(error).__name__}: {reason}); "
-                         "copy the folder again from its source") from None
+        raise InputError(
+            f"model.path={path}: cannot be loaded ({type(error).__name__}: {reason}); copy the folder again from its source"
+        ) from None
 
 
 def _class_of(path, known):
@@ -94,8 +97,9 @@ class LatentDiffusionPrior(LatentPrior):
         replace_upsampling(self.autoencoder.decoder)
         self.scheduler_config, self.prediction_type = scheduler.config, scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise InputError(f"model.path: its scheduler has prediction_type={self.prediction_type}; "
-                             "epsilon and v_prediction are supported")
+            raise InputError(
+                f"model.path: its scheduler has prediction_type={self.prediction_type}; epsilon and v_prediction are supported"
+            )
         self.context = context
         self.timestep_map = TimestepMap(timestep_map, scheduler.alphas_cumprod)
         self.scaling_factor = autoencoder.config.scaling_factor

@@ -4,18 +4,20 @@ With the network's outputs u without and c with the prompt, the guided output is
 (Ho and Salimans, arXiv 2207.12598). The network works at an inner resolution; images are resized to the target one.
 Source: DAPS, model/__init__.py, StableDiffusionModel.
 """
+
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from utils.checkpoints import is_hub_id, snapshot
-from utils.config import InputError
+from utils.errors import InputError
 from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts
+from utils.weights import is_hub_id, snapshot
 
 
-def load_pipeline(path, device, prompt, guidance_scale, inner_resolution, resolution=256, network_dtype="float32",
-                  timestep_map="trained"):
+def load_pipeline(
+    path, device, prompt, guidance_scale, inner_resolution, resolution=256, network_dtype="float32", timestep_map="trained"
+):
     """A prior from a StableDiffusionPipeline folder or hub id: vae/, unet/, scheduler/, text_encoder/, tokenizer/.
 
     prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
@@ -26,10 +28,13 @@ def load_pipeline(path, device, prompt, guidance_scale, inner_resolution, resolu
     autoencoder, unet, scheduler = load_parts(path)
     context = embed_prompts(path, ["", prompt])  # (2, L, D)
     if context.shape[-1] != unet.config.cross_attention_dim:
-        raise InputError(f"model.path={path}: its text encoder gives {context.shape[-1]} numbers per token, its UNet "
-                         f"takes {unet.config.cross_attention_dim}; the folder mixes two models")
-    prior = StableDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution,
-                                 resolution)
+        raise InputError(
+            f"model.path={path}: its text encoder gives {context.shape[-1]} numbers per token, its UNet "
+            f"takes {unet.config.cross_attention_dim}; the folder mixes two models"
+        )
+    prior = StableDiffusionPrior(
+        autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution, resolution
+    )
     if network_dtype != "float32":
         prior.compute_in(getattr(torch, network_dtype))
     return prior.to(device)
@@ -43,10 +48,13 @@ def embed_prompts(path, prompts):
         tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
         encoder = CLIPTextModel.from_pretrained(path / "text_encoder", local_files_only=True).eval()
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"model.path={path}: text encoder or tokenizer cannot be loaded "
-                         f"({type(error).__name__}); copy the folder again from its source") from None
-    tokens = tokenizer(prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
-                       return_tensors="pt")
+        raise InputError(
+            f"model.path={path}: text encoder or tokenizer cannot be loaded "
+            f"({type(error).__name__}); copy the folder again from its source"
+        ) from None
+    tokens = tokenizer(
+        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
     with torch.no_grad():
         return encoder(tokens.input_ids)[0].float()
 

@@ -1,0 +1,240 @@
+"""How good a shipped prior is, as numbers beside the eye: unconditional samples, autoencoder, decoder time. Offline.
+
+    python tools/prior_quality.py --out evidence/prior_quality.json           # both shipped priors, minutes on one core
+    python tools/prior_quality.py checkpoints/demo-scenes --count 1000 --sheet scenes.png
+
+Samples against images of the generator's test split, by the Frechet distance of their latents' statistics. Both sides
+are latents (samples as they are, images encoded) and both pass through decoder and encoder once more. Features of a
+latent: its channels average-pooled to 4 x 4, and per channel the log mean energy of two bands of detail (what the
+first and the second 2 x 2 pooling remove), each feature divided by its standard deviation over the images. The floor
+is the distance between two disjoint sets of as many images. `layout` and `detail` are the distances of the pooled values
+and of the log energies alone. Where the prior was trained on rotated images
+(configs/train_prior.yaml), the images are rotated with the same probability.
+
+The distance depends on the number of samples, so compare only rows with the same one. Mean and standard deviation are
+over random divisions of 2 N images into the two sets; the samples stay the same. Source of the distance: Heusel et
+al., arXiv 1706.08500, equation 6; there on Inception features.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from utils.command_line import Parser, run, write_text
+from utils.errors import InputError
+from utils.paths import PROJECT
+
+PRIORS = ("checkpoints/demo-faces", "checkpoints/demo-scenes")
+BATCH = 50
+STEPS = 30  # of the solver, one network call each
+POOLED = 16  # values of a channel that say where things are; the others say how sharp they are
+DIVISIONS = 20
+TIMED_BATCH, TIMED_PASSES = 4, 30
+SEED = 42
+
+
+def main():
+    parser = Parser(prog="prior_quality.py", description="Measure shipped priors.")
+    parser.add_argument(
+        "priors",
+        nargs="*",
+        default=PRIORS,
+        metavar="FOLDER",
+        help="of a prior, its name ends with the family (default: both shipped ones)",
+    )
+    parser.add_argument("--count", type=int, default=500, help="samples; images are twice as many (default: 500)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="solver steps of one sample (default: %(default)s)")
+    parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1: CPU")
+    parser.add_argument("--out", metavar="FILE", help="write the figures as JSON instead of printing them")
+    parser.add_argument("--sheet", metavar="FILE", help="also save the first 20 samples of each prior as a picture")
+    args = parser.parse_args()
+    if args.count < 20 or args.steps < 1:
+        raise InputError(f"count={args.count}, steps={args.steps}: at least 20 samples and 1 step are needed")
+    families = [family_of(folder) for folder in args.priors]
+
+    import torch
+
+    from utils import device as devices
+
+    devices.silence_unused_xla()
+    from utils.priors.latent_diffusion import load_pipeline
+    from utils.weights import locate
+
+    device = devices.get_device(gpu=args.gpu)
+    devices.setup_device(device)
+    rows = []
+    for folder, family in zip(args.priors, families):
+        prior = load_pipeline(locate(folder), device)
+        with torch.no_grad():
+            row, latents = measure(prior, family, args.count, args.steps)
+            rows.append({"folder": str(folder), **row})
+            if args.sheet:
+                save_samples(prior, latents[:20], args.sheet, family, several=len(families) > 1)
+        print(f"{folder}: done in {row['seconds']:.0f} s", file=sys.stderr)
+    write_text(json.dumps(rows, indent=1) + "\n", args.out)
+
+
+def family_of(folder):
+    """Name of the image family that a prior's folder was trained on. Raises InputError."""
+    from tools.demo_prior.make_demo_data import FAMILIES
+
+    family = next((family for family in FAMILIES if Path(folder).name.endswith(family)), None)
+    if family is None:
+        raise InputError(f"{folder}: the name of a prior's folder ends with its family: {', '.join(FAMILIES)}")
+    return family
+
+
+def measure(prior, family, count, steps):
+    """(figures, (count, C, h, w) latents of the samples)."""
+    started = time.monotonic()
+    latents = samples(prior, count, steps)
+    images = real_images(family, 2 * count)
+    sampled = features(through_autoencoder(prior, latents))
+    real = features(through_autoencoder(prior, in_batches(prior.encode, images, prior.device)))
+    pooled = POOLED * latents.shape[1]
+    whole, layout, detail = (
+        compare(sampled[:, part], real[:, part]) for part in (slice(None), slice(pooled), slice(pooled, None))
+    )
+    figures = {
+        "family": family,
+        "samples": count,
+        "steps": steps,
+        **whole,
+        "layout": layout,
+        "detail": detail,
+        **autoencoder_psnr(prior, family),
+        "decoder_ms": decoder_ms(prior),
+    }
+    return {**figures, "seconds": time.monotonic() - started}, latents
+
+
+def samples(prior, count, steps):
+    """(count, C, h, w) unconditional samples from pure noise, keyed by SEED alone.
+
+    The solver is DPM-Solver++(2M) of diffusers (arXiv 2211.01095): with as many Euler steps samples come out blurred, and
+    the distance would be that of the solver.
+    """
+    import torch
+    from diffusers import DPMSolverMultistepScheduler
+
+    def sample(z):
+        solver = DPMSolverMultistepScheduler.from_config(prior.scheduler_config)
+        solver.set_timesteps(steps)
+        for t in solver.timesteps:
+            z = solver.step(prior.predict(z, t.expand(len(z)).to(z.device)), t, z).prev_sample
+        return z
+
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.randn(count, *prior.latent_shape, generator=generator).to(prior.device, prior.dtype)
+    return in_batches(sample, noise, prior.device)
+
+
+def real_images(family, count):
+    """(count, 3, H, W) images of the test split in [-1, 1], rotated as often as those the prior was trained on."""
+    import torch
+    from omegaconf import OmegaConf
+
+    from tools.demo_prior.make_demo_data import SEEDS, demo_images
+    from utils.evaluation.scores import rotated
+
+    fraction = OmegaConf.load(PROJECT / "configs" / "train_prior.yaml").unet.rotated_fraction[family]
+    drawn = torch.from_numpy(demo_images(family, SEEDS["test"], count)).permute(0, 3, 1, 2) / 127.5 - 1
+    turned = torch.from_numpy(np.random.default_rng(SEED).random(count) < fraction)
+    return torch.where(turned[:, None, None, None], rotated(drawn), drawn)
+
+
+def in_batches(work, tensor, device):
+    import torch
+
+    return torch.cat([work(part.to(device)) for part in tensor.split(BATCH)])
+
+
+def through_autoencoder(prior, latents):
+    """Latents decoded to images in [-1, 1] and encoded again."""
+    return in_batches(lambda z: prior.encode(prior.decode(z).clamp(-1, 1)), latents, prior.device)
+
+
+def features(latents):
+    """(N, C h w) latents -> (N, 18 C) float64 array: 16 pooled values and two log energies per channel."""
+    import torch.nn.functional as F
+
+    half, quarter = F.avg_pool2d(latents, 2), F.avg_pool2d(latents, 4)
+    bands = [latents - F.interpolate(half, scale_factor=2), half - F.interpolate(quarter, scale_factor=2)]
+    parts = [F.adaptive_avg_pool2d(latents, 4).flatten(1)]
+    parts += [band.square().mean((2, 3)).clamp_min(1e-8).log() for band in bands]
+    return np.concatenate([part.double().cpu().numpy() for part in parts], axis=1)
+
+
+def frechet(a, b):
+    """Frechet distance of the Gaussians that fit the rows of a (N, D) and b (M, D)."""
+    mean, cov_a, cov_b = a.mean(0) - b.mean(0), np.cov(a.T), np.cov(b.T)
+    # eigenvalues of a product of covariances are real and not negative, up to rounding
+    root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(min=0)).sum()
+    return float(mean @ mean + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
+
+
+def distances(sampled, real):
+    """Distances samples - images and images - images, one of each for every random division of `real` (2 N, D)."""
+    scale, n = real.std(0), len(real) // 2
+    sampled, real = sampled / scale, real / scale
+    rng = np.random.default_rng(SEED)
+    found = []
+    for _ in range(DIVISIONS):
+        order = rng.permutation(len(real))
+        found.append((frechet(sampled, real[order[:n]]), frechet(real[order[:n]], real[order[n : 2 * n]])))
+    return np.array(found).T
+
+
+def compare(sampled, real):
+    """The figures of one set of features: distance, floor and their ratio."""
+    distance, floor = distances(sampled, real)
+    return {"distance": summary(distance), "floor": summary(floor), "ratio": float(np.mean(distance) / np.mean(floor))}
+
+
+def summary(values):
+    """As utils.costs.mean_std, for the tables."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "n": len(values), "missing": 0}
+
+
+def autoencoder_psnr(prior, family):
+    """PSNR in dB of the shipped test images through the autoencoder: mean and minimum, upright and rotated."""
+    import torch
+
+    from utils.data import TestImage
+    from utils.evaluation.scores import psnr, rotated
+
+    files = sorted((PROJECT / "dataset" / f"demo-{family}").glob("*.png"))
+    x = torch.stack([torch.from_numpy(TestImage(i, f).pixels(prior.resolution)) for i, f in enumerate(files)])
+    figures = {"images": len(files)}
+    for name, truth in (("upright", x), ("rotated", rotated(x))):
+        values = in_batches(lambda part: psnr(prior.decode(prior.encode(part)), part), truth, prior.device)
+        figures[f"psnr_{name}"] = {"mean": values.mean().item(), "min": values.min().item()}
+    return figures
+
+
+def decoder_ms(prior):
+    """Milliseconds per latent of the fastest of some decoder forward + backward passes: the others were disturbed."""
+    import torch
+
+    from tools.benchmark import DECODER, Pieces
+
+    z = torch.zeros(TIMED_BATCH, *prior.latent_shape, device=prior.device)
+    pieces = Pieces(SimpleNamespace(prior=prior, device=prior.device, operator=None), SimpleNamespace(z=z, y=None))
+    pieces.run(DECODER, 3)
+    return 1e3 * min(pieces.run(DECODER, TIMED_PASSES)) / TIMED_BATCH
+
+
+def save_samples(prior, latents, path, family, several):
+    from tools.demo_prior.training import save_sheet
+
+    path = Path(path).with_stem(f"{Path(path).stem}_{family}") if several else Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_sheet(prior.decode(latents), path)
+
+
+if __name__ == "__main__":
+    run(main)

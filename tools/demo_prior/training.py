@@ -1,0 +1,105 @@
+"""The training loop that the stages of tools/train_prior.py share, and what they report with."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+
+def cosine(step, steps, warmup):
+    """Learning-rate factor: linear warm-up, then cosine down to 2 %."""
+    return min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+class Trainer:
+    """The loop that both stages share: schedule, EMA, progress, resumable checkpoints.
+
+    The random numbers of step k come from a generator seeded by (seed, k), so a resumed run repeats an
+    undisturbed one.
+    """
+
+    def __init__(self, name, cfg, model, optimisers, settings, on_save):
+        self.name, self.cfg, self.model, self.settings, self.on_save = name, cfg, model, settings, on_save
+        self.optimisers = optimisers
+        self.averaged = torch.optim.swa_utils.AveragedModel(model, avg_fn=self._blend)
+        self.path = Path(cfg.work) / f"{name}.pt"
+        self.step = 0
+        if self.path.exists():
+            saved = torch.load(self.path, map_location=cfg.device, weights_only=True)
+            model.load_state_dict(saved["model"])
+            self.averaged.load_state_dict(saved["averaged"])
+            for optimiser, state in zip(self.optimisers, saved["optimisers"]):
+                optimiser.load_state_dict(state)
+            self.step = saved["step"]
+
+    def _blend(self, averaged, current, count):
+        decay = min(self.settings.ema_decay, (1 + float(count)) / (10 + float(count)))
+        return averaged * decay + current * (1 - decay)
+
+    def save(self):
+        partial = self.path.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "step": self.step,
+                "optimisers": [o.state_dict() for o in self.optimisers],
+            },
+            partial,
+        )
+        partial.rename(self.path)
+        line = f"{self.name} step {self.step}: {self.on_save(self.averaged.module)}"
+        print(line, flush=True)
+        with open(Path(self.cfg.work) / f"{self.name}.log", "a") as log:
+            log.write(line + "\n")
+
+    def run(self, loss_of):
+        """Train to `settings.steps`; `loss_of(generator) -> scalar` draws its own batch."""
+        base = [[group["lr"] for group in o.param_groups] for o in self.optimisers]
+        if self.step:  # loaded states carry the decayed rates; the configured ones are the base
+            base = [[group["initial_lr"] for group in o.param_groups] for o in self.optimisers]
+        columns = (
+            *Progress.get_default_columns()[:2],
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+        )
+        started, mean = time.time(), float("nan")
+        with Progress(*columns) as progress:
+            task = progress.add_task(self.name, total=self.settings.steps, completed=self.step, loss=mean)
+            while self.step < self.settings.steps:
+                factor = cosine(self.step, self.settings.steps, self.settings.get("warmup", 40))
+                for optimiser, rates in zip(self.optimisers, base):
+                    for group, rate in zip(optimiser.param_groups, rates):
+                        group["initial_lr"], group["lr"] = rate, rate * factor
+                generator = torch.Generator().manual_seed(self.cfg.seed * 10_000_000 + self.step)
+                loss = loss_of(generator)
+                self.model.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+                for optimiser in self.optimisers:
+                    optimiser.step()
+                self.averaged.update_parameters(self.model)
+                self.step += 1
+                mean = loss.item() if math.isnan(mean) else 0.99 * mean + 0.01 * loss.item()
+                progress.update(task, advance=1, loss=mean)
+                if self.step % self.cfg.save_every == 0 or self.step == self.settings.steps:
+                    self.save()
+        print(f"{self.name}: {self.step} steps, {time.time() - started:.0f} s in this process", flush=True)
+        return self.averaged.module.eval().requires_grad_(False)
+
+
+def psnr(a, b):
+    """(N,) PSNR in dB of images in [-1, 1]."""
+    return -10 * torch.log10(((a.clamp(-1, 1) - b) / 2).square().flatten(1).mean(1))
+
+
+def save_sheet(images, path, columns=10):
+    """Save (N, 3, H, W) images in [-1, 1] as one picture, twice their size."""
+    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    rows = [torch.cat(list(pixels[i : i + columns]), dim=2) for i in range(0, len(pixels) - columns + 1, columns)]
+    sheet = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+    sheet.resize((sheet.width * 2, sheet.height * 2), Image.NEAREST).save(path)

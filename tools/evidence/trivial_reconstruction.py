@@ -1,0 +1,102 @@
+"""What trivial reconstructions reach on the images of finished runs, from the same noisy measurements; no sampling.
+
+    python tools/evidence/trivial_reconstruction.py results/tasks/* --picture docs/tasks.png
+
+Writes trivial.json into each run folder; tables of `kind: tasks` compare the run with it. The floor of a task is the
+reconstruction of the highest mean PSNR over the run's images. The mean image is that of the generator's training
+split, so it has seen neither validation nor test images. The picture has a row per run: its first image.
+"""
+
+import statistics
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from utils.analysis import runs
+from utils.command_line import Parser, run
+from utils.config.check import check
+from utils.data import select_images
+from utils.errors import InputError
+from utils.records.files import to_json, write_atomically
+
+MEAN_OF = 256  # training images in the mean image
+
+
+def main():
+    parser = Parser(prog="trivial_reconstruction.py", description="PSNR of trivial reconstructions for finished runs.")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of faces or scenes")
+    parser.add_argument("--picture", metavar="FILE", help="also draw one image of each run; needs records with pictures")
+    args = parser.parse_args()
+    rows = []
+    for folder in args.runs:
+        found, floor = evaluate(folder)
+        write_atomically(folder / "trivial.json", lambda file: file.write(to_json(found) + b"\n"))
+        print(f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in found["psnr"].items()))
+        rows.append((folder, found, floor[0]))
+    if args.picture:
+        draw(rows, args.picture)
+
+
+def evaluate(folder):
+    """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those of metrics.json.
+
+    The content: image_ids; floor, the name of the best one; psnr, {name: [dB per image]}.
+    """
+    import torch
+
+    from operators.trivial import trivial_reconstructions
+    from utils.evaluation.scores import psnr
+    from utils.running.build import build, load_batch
+
+    finished = runs.load(folder / "metrics.json")
+    if finished.config is None:
+        raise InputError(f"{folder}: is no run folder (no config.yaml)")
+    # the config names the selection of the last command alone
+    cfg = OmegaConf.merge(finished.config, {"shard": "0/1", "data": {"start_id": 0, "end_id": None}})
+    settings, sampled = check(cfg), set(finished.metrics.metadata.image_ids)
+    images = [image for image in select_images(settings) if image.id in sampled]
+    if len(images) < len(sampled):
+        raise InputError(f"{folder}: has {len(sampled)} images, {settings.data.root} only {len(images)} of them")
+    with torch.no_grad():
+        parts = build(cfg, settings)
+        particles, truth = load_batch(parts, settings, images)
+        y = particles.y[:: settings.num_samples]  # (N, ...): the particles of an image share it
+        made = trivial_reconstructions(parts.operator, y, mean_image(settings).to(y.device))
+    scores = {name: psnr(x.cpu(), truth).tolist() for name, x in made.items()}
+    floor = max(scores, key=lambda name: statistics.fmean(scores[name]))
+    return {"image_ids": [image.id for image in images], "floor": floor, "psnr": scores}, made[floor].cpu()
+
+
+def mean_image(settings):
+    """(3, H, W) in [-1, 1]: mean of the generator's training images of the family that the run's data belong to."""
+    import torch
+
+    from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, SIDE, demo_images
+
+    family = next((name for name in FAMILIES if Path(settings.data.root).name == f"demo-{name}"), None)
+    if family is None or settings.data.resolution != SIDE:
+        raise InputError(f"data.root={settings.data.root}: a mean image is known for demo-faces and demo-scenes alone")
+    mean = demo_images(family, SEEDS["train"], MEAN_OF).mean(0)  # (H, W, 3) in [0, 255]
+    return torch.from_numpy(mean.transpose(2, 0, 1) / 127.5 - 1).float()
+
+
+def draw(rows, path):
+    """A row per run, of its first image: truth, measurement, trivial reconstruction, label-free pick."""
+    from utils.figures.run import draw_tasks, plt
+
+    drawn = []
+    for folder, found, floor in rows:
+        first = runs.load(folder / "metrics.json").records(1)
+        if not first or "images" not in first[0][1]:
+            raise InputError(f"{folder}: its records hold no pictures; name the run folder under results/")
+        record, arrays = first[0]
+        drawn.append(
+            (folder.name, record, arrays, f"{found['floor']}\n{found['psnr'][found['floor']][0]:.1f} dB", floor.numpy())
+        )
+    figure = draw_tasks(drawn)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    run(main)

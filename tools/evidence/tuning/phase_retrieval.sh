@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
+#   python tools/make_demo_data.py --split val --count 64 --out dataset/val
+#   bash tools/evidence/tuning/phase_retrieval.sh faces|scenes PART [further overrides]     # the parts stand below
+# Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
+# copies that tools/evidence/keep_evidence.py makes of them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+family=$1 part=$2
+further=("${@:3}")
+python=.venv/bin/python
+[ -x $python ] || python=python
+
+GROUP=task.demo_langevin.mcmc_sampler_config
+OPERATOR=task.demo_langevin.operator
+ANNEALING=sampler.annealing_scheduler_config.num_steps
+
+program=posterior_sample.py
+cell() {  # cell NAME IMAGES override...
+  local name=$1 images=$2
+  $python $program gpu=-1 experiment=exp0_baseline data=demo-$family model=demo-$family \
+    data.root=dataset/val/demo-$family data.end_id=$images save_dir=results/tuning/${part}_$family name=$name \
+    "${@:3}" "${further[@]}"
+}
+
+case $part in
+  curve)       # plain Langevin: quality against inner iterations
+    for n in 3 5 10 20; do cell n$n 8 $GROUP.num_steps=$n; done
+    cell n40 4 $GROUP.num_steps=40
+    cell n65 2 $GROUP.num_steps=65 ;;
+  chain)       # momentum, and whether the velocity lives on; passes are annealing steps x inner iterations
+    for m in 0.41 0.85; do
+      cell fresh_m$m 8 sampler=fast $ANNEALING=50 sampler.chain.momentum=$m sampler.chain.keep_velocity=false
+    done
+    for m in 0.7 0.85 0.92; do cell kept_m$m 8 sampler=fast sampler.chain.momentum=$m; done
+    cell kept_m0.85_50x3 8 sampler=fast $ANNEALING=50 sampler.chain.num_steps=3
+    cell kept_m0.85_17x6 8 sampler=fast $ANNEALING=17 sampler.chain.num_steps=6
+    for lr in 4.5e-5 1.1e-4; do cell kept_m0.85_lr$lr 8 sampler=fast $GROUP.lr=$lr; done ;;
+  fewer_passes)  # what was tried and left out, at 150 passes (125 and one or two more per annealing step), and at 24
+    cell plain_150 16 sampler=fast sampler.chain.num_steps=6
+    for c in 0.5 1.0; do program="tools/evidence/tuning/fewer_passes.py curvature $c" cell curvature_$c 16 sampler=fast; done
+    for p in 0.5 1.0; do program="tools/evidence/tuning/fewer_passes.py preconditioned $p" cell preconditioned_$p 16 sampler=fast; done
+    cell plain_24 16 sampler=budget task_group=demo_budget
+    for r in 0.25 0.5; do
+      program="tools/evidence/tuning/fewer_passes.py low_frequencies $r" cell low_frequencies_$r 16 sampler=budget task_group=demo_budget
+    done ;;
+  difficulty)  # how often a single particle fails
+    cell standard 16 sampler=fast
+    for lr in 1.5e-4 2e-4; do cell lr$lr 16 sampler=fast $GROUP.lr=$lr; done
+    for noise in 0.1 0.2; do cell noise$noise 16 sampler=fast $OPERATOR.sigma=$noise; done
+    for oversample in 1.5 1.0; do cell oversample$oversample 16 sampler=fast $OPERATOR.oversample=$oversample; done
+    for steps in 12 6; do cell ${steps}x5 16 sampler=fast $ANNEALING=$steps; done
+    cell 25x2 16 sampler=fast sampler.chain.num_steps=2
+    cell hard 16 sampler=fast task_group=demo_hard
+    cell budget 16 sampler=budget task_group=demo_budget ;;
+  families)    # images of a family that the prior has never seen, and its own
+    other=$([ $family = faces ] && echo scenes || echo faces)
+    cell images_of_$family 16 sampler=fast
+    cell images_of_$other 16 sampler=fast data=demo-$other data.root=dataset/val/demo-$other ;;
+  half)        # what storing the UNet in half precision cost: priors that would round to the shipped one
+    cell fast 16 sampler=fast
+    cell fast_other_passes 16 sampler=fast max_particles_per_pass=2  # control: nothing but other rounding
+    for seed in 0 1; do
+      $python tools/evidence/tuning/unround.py checkpoints/demo-$family results/tuning/unrounded/$seed/demo-$family --seed $seed
+      cell fast_unrounded_$seed 16 sampler=fast model.path=results/tuning/unrounded/$seed/demo-$family
+    done ;;
+  bf16)        # networks in bfloat16; slow on processors without it, hence one particle
+    for precision in fp32 bf16; do cell $precision 8 sampler=fast num_samples=1 precision=$precision; done ;;
+  low_noise)   # noise 0.0125, the equivalent at 64 pixels of the official 0.05 at 256
+    for setting in 0.01:7e-5 0.01:3.5e-5 0.005:1.75e-5 0.005:3.5e-5 0.005:5e-5 0.0025:4.4e-6; do
+      cell tau${setting%:*}_lr${setting#*:} 8 sampler=fast $OPERATOR.sigma=0.0125 \
+        $GROUP.tau=${setting%:*} $GROUP.lr=${setting#*:}
+    done
+    cell tau0.005_lr1.75e-5_50x5 8 sampler=fast $ANNEALING=50 $OPERATOR.sigma=0.0125 \
+      $GROUP.tau=0.005 $GROUP.lr=1.75e-5 ;;
+  repulsion)   # at the budget setting, where six annealing steps leave little time to recover from a push
+    for setting in 0:500 0.02:500 0.05:500 0.05:800 0.15:500 0.15:800 0.15:900; do
+      cell scale${setting%:*}_end${setting#*:} 48 data.start_id=16 sampler=budget task_group=demo_budget \
+        repulsion_scale=${setting%:*} repulsion.end_step=${setting#*:}
+    done ;;
+  repulsion_hard)
+    for scale in 0 0.05 0.15; do
+      cell scale$scale 40 data.start_id=16 sampler=fast task_group=demo_hard repulsion_scale=$scale repulsion.end_step=500
+    done ;;
+  *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
+esac

@@ -1,0 +1,204 @@
+"""Which tables there are, their columns and notes."""
+
+from typing import NamedTuple
+
+from utils.analysis.stats import FEW
+
+
+class Column(NamedTuple):
+    key: str
+    head: str
+    best: str | None = None  # max | min: the best value of the column is set in bold
+    digits: int = 2
+
+
+class Table(NamedTuple):
+    title: str
+    columns: list
+    rows: list  # one list of values per row, as long as columns
+    notes: tuple = ()
+
+
+PICK = Column("pick_psnr", "label-free pick PSNR (dB)", "max")
+
+FAILED = Column("failed", "single particles failed", "min")
+
+FIRST = [Column("experiment", "experiment"), Column("images", "images"), Column("particles", "particles")]
+
+KINDS = {
+    "quality": (
+        "PSNR in dB",
+        FIRST
+        + [
+            Column("psnr.best", "as is: best", "max"),
+            Column("psnr.mean", "as is: mean", "max"),
+            Column("psnr.pick", "as is: pick", "max"),
+            Column("psnr_aligned.best", "better orientation: best", "max"),
+            Column("psnr_aligned.mean", "better orientation: mean", "max"),
+            Column("psnr_aligned.spread", "std over particles"),
+            Column("psnr_aligned.pick", "better orientation: pick", "max"),
+        ],
+    ),
+    "perception": (
+        "SSIM and LPIPS as is",
+        FIRST
+        + [
+            Column("ssim.best", "SSIM best", "max", 3),
+            Column("ssim.mean", "SSIM mean", "max", 3),
+            Column("ssim.pick", "SSIM pick", "max", 3),
+            Column("lpips.best", "LPIPS best", "min", 3),
+            Column("lpips.mean", "LPIPS mean", "min", 3),
+            Column("lpips.pick", "LPIPS pick", "min", 3),
+            PICK,
+        ],
+    ),
+    "modes": (
+        "Success and modes",
+        FIRST
+        + [
+            Column("success", "success rate", "max"),
+            FAILED,
+            Column("both_modes", "both orientations", "max"),
+            Column("coverage", "orientations found", "max"),
+            Column("pairwise_distance", "pairwise distance, end of phase 1"),
+            Column("success_pick", "success of the label-free pick", "max"),
+            PICK,
+        ],
+    ),
+    "tuning": (
+        "Settings",
+        FIRST
+        + [
+            Column("cost.passes_per_particle", "decoder passes per particle", "min", 0),
+            FAILED,
+            Column("success", "success rate", "max"),
+            Column("psnr_aligned.best", "best PSNR, better orientation (dB)", "max"),
+            Column("psnr_aligned.mean", "mean PSNR, better orientation (dB)", "max"),
+            Column("psnr_aligned.spread", "std over particles (dB)"),
+            Column("both_modes", "both orientations", "max"),
+            PICK,
+        ],
+    ),
+    "failures": (
+        "Images in which no particle succeeded",
+        FIRST
+        + [
+            Column("failures.count", "images without success", "min", 1),
+            Column("failures.ids", "their ids"),
+            Column("success_pick", "success of the label-free pick", "max"),
+        ],
+    ),
+    "tasks": (
+        "PSNR in dB against the best trivial reconstruction",
+        FIRST
+        + [
+            Column("trivial.name", "trivial reconstruction"),
+            Column("trivial.psnr", "trivial"),
+            Column("psnr.mean", "mean"),
+            Column("psnr.best", "best"),
+            Column("pick_psnr", "label-free pick"),
+            Column("trivial.gain", "gain of the mean"),
+        ],
+    ),
+    "cost": (
+        "Cost per image",
+        FIRST
+        + [
+            Column("cost.seconds", "seconds", "min"),
+            Column("cost.peak_mb", "peak memory (MB)", "min", 1),
+            Column("cost.passes", "decoder passes", "min", 0),
+            Column("cost.optimization_calls", "optimisation calls", None, 1),
+            Column("cost.optimization_iterations", "iterations", None, 1),
+            Column("cost.time_x_memory_mb_s", "time × memory (MB s)", "min", 1),
+            Column("cost.relative_time", "time / baseline", "min"),
+            Column("cost.relative_passes", "passes / baseline", "min"),
+            Column("cost.relative_time_x_memory", "time × memory / baseline", "min"),
+            PICK,
+        ],
+    ),
+    "phases": (
+        "Phases, per image",
+        [
+            FIRST[0],
+            Column("phase", "phase"),
+            Column("seconds", "seconds"),
+            Column("peak_mb", "peak memory (MB)", None, 1),
+            Column("steps", "steps", None, 0),
+            Column("decoder_forward_backward", "passes per particle", None, 1),
+            Column("denoiser_calls", "denoiser calls per particle", None, 1),
+            PICK,
+        ],
+    ),
+    "paired": (
+        "Paired differences to {baseline}, 95 % intervals",
+        [
+            FIRST[0],
+            Column("paired.images", "common images"),
+            Column("paired.psnr.best", "PSNR as is: best (dB)"),
+            Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
+            Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"),
+            Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
+            Column("paired.failed", "single particles failed", None, 3),
+            Column("paired.success", "success rate", None, 3),
+            Column("paired.success_pick", "success of the pick", None, 3),
+            Column("paired.both_modes", "both orientations", None, 3),
+            Column("paired.pairwise_distance", "pairwise distance"),
+        ],
+    ),
+}
+
+NEEDS = {
+    "paired": "more than one run",
+    "phases": "a measured run",
+    "tasks": "trivial.json of the runs, by tools/evidence/trivial_reconstruction.py",
+}  # what a table cannot be made without
+
+PRIOR = [
+    Column("file", "measured in"),
+    Column("family", "family"),
+    Column("samples", "samples"),
+    Column("distance", "distance of samples"),
+    Column("floor", "floor: images to images"),
+    Column("ratio", "ratio"),
+    Column("layout.ratio", "ratio, layout alone"),
+    Column("detail.ratio", "ratio, detail alone"),
+    Column("psnr_upright.mean", "autoencoder, upright: mean (dB)"),
+    Column("psnr_upright.min", "minimum"),
+    Column("psnr_rotated.mean", "rotated: mean (dB)"),
+    Column("psnr_rotated.min", "minimum"),
+    Column("decoder_ms", "decoder forward + backward (ms a latent)"),
+]
+
+RATES = "Success: a particle labelled 0 or 180. Rates with 95 % Wilson intervals, n = number of images."
+
+FAILURES = (
+    "Single particles: n = number of surviving particles, diverged ones count as failed; 95 % intervals by a "
+    f"bootstrap over images (Wilson over images where all agree or are fewer than {FEW})."
+)
+
+DISTANCE = "Pairwise distance: of the latents, in all rows at the t where the first phase 1 ends."
+
+NOTES = {
+    "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
+    "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
+    "measurement loss.",
+    "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
+    "modes": f"{RATES} {FAILURES}",
+    "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
+    "failures": "Success: a particle labelled 0 or 180. Where several seeds are pooled their mean number, and the seeds in "
+    "brackets; of a subset of the particles the expected number, and the images that fail with some subset.",
+    "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
+    "95 % interval by a bootstrap over images.",
+    "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
+    "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
+    "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "
+    "number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 passes of 4 latents.",
+    "paired": "Experiment minus {baseline} on the common images and seeds. 95 % intervals: PSNR, distances and failed "
+    f"particles by a bootstrap over images (Student's t below {FEW} images), other rates from Wilson intervals of "
+    "the discordant images. PSNR in the better orientation where not said otherwise.",
+}
+
+
+def known_keys():
+    """All keys that a column list may name, besides those of the phases."""
+    return {column.key: column for kind, (_, columns) in KINDS.items() if kind != "phases" for column in columns}

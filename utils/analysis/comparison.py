@@ -1,0 +1,156 @@
+"""Experiments side by side: every number of the tables, as one nested dict per experiment."""
+
+import math
+import statistics
+from pathlib import Path
+
+from utils.analysis import stats
+from utils.analysis.costs import cost, mean_std, phases
+from utils.analysis.experiments import find_label
+
+SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
+
+RATES = ("success", "success_pick", "both_modes")
+
+PAIRED = (
+    "psnr_aligned.best",
+    "psnr_aligned.mean",
+    "psnr_aligned.pick",
+    "psnr.best",
+    "psnr.pick",
+    "pick_psnr",
+    "failed",
+    "success",
+    "success_pick",
+    "both_modes",
+    "pairwise_distance",
+)
+
+
+def compare(experiments, baseline=None):
+    """One nested dict of numbers per experiment (json keys are the names in the tables' column lists).
+
+    baseline: label of the experiment that costs are relative to and that differences are taken from. Raises InputError.
+    """
+    reference = find_label(experiments, baseline) if baseline else None
+    return [summarise(experiment, reference) for experiment in experiments]
+
+
+def summarise(experiment, reference=None):
+    """All numbers of one experiment; means are over images (and seeds), std is over images."""
+    e = experiment
+    row = {
+        "experiment": e.label,
+        "folders": [str(run.folder) for run in e.runs],
+        "images": len(e.images),
+        "seeds": sorted({unit.seed for unit in e.units}),
+        "particles": _particles(e),
+    }
+    for name in SCORES:
+        row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
+    for name in RATES:
+        row[name] = _rate(e.values(name), e.clusters(name))
+    row["failed"], row["failures"] = _failed(e), _failures(e)
+    for name in ("pick_psnr", "coverage", "pairwise_distance"):
+        row[name] = mean_std(e, name)
+    row["trivial"] = {
+        "name": next(iter(e.runs[0].trivial), None),
+        "psnr": mean_std(e, "psnr.trivial"),
+        "gain": _difference(stats.clustered_mean(e.clusters("psnr.gain")), len(e.clusters("psnr.gain"))),
+    }
+    row["phases"] = None if e.derived else phases(e)
+    row["cost"] = cost(e, reference)
+    row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
+    return row
+
+
+def _particles(e):
+    n = e.num_samples
+    if e.derived:
+        return str(e.subset)
+    if e.runs[0].metrics.pruning is None:
+        return str(n)
+    active = statistics.fmean(run.active(i) for run in e.runs for i in range(run.metrics.metadata.num_images))
+    return f"{n} → {active:.3g}"
+
+
+def _rate(values, clusters):
+    if not values:
+        return None
+    found = stats.wilson(statistics.fmean(values), len(clusters))
+    return {"rate": found.value, "count": math.fsum(values), "n": len(values), "low": found.low, "high": found.high}
+
+
+def _failed(e):
+    """The rate of surviving particles that failed, with counts of particles and an interval over images.
+
+    Particles of one image fail together, so images are resampled. Where there is little to resample (all images
+    agree, such as on no failure at all, or they are few), the interval is Wilson's with n = number of images.
+    """
+    clusters, failed, surviving = {}, 0.0, 0
+    for unit, values in e.units.items():
+        if values.get("failed") is not None:
+            count = round(values["surviving"])
+            clusters.setdefault((unit.data, unit.image), []).extend([values["failed"]] * count)
+            failed, surviving = failed + values["failed"] * count, surviving + count
+    found = stats.clustered_mean(list(clusters.values()))
+    if found is None:
+        return None
+    if found.low == found.high or len(clusters) < stats.FEW:
+        found = stats.wilson(found.value, len(clusters))
+    return {"rate": found.value, "count": round(failed, 9), "n": surviving, "low": found.low, "high": found.high}
+
+
+def _failures(e):
+    """{count, ids} of the images in which no particle succeeded; ids carry their seeds where there are several.
+
+    Of several seeds the mean number. Of a derived experiment the expected number, and the images that fail with some
+    subset. None without labels.
+    """
+    success = {unit: values["success"] for unit, values in e.units.items() if values.get("success") is not None}
+    if not success:
+        return None
+    lost, sets = {}, {unit.data for unit in success}
+    for unit in sorted((unit for unit in success if success[unit] < 1), key=lambda u: (str(u.data), u.image, u.seed)):
+        image = f"{Path(unit.data).name} {unit.image}" if len(sets) > 1 else unit.image
+        lost.setdefault(image, []).append(str(unit.seed))
+    several = len({unit.seed for unit in success}) > 1
+    count = math.fsum(1 - statistics.fmean(values) for values in e.clusters("success"))
+    return {
+        "count": count if e.derived or several else round(count),
+        "ids": [f"{image} ({', '.join(seeds)})" if several else image for image, seeds in lost.items()],
+    }
+
+
+def _difference(estimate, images):
+    """An utils.stats.Estimate of a difference over so many images as a table cell; None where it is not known."""
+    return None if estimate is None else {"difference": estimate.value, "low": estimate.low, "high": estimate.high, "n": images}
+
+
+def paired(e, reference):
+    """Differences e - reference on the common images: {quantity: {difference, low, high, n}}, n = images."""
+    common = [unit for unit in e.units if unit in reference.units]
+    row = {"baseline": reference.label, "images": len({(unit.data, unit.image) for unit in common})}
+    for quantity in PAIRED:
+        clusters = {}
+        for unit in common:
+            a, b = e.units[unit].get(quantity), reference.units[unit].get(quantity)
+            if a is not None and b is not None:
+                clusters.setdefault((unit.data, unit.image), []).append(a - b)
+        estimate = stats.paired_rate if quantity in RATES else stats.clustered_mean
+        found = estimate(list(clusters.values()))
+        if quantity == "failed" and found is not None and found.low == found.high:  # the images agree: nothing to resample
+            found = stats.paired_rate(list(clusters.values()))
+        row[quantity] = _difference(found, len(clusters))
+    return row
+
+
+def per_image(experiments):
+    """One flat dict per experiment, data set, seed and image, sorted by image."""
+    rows = [
+        {"experiment": e.label, "data": unit.data, "seed": unit.seed, "image": unit.image, **values}
+        for e in experiments
+        for unit, values in e.units.items()
+    ]
+    order = {e.label: i for i, e in enumerate(experiments)}
+    return sorted(rows, key=lambda row: (str(row["data"]), row["image"], row["seed"], order[row["experiment"]]))

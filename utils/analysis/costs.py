@@ -1,0 +1,78 @@
+"""What experiments cost: seconds, memory, network passes and optimisation per image, as a whole and per phase."""
+
+import statistics
+
+from utils.records.aggregate import finite, spread
+
+
+def mean_std(e, quantity):
+    """{mean, std, n, missing} over the n images that have a value; None where none has.
+
+    std: over images (ddof 1), each the mean of its seeds; missing: images without a value.
+    """
+    clusters = e.clusters(quantity)
+    if not clusters:
+        return None
+    return {
+        "mean": statistics.fmean(e.values(quantity)),
+        "std": spread([statistics.fmean(c) for c in clusters]),
+        "n": len(clusters),
+        "missing": len(e.images) - len(clusters),
+    }
+
+
+def phases(e):
+    """{phase: seconds, steps and passes per image, peak MB} over the runs of one experiment."""
+    images = sum(run.metrics.metadata.num_images for run in e.runs)
+    rows = {}
+    for name in e.runs[0].metrics.time.phases:
+        parts = [(run.metrics, run.metrics.time.phases[name]) for run in e.runs]
+        peaks = finite([m.vram[f"{name}_peak_mb"] for m, _ in parts])
+        per_particle = {
+            key: sum(getattr(p, key) * m.metadata.num_images for m, p in parts) / images
+            for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls")
+        }
+        rows[name] = {
+            "seconds": sum(p.time_s for _, p in parts) / images,
+            "steps": sum(p.steps for _, p in parts) / images,
+            "peak_mb": max(peaks, default=None),
+            **per_particle,
+            "passes": sum(p.decoder_forward_backward * _particles_in(run, name) for run, (_, p) in zip(e.runs, parts)) / images,
+        }
+    return rows
+
+
+def _particles_in(run, phase):
+    """Particles of all images in one phase: what a count per particle is multiplied by."""
+    n = run.metrics.metadata.num_images
+    if run.metrics.pruning is None or phase == "pre_pruning":
+        return n * run.metrics.metadata.num_samples
+    return sum(run.active(i) for i in range(n))
+
+
+def cost(e, reference=None):
+    """Per image: seconds, passes (decoder forward + backward over all particles), optimisation, time x memory.
+
+    passes_per_particle: of one that is there from start to end.
+
+    relative_*: over the reference's, null where one of the two is not known.
+    """
+    if e.derived:
+        return None
+    parts = phases(e)
+    images = sum(run.metrics.metadata.num_images for run in e.runs)
+    products = [run.metrics.cost.time_x_memory_mb_s for run in e.runs]
+    row = {
+        "seconds": sum(run.metrics.time.total_s for run in e.runs) / images,
+        "peak_mb": max(finite([p["peak_mb"] for p in parts.values()]), default=None),
+        "passes": sum(p["passes"] for p in parts.values()),
+        "passes_per_particle": sum(p["decoder_forward_backward"] for p in parts.values()),
+        "optimization_calls": mean_std(e, "optimization_calls"),
+        "optimization_iterations": mean_std(e, "optimization_iterations"),
+        "time_x_memory_mb_s": None if None in products else sum(products) / images,
+    }
+    other = None if reference is None or reference.derived else cost(reference)
+    for name, key in (("time", "seconds"), ("passes", "passes"), ("time_x_memory", "time_x_memory_mb_s")):
+        known = other is not None and other[key] and row[key] is not None
+        row[f"relative_{name}"] = row[key] / other[key] if known else None
+    return row

@@ -1,0 +1,258 @@
+"""Finished runs read back: found under folders, checked, and taken apart image by image."""
+
+import json
+import statistics
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import getitem
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from utils.errors import InputError
+from utils.records.aggregate import aggregate, finite, spread
+from utils.records.files import RecordError, read_record, record_path, to_json
+from utils.records.metrics import check_metrics
+
+TIMESTEPS = 1000
+FOUND = ("0", "180")  # labels of a success
+READ = ("data.root", "step_clock", "repulsion_scale", "repulsion.end_step", "pruning_step", "optimization_step")
+SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "diversity", "pruning", "optimization", "diverged")
+
+
+class Unit(NamedTuple):
+    """What two experiments must share for a pair: same data, seed and image have the same y and initial noise."""
+
+    data: str | None
+    seed: int
+    image: int
+
+
+@dataclass
+class Run:
+    """One run folder. metrics: utils.schema.Metrics; config: the merged config as a dict, None where it is missing."""
+
+    folder: Path
+    metrics: object
+    config: dict | None
+
+    @property
+    def name(self):
+        return self.metrics.metadata.name
+
+    @property
+    def data(self):
+        """Root of the data set, None where the config is missing."""
+        return self.config["data"]["root"] if self.config else None
+
+    @property
+    def units(self):
+        """One Unit per image, in the order of the file."""
+        return [Unit(self.data, self.metrics.metadata.seed, image) for image in self.metrics.metadata.image_ids]
+
+    @cached_property
+    def trivial(self):
+        """{name: {image id: dB}} of tools/evidence/trivial_reconstruction.py, the best first; empty where it has not run."""
+        path = self.folder / "trivial.json"
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text())
+            names = sorted(found["psnr"], key=lambda name: name != found["floor"])
+            by_image = {name: dict(zip(found["image_ids"], found["psnr"][name], strict=True)) for name in names}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: damaged ({type(error).__name__}); run tools/evidence/trivial_reconstruction.py again"
+            ) from None
+        missing = next(
+            (i for i in self.metrics.metadata.image_ids if any(i not in scores for scores in by_image.values())), None
+        )
+        if missing is not None:
+            raise InputError(f"{path}: has no image {missing}; run tools/evidence/trivial_reconstruction.py again")
+        return by_image
+
+    @cached_property
+    def timesteps(self):
+        """t of every annealing step, falling; None if not known. Under the noise clock it stands in the records alone."""
+        if self.config and self.config["step_clock"] == "progress":
+            n = len(self.metrics.diversity.pairwise_distance[0])
+            return [TIMESTEPS * (n - i) / n for i in range(n)]
+        records = self.records(1)
+        return records[0][0]["trace"]["timestep"] if records else None
+
+    def records(self, count=None):
+        """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
+        paths = [record_path(self.folder, image) for image in sorted(self.metrics.metadata.image_ids)]
+        try:
+            return [read_record(path) for path in [path for path in paths if path.is_file()][:count]]
+        except (RecordError, OSError) as error:
+            raise InputError(str(error)) from None
+
+    def only(self, images):
+        """The run as if it had sampled these images (a set of ids) alone, from its records. Raises InputError."""
+        records = [record for record, _ in self.records() if record["image_id"] in images]
+        if len(records) < len(images):
+            raise InputError(f"{self.folder}: common images need its records, and {len(images) - len(records)} are missing")
+        content = json.loads(to_json(aggregate(records, self.name)))
+        return replace(self, metrics=check_metrics(content, self.folder))
+
+    def active(self, image):
+        """Number of particles of one image (its position) after the pruning."""
+        pruning = self.metrics.pruning
+        return self.metrics.metadata.num_samples - (len(pruning.dropped[image]) if pruning else 0)
+
+
+def find(arguments):
+    """Paths of all metrics.json that the arguments name: files, run folders, or folders of runs. Raises InputError."""
+    found = []
+    for argument in map(Path, arguments):
+        if argument.is_file():
+            paths = [argument]
+        elif (argument / "metrics.json").is_file():
+            paths = [argument / "metrics.json"]
+        elif argument.is_dir():
+            paths = sorted(argument.rglob("metrics.json"))
+        else:
+            raise InputError(f"{argument}: no such file or folder")
+        if not paths:
+            raise InputError(f"{argument}: holds no metrics.json; name a run folder, a folder of runs, or the file itself")
+        found += paths
+    once = {}  # however often and however it is named
+    for path in found:
+        once.setdefault(path.resolve(), path)
+    return list(once.values())
+
+
+def load(path, from_records=False):
+    """The Run of one metrics.json. Raises InputError.
+
+    from_records: aggregate the records beside it anew, where there are any, and refuse a file that says otherwise.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged, not JSON ({error}); run its command again to write it anew") from None
+    metrics = check_metrics(data, path)
+    if from_records and any((path.parent / "records").glob("*.npz")):
+        metrics = check_metrics(_aggregated(path, data), path)
+    return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
+
+
+def _aggregated(path, data):
+    """The content of metrics.json from the records beside it."""
+    try:
+        records = [read_record(record)[0] for record in sorted((path.parent / "records").glob("*.npz"))]
+    except (RecordError, OSError) as error:
+        raise InputError(str(error)) from None
+    anew = aggregate(sorted(records, key=lambda r: r["image_id"]), data["metadata"]["name"])
+    if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
+        raise InputError(
+            f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
+            f"{anew['metadata']['num_images']}; run its command again to write it anew"
+        )
+    anew = json.loads(to_json(anew))
+    wrong = next((key for key in SCIENCE if anew[key] != data[key]), None)
+    if wrong:
+        raise InputError(f"{path}: {wrong} differs from its records; run its command again to write it anew")
+    return anew
+
+
+def _config(path):
+    if not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text())
+        for key in READ:
+            reduce(getitem, key.split("."), config)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(f"{path}: damaged or not a run's config ({type(error).__name__})") from None
+    return config
+
+
+def restrict_to_common(runs):
+    """The runs, each cut down to the images (same data, same id) that all of them hold. Raises InputError."""
+    held = [{(run.data, image) for image in run.metrics.metadata.image_ids} for run in runs]
+    common = {image for _, image in set.intersection(*held)}
+    if not common:
+        raise InputError("common: the runs share no image (same data and id); leave it out or name other runs")
+    return [run if len(images) == len(common) else run.only(common) for run, images in zip(runs, held)]
+
+
+def exploration_end(run):
+    """The timestep t at which phase 1 ends: `repulsion.end_step`, or an event before it; None without a config."""
+    if run.config is None:
+        return None
+    return max(run.config["repulsion"]["end_step"], run.config["pruning_step"], run.config["optimization_step"])
+
+
+def steps_above(run, t):
+    """Number of annealing steps whose timestep is above `t`; None if not known."""
+    if t is None or run.timesteps is None:
+        return None
+    return next((i for i, timestep in enumerate(run.timesteps) if timestep <= t), len(run.timesteps))
+
+
+def events(run):
+    """[(name, annealing step index)] of the events of a run, in order."""
+    found, phases = [], run.metrics.time.phases
+    images = run.metrics.metadata.num_images
+    end = steps_above(run, exploration_end(run))
+    if end is not None and run.config["repulsion_scale"] > 0:
+        found.append(("repulsion ends", end))
+    if run.metrics.pruning:
+        found.append(("pruning", run.metrics.pruning.step_index))
+    if run.metrics.optimization:
+        before = sum(phase.steps for name, phase in phases.items() if name != "optimization")
+        found.append(("hard data consistency", round(before / images)))
+    return found
+
+
+def image_values(run, position, until):
+    """{quantity: number or None} of one image: what tables average and pairs compare.
+
+    until: the timestep t down to which the particles have moved where `pairwise_distance` is read; None: not read.
+
+    best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
+    pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
+    pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included; trivial, gain: of the
+    best trivial reconstruction, and by how much the mean over particles exceeds it.
+    """
+    m, i = run.metrics, position
+    picked = m.selection.picked[i]
+    values = {}
+    for name in ("psnr", "ssim", "lpips"):
+        block = getattr(m, name)
+        values |= {
+            f"{name}.best": (block.min if name == "lpips" else block.max)[i],
+            f"{name}.mean": block.mean[i],
+            f"{name}.pick": None if picked is None else block.sample[i][picked],
+            f"{name}.spread": block.std[i],
+        }
+    if m.modes:
+        aligned = finite(m.modes.psnr_aligned[i])
+        survivors = [label for label, diverged in zip(m.modes.label[i], m.diverged[i]) if label is not None or diverged]
+        values |= {
+            "psnr_aligned.best": max(aligned, default=None),
+            "psnr_aligned.mean": statistics.fmean(aligned) if aligned else None,
+            "psnr_aligned.pick": m.selection.psnr_aligned[i],
+            "psnr_aligned.spread": spread(aligned),
+            "success": float(m.modes.success[i]),
+            "coverage": float(m.modes.coverage[i]),
+            "both_modes": float(m.modes.coverage[i] == 2),
+            "surviving": float(len(survivors)),
+            "failed": statistics.fmean(label not in FOUND for label in survivors) if survivors else None,
+            "success_pick": float(picked is not None and m.modes.label[i][picked] in FOUND),
+        }
+    values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
+    if run.trivial:
+        floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]
+        values |= {"psnr.trivial": floor, "psnr.gain": None if m.psnr.mean[i] is None else m.psnr.mean[i] - floor}
+    steps = steps_above(run, until)
+    values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
+    values["seconds"] = m.time.per_image_s[i]
+    if m.optimization:
+        values["optimization_calls"] = float(sum(m.optimization.calls[i]))
+        values["optimization_iterations"] = float(sum(m.optimization.iterations[i]))
+    return values

@@ -1,0 +1,204 @@
+"""Tables of compared experiments as Markdown, LaTeX, CSV and JSON.
+
+A column names its number by the dotted key of utils.comparison.summarise; the shape of the value decides how it is
+written: mean ± std, rate [interval], difference [interval], or a plain number.
+"""
+
+import csv
+import io
+import math
+
+from utils.analysis.columns import DISTANCE, KINDS, NOTES, PRIOR, Column, Table, known_keys
+from utils.records.files import to_json
+
+MISSING = "–"
+
+LEFT = ("experiment", "phase", "file", "family")  # columns of words
+
+
+def lookup(row, key):
+    """The value at a dotted key; keys that hold dots themselves (paired.psnr.best) work too. None where absent."""
+    while isinstance(row, dict):
+        if key in row:
+            return row[key]
+        head, dot, key = key.partition(".")
+        if not dot or head not in row:
+            return None
+        row = row[head]
+    return None
+
+
+def build(kind, summaries, columns=None):
+    """The Table of one kind, or None where it would be empty (see NEEDS); columns: keys instead of the kind's own."""
+    (title, own), note = KINDS[kind], NOTES.get(kind)
+    known = known_keys() | {column.key: column for column in own}
+    chosen = own if columns is None else [known[key] for key in columns]
+    rows = summaries
+    if kind == "phases":
+        rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
+    if kind == "tasks":
+        rows = [s for s in summaries if s["trivial"]["psnr"]]
+    if kind == "paired":
+        rows = [s for s in summaries if s["paired"]]
+        title, note = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, note))
+    if not rows:
+        return None
+    notes = [note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
+    return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows], tuple(filter(None, notes)))
+
+
+def build_prior(rows):
+    """The Table of what tools/prior_quality.py wrote, a dict per prior with `file` added."""
+    return Table("Priors", PRIOR, [[lookup(row, column.key) for column in PRIOR] for row in rows], (NOTES["prior"],))
+
+
+def build_per_image(rows):
+    """The Table of utils.comparison.per_image."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    heads = [Column(key, key, None, 3) for key in keys]
+    return Table("Per image", heads, [[row.get(key) for key in keys] for row in rows])
+
+
+def number(value, digits):
+    return f"{value:.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits) if digits else f"{value:.0f}"
+
+
+def parts(value, digits):
+    """(number that may be bold, rest) of one cell, as text."""
+    if value is None:
+        return MISSING, ""
+    if isinstance(value, dict) and "mean" in value:
+        spread = f" ± {number(value['std'], digits)}" if value["n"] > 1 else ""
+        return number(value["mean"], digits), spread + (f" (n = {value['n']})" if value["missing"] else "")
+    if isinstance(value, dict) and "rate" in value:
+        count = f"{value['count']:.1f}".removesuffix(".0")
+        span = f"[{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
+        return f"{100 * value['rate']:.0f} %", f" ({count}/{value['n']}) {span}"
+    if isinstance(value, dict) and "difference" in value:
+        span = "" if value["low"] is None else f" [{number(value['low'], digits)}, {number(value['high'], digits)}]"
+        text = number(value["difference"], digits)
+        return f"+{text}" if float(text) > 0 else text, span
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none", ""
+    if isinstance(value, float):
+        return number(value, digits), ""
+    return str(value), ""
+
+
+def main_value(value):
+    """The number by which a cell is compared, None if it has none."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("mean", "rate") if key in value), None)
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def bold_rows(column, values):
+    """Row numbers of a column's best value, ties as written included; none where there is nothing to compare."""
+    known = [(main_value(v), i) for i, v in enumerate(values) if main_value(v) is not None]
+    if column.best is None or len(known) < 2:
+        return set()
+    best = (max if column.best == "max" else min)(v for v, _ in known)
+    text = next(parts(values[i], column.digits)[0] for v, i in known if v == best)
+    winners = {i for _, i in known if parts(values[i], column.digits)[0] == text}
+    return winners if len(winners) < len(known) else set()
+
+
+def cells(table, bold, escape=lambda text: text):
+    """The rows as text; `bold(text)` wraps the best number of each column."""
+    winners = [bold_rows(column, [row[c] for row in table.rows]) for c, column in enumerate(table.columns)]
+    rendered = []
+    for r, row in enumerate(table.rows):
+        rendered.append([])
+        for c, column in enumerate(table.columns):
+            first, rest = (escape(text) for text in parts(row[c], column.digits))
+            rendered[-1].append((bold(first) if r in winners[c] else first) + rest)
+    return rendered
+
+
+def markdown(table, level=3):
+    """A title, the table, its notes; level 0: the table alone."""
+
+    def escape(text):
+        return text.replace("|", "\\|")
+
+    lines = [f"{'#' * level} {table.title}", ""] if level else []
+    lines += [
+        "| " + " | ".join(escape(c.head) for c in table.columns) + " |",
+        "|" + "|".join("---" if c.key in LEFT else "---:" for c in table.columns) + "|",
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in cells(table, lambda text: f"**{text}**", escape)]
+    if level:
+        lines += ["", *table.notes] if table.notes else []
+    return "\n".join(lines) + "\n"
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "→": r"$\to$",
+    "–": "--",
+    "°": r"$^\circ$",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+def latex_escape(text):
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def latex(table):
+    """A table environment, scaled to the text width; needs the packages booktabs and graphicx."""
+    alignment = "".join("l" if c.key in LEFT else "r" for c in table.columns)
+    body = [" & ".join(row) + r" \\" for row in cells(table, lambda text: rf"\textbf{{{text}}}", latex_escape)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(latex_escape(c.head) for c in table.columns) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def flat(value, prefix=""):
+    """{dotted key: plain value} of a nested dict; lists become one text, None an empty cell."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+    return {prefix: " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else value}
+
+
+def csv_text(rows):
+    """One wide CSV: a row per dict, a column per dotted key, numbers in full precision."""
+    flattened = [flat(row) for row in rows]
+    columns = list(dict.fromkeys(key for row in flattened for key in row))
+    # where one row has no block at all, its key would stand beside the keys of the block
+    columns = [key for key in columns if not any(other.startswith(key + ".") for other in columns)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flattened)
+    return out.getvalue()
+
+
+def json_text(rows):
+    return to_json(rows).decode() + "\n"

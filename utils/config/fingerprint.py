@@ -1,0 +1,79 @@
+"""Which configs belong together: records may be shared by runs with the same fingerprint."""
+
+import hashlib
+import json
+
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from utils.config.operators import OURS
+from utils.config.settings import Settings
+
+# what may differ between runs whose records belong together
+NOT_IN_FINGERPRINT = (
+    "gpu",
+    "num_cores",
+    "shard",
+    "batch_images",
+    "max_particles_per_pass",
+    "compile",
+    "gradient_checkpointing",
+    "save_dir",
+    "name",
+    "resume",
+)
+
+
+def fingerprint(cfg):
+    """Hash of all that changes results: two runs with the same one may share records."""
+    return hashlib.sha256(json.dumps(_with_floats(identity(cfg), cfg), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _with_floats(kept, cfg):
+    """The identity with 2 as 2.0 where a key takes floats: to JSON they are two things."""
+    try:
+        typed = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True)).model_dump(by_alias=True)
+        typed["task"] = group = typed["task"][cfg.task_group]
+        target, arguments = group["operator"].pop("_target_"), group["operator"]
+        if target in OURS:
+            group["operator"] = OURS[target].model_validate(arguments).model_dump()
+    except ValidationError:  # of an older version: as it is
+        return kept
+
+    def like(value, other):
+        if isinstance(value, dict) and isinstance(other, dict):
+            return {key: like(inner, other.get(key)) for key, inner in value.items()}
+        return float(value) if isinstance(other, float) and isinstance(value, int) else value
+
+    return like(kept, typed)
+
+
+def identity(cfg):
+    """The part of the config that the fingerprint covers: the selected task group only, without places and batching,
+    and without the details of parts that are off."""
+    full = OmegaConf.to_container(cfg, resolve=True)
+    kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
+    kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
+    kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
+    kept["task"] = full["task"][full["task_group"]]
+    # results of full precision carry no mark: records from before there was a choice stay valid
+    off = {
+        "precision": full.get("precision", "fp32") == "fp32",
+        "repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
+        "pruning": full["pruning_step"] < 0,
+        "pruning_keep": full["pruning_step"] < 0,
+        "optimization": full["optimization_step"] < 0,
+    }
+    return {key: value for key, value in kept.items() if not off.get(key)}
+
+
+def differences(old, new, prefix=""):
+    """["key: old there, new here", ...] between two nested dicts."""
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} is {a} there and {b} here")
+    return found

@@ -1,0 +1,130 @@
+"""What a model block must hold, and whether the weights that it names can be there. Needs no torch."""
+
+import json
+import os
+
+from utils.errors import InputError, short
+from utils.paths import find
+from utils.weights import cache_folder, cached_snapshot, is_hub_id, is_original, not_cached
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+STABLE_DIFFUSION = "utils.priors.stable_diffusion.load_pipeline"
+
+# what each of our loaders takes beside the keys of every prior; one of your own may take anything
+OUR_LOADERS = {
+    "utils.priors.latent_diffusion.load_pipeline": ("weights", "class_label"),
+    STABLE_DIFFUSION: ("prompt", "guidance_scale", "inner_resolution", "network_dtype"),
+}
+
+
+def check_model(model):
+    """Raises InputError if the weights that `model` (utils.config.Model) names cannot be there, or do not fit it."""
+    if model.target not in OUR_LOADERS:
+        return
+    _check_keys(model)
+    stable = model.target == STABLE_DIFFUSION
+    if stable:
+        _check_stable_diffusion(model)
+    if is_hub_id(model.path):
+        folder = cached_snapshot(model.path)
+        if folder is not None:
+            check_folder(model, folder)
+        elif _offline():
+            raise InputError(not_cached(model.path, "HF_HUB_OFFLINE is set"))
+        return
+    place = find(model.path)
+    if is_original(place):
+        if stable:
+            raise InputError(
+                f"model.path={model.path}: Stable Diffusion is taken as a diffusers folder or hub id; "
+                f"get it from: {model.source}"
+            )
+        cache = cache_folder(place, model.weights)
+        if not place.is_file() and not (cache / "conversion.json").is_file():
+            raise InputError(f"model.path={model.path}: checkpoint file {place} not found; get it from: {model.source}")
+        if (cache / "conversion.json").is_file() and not place.is_file():
+            check_folder(model, cache)
+        return
+    check_folder(model, place)
+    made_of = _json(model, place / "conversion.json") if (place / "conversion.json").is_file() else {}
+    if model.weights != made_of.get("weights", "raw"):
+        raise InputError(
+            f"model.weights={model.weights}: {place} holds the {made_of.get('weights', 'raw')} weights; "
+            "give model.path the original file, or convert it with tools/convert_ldm.py"
+        )
+
+
+def _check_keys(model):
+    taken = ("path", "resolution", "timestep_map", "source", *OUR_LOADERS[model.target])
+    for key in sorted(model.model_fields_set - {"target", *taken}):
+        raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
+
+
+def check_folder(model, folder):
+    """A diffusers folder: its parts, their weights, and the resolution that they imply."""
+    stable = model.target == STABLE_DIFFUSION
+    autoencoder = "vqvae" if (folder / "vqvae").is_dir() else "vae"
+    needed = [f"{autoencoder}/config.json", "unet/config.json", "scheduler/scheduler_config.json"]
+    needed += ["text_encoder/config.json", "tokenizer/tokenizer_config.json"] if stable else []
+    for file in needed:
+        if not (folder / file).is_file():
+            raise InputError(f"model.path={model.path}: checkpoint file {folder / file} not found; get it from: {model.source}")
+    for part in (autoencoder, "unet", *(["text_encoder"] if stable else [])):
+        if not any(file for pattern in WEIGHTS for file in (folder / part).glob(pattern)):
+            raise InputError(
+                f"model.path={model.path}: no weights (*.safetensors, *.bin) in {folder / part}; get them from: {model.source}"
+            )
+    unet, vae = _json(model, folder / "unet/config.json"), _json(model, folder / autoencoder / "config.json")
+    conditional = unet.get("_class_name") == "UNet2DConditionModel"
+    if not stable and conditional and not (folder / "class_embedding.safetensors").is_file():
+        raise InputError(
+            f"model.path={model.path}: its UNet wants a prompt or a class; "
+            "use model=stable-diffusion-v1.5 or model=stable-diffusion-v2.1 for Stable Diffusion"
+        )
+    if stable and not conditional:
+        raise InputError(
+            f"model.path={model.path}: its UNet takes no prompt, so it is no Stable Diffusion; "
+            "use model=ffhq256ldm with this path"
+        )
+    missing = next(
+        (
+            key
+            for key, part in (("block_out_channels", vae), ("block_out_channels", unet), ("sample_size", unet))
+            if key not in part
+        ),
+        None,
+    )
+    if missing:
+        raise InputError(
+            f"model.path={model.path}: a config.json in {folder} is damaged (it has no {missing}); get it from: {model.source}"
+        )
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    if not stable and unet["sample_size"] * factor != model.resolution:
+        raise InputError(
+            f"model.resolution={model.resolution}: the prior in {folder} takes images of {unet['sample_size'] * factor} pixels"
+        )
+    multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+    if stable and model.inner_resolution % multiple:
+        raise InputError(f"model.inner_resolution={model.inner_resolution}: the prior takes multiples of {multiple}")
+
+
+def _check_stable_diffusion(model):
+    from importlib.util import find_spec
+
+    for key in ("prompt", "guidance_scale", "inner_resolution"):
+        if getattr(model, key) is None:
+            raise InputError(f"model.{key}: missing; Stable Diffusion needs it (see configs/model)")
+    if find_spec("transformers") is None:
+        raise InputError("model: Stable Diffusion needs the package transformers; install it with pip install -e '.[sd]'")
+
+
+def _json(model, path):
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise InputError(f"model.path={model.path}: {path} is damaged; get it from: {model.source}") from None
+
+
+def _offline():
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -1,0 +1,137 @@
+"""What each forward operator accepts, checked before torch is imported. An operator of your own may take anything."""
+
+from importlib.util import find_spec
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from utils.errors import InputError
+from utils.paths import find
+
+
+class Arguments(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    sigma: float = Field(ge=0)
+
+
+class PhaseRetrieval(Arguments):
+    oversample: float = Field(gt=0)
+
+
+class SuperResolution(Arguments):
+    resolution: int
+    scale_factor: int = Field(ge=2)
+
+    def check(self):
+        if self.scale_factor > self.resolution:
+            raise ValueError(f"scale_factor={self.scale_factor}: must not exceed the resolution {self.resolution}")
+
+
+class Inpainting(Arguments):
+    resolution: int
+    mask_type: Literal["box", "random"]
+    mask_len_range: list[int] | None = Field(default=None, min_length=2, max_length=2)
+    mask_prob_range: list[float] | None = Field(default=None, min_length=2, max_length=2)
+    margin: int = Field(default=32, ge=0)
+    seed: int = Field(ge=0, lt=2**32)
+
+    def check(self):
+        if self.mask_type == "random":
+            low, high = self.mask_prob_range or (0, 0)
+            if not 0 <= low < high <= 1:
+                raise ValueError(f"mask_prob_range={self.mask_prob_range}: write [low, high] with 0 <= low < high <= 1")
+            return
+        low, high = self.mask_len_range or (0, 0)
+        room = self.resolution - 2 * self.margin
+        if not 1 <= low < high <= room + 1:
+            raise ValueError(
+                f"mask_len_range={self.mask_len_range}: write [low, high) with 1 <= low < high <= {room + 1} "
+                f"(resolution {self.resolution}, margin {self.margin})"
+            )
+
+
+class Blur(Arguments):
+    kernel_size: int = Field(ge=3)
+    intensity: float = Field(gt=0)
+
+    def check(self, resolution):
+        if self.kernel_size % 2 == 0 or self.kernel_size // 2 >= resolution:
+            raise ValueError(
+                f"kernel_size={self.kernel_size}: must be odd and below {2 * resolution} for images of {resolution} pixels"
+            )
+
+
+class MotionBlur(Blur):
+    kernel_size: int = Field(ge=9)
+    intensity: float = Field(ge=0, le=1)
+    seed: int = Field(ge=0, lt=2**32)
+
+
+class HighDynamicRange(Arguments):
+    scale: float = Field(gt=0)
+
+
+class NonlinearBlur(Arguments):
+    resolution: int
+    weights: str
+    seed: int = Field(ge=0, lt=2**32)
+
+    def check(self):
+        if self.resolution % 128:
+            raise ValueError(f"resolution={self.resolution}: the nonlinear blur takes multiples of 128")
+        if not find(self.weights).is_file():
+            raise ValueError(
+                f"weights={self.weights}: file {find(self.weights)} not found; get GOPRO_wVAE.pth from the "
+                "README of VinAIResearch/blur-kernel-space-exploring (Google Drive)"
+            )
+
+
+class DeepinvPhysics(Arguments):
+    physics: dict
+
+    def check(self):
+        if find_spec("deepinv") is None:
+            raise ValueError("physics: needs the package deepinv; install it with pip install -e '.[deepinv]'")
+        if not str(self.physics.get("_target_", "")).startswith("deepinv."):
+            raise ValueError("physics._target_: name a class of deepinv, for example deepinv.physics.Inpainting")
+
+
+OURS = {
+    "operators.phase_retrieval.PhaseRetrieval": PhaseRetrieval,
+    "operators.super_resolution.SuperResolution": SuperResolution,
+    "operators.inpainting.Inpainting": Inpainting,
+    "operators.blur.GaussianBlur": Blur,
+    "operators.blur.MotionBlur": MotionBlur,
+    "operators.hdr.HighDynamicRange": HighDynamicRange,
+    "operators.nonlinear_blur.NonlinearBlur": NonlinearBlur,
+    "operators.deepinv_adapter.DeepinvPhysics": DeepinvPhysics,
+}
+
+
+def check_operator(key, target, arguments, resolution):
+    """Raises InputError for a wrong argument of one of our operators.
+
+    key: where the operator stands in the config; arguments: dict without `_target_`; resolution: of the images.
+    """
+    if target not in OURS:
+        if target.startswith("operators.") and find_spec(".".join(target.split(".")[:2])) is None:
+            raise InputError(f"{key}._target_={target}: no such operator; ours are {', '.join(OURS)}")
+        return
+    try:
+        checked = OURS[target].model_validate(arguments)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        value = "" if first["type"] == "missing" else f"={first['input']}"
+        raise InputError(f"{key}.{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    if getattr(checked, "resolution", resolution) != resolution:
+        raise InputError(
+            f"{key}.resolution={checked.resolution}: the images have {resolution} pixels; leave it at ${{data.resolution}}"
+        )
+    try:
+        if isinstance(checked, Blur):
+            checked.check(resolution)
+        elif hasattr(checked, "check"):
+            checked.check()
+    except ValueError as error:
+        raise InputError(f"{key}.{error}") from None

@@ -1,0 +1,86 @@
+"""What the single keys of a config cannot tell: values that do not go together."""
+
+import re
+
+from utils.config.model import check_model
+from utils.config.operators import check_operator
+from utils.errors import InputError, short
+
+
+def check_relations(s):
+    """Raises InputError for the first pair of values that do not go together; `s`: Settings."""
+    if s.task_group not in s.task:
+        raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
+    if s.num_cores is not None and not s.use_tpu:
+        raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
+    _check_speed(s)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
+    if not match or int(match[1]) >= int(match[2]):
+        raise InputError(f"shard={short(s.shard)}: write k/n with k from 0 to n-1, for example shard=0/8")
+    if not s.resume and int(match[2]) > 1:
+        raise InputError(
+            f"resume=false: with shard={s.shard} it would set aside what the other shards write; "
+            "choose another name=, or rename the old folder once"
+        )
+    if s.name in (".", "..") or "/" in s.name or "\\" in s.name:
+        raise InputError(f"name={s.name}: must be a plain folder name; folders above it go into save_dir")
+    annealing, diffusion = s.sampler.annealing_scheduler_config, s.sampler.diffusion_scheduler_config
+    if annealing.sigma_min >= annealing.sigma_max:
+        raise InputError(
+            f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}: "
+            f"must lie below sigma_max={annealing.sigma_max}"
+        )
+    if s.chain.keep_velocity and s.chain.mc_algo != "hmc":
+        raise InputError(f"keep_velocity=true: mc_algo={s.chain.mc_algo} has no velocity; choose mc_algo=hmc")
+    if diffusion.sigma_min >= annealing.sigma_min:
+        raise InputError(
+            f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "
+            f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}"
+        )
+    if s.data.end_id is not None and s.data.end_id <= s.data.start_id:
+        raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
+    if s.data.resolution != s.model.resolution:
+        raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
+    if s.pruning_step >= 0 and s.num_samples < 2:
+        raise InputError(f"pruning_step={s.pruning_step}: there is nothing to prune with num_samples={s.num_samples}")
+    if s.pruning_step >= 0 and s.pruning_keep > s.num_samples:
+        raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
+    if 0 <= s.pruning_step < s.optimization_step:
+        raise InputError(
+            f"optimization_step={s.optimization_step}: must not lie above pruning_step={s.pruning_step}; "
+            "the pruning comes first"
+        )
+    if s.step_clock == "progress":
+        _check_switches(s, annealing.num_steps)
+    operator = s.group.operator
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
+    check_model(s.model)
+
+
+def _check_speed(s):
+    if s.precision == "tf32" and (s.use_tpu or s.gpu < 0):
+        raise InputError(
+            f"precision=tf32: only CUDA devices have it, and {'use_tpu=true' if s.use_tpu else f'gpu={s.gpu}'} "
+            "asks for another one; use precision=fp32 or bf16"
+        )
+    if s.precision == "bf16" and s.model.network_dtype != "float32":
+        raise InputError(f"precision=bf16: model.network_dtype={s.model.network_dtype} says otherwise; give one of the two")
+    if s.compile and s.use_tpu:
+        raise InputError("compile=true: XLA compiles by itself; leave it out with use_tpu=true")
+    if s.gradient_checkpointing and s.use_tpu:
+        raise InputError(
+            "gradient_checkpointing=true: torch's checkpointing does not know XLA devices; leave it out with "
+            "use_tpu=true and bound the memory with max_particles_per_pass"
+        )
+
+
+def _check_switches(s, num_steps):
+    """Under the progress clock an event's step is known from the numbers alone (the noise clock: utils/build.py)."""
+    for key, switch in (("pruning_step", s.pruning_step), ("optimization_step", s.optimization_step)):
+        if 0 <= switch * num_steps < 1000:
+            raise InputError(
+                f"{key}={switch}: the last of {num_steps} annealing steps is at t = {1000 / num_steps:g}, "
+                "so this never happens; choose a larger timestep, or -1 for off"
+            )
+        if switch == 1000:
+            raise InputError(f"{key}={switch}: nothing has been sampled yet at t = 1000; choose a smaller timestep")

@@ -1,0 +1,196 @@
+"""The whole config as typed values; what single keys may hold."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from utils.sampling.vocabulary import SIMILARITIES
+
+
+def _possible_path(text):
+    if any(ord(c) < 32 for c in text):
+        raise ValueError("has control characters, which no file name should have")
+    if any(len(part.encode(errors="surrogatepass")) > 255 for part in text.split("/")) or len(text) > 3000:
+        raise ValueError("is too long for a file name")
+    try:
+        text.encode()
+        Path(text).expanduser()
+    except (UnicodeError, RuntimeError) as error:  # a lone surrogate, or the home of an unknown user
+        raise ValueError(f"is no path ({error})") from None
+    return text
+
+
+def _similarity(name):
+    if name not in SIMILARITIES and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+        raise ValueError(f"is none of {', '.join(SIMILARITIES)}, and no module.function of your own")
+    return name
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Section):
+    root: PathText
+    kind: Literal["images", "measurement"]  # measurement: y from .npy files, no truth
+    resolution: int = Field(ge=8)
+    start_id: int = Field(ge=0)
+    end_id: int | None = Field(ge=1)
+    source: str
+
+
+class Model(Section):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")  # which keys our loaders take: utils/checkpoints.py
+    path: PathText
+    timestep_map: Literal["trained", "official"] = "trained"
+    resolution: int = Field(ge=8)
+    source: str = "its source"  # where to get `path`, for messages
+    weights: Literal["raw", "ema"] = "raw"  # of an original checkpoint file
+    class_label: int | None = None  # of a class-conditional model
+    prompt: str | None = None  # Stable Diffusion, this and the next three
+    guidance_scale: float | None = Field(default=None, ge=0)
+    inner_resolution: int | None = Field(default=None, ge=8)
+    network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+class Annealing(Section):
+    num_steps: int = Field(ge=1)
+    sigma_max: float = Field(gt=0)
+    sigma_min: float = Field(gt=0)
+
+
+class Diffusion(Section):
+    num_steps: int = Field(ge=1)
+    sigma_min: float = Field(gt=0)
+
+
+class ChainOverride(Section):
+    """What a sampler says about the inner chain over the head of the task group; None leaves it to the group."""
+
+    mc_algo: Literal["langevin", "hmc"] | None
+    num_steps: int | None = Field(ge=1)
+    momentum: float | None = Field(ge=0, lt=1)
+    keep_velocity: bool | None
+
+
+class Sampler(Section):
+    annealing_scheduler_config: Annealing
+    diffusion_scheduler_config: Diffusion
+    chain: ChainOverride
+
+
+class Operator(Section):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")  # its arguments: utils/config_operators.py
+    sigma: float = Field(ge=0)
+
+
+class MCMC(Section):
+    mc_algo: Literal["langevin", "hmc"]
+    num_steps: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    lr_min_ratio: float = Field(ge=0)
+    tau: float = Field(ge=1e-9)
+    momentum: float = Field(ge=0, lt=1)
+    keep_velocity: bool = False  # of HMC: the velocity goes on from one annealing step to the next
+    likelihood_factor: float = Field(gt=0)
+    gradient_clip: float = Field(gt=0)
+
+
+class TaskGroup(Section):
+    operator: Operator
+    mcmc_sampler_config: MCMC
+
+
+class Repulsion(Section):
+    decay: Literal["constant", "linear", "quadratic", "cosine"]
+    end_step: int = Field(ge=0, le=1000)
+    bandwidth: Literal["median"] | Annotated[float, Field(gt=0)]
+    place: Literal["drift", "chain"]
+    similarity: Annotated[str, AfterValidator(_similarity)]
+
+
+class Pruning(Section):
+    near_distance: float = Field(ge=0)
+    loss_tolerance: float = Field(ge=0)
+    fill: Literal["next_best", "clone", "drop"]
+
+
+class Optimization(Section):
+    every: int = Field(ge=1)
+    max_iterations: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    stop_factor: float = Field(ge=0)
+    max_move: float = Field(gt=0)
+
+
+class Success(Section):
+    threshold_db: float
+    margin_db: float = Field(ge=0)
+
+
+class Settings(Section):
+    """The whole config, as typed and checked values. Field names are the keys that users write."""
+
+    num_samples: int = Field(ge=1, lt=2**31)
+    first_particle: int = Field(ge=0, lt=2**31)
+    task_group: str
+    seed: int = Field(ge=0, lt=2**32)
+    step_clock: Literal["progress", "noise"]
+    repulsion_scale: float = Field(ge=0)
+    pruning_step: int = Field(ge=-1, le=1000)
+    pruning_keep: int = Field(ge=1)
+    optimization_step: int = Field(ge=-1, le=1000)
+    use_tpu: bool
+    gpu: int = Field(ge=-1)
+    num_cores: int | None = Field(ge=1)
+    batch_images: Annotated[int, Field(ge=1)] | Literal["auto"]
+    max_particles_per_pass: int | None = Field(ge=1)
+    precision: Literal["fp32", "tf32", "bf16"]
+    compile: bool
+    gradient_checkpointing: bool
+    shard: str
+    save_dir: PathText
+    name: PathText
+    resume: bool
+    repulsion: Repulsion
+    pruning: Pruning
+    optimization: Optimization
+    success: Success
+    data: Data
+    model: Model
+    task: dict[str, TaskGroup]
+    sampler: Sampler
+
+    @property
+    def group(self):
+        """The hyper-parameters that `task_group` selects."""
+        return self.task[self.task_group]
+
+    @property
+    def chain(self):
+        """The inner chain: the task group's, with what the sampler says otherwise."""
+        overrides = {key: value for key, value in self.sampler.chain if value is not None}
+        return self.group.mcmc_sampler_config.model_copy(update=overrides)
+
+    @property
+    def particles(self):
+        """The indices of every image's particles at the start."""
+        return range(self.first_particle, self.first_particle + self.num_samples)
+
+    @property
+    def folder(self):
+        """The run folder."""
+        return Path(self.save_dir).expanduser() / self.name
+
+    @property
+    def shard_of(self):
+        """(k, n) of `shard`."""
+        k, n = self.shard.split("/")
+        return int(k), int(n)

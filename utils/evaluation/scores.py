@@ -1,0 +1,93 @@
+"""Scores of particles against the truth, mode labels, the label-free pick."""
+
+import logging
+import math
+from pathlib import Path
+
+import piq
+import torch
+
+log = logging.getLogger("latentdaps")
+
+LPIPS_FILES = ("vgg16-397923af.pth", "lpips_weights.pt")
+
+
+def to_unit(x):
+    """[-1, 1] -> [0, 1], clipped; what every score is computed on. Not-a-number becomes 0."""
+    return torch.nan_to_num(0.5 * x + 0.5).clip(0, 1)
+
+
+def psnr(x, truth):
+    """(P,) PSNR in dB of images x (P, C, H, W) against `truth`, broadcast to x, both in [-1, 1].
+
+    piq.psnr without its checks of the range, which wait for the device: the trace asks at each annealing step.
+    """
+    return -10 * torch.log10((to_unit(x) - to_unit(truth)).square().mean((1, 2, 3)) + 1e-8)
+
+
+def ssim(x, truth):
+    """(P,) SSIM of images in [-1, 1], at least 11 pixels wide."""
+    return piq.ssim(to_unit(x), to_unit(truth).expand(x.shape), data_range=1.0, reduction="none")
+
+
+class Lpips:
+    """LPIPS with average pooling, as DAPS reports it; None with one warning where the weights are absent."""
+
+    def __init__(self):
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        missing = [name for name in LPIPS_FILES if not (folder / name).is_file()]
+        self.network = None
+        if missing:
+            log.warning("LPIPS is left out: put %s into %s (README, section LPIPS)", " and ".join(missing), folder)
+        else:
+            self.network = piq.LPIPS(replace_pooling=True, reduction="none")
+
+    def __call__(self, x, truth):
+        """(P,) scores, or P times None."""
+        if self.network is None:
+            return [None] * len(x)
+        with torch.no_grad():
+            return self.network(to_unit(x), to_unit(truth).expand(x.shape)).flatten().tolist()
+
+
+def rotated(x):
+    """The image turned by 180 degrees."""
+    return torch.flip(x, (-2, -1))
+
+
+def mode_labels(x, truth, threshold_db, margin_db):
+    """Which of the two orientations each particle found; x (P, C, H, W), truth (C, H, W).
+
+    "0" or "180": the whole image reaches the threshold in that orientation and beats the other by the margin.
+    "mixed": every channel does, but in different orientations. "failed": anything else.
+    Returns a dict: label (P strings), psnr_0, psnr_180, psnr_aligned (P floats, the better of the two).
+    """
+    upright, turned = psnr(x, truth), psnr(x, rotated(truth))
+    channels = x.reshape(-1, 1, *x.shape[-2:])  # (P C, 1, H, W): PSNR of each channel
+    per_channel = [psnr(channels, t.repeat(len(x), 1, 1)[:, None]).reshape(len(x), -1) for t in (truth, rotated(truth))]
+
+    def orientation(a, b):
+        return (a > threshold_db) & (a > b + margin_db), (b > threshold_db) & (b > a + margin_db)
+
+    is_upright, is_turned = orientation(upright, turned)
+    channel_upright, channel_turned = orientation(*per_channel)
+    mixed = (channel_upright | channel_turned).all(1) & channel_upright.any(1) & channel_turned.any(1)
+    labels = [
+        "0" if a else "180" if b else "mixed" if m else "failed"
+        for a, b, m in zip(is_upright.tolist(), is_turned.tolist(), mixed.tolist())
+    ]
+    return {
+        "label": labels,
+        "psnr_0": upright.tolist(),
+        "psnr_180": turned.tolist(),
+        "psnr_aligned": torch.maximum(upright, turned).tolist(),
+    }
+
+
+PICK_RULE = "lowest measurement loss of the final latent"
+
+
+def pick(losses):
+    """Position of the particle that a user without ground truth would take, None if there is none."""
+    finite = [(value, i) for i, value in enumerate(losses) if value is not None and math.isfinite(value)]
+    return min(finite)[1] if finite else None

@@ -1,0 +1,257 @@
+"""Figures of compared experiments, readable in black and white: lines differ in dash, points in shape, areas in grey."""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.analysis import runs
+from utils.analysis.costs import cost, mean_std
+from utils.errors import InputError
+from utils.figures import reconstructions
+from utils.figures.run import numbers
+from utils.figures.style import plt
+
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+GREYS = ("black", "0.45", "0.25", "0.6", "0.1", "0.5")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LABEL_MARKERS = {"0": ("o", "black"), "180": ("o", "white"), "mixed": ("^", "0.6"), "failed": ("x", "black")}
+LABEL_GREYS = {"0": 1.0, "180": 0.35, "mixed": 0.7, "failed": 0.85}
+MAP_ROWS = 30
+
+
+def draw_all(experiments, folder, images=reconstructions.IMAGES):
+    """Write every figure that the experiments have data for, as PNG and PDF; returns the paths. Raises InputError."""
+    written = []
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, figure in every(experiments, images):
+            for suffix in ("png", "pdf"):
+                written.append(Path(folder) / f"{name}.{suffix}")
+                figure.savefig(written[-1], dpi=150, bbox_inches="tight")
+            plt.close(figure)
+    except OSError as error:
+        raise InputError(f"figures={folder}: cannot be written ({error.strerror})") from None
+    return written
+
+
+def every(experiments, images=reconstructions.IMAGES):
+    """(name, Figure) of every figure that the experiments have data for; pictures of the first `images` images."""
+    measured = [e for e in experiments if not e.derived]
+    yield "step_time", step_time(measured)
+    if any(e.num_samples > 1 for e in measured):
+        yield "pairwise_distance", pairwise_distance(measured)
+    yield "psnr_distribution", psnr_distribution(measured)
+    labelled = [e for e in measured if e.runs[0].metrics.modes]
+    if labelled:
+        yield "mode_map", mode_map(labelled)
+    yield "quality_cost", quality_cost(measured)
+    for e in measured:
+        figure = reconstructions.draw(e, images)
+        if figure is not None:
+            yield picture_name(e), figure
+
+
+def picture_name(experiment):
+    """File name of an experiment's reconstructions, without suffix."""
+    return f"reconstructions_{experiment.label.replace('/', '--')}"
+
+
+def style(i):
+    return {"linestyle": DASHES[i % len(DASHES)], "color": GREYS[i % len(GREYS)]}
+
+
+def mark_events(axis, experiments):
+    """A vertical line per event step, named once however many experiments share it."""
+    names = {}
+    for e in experiments:
+        for name, step in runs.events(e.runs[0]):
+            names.setdefault(step, {})[name] = None
+    for step, found in names.items():
+        axis.axvline(step - 0.5, color="0.7", linewidth=0.8, zorder=0)
+        axis.annotate(
+            ", ".join(found),
+            (step - 0.5, 1),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            fontsize=7,
+            ha="right",
+            va="top",
+            color="0.3",
+            xytext=(-2, -3),
+            textcoords="offset points",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )
+
+
+def per_step(experiments, get, axis):
+    """One line per experiment: the mean over its images of get(metrics), a list per annealing step per image."""
+    for i, e in enumerate(experiments):
+        lengths = {len(get(run.metrics)[0]) for run in e.runs}
+        rows = [numbers(row) for run in e.runs for row in get(run.metrics)]
+        if len(lengths) > 1 or np.isnan(rows).all():
+            continue
+        known = np.isfinite(rows)
+        mean = np.where(known.any(0), np.nansum(rows, 0) / np.maximum(known.sum(0), 1), np.nan)
+        axis.plot(
+            mean,
+            label=e.label,
+            marker=MARKERS[i % len(MARKERS)],
+            markevery=(i, max(1, len(mean) // 6)),
+            markersize=4,
+            linewidth=1.2,
+            **style(i),
+        )
+    mark_events(axis, experiments)
+    axis.set_xlabel("annealing step")
+    axis.legend(fontsize=7)
+
+
+def step_time(experiments):
+    """Seconds per annealing step, mean over images, with the events."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+    per_step(experiments, lambda m: m.time.per_step_s, axis)
+    axis.set_ylabel("time per step and image (s)")
+    axis.set_ylim(bottom=0)
+    return figure
+
+
+def pairwise_distance(experiments):
+    """Mean pairwise latent distance per annealing step, mean over images."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+    per_step([e for e in experiments if e.num_samples > 1], lambda m: m.diversity.pairwise_distance, axis)
+    axis.set_ylabel("mean pairwise latent distance")
+    return figure
+
+
+def psnr_distribution(experiments):
+    """All particles of an experiment, their quartiles, and its mean best and mean label-free pick."""
+    aligned = all(e.runs[0].metrics.modes for e in experiments)
+    quantity = "psnr_aligned" if aligned else "psnr"
+    figure, axis = plt.subplots(figsize=(1.6 + 1.3 * len(experiments), 4))
+    spread = np.random.default_rng(0)
+    for i, e in enumerate(experiments):
+        points = [(value, label) for run in e.runs for value, label in _particles(run.metrics, aligned)]
+        if not points:
+            continue
+        axis.boxplot(
+            [[value for value, _ in points]],
+            positions=[i],
+            widths=0.7,
+            showfliers=False,
+            medianprops={"color": "black"},
+            boxprops={"color": "0.5"},
+            whiskerprops={"color": "0.5"},
+            zorder=1,
+        )
+        for label in LABEL_MARKERS:
+            values = [value for value, found in points if found == label]
+            axis.scatter(i + spread.uniform(-0.25, 0.25, len(values)), values, zorder=2, **point_style(label))
+        for part, marker in (("best", "_"), ("pick", "*")):
+            values = e.values(f"{quantity}.{part}")
+            if values:
+                axis.scatter([i + 0.42], [np.mean(values)], marker=marker, s=90, color="black", zorder=3)
+    if aligned:
+        for label in LABEL_MARKERS:
+            axis.scatter([], [], label=f"{label}°" if label in ("0", "180") else label, **point_style(label))
+    axis.scatter([], [], marker="_", s=90, color="black", label="mean of the best")
+    axis.scatter([], [], marker="*", s=90, color="black", label="mean of the pick")
+    axis.set_xticks(range(len(experiments)), [e.label for e in experiments], rotation=20, ha="right", fontsize=8)
+    axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def point_style(label):
+    """Marker of a particle by its mode label."""
+    marker, colour = LABEL_MARKERS[label]
+    face = {"color": "black"} if marker == "x" else {"facecolors": colour, "edgecolors": "black"}
+    return {"marker": marker, "s": 16, "linewidths": 0.7, **face}
+
+
+def _particles(m, aligned):
+    """(PSNR, label) of all surviving particles; without labels they count as "0", so that they have one marker."""
+    values = m.modes.psnr_aligned if aligned else m.psnr.sample
+    labels = m.modes.label if aligned else [["0"] * len(row) for row in values]
+    return [(v, label) for row, found in zip(values, labels) for v, label in zip(row, found) if v is not None]
+
+
+def mode_map(experiments):
+    """Images x particles by label, one panel per experiment; P: the label-free pick; the first images where many."""
+    shown = [
+        list(zip(run.metrics.metadata.image_ids, run.metrics.modes.label, run.metrics.selection.picked))
+        for run in (e.runs[0] for e in experiments)
+    ]
+    rows = min(MAP_ROWS, max(map(len, shown)))
+    figure, axes = plt.subplots(
+        1,
+        len(experiments),
+        squeeze=False,
+        layout="constrained",
+        figsize=(1.0 + sum(0.9 + 0.36 * e.num_samples for e in experiments), 1.6 + 0.22 * rows),
+        width_ratios=[0.9 + 0.36 * e.num_samples for e in experiments],
+    )
+    for axis, e, images in zip(axes[0], experiments, shown):
+        images = images[:rows]
+        greys = [[LABEL_GREYS.get(label, np.nan) for label in labels] for _, labels, _ in images]
+        axis.patch.set(hatch="////", edgecolor="0.8")  # shows where a particle was pruned or diverged
+        axis.imshow(np.array(greys, dtype=float), cmap="gray", vmin=0, vmax=1, aspect="auto")
+        for y, (_, labels, picked) in enumerate(images):
+            for x, label in enumerate(labels):
+                text = {None: "", "failed": "×", "mixed": "m"}.get(label, label)
+                axis.text(
+                    x,
+                    y,
+                    text + ("P" if x == picked else ""),
+                    ha="center",
+                    va="center",
+                    fontsize=6,
+                    color="white" if label == "180" else "black",
+                    fontweight="bold" if x == picked else "normal",
+                )
+        axis.set_yticks(range(len(images)), [image for image, _, _ in images], fontsize=6)
+        first = (e.runs[0].config or {}).get("first_particle", 0)
+        axis.set_xticks(range(e.num_samples), [f"p{first + k}" for k in range(e.num_samples)], fontsize=6)
+        axis.set_xticks(np.arange(e.num_samples + 1) - 0.5, minor=True)
+        axis.set_yticks(np.arange(len(images) + 1) - 0.5, minor=True)
+        axis.grid(which="minor", color="black", linewidth=0.4)
+        axis.tick_params(which="both", length=0)
+        axis.set_title(e.label.replace("_", "\n", 1), fontsize=7)
+    axes[0][0].set_ylabel("image")
+    figure.supxlabel(
+        "0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned or diverged · P: label-free pick",
+        fontsize=6,
+    )
+    return figure
+
+
+def quality_cost(experiments):
+    """PSNR against time x memory per image (seconds where memory is not known): filled best, open label-free pick."""
+    aligned = all(e.runs[0].metrics.modes for e in experiments)
+    quantity = "psnr_aligned" if aligned else "psnr"
+    costs = [cost(e) for e in experiments]
+    memory = all(c["time_x_memory_mb_s"] is not None for c in costs)
+    figure, axis = plt.subplots(figsize=(6.5, 4.2))
+    for i, (e, c) in enumerate(zip(experiments, costs)):
+        x = c["time_x_memory_mb_s" if memory else "seconds"]
+        for part, face in (("best", "black"), ("pick", "white")):
+            found = mean_std(e, f"{quantity}.{part}")
+            if found:
+                axis.errorbar(
+                    [x],
+                    [found["mean"]],
+                    [found["std"] / found["n"] ** 0.5],
+                    markersize=7,
+                    color="black",
+                    marker=MARKERS[i % len(MARKERS)],
+                    markerfacecolor=face,
+                    linestyle="none",
+                    elinewidth=0.7,
+                    capsize=2,
+                    label=e.label if part == "best" else None,
+                )
+    axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")
+    axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
+    axis.set_title("filled: best by the truth; open: label-free pick; bars: standard error over images", fontsize=8)
+    axis.set_xlim(left=0)
+    axis.legend(fontsize=7)
+    return figure

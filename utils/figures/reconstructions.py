@@ -1,0 +1,64 @@
+"""Pictures of reconstructions as they were found and turned to the better orientation, from the records."""
+
+import numpy as np
+
+from utils.figures.style import bare_axes, particle_title
+
+IMAGES = 4
+
+
+def draw(experiment, count=IMAGES):
+    """Figure of the first `count` images of an experiment's first run; None where no record holds pictures.
+
+    Two rows per image. Above: truth and every particle as found. Below: the truth turned by 180 degrees, and every
+    particle in its better orientation; one that had to be turned carries a turned arrow and a dashed frame. The
+    label-free pick has a thick frame.
+    """
+    found = [
+        (record, arrays) for record, arrays in experiment.runs[0].records(count) if "images" in arrays and "truth" in arrays
+    ]
+    if not found:
+        return None
+    columns = 1 + max(len(record["particles"]) for record, _ in found)
+    figure, axes = bare_axes(2 * len(found), columns, height=1.75, width=1.5, layout="constrained")
+    for i, (record, arrays) in enumerate(found):
+        draw_image(axes[2 * i], axes[2 * i + 1], record, arrays)
+    figure.suptitle(
+        f"{experiment.label}: above as found, below in the better orientation (⟲: turned by 180°); "
+        "thick frame: label-free pick",
+        fontsize=8,
+    )
+    return figure
+
+
+def draw_image(above, below, record, arrays):
+    """Fill the two rows of one image."""
+    truth = arrays["truth"]
+    above[0].imshow(truth)
+    above[0].set_title(f"truth {record['image_id']}", fontsize=8)
+    below[0].imshow(np.rot90(truth, 2))
+    below[0].set_title("truth turned", fontsize=8)
+    pictures = dict(zip(record["survivors"], arrays["images"]))
+    for position, index in enumerate(record["particles"]):
+        top, bottom = above[1 + position], below[1 + position]
+        top.set_title(particle_title(record, position), fontsize=7)
+        if index not in pictures or record["diverged"][position]:
+            continue
+        turned = is_turned(record, position)
+        top.imshow(pictures[index])
+        bottom.imshow(np.rot90(pictures[index], 2) if turned else pictures[index])
+        bottom.set_title("⟲ 180°" if turned else "as found", fontsize=7)
+        if turned:
+            frame(bottom, linewidth=1.2, linestyle="--")
+        if position == record["selection"]["picked"]:
+            frame(top, linewidth=3)
+
+
+def is_turned(record, position):
+    """Whether a particle is nearer to the truth when turned by 180 degrees."""
+    return bool(record["modes"]) and record["modes"]["psnr_180"][position] > record["modes"]["psnr_0"][position]
+
+
+def frame(axis, **kwargs):
+    for spine in axis.spines.values():
+        spine.set(visible=True, color="black", **kwargs)

@@ -1,0 +1,101 @@
+"""Pictures of a run, drawn from its records: grid_results.png and trace.png, ten images a page."""
+
+from pathlib import Path
+
+import numpy as np
+
+from utils.figures.style import bare_axes, measurement_picture, particle_title, plt
+from utils.records.files import read_record
+
+PAGE = 10
+
+
+def draw_all(folder):
+    """(Re)draw all pages of a run folder; returns the paths."""
+    paths = sorted((Path(folder) / "records").glob("*.npz"))
+    written = []
+    for page, start in enumerate(range(0, len(paths), PAGE)):
+        records = [(record, arrays) for record, arrays in map(read_record, paths[start : start + PAGE]) if arrays]
+        if not records:  # stripped of their pictures
+            continue
+        number = "" if page == 0 else f"_{page + 1}"
+        for name, draw in (("grid_results", draw_grid), ("trace", draw_trace)):
+            figure = draw(records)
+            target = Path(folder) / f"{name}{number}.png"
+            figure.savefig(target, dpi=110, bbox_inches="tight")
+            plt.close(figure)
+            written.append(target)
+    return written
+
+
+def draw_grid(records):
+    """One row per image: truth, measurement, every particle; the label-free pick is framed."""
+    columns = 2 + max(len(record["particles"]) for record, _ in records)
+    figure, axes = bare_axes(len(records), columns, height=2.35)
+    for row, (record, arrays) in zip(axes, records):
+        if "truth" in arrays:
+            row[0].imshow(arrays["truth"])
+        row[0].set_title(f"{'truth' if 'truth' in arrays else 'no truth'} {record['image_id']}", fontsize=8)
+        row[1].imshow(measurement_picture(arrays["y"]))
+        row[1].set_title("measurement", fontsize=8)
+        pictures = dict(zip(record["survivors"], arrays["images"]))
+        for position, (axis, index) in enumerate(zip(row[2:], record["particles"])):
+            if index in pictures:
+                axis.imshow(pictures[index])
+            axis.set_title(particle_title(record, position), fontsize=8)
+            if position == record["selection"]["picked"]:
+                for spine in axis.spines.values():
+                    spine.set(visible=True, linewidth=3, color="tab:orange")
+    figure.suptitle("framed: the particle picked without the truth (lowest measurement loss)", fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def draw_tasks(rows):
+    """One row per (task, record, arrays, title of the trivial reconstruction, its image (3, H, W) in [-1, 1])."""
+    figure, axes = bare_axes(len(rows), 4, height=2.2)
+    for row, (task, record, arrays, title, trivial) in zip(axes, rows):
+        picked = record["selection"]["picked"]
+        pictures = dict(zip(record["survivors"], arrays["images"]))
+        shown = (
+            (f"{task}\ntruth {record['image_id']}", arrays["truth"]),
+            ("measurement", measurement_picture(arrays["y"])),
+            (title, measurement_picture(trivial)),
+            (f"ours\n{record['selection']['psnr']:.1f} dB", pictures[record["particles"][picked]]),
+        )
+        for axis, (name, picture) in zip(row, shown):
+            axis.imshow(picture)
+            axis.set_title(name, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def draw_trace(records):
+    """One row per image: PSNR of the particles, mean pairwise latent distance, measurement loss, per annealing step."""
+    figure, axes = plt.subplots(len(records), 3, squeeze=False, figsize=(12, 2.4 * len(records)), sharex=True)
+    styles = ("-", "--", ":", "-.")
+    for row, (record, _) in zip(axes, records):
+        trace = record["trace"]
+        steps = np.arange(len(trace["psnr"]))
+        for position, index in enumerate(record["particles"]):
+            style = styles[position % len(styles)]
+            row[0].plot(steps, numbers(values[position] for values in trace["psnr"]), style, label=f"p{index}")
+            row[2].plot(steps, numbers(values[position] for values in trace["loss"]), style)
+        row[1].plot(steps, numbers(trace["pairwise_distance"]), color="black")
+        row[2].axhline(record["noise_floor"], color="grey", linewidth=0.8)
+        row[2].set_yscale("log")
+        row[0].set_ylabel(f"image {record['image_id']}")
+    for axis, title in zip(
+        axes[0], ("PSNR as is (dB)", "mean pairwise latent distance", "measurement loss (grey: noise floor)")
+    ):
+        axis.set_title(title, fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("annealing step")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    return figure
+
+
+def numbers(values):
+    """None becomes a gap in the line."""
+    return np.array([np.nan if v is None else v for v in values], dtype=float)

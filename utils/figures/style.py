@@ -1,0 +1,52 @@
+"""What all figures share."""
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # names of runs are no formulas
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def bare_axes(rows, columns, height, width=1.75, layout=None):
+    """(figure, axes (rows, columns)) without ticks and frames; height of a row and width of a column in inches."""
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width * columns, height * rows), layout=layout)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return figure, axes
+
+
+def particle_title(record, position):
+    """Two lines: particle number and mode label; PSNR as is, and in the better orientation where that differs."""
+    index = record["particles"][position]
+    if index not in record["survivors"]:
+        return f"p{index}: pruned"
+    if record["diverged"][position]:
+        return f"p{index}: diverged"
+    psnr = record["scores"]["psnr"][position]
+    if psnr is None:
+        return f"p{index}\nloss {record['loss'][position]:.4g}"
+    if record["modes"] is None:
+        return f"p{index}\n{psnr:.1f} dB"
+    label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]
+    turned = f" (rotated {aligned:.1f})" if aligned > psnr else ""
+    return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
+
+
+def measurement_picture(y):
+    """A measurement as a picture: an image in [-1, 1] as it is, anything larger on a logarithmic scale.
+
+    (C, H, W[, 2]) is an image, anything with fewer axes one line of grey.
+    """
+    if y.ndim < 3:
+        y = y.reshape(1, 1, -1)
+    y = y if y.ndim == 3 else np.linalg.norm(y.reshape(*y.shape[:3], -1), axis=-1)
+    if np.abs(y).max() < 2:  # noise takes an image a little beyond 1; a spectrum goes far beyond
+        picture = np.clip(0.5 * y + 0.5, 0, 1).transpose(1, 2, 0)
+    else:
+        picture = np.log1p(np.abs(y)).transpose(1, 2, 0)
+        picture = picture / picture.max()
+    return picture if picture.shape[-1] == 3 else picture.mean(-1)

@@ -1,0 +1,11 @@
+"""Where the project lies, and paths that a config names."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def find(path):
+    """A path from the config: as given from the working directory if it is there, else from the project folder."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() or path.exists() else PROJECT / path

@@ -1,0 +1,89 @@
+"""Wrappers of a prior, in the order of a call: passes of bounded size, then counting, then compiled functions."""
+
+import torch
+
+from utils import device as devices
+from utils.errors import InputError
+
+
+class SplitPrior:
+    """A prior whose decoder and denoiser run in bounded passes.
+
+    Under a gradient decode() runs whole, since its activations live until the backward pass: there the caller puts
+    decoding and differentiating into one pass (sampler.LatentDAPS.data_gradient).
+    """
+
+    def __init__(self, prior, passes):
+        self._prior, self._passes = prior, passes
+
+    def __getattr__(self, name):
+        return getattr(self._prior, name)
+
+    def decode(self, z):
+        if torch.is_grad_enabled() and z.requires_grad:
+            return self._prior.decode(z)
+        return self._passes(self._prior.decode, z)
+
+    def denoise(self, z, sigma):
+        return self._passes(self._prior.denoise, z, sigma)
+
+
+class CountingPrior:
+    """A prior whose calls are counted by the profiler: what was run, not what a formula says was run."""
+
+    def __init__(self, prior, profiler):
+        self._prior = prior
+        self._profiler = profiler
+
+    def __getattr__(self, name):
+        return getattr(self._prior, name)
+
+    def decode(self, z):
+        with_gradient = torch.is_grad_enabled() and z.requires_grad
+        self._profiler.count("decoder_forward_backward" if with_gradient else "decoder_forward", len(z))
+        return self._prior.decode(z)
+
+    def denoise(self, z, sigma):
+        self._profiler.count("denoiser_calls", len(z))
+        return self._prior.denoise(z, sigma)
+
+
+SIZES = 64  # graphs of one function before torch would go back to the plain one: each pass size is one
+
+
+class CompiledPrior:
+    """A prior whose decoder with its backward pass, and whose denoiser, are compiled for each pass size they meet.
+
+    Decoding without a gradient stays as it was: it happens a few times per image, and would be one more graph per size.
+    No CUDA graphs: their outputs would be overwritten by the next pass, while the sampler still holds them.
+    Raises InputError if there is no compiler.
+    """
+
+    def __init__(self, prior):
+        self._prior = prior
+        devices.watch_compile()
+        torch._dynamo.config.recompile_limit = max(SIZES, torch._dynamo.config.recompile_limit)
+        self._decode, self._denoise = (torch.compile(f, dynamic=False) for f in (prior.decode, prior.denoise))
+        _try_compiler(prior.device)
+
+    def __getattr__(self, name):
+        return getattr(self._prior, name)
+
+    def decode(self, z):
+        with_gradient = torch.is_grad_enabled() and z.requires_grad
+        return (self._decode if with_gradient else self._prior.decode)(z)
+
+    def denoise(self, z, sigma):
+        with torch.no_grad():  # steps with and without other gradients share one graph
+            return self._denoise(z, sigma)
+
+
+def _try_compiler(device):
+    try:
+        torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # no compiler, no Triton, no Python headers, a device too old: kinds and causes differ
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"compile=true: torch.compile does not work here ({reason}); install a C++ compiler (g++), on "
+            "GPUs also triton, or use compile=false"
+        ) from None

@@ -1,0 +1,169 @@
+"""Records, one file per image, and their aggregation to metrics.json.
+
+metrics.json is a pure function of the records, so resuming, sharding and merging are the same operation.
+"""
+
+import statistics
+
+from utils.records.files import clean
+from utils.records.record import PHASES, SCHEMA
+
+SCORES = ("psnr", "ssim", "lpips")
+
+
+def finite(values):
+    return [v for v in values if v is not None]
+
+
+def spread(values):
+    """Standard deviation with ddof 1; 0 for one value, None for none."""
+    values = finite(values)
+    return None if not values else 0.0 if len(values) == 1 else statistics.stdev(values)
+
+
+def score_block(records, name):
+    samples = [r["scores"][name] for r in records]
+    present = [finite(values) for values in samples]
+    return {
+        "sample": samples,
+        "mean": [statistics.fmean(v) if v else None for v in present],
+        "std": [spread(v) for v in present],
+        "max": [max(v) if v else None for v in present],
+        "min": [min(v) if v else None for v in present],
+    }
+
+
+def modes_block(records):
+    if records[0]["modes"] is None:
+        return None
+    labels = [r["modes"]["label"] for r in records]  # None: pruned or diverged
+    found = [{label for label in row if label in ("0", "180")} for row in labels]
+    return {
+        "label": labels,
+        "psnr_aligned": [r["modes"]["psnr_aligned"] for r in records],
+        "psnr_rotated_truth": [r["modes"]["psnr_rotated_truth"] for r in records],
+        "coverage": [len(f) for f in found],
+        "success": [bool(f) for f in found],
+    }
+
+
+def pruning_block(records):
+    if records[0]["pruning"] is None:
+        return None
+    reports = [r["pruning"] for r in records]
+    return {
+        "step_index": reports[0]["step_index"],
+        "timestep": reports[0]["timestep"],
+        **{key: [report[key] for report in reports] for key in ("kept", "dropped", "parents", "loss", "distance")},
+    }
+
+
+def optimization_block(records):
+    if records[0]["optimization"] is None:
+        return None
+    reports = [r["optimization"] for r in records]
+    return {
+        **{
+            key: [report[key] for report in reports]
+            for key in ("calls", "iterations", "calls_without_iteration", "stopped_by", "time_s")
+        }
+    }
+
+
+def phase_names(records):
+    """Names of the phases of some records of one run, in the order of the run."""
+    seen = {name for r in records for name in r["time"]["phases"]}
+    return next((names for names in PHASES if set(names) == seen), tuple(sorted(seen)))
+
+
+def phases_block(records):
+    """Times and steps add up over images, network calls stay per particle: their mean over images."""
+    phases = {}
+    for name in phase_names(records):
+        parts = [r["time"]["phases"][name] for r in records if name in r["time"]["phases"]]
+        phases[name] = {
+            "time_s": sum(p["time_s"] for p in parts),
+            "steps": sum(p["steps"] for p in parts),
+            **{
+                key: statistics.fmean(p[key] for p in parts)
+                for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls")
+            },
+        }
+    return phases
+
+
+def peaks(records):
+    """{phase: peak MB or None}, the maximum over images."""
+    names = phase_names(records)
+    return {
+        name: max(finite([r["time"]["phases"][name]["peak_mb"] for r in records if name in r["time"]["phases"]]), default=None)
+        for name in names
+    }
+
+
+def device_block(records, highest):
+    """The device, its peak over all records, and the same for each of several cores."""
+    device = {key: value for key, value in records[-1]["device"].items() if key != "core"}
+    cores = sorted({r["device"]["core"] for r in records if r["device"].get("core") is not None})
+    if cores:
+        own = {core: [r for r in records if r["device"].get("core") == core] for core in cores}
+        device["cores"] = [
+            {
+                "core": core,
+                "images": len(own[core]),
+                "peak_memory_mb": max(finite(list(peaks(own[core]).values())), default=None),
+            }
+            for core in cores
+        ]
+    return {**device, "peak_memory_mb": highest}
+
+
+def compile_seconds(records):
+    """Seconds of compiling over all images; None where nothing is compiled."""
+    known = finite([r["time"].get("compile_s") for r in records])
+    return sum(known) if known else None
+
+
+def aggregate(records, name):
+    """The content of metrics.json from records sorted by image id, all of one configuration; `name` is the run's.
+
+    What the records say about the run (seed, overrides, commit, versions, device) is taken from the last one.
+    """
+    phases, peak_mb = phases_block(records), peaks(records)
+    highest = max(finite(list(peak_mb.values())), default=None)
+    known = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
+    device = records[-1]["device"]
+    return clean(
+        {
+            "schema": SCHEMA,
+            "metadata": {
+                "name": name,
+                **records[-1]["run"],
+                "num_images": len(records),
+                "image_ids": [r["image_id"] for r in records],
+                "device": device_block(records, highest),
+                "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None},
+            },
+            **{name: score_block(records, name) for name in SCORES},
+            "modes": modes_block(records),
+            "selection": {
+                "picked": [r["selection"]["picked"] for r in records],
+                "psnr": [r["selection"]["psnr"] for r in records],
+                "psnr_aligned": [r["selection"]["psnr_aligned"] for r in records],
+                "rule": records[0]["selection"]["rule"],
+            },
+            "diversity": {"pairwise_distance": [r["trace"]["pairwise_distance"] for r in records]},
+            "time": {
+                "total_s": sum(r["time"]["image_s"] for r in records),
+                "per_image_s": [r["time"]["image_s"] for r in records],
+                "per_step_s": [r["time"]["step_s"] for r in records],
+                "compile_s": compile_seconds(records),
+                "phases": phases,
+            },
+            "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},
+            "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if known else None},
+            "pruning": pruning_block(records),
+            "optimization": optimization_block(records),
+            "diverged": [r["diverged"] for r in records],
+        }
+    )

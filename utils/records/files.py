@@ -1,0 +1,80 @@
+"""Record files, one per image: written in one step, read with checks."""
+
+import io
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from utils.records.record import problem
+
+PARTIAL = ".partial"  # ending of files that are still being written
+
+
+def write_atomically(path, write):
+    """Create or replace `path` in one step: `write(file)` fills a temporary file beside it."""
+    path = Path(path)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def clean(value):
+    """Plain JSON: tuples to lists, NaN and infinities to None."""
+    if isinstance(value, dict):
+        return {key: clean(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def to_json(value):
+    return json.dumps(clean(value), indent=1, allow_nan=False).encode()
+
+
+class RecordError(Exception):
+    """A record file that is damaged or not ours."""
+
+
+def record_path(folder, image_id):
+    return Path(folder) / "records" / f"{image_id:05d}.npz"
+
+
+def write_record(folder, record, arrays):
+    """Write one image's record: `record` is plain data, `arrays` are y, z, images (uint8), truth (uint8)."""
+    packed = io.BytesIO()  # a full disk then fails in one plain write instead of inside the archive
+    np.savez_compressed(packed, record=np.frombuffer(to_json(record), np.uint8), **arrays)
+    write_atomically(record_path(folder, record["image_id"]), lambda file: file.write(packed.getbuffer()))
+
+
+def read_record(path):
+    """(record, arrays) of one file. Raises RecordError for a damaged one, OSError for one that cannot be opened."""
+    path = Path(path)
+    if path.is_dir():
+        raise RecordError(f"{path}: damaged record (a folder)")
+    content = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        record = json.loads(arrays.pop("record").tobytes())
+        wrong = problem(record, arrays)
+    except Exception as error:  # a damaged archive can fail in many ways
+        raise RecordError(f"{path}: damaged record ({type(error).__name__})") from None
+    if wrong:
+        raise RecordError(f"{path}: damaged record ({wrong})")
+    if path.name != record_path("", record["image_id"]).name:
+        raise RecordError(f"{path}: damaged record (it is image {record['image_id']})")
+    return record, arrays

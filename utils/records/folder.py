@@ -1,0 +1,206 @@
+"""The folder of one run: opened, guarded against other configs, and filled."""
+
+import io
+import logging
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from PIL import Image
+
+from utils.config.fingerprint import differences, fingerprint, identity
+from utils.errors import InputError
+from utils.records.aggregate import aggregate
+from utils.records.files import PARTIAL, RecordError, read_record, record_path, to_json, write_atomically, write_record
+from utils.records.summary import eval_markdown
+
+log = logging.getLogger("latentdaps")
+
+PARTIAL_AGE_S = 3600  # a partial file this old belongs to a process that was killed
+
+
+class RunFolder:
+    """<save_dir>/<name>/ with config.yaml, .hydra/, records/, samples/, logs, metrics.json, eval.md and the figures.
+
+    Any number of processes may work in it: each writes its own images' files, each in one step.
+    """
+
+    def __init__(self, path, run_fingerprint):
+        self.path, self.fingerprint = Path(path), run_fingerprint
+
+    @classmethod
+    def open(cls, cfg, settings, rank):
+        """Create the folder, or continue it. Refuses one that holds something else, before touching anything.
+
+        Of several ranks the first one does it, and the others wait for it.
+        """
+        folder = cls(settings.folder, fingerprint(cfg))
+        if not rank.first:
+            rank.wait_for_first("folder open")
+            return folder
+        with folder.writing("choose another save_dir"):
+            if folder.path.exists() and not settings.resume:
+                _keep_aside(folder.path)
+            elif folder.path.exists():
+                _refuse_foreign(folder.path, cfg)
+            folder.prepare()
+            folder.records(foreign="refuse")
+            _write_config(folder.path, cfg)
+        rank.announce("folder open")
+        return folder
+
+    def prepare(self):
+        """Create what is missing, remove what killed processes left half written."""
+        for path in (self.path / "records", self.path / "samples"):
+            path.mkdir(parents=True, exist_ok=True)
+        for partial in self.path.rglob(f".*{PARTIAL}"):
+            try:
+                if time.time() - partial.stat().st_mtime > PARTIAL_AGE_S:
+                    partial.unlink()
+            except FileNotFoundError:  # its process has just finished it
+                pass
+
+    @contextmanager
+    def writing(self, remedy="free some space; what is done is kept, and the same command continues"):
+        """Turns a full disk, missing rights and the like into one line."""
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InputError(
+                f"save_dir={self.path.parent}: cannot write to {error.filename or self.path} ({reason}); {remedy}"
+            ) from None
+
+    def log_path(self, settings):
+        """One log per shard."""
+        k, n = settings.shard_of
+        return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
+
+    def records(self, foreign="leave out"):
+        """{image id: record} of all readable records of this configuration, sorted by id.
+
+        A damaged file is set aside, and its image counts as not done. `foreign` says what happens to a record of
+        another configuration: "leave out" with a warning, or "refuse" with an InputError.
+        """
+        found = {}
+        for path in sorted((self.path / "records").glob("*.npz")):
+            try:
+                record, _ = read_record(path)
+            except RecordError as error:
+                _set_aside(path, error)
+                continue
+            except FileNotFoundError:  # another shard has just set it aside
+                continue
+            except OSError as error:
+                raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
+            if record["fingerprint"] == self.fingerprint:
+                found[record["image_id"]] = record
+            elif foreign == "refuse":
+                raise InputError(f"record {path} belongs to another configuration; choose another name= or resume=false")
+            else:
+                log.warning("record %s belongs to another configuration and is left out", path)
+        return dict(sorted(found.items()))
+
+    def pending(self, images):
+        """Those of `images` that have no record yet. Raises InputError if a record was made from another image."""
+        done = self.records(foreign="refuse")
+        for image in images:
+            if image.id in done and done[image.id]["sha256"] != image.sha256():
+                raise InputError(
+                    f"record {record_path(self.path, image.id)} was made from another image than "
+                    f"{image.path}; choose another name= or resume=false"
+                )
+        return [image for image in images if image.id not in done]
+
+    def write(self, record, arrays):
+        """One image's samples as PNG, then its record: an image with a record is complete.
+
+        Records that were stripped of their arrays have no samples.
+        """
+        with self.writing():
+            for index, pixels in zip(record["survivors"], arrays.get("images", ())):
+                png = io.BytesIO()
+                Image.fromarray(pixels).save(png, format="PNG")
+                write_atomically(
+                    self.path / "samples" / f"{record['image_id']:05d}_p{index}.png", lambda file: file.write(png.getbuffer())
+                )
+            write_record(self.path, {**record, "fingerprint": self.fingerprint}, arrays)
+
+    def aggregate(self):
+        """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
+        metrics, aggregated = None, {}
+        # shards may end together: the last one to write must have seen the records of all
+        while (present := self.records()).keys() != aggregated.keys():
+            aggregated = present
+            metrics = aggregate(list(aggregated.values()), self.path.name)
+            with self.writing():
+                for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
+                    write_atomically(self.path / name, lambda file: file.write(content))
+        return metrics
+
+
+def _unused(path):
+    """`path`, or with .1, .2, ... appended the first that does not exist."""
+    return next(p for i in range(10_000) if not (p := path.with_name(f"{path.name}.{i}" if i else path.name)).exists())
+
+
+def _set_aside(path, error):
+    aside = _unused(path.with_name(f"{path.name}.damaged"))
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # another shard was faster
+        return
+    log.warning("%s; kept as %s, its image is sampled again", error, aside.name)
+
+
+def _keep_aside(path):
+    aside = _unused(path)
+    path.rename(aside)
+    log.warning("resume=false: the old result is kept as %s", aside)
+
+
+def _refuse_foreign(path, cfg):
+    if not path.is_dir():
+        raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
+    saved = path / "config.yaml"
+    if not saved.exists():
+        if any(
+            entry.name not in ("records", "samples", ".hydra") and not entry.name.endswith(PARTIAL) for entry in path.iterdir()
+        ):
+            raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
+        return
+    try:
+        old = identity(OmegaConf.load(saved))
+    except Exception as error:  # a config of an older version or a damaged file
+        raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
+    changed = differences(old, identity(cfg))
+    if changed and any((path / "records").glob("*.npz")):  # a run that ended before its first record holds nothing
+        more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
+        raise InputError(
+            f"name={path.name}: {path} holds a result of another configuration: {'; '.join(changed[:3])}{more}; "
+            "choose another name=, or resume=false to start anew and keep the old result aside"
+        )
+
+
+def _write_config(path, cfg):
+    def put(target, text):
+        write_atomically(target, lambda file: file.write(text.encode()))
+
+    put(path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    if not HydraConfig.initialized():
+        return
+    hydra_cfg = HydraConfig.get()
+    (path / ".hydra").mkdir(exist_ok=True)
+    put(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg))
+    put(path / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_cfg})))
+    put(path / ".hydra" / "overrides.yaml", yaml.safe_dump(list(hydra_cfg.overrides.task)))
+
+
+def to_pixels(x):
+    """Images (P, 3, H, W) in [-1, 1] -> (P, H, W, 3) uint8 array."""
+    array = np.nan_to_num(x.detach().float().cpu().numpy(), nan=-1.0, posinf=1.0, neginf=-1.0)
+    return np.round((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -1,0 +1,210 @@
+"""What a metrics.json holds (schema version 1), as typed and checked values.
+
+Keys that a later program adds are kept and do no harm; missing keys, wrong types, lists of the wrong length and
+non-finite numbers are refused with one line.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from utils.errors import InputError
+from utils.records.record import PHASES, SCHEMA
+
+Number = float | None  # null: not known, pruned or diverged
+PerImage = list[Number]
+PerParticle = list[list[Number]]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class Device(Block):
+    type: str
+    peak_memory_mb: Number
+
+
+class Gpu(Block):
+    peak_vram_mb: Number
+
+
+class Metadata(Block):
+    name: str
+    seed: int
+    overrides: list[str]
+    git_commit: str | None
+    versions: dict[str, str]
+    num_images: int = Field(ge=1)
+    image_ids: list[int]
+    num_samples: int = Field(ge=1)
+    device: Device
+    gpu: Gpu
+
+
+class Score(Block):
+    """psnr (dB), ssim, lpips: per particle, and over each image's surviving particles."""
+
+    sample: PerParticle
+    mean: PerImage
+    std: PerImage
+    max: PerImage
+    min: PerImage
+
+
+class Modes(Block):
+    label: list[list[Literal["0", "180", "mixed", "failed"] | None]]
+    psnr_aligned: PerParticle
+    psnr_rotated_truth: PerImage
+    coverage: list[int]
+    success: list[bool]
+
+
+class Selection(Block):
+    picked: list[int | None]  # position within the image's particles
+    psnr: PerImage
+    psnr_aligned: PerImage
+    rule: str
+
+
+class Diversity(Block):
+    pairwise_distance: list[list[Number]]  # per annealing step
+
+
+class Phase(Block):
+    time_s: float
+    steps: int
+    decoder_forward: float  # network calls per particle
+    decoder_forward_backward: float
+    denoiser_calls: float
+
+
+class Time(Block):
+    total_s: float
+    per_image_s: list[float]
+    per_step_s: list[list[float]]
+    compile_s: Number = None
+    phases: dict[str, Phase]
+
+
+class Cost(Block):
+    time_x_memory_mb_s: Number
+
+
+class Pruning(Block):
+    step_index: int
+    timestep: float
+    kept: list[list[int]]
+    dropped: list[list[int]]
+    loss: PerParticle
+    distance: list[list[Number]]
+
+
+class Optimization(Block):
+    calls: list[list[int]]
+    iterations: list[list[int]]
+    stopped_by: list[list[list[str]]]
+    time_s: list[float]
+
+
+class Metrics(Block):
+    """The whole file."""
+
+    version: Literal[1] = Field(alias="schema")
+    metadata: Metadata
+    psnr: Score
+    ssim: Score
+    lpips: Score
+    modes: Modes | None
+    selection: Selection
+    diversity: Diversity
+    time: Time
+    vram: dict[str, Number]
+    cost: Cost
+    pruning: Pruning | None
+    optimization: Optimization | None
+    diverged: list[list[bool]]
+
+    @model_validator(mode="after")
+    def _lengths(self):
+        """Every list per image has num_images entries, every list per particle num_samples."""
+        n, p = self.metadata.num_images, self.metadata.num_samples
+        for key, values in _lists(self, per_image=True):
+            if len(values) != n:
+                raise ValueError(f"{key} has {len(values)} entries for {n} images")
+        for key, values in _lists(self, per_image=False):
+            wrong = next((len(row) for row in values if len(row) != p), None)
+            if wrong is not None:
+                raise ValueError(f"{key} has {wrong} entries for {p} particles")
+        if len(set(self.metadata.image_ids)) < n:
+            raise ValueError("metadata.image_ids names an image twice")
+        wrong = next((i for i in self.selection.picked if i is not None and not 0 <= i < p), None)
+        if wrong is not None:
+            raise ValueError(f"selection.picked is {wrong} for {p} particles")
+        for key, rows in (
+            ("diversity.pairwise_distance", self.diversity.pairwise_distance),
+            ("time.per_step_s", self.time.per_step_s),
+        ):
+            if len({len(row) for row in rows}) > 1:
+                raise ValueError(f"{key} has not the same number of steps for all images")
+        if tuple(self.time.phases) not in PHASES:
+            raise ValueError(f"time.phases are {', '.join(self.time.phases)}")
+        if set(self.vram) != {f"{name}_peak_mb" for name in self.time.phases}:
+            raise ValueError(f"vram has {', '.join(self.vram)} for the phases {', '.join(self.time.phases)}")
+        return self
+
+
+def _lists(m, per_image):
+    """(key, list) of all lists that have one entry per image, or of those whose rows have one per particle."""
+    blocks = {
+        "psnr": m.psnr,
+        "ssim": m.ssim,
+        "lpips": m.lpips,
+        "modes": m.modes,
+        "selection": m.selection,
+        "diversity": m.diversity,
+        "pruning": m.pruning,
+        "optimization": m.optimization,
+    }
+    rows = {
+        "psnr": ("sample",),
+        "ssim": ("sample",),
+        "lpips": ("sample",),
+        "modes": ("label", "psnr_aligned"),
+        "pruning": ("loss",),
+        "optimization": ("calls", "iterations", "stopped_by"),
+    }
+    columns = {
+        **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips")},
+        "modes": ("psnr_rotated_truth", "coverage", "success"),
+        "selection": ("picked", "psnr", "psnr_aligned"),
+        "diversity": ("pairwise_distance",),
+        "pruning": ("kept", "dropped", "distance"),
+        "optimization": ("time_s",),
+    }
+    for name, block in blocks.items():
+        for key in rows.get(name, ()) + (columns.get(name, ()) if per_image else ()):
+            if block is not None:
+                yield f"{name}.{key}", getattr(block, key)
+    yield "diverged", m.diverged
+    if per_image:
+        yield "metadata.image_ids", m.metadata.image_ids
+        yield "time.per_image_s", m.time.per_image_s
+        yield "time.per_step_s", m.time.per_step_s
+
+
+def check_metrics(data, source):
+    """Metrics of the parsed content of one metrics.json; `source` names it in errors. Raises InputError."""
+    version = data.get("schema") if isinstance(data, dict) else None
+    if version is None:
+        raise InputError(f"{source}: not a metrics.json of this program (it has no schema number)")
+    if version != SCHEMA:
+        raise InputError(f"{source}: schema {version}, this program reads {SCHEMA}; run its command again to write it anew")
+    try:
+        return Metrics.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        message = f"{key}: {message[0].lower()}{message[1:]}" if key else message
+        raise InputError(f"{source}: damaged: {message}; run its command again to write it anew") from None

@@ -1,0 +1,39 @@
+"""How many images are sampled together under batch_images=auto."""
+
+import logging
+
+from utils import device as devices
+
+log = logging.getLogger("latentdaps")
+
+MARGIN = 0.8  # of the free memory: what a batch needs beyond its passes, and fragmentation
+
+
+def images_per_batch(parts, settings, images):
+    """batch_images as a number. auto: on CUDA what fits into the free memory; elsewhere 1.
+
+    On the CPU larger batches take longer per particle, and XLA spreads single images over its cores.
+    """
+    if settings.batch_images != "auto":
+        return settings.batch_images
+    free = devices.free_memory_bytes(parts.device)
+    if free is None:
+        log.info("batch_images=auto: 1 image a batch (more are faster on CUDA only)")
+        return 1
+    one = devices.memory_of(parts.device, lambda: one_inner_iteration(parts, settings, images[0]))
+    count = images_that_fit(free, one, len(images))
+    log.info("batch_images=auto: %d images a batch (%.0f MB free, %.0f MB for one image)", count, free / 2**20, one / 2**20)
+    return count
+
+
+def images_that_fit(free, one, most):
+    """Images whose passes, of `one` byte count each, fit into `free` bytes with a margin; between 1 and `most`."""
+    return max(1, min(most, int(MARGIN * free / one)))
+
+
+def one_inner_iteration(parts, settings, image):
+    """The pass that needs most memory, for the particles of one image at an arbitrary latent."""
+    from utils.running.build import load_batch
+
+    particles, _ = load_batch(parts, settings, [image])
+    parts.sampler.data_gradient(parts.prior, particles.at(parts.noise.draw(particles, "initial")))

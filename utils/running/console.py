@@ -1,0 +1,105 @@
+"""What the user sees in the terminal: log lines, the progress bar, the closing table."""
+
+import logging
+import threading
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from utils.records.aggregate import finite
+from utils.records.summary import summary_table
+
+console = Console(stderr=True)
+log = logging.getLogger("latentdaps")
+
+
+def setup_logging(quiet=False):
+    """Messages of this program to the terminal, in one place with the progress bar; `quiet` is for ranks but the first."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    _replace_handlers(
+        [
+            RichHandler(
+                console=console, show_path=False, show_time=False, markup=False, level=logging.ERROR if quiet else logging.INFO
+            )
+        ]
+    )
+    console.quiet = quiet
+
+
+def _replace_handlers(handlers):
+    for handler in log.handlers:  # in a sweep, those of the job before
+        handler.close()
+    log.handlers = handlers
+
+
+def log_to(path):
+    """Also into a file of the run folder. Raises OSError if it cannot be opened."""
+    handler = logging.FileHandler(path)
+    handler.handleError = lambda record: None  # a full disk is reported by what writes the records
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+
+
+@contextmanager
+def progress_bar(images, steps):
+    """A bar over images x annealing steps; yields advance(images, best_db)."""
+    columns = (
+        TextColumn("sampling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("best PSNR {task.fields[best]}"),
+    )
+    # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
+    beside = threading.current_thread() is not threading.main_thread()
+    with Progress(*columns, console=console, disable=beside) as bar:
+        task = bar.add_task("sampling", total=images * steps, best="-")
+        yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
+
+
+def pick_cell(values, picked):
+    """The label-free pick: its score where there is a truth, else its number alone."""
+    if picked is None:
+        return "-"
+    return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
+
+
+def print_results(metrics, folder):
+    """The closing table: one row per image (the last 20), then the means."""
+    n = metrics["metadata"]["num_samples"]
+    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {n} particles")
+    modes, selection = metrics["modes"], metrics["selection"]
+    for name in ("image", "modes", f"best of {n}", "mean", "pick", "seconds"):
+        table.add_column(name, justify="left" if name == "modes" else "right")
+    for i, image_id in list(enumerate(metrics["metadata"]["image_ids"]))[-20:]:
+        values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
+        picked = selection["picked"][i]
+        values_known = finite(values)
+        table.add_row(
+            str(image_id),
+            " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
+            f"{max(values_known):.2f} dB" if values_known else "-",
+            f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
+            pick_cell(values, picked),
+            f"{metrics['time']['per_image_s'][i]:.1f}",
+        )
+    means = Table(title="mean ± standard deviation over images")
+    for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):
+        means.add_column(name)
+    for row in summary_table(metrics):
+        means.add_row(*row)
+    shown = Console()
+    shown.print(table, means)
+    if modes:
+        shown.print(
+            f"success {sum(modes['success'])} of {len(modes['success'])} images, "
+            f"both orientations on {sum(c == 2 for c in modes['coverage'])}",
+            highlight=False,
+        )

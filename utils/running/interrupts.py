@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM: both end a run cleanly, and neither cuts the last writing short."""
+
+import signal
+import threading
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _can_set_handlers():
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def sigterm_interrupts():
+    """SIGTERM (torchrun, kill, a batch system) raises KeyboardInterrupt as Ctrl-C does.
+
+    A handler that somebody else has set stays: submitit has its own, which puts the job back into the queue.
+    """
+    if not _can_set_handlers() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def uninterrupted():
+    """Ctrl-C and SIGTERM are ignored inside; for a second or two of writing."""
+    if not _can_set_handlers():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

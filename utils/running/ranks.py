@@ -1,0 +1,68 @@
+"""Several processes under torchrun: which images are whose, and who opens and closes the run folder.
+
+Ranks exchange no tensors: they share the run folder, and torchrun's own key-value store tells when a rank is ready.
+Source: PyTorch documentation, "torchrun (Elastic Launch)", environment variables.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from functools import cached_property
+
+from utils.errors import InputError
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of `count`; index 0 .. count-1, `local` its number on its own machine. (0, 1, 0) without torchrun."""
+
+    index: int = 0
+    count: int = 1
+    local: int = 0
+
+    @classmethod
+    def of_this_process(cls):
+        """Reads what torchrun sets; any other launcher gives independent processes (shard=k/n)."""
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return cls()
+        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
+
+    @property
+    def first(self):
+        return self.index == 0
+
+    def settings(self, settings):
+        """The settings with this rank's part of the shard: rank r of R in shard k/n is shard (k + n r)/(n R)."""
+        if self.count == 1:
+            return settings
+        if settings.use_tpu:
+            raise InputError("use_tpu=true: torchrun serves CUDA and the CPU; start one process per TPU with shard=k/n")
+        k, n = settings.shard_of
+        return settings.model_copy(update={"shard": f"{k + n * self.index}/{n * self.count}"})
+
+    @cached_property
+    def _store(self):
+        from torch.distributed import rendezvous
+
+        return next(rendezvous("env://"))[0]
+
+    def announce(self, event):
+        """Tell the other ranks that this one has reached `event`."""
+        if self.count > 1:
+            self._store.set(f"{event}/{self.index}", "reached")
+
+    def wait_for_first(self, event):
+        """Until rank 0 has announced `event`."""
+        self._wait([f"{event}/0"])
+
+    def wait_for_all(self, event):
+        """Announce `event`; rank 0 then waits until every rank has. However long: torchrun ends all if one dies."""
+        self.announce(event)
+        if self.count > 1 and self.first:
+            self._wait([f"{event}/{i}" for i in range(self.count)])
+
+    def _wait(self, keys):
+        while not self._store.check(keys):  # polling, unlike a barrier, can be interrupted
+            time.sleep(POLL_S)

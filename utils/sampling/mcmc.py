@@ -1,0 +1,39 @@
+"""Markov-chain kernels of the inner loop as pure steps: state and noise in, state out.
+
+Source: DAPS, cores/mcmc.py. One learning rate `lr` (a 0-d tensor) serves both kernels.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+
+class ChainState(NamedTuple):
+    """z: (P, C, h, w) position; velocity: the same shape for HMC, None for Langevin."""
+
+    z: torch.Tensor
+    velocity: torch.Tensor | None = None
+
+
+def posterior_score(data_gradient, z, z0hat, sigma, tau, likelihood_factor=1.0, clip=1.0):
+    """Score of exp(-factor ||A(D(z)) - y||^2 / tau^2) N(z; z0hat, sigma^2), (P, C, h, w).
+
+    `data_gradient` is the gradient of the squared residual; each entry is clipped to [-clip, clip] as in DAPS.
+    likelihood_factor 1 is what DAPS codes today (a likelihood of standard deviation tau / sqrt(2)); 0.5 is a
+    likelihood of standard deviation tau, as in older DAPS code and InverseBench.
+    """
+    return -likelihood_factor / tau**2 * data_gradient.clamp(-clip, clip) + (z0hat - z) / sigma**2
+
+
+def langevin_step(state, score, lr, noise):
+    """Unadjusted Langevin: z + lr score + sqrt(2 lr) noise."""
+    return ChainState(state.z + lr * score + (2 * lr).sqrt() * noise)
+
+
+def hmc_step(state, score, lr, momentum, noise):
+    """Damped Hamiltonian step: v <- m v + sqrt(lr) score + sqrt(2 (1 - m)) noise; z <- z + sqrt(lr) v.
+
+    With m = 0 it is the Langevin step exactly.
+    """
+    velocity = momentum * state.velocity + lr.sqrt() * score + (2 * (1 - momentum)) ** 0.5 * noise
+    return ChainState(state.z + lr.sqrt() * velocity, velocity)

@@ -1,0 +1,102 @@
+"""Hard data consistency in latent space: a short optimisation of every particle towards its measurement.
+
+Source: Song et al., ReSample, arXiv 2307.08123 (latent optimisation). Ours: loss, step, stop and best iterate per
+particle, the discrepancy principle instead of a tolerance below the noise, no weight decay. A particle's result does
+not depend on which others are optimised with it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from utils import device as devices
+from utils.sampling.particles import Particles
+
+BETAS = (0.9, 0.999)
+STOPS = ("discrepancy", "max_iterations", "max_move", "not_finite")
+
+
+@dataclass
+class Optimised(Particles):
+    """Particles with the state of their optimiser (Adam), sliced together."""
+
+    start: torch.Tensor = None  # (P, C, h, w) where the call began
+    best: torch.Tensor = None  # (P, C, h, w) iterate with the lowest loss so far
+    best_loss: torch.Tensor = None  # (P,)
+    momentum: torch.Tensor = None  # (P, C, h, w)
+    variance: torch.Tensor = None  # (P, C, h, w)
+    slot: torch.Tensor = None  # (P,) position in the batch of the call
+
+
+class HardDataConsistency:
+    """One call of the optimisation.
+
+    settings: max_iterations; lr (Adam); stop_factor: a particle stops when its mean squared residual is at most
+    stop_factor * sigma^2; max_move: it stops before its latent has moved by more than this, as root mean square.
+    """
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def __call__(self, particles, data_gradient, sigma):
+        """Optimise `particles.z`; data_gradient(particles) -> (gradient, loss, image); sigma: noise of the measurement.
+
+        Returns (z, report): z (P, C, h, w), the best iterate of each particle; report: iterations (P ints) and
+        stopped_by (P strings).
+        """
+        s, count = self.settings, len(particles)
+        device = particles.z.device
+        numel = particles.y[0].numel()
+        limit = s.stop_factor * sigma**2 * numel
+        active = Optimised(
+            **vars(particles),
+            start=particles.z,
+            best=particles.z,
+            best_loss=torch.full((count,), torch.inf, dtype=particles.z.dtype, device=device),
+            momentum=torch.zeros_like(particles.z),
+            variance=torch.zeros_like(particles.z),
+            slot=torch.arange(count),
+        )
+        result = particles.z.clone()
+        iterations, stopped_by = [0] * count, [None] * count
+        for iteration in range(s.max_iterations + 1):
+            gradient, loss, _ = data_gradient(active)
+            better = loss < active.best_loss
+            active.best_loss = torch.where(better, loss, active.best_loss)
+            active.best = torch.where(_column(better, active.z), active.z, active.best)
+            proposal = self._adam_step(active, gradient, iteration)
+            moved = (proposal - active.start).square().flatten(1).mean(1).sqrt()
+            reasons = torch.stack([loss <= limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
+            devices.mark_step(device)
+            last = iteration == s.max_iterations
+            stops = [
+                next((name for name, hit in zip(STOPS, (reached, last, far, broken)) if hit), None)
+                for reached, far, broken in reasons.T.tolist()
+            ]  # the only wait
+            for slot, stop in zip(active.slot.tolist(), stops):
+                if stopped_by[slot] is None:
+                    stopped_by[slot], iterations[slot] = stop, iteration
+            result[active.slot.to(device)] = active.best
+            going = torch.tensor([stopped_by[slot] is None for slot in active.slot.tolist()])
+            if not going.any():
+                break
+            if devices.batch_may_shrink(device):
+                active.z = proposal
+                active = active.select(torch.nonzero(going).flatten())
+            else:  # one compiled graph for all iterations: a stopped particle stays in place
+                active.z = torch.where(_column(going.to(device), proposal), proposal, active.z)
+        return result, {"iterations": iterations, "stopped_by": stopped_by}
+
+    def _adam_step(self, active, gradient, iteration):
+        """The next iterate; updates the moments of `active` (bias-corrected Adam without weight decay)."""
+        active.momentum = torch.lerp(gradient, active.momentum, BETAS[0])
+        active.variance = torch.lerp(gradient.square(), active.variance, BETAS[1])
+        # as data on the device: numbers that change would be constants of a new graph each time
+        corrections = torch.tensor([1 - beta ** (iteration + 1) for beta in BETAS], dtype=torch.float64)
+        corrections = corrections.to(gradient.dtype).to(gradient.device)
+        momentum, variance = active.momentum / corrections[0], active.variance / corrections[1]
+        return active.z - self.settings.lr * momentum / (variance.sqrt() + 1e-8)
+
+
+def _column(mask, like):
+    return mask.view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,70 @@
+"""The state of all particles of a batch, and the only place that slices it."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+
+@dataclass
+class Particles:
+    """P particles of the images of one batch; the first axis of every field is P.
+
+    z:     (P, C, h, w) current latents, on the device
+    y:     (P, ...) measurement of each particle's image, on the device
+    image: (P,) int64, CPU: the id of the image that the particle belongs to
+    index: (P,) int64, CPU: the particle's number within its image
+    velocity: (P, C, h, w) what a chain with keep_velocity hands to the next annealing step, None elsewhere
+    """
+
+    z: torch.Tensor
+    y: torch.Tensor
+    image: torch.Tensor
+    index: torch.Tensor
+    velocity: torch.Tensor | None = None
+
+    @classmethod
+    def start(cls, y, image_ids, num_samples, first_particle, latent_shape, dtype):
+        """Expand the (N, ...) measurements of N images to N * num_samples particles with empty latents."""
+        count = len(image_ids)
+        return cls(
+            z=torch.empty(count * num_samples, *latent_shape, dtype=dtype, device=y.device),
+            y=y.repeat_interleave(num_samples, dim=0),
+            image=torch.as_tensor(image_ids).repeat_interleave(num_samples),
+            index=torch.arange(first_particle, first_particle + num_samples).repeat(count),
+        )
+
+    @property
+    def per_image(self):
+        """Particles of each image; the repulsion acts only while all images have the same number."""
+        return len(self) // len(set(self.image.tolist()))
+
+    def at(self, z):
+        """The same particles at other latents."""
+        return replace(self, z=z)
+
+    def __len__(self):
+        return len(self.z)
+
+    def select(self, keep):
+        """The particles at positions `keep`, a 1-D integer tensor; everything per particle is sliced together."""
+        return replace(
+            self, **{f.name: value[keep.to(value.device)] for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        )
+
+    def of_image(self, image_id):
+        """Positions of one image's particles, (n,) int64 on the CPU."""
+        return torch.nonzero(self.image == image_id).flatten()
+
+    def mean_pairwise_distance(self):
+        """Mean Euclidean distance between the latents of each image's particles.
+
+        Returns (N,) on the device, images in order of first appearance; NaN for an image with one finite particle.
+        """
+        flat = self.z.flatten(1)
+        finite = torch.isfinite(flat).all(dim=1)
+        flat = torch.where(finite[:, None], flat, torch.zeros_like(flat))
+        distance = (flat[:, None] - flat[None]).square().sum(-1).sqrt()  # (P, P)
+        images = torch.as_tensor(list(dict.fromkeys(self.image.tolist())))
+        member = (images[:, None] == self.image[None]).to(flat.device, flat.dtype) * finite.to(flat.dtype)  # (N, P)
+        pairs = member.sum(1).square() - member.sum(1)
+        return torch.einsum("np,pq,nq->n", member, distance, member) / pairs

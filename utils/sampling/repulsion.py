@@ -1,0 +1,154 @@
+"""Particle guidance: particles of one image repel each other early, so that they explore different modes.
+
+Potential over the pairs of one image, on features f of the particles: U = sum_{i<j} k_ij, k_ij = exp(-|f_i - f_j|^2 / h).
+Source: Corso et al., "Particle Guidance", arXiv 2310.13102. Ours: the force is -grad U made a relative length,
+    strength(t) * mean_j k_ij * |reference| * (-grad_i U / |grad_i U|),
+so repulsion_scale is the largest displacement relative to what it competes with: the denoiser's drift z0hat - z
+(place "drift") or the data gradient (place "chain"). It means the same for latents of any size.
+"""
+
+import math
+from pkgutil import resolve_name
+
+import torch
+import torch.nn.functional as F
+
+from utils.errors import InputError
+from utils.sampling.vocabulary import SIMILARITIES
+
+DECAYS = {
+    "constant": lambda u: 1.0,
+    "linear": lambda u: u,
+    "quadratic": lambda u: u * u,
+    "cosine": lambda u: 0.5 * (1 - math.cos(math.pi * u)),
+}
+LOW_RESOLUTION = 8  # pixels of the low-frequency picture that particles are compared on
+
+
+def features(similarity, value):
+    """What particles are compared on, (P, D). `value`: latents for "latent", else images (P, C, H, W).
+
+    "image":    the picture averaged to 8 x 8 pixels
+    "rotation": its odd part under the 180-degree rotation, as a unit vector: two particles at 0 and 180 degrees
+                have opposite ones, while the even part, on which both modes agree, is left alone
+    "module.function": your own, images (P, 3, H, W) -> (P, D), differentiable, each row from its own image
+    """
+    if similarity not in SIMILARITIES:
+        return own_similarity(similarity)(value)
+    if similarity == "latent":
+        return value.flatten(1)
+    low = F.avg_pool2d(value, max(1, value.shape[-1] // LOW_RESOLUTION))
+    if similarity == "image":
+        return low.flatten(1)
+    odd = (low - torch.flip(low, (-2, -1))).flatten(1)
+    return odd / (odd.square().sum(1, keepdim=True) + 1e-12).sqrt()
+
+
+def own_similarity(name):
+    """The function that `name`, "module.function", stands for. Raises InputError."""
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"repulsion.similarity={name}: cannot be imported ({error}); put the folder of your module on PYTHONPATH"
+        ) from None
+
+
+def bandwidth_of(distances_squared, pairs, bandwidth):
+    """h per image, (N, 1, 1): a number as it is; "median" is median(d)^2 / ln(n + 1), which also works for n = 2.
+
+    distances_squared (N, n, n); pairs (N, n, n) bool marks the pairs that count.
+    """
+    if bandwidth != "median":
+        return torch.full_like(distances_squared[:, :1, :1], float(bandwidth))
+    n = distances_squared.shape[1]
+    ordered = torch.where(pairs, distances_squared, torch.inf).flatten(1).sort(dim=1).values  # pairs first
+    middle = ((pairs.flatten(1).sum(1) - 1).clamp(min=0) // 2)[:, None]
+    median = torch.nan_to_num(ordered.gather(1, middle), posinf=0.0)
+    return (median / math.log(n + 1)).clamp(min=1e-8)[..., None]
+
+
+def repel(similarity, value, particles_per_image, bandwidth):
+    """Unit direction away from the other particles and mean similarity to them; value (P, ...) without gradient.
+
+    P = N images x n particles, grouped by image. Non-finite particles neither push nor are pushed.
+    Returns direction, shaped like value, and similarity (P,) in [0, 1]. Both are 0 for a single particle.
+    """
+    n = particles_per_image
+    with torch.enable_grad():
+        leaf = torch.nan_to_num(value, posinf=0.0, neginf=0.0).detach().requires_grad_()
+        f = features(similarity, leaf)
+        f = f.reshape(-1, n, f.shape[1])  # (N, n, D)
+        squared = (f[:, :, None] - f[:, None]).square().sum(-1)  # (N, n, n)
+        finite = torch.isfinite(value.flatten(1)).all(1).reshape(-1, n)
+        pairs = finite[:, :, None] & finite[:, None] & ~torch.eye(n, dtype=torch.bool, device=value.device)
+        kernel = torch.where(pairs, torch.exp(-squared / bandwidth_of(squared.detach(), pairs, bandwidth)), 0.0)
+        (gradient,) = torch.autograd.grad(kernel.sum() / 2, leaf)
+    direction = -gradient / _norm(gradient).clamp(min=1e-20)
+    return direction, kernel.detach().sum(-1).flatten() / max(n - 1, 1)
+
+
+class Repulsion:
+    """The force of one run.
+
+    scale: repulsion_scale, >= 0; settings: decay, end_step (timestep of 1000), bandwidth ("median" or a number),
+    place ("drift" | "chain"), similarity (see `features`); clock: utils.schedule.StepClock.
+    """
+
+    def __init__(self, scale, settings, clock):
+        if settings.similarity not in SIMILARITIES:
+            own_similarity(settings.similarity)  # a wrong name ends here, not in the first step
+        self.scale, self.settings, self.clock = scale, settings, clock
+
+    def strength(self, step):
+        """Relative strength at an annealing step: `scale` at t = 1000, 0 from end_step on."""
+        end = self.settings.end_step
+        u = (self.clock.timestep(step) - end) / (1000 - end) if end < 1000 else 0.0
+        return self.scale * DECAYS[self.settings.decay](u) if u > 0 else 0.0
+
+    def acts_on(self, place, value):
+        """Whether the force acts at `place` ("drift" | "chain") and is measured on `value` ("image" | "latent")."""
+        return self.settings.place == place and (self.settings.similarity == "latent") == (value == "latent")
+
+    def bend(self, gradient, value, particles_per_image, strength):
+        """The data gradient with the force taken off it; `value`, shaped like `gradient`, is what it is measured on.
+
+        strength: 0-d tensor or float, see `strength()`.
+        """
+        direction, similarity = repel(self.settings.similarity, value, particles_per_image, self.settings.bandwidth)
+        return gradient - direction * _length(strength, similarity, gradient)
+
+    def shift(self, z0hat, prior, particles, strength, passes):
+        """z0hat (P, C, h, w) displaced relative to the drift z0hat - z, if that is where the force acts.
+
+        Measured on images it costs one decoder pass per annealing step, which carries the direction to the latent.
+        """
+        if self.settings.place != "drift":
+            return z0hat
+        n, bandwidth = particles.per_image, self.settings.bandwidth
+        if self.settings.similarity == "latent":
+            direction, similarity = repel("latent", z0hat, n, bandwidth)
+        else:
+            direction, similarity = passes(lambda z: self._through_decoder(prior, z, n), z0hat, together=n)
+        return z0hat + direction * _length(strength, similarity, z0hat - particles.z)
+
+    def _through_decoder(self, prior, z, n):
+        """Direction in the latent, (P, C, h, w), of unit length, and similarity (P,), measured on decoded images."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            image = prior.decode(z)
+            on_image, similarity = repel(self.settings.similarity, image.detach(), n, self.settings.bandwidth)
+            (direction,) = torch.autograd.grad(image, z, on_image)
+        return direction / _norm(direction).clamp(min=1e-20), similarity
+
+
+def _length(strength, similarity, reference):
+    return torch.nan_to_num(strength * _column(similarity, reference) * _norm(reference))
+
+
+def _norm(value):
+    return _column(value.flatten(1).norm(dim=1), value)
+
+
+def _column(values, like):
+    return values.view(-1, *[1] * (like.dim() - 1))

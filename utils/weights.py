@@ -1,0 +1,79 @@
+"""Where a prior's weights come from: a diffusers folder, an original checkpoint file, or a hub id. Needs no torch."""
+
+import re
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.paths import find
+
+ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth")
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+LOCAL_FOLDERS = ("checkpoints", "results")  # a path below these is never taken for a hub id
+
+PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "tokenizer/*", "model_index.json"]
+
+# half-precision, training and other copies of the same weights
+UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
+
+
+def cache_folder(checkpoint, weights="raw"):
+    """Where the conversion of an original file is kept: beside it."""
+    return Path(checkpoint).with_suffix(".ema.diffusers" if weights == "ema" else ".diffusers")
+
+
+def is_original(path):
+    return Path(path).suffix in ORIGINAL_SUFFIXES
+
+
+def is_hub_id(path):
+    """owner/name that is no local path. `checkpoints/...` is always local."""
+    return (
+        HUB_ID.fullmatch(str(path)) is not None
+        and str(path).split("/")[0] not in LOCAL_FOLDERS
+        and not is_original(path)
+        and not find(path).exists()
+        and not find(str(path).split("/")[0]).exists()
+    )
+
+
+def locate(path):
+    """model.path as the loaders take it: an existing place, or the hub id unchanged."""
+    return str(path) if is_hub_id(path) else str(find(path))
+
+
+def cached_snapshot(hub_id):
+    """The folder of a hub id in the cache (HF_HOME), or None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=PATTERNS))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+
+
+def snapshot(hub_id, ignore=()):
+    """The folder of a hub id: from the cache, else downloaded into it. Raises InputError without network or access.
+
+    ignore: further file patterns that are not needed.
+    """
+    cached = cached_snapshot(hub_id)
+    if cached is not None:
+        return cached
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=PATTERNS, ignore_patterns=[*UNNEEDED, *ignore]))
+    except Exception as error:  # network, proxy, access and name errors come from three libraries
+        raise InputError(not_cached(hub_id, type(error).__name__)) from None
+
+
+def not_cached(hub_id, reason):
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return (
+        f"model.path={hub_id}: not in the cache {HF_HUB_CACHE} (set by HF_HOME) and not downloadable ({reason}); "
+        f"run `hf download {hub_id}` where there is a network and copy the cache here, or give a local folder"
+    )
