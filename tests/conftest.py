@@ -70,6 +70,16 @@ def tiny_prior(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def network_prior(tiny_prior):
+    """The tiny random pipeline, loaded on the CPU."""
+    import torch
+
+    from utils.priors.latent_diffusion import load_pipeline
+
+    return load_pipeline(tiny_prior, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
 def tiny_images(tmp_path_factory):
     """Folder of 12 random smooth 16x16 images."""
     folder = tmp_path_factory.mktemp("tiny_images")

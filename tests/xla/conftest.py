@@ -8,7 +8,7 @@ XLA = devices.get_device(use_tpu=True)  # before any backward pass of this proce
 devices.setup_device(XLA)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def xla():
     return XLA
 

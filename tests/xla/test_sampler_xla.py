@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from tests.xla.worlds import World
+from tests.worlds.xla import World
 from utils.noise import KeyedNoise
 from utils.sampling.particles import Particles
 
@@ -19,10 +19,8 @@ SWITCHES = {
 
 
 @pytest.fixture(scope="module")
-def worlds(tiny_prior):
-    from tests.xla.conftest import XLA
-
-    return World(tiny_prior, CPU), World(tiny_prior, XLA)
+def worlds(tiny_prior, xla):
+    return World(tiny_prior, CPU), World(tiny_prior, xla)
 
 
 def test_backward_passes_run_in_the_calling_thread(xla):
@@ -65,11 +63,9 @@ def test_latents_equal_the_cpus(worlds, switches):
         assert on_xla.pruning[image]["loss"] == pytest.approx(report["loss"], rel=1e-4)
 
 
-def test_the_shipped_rate_differs_by_rounding_only(tiny_prior):
+def test_the_shipped_rate_differs_by_rounding_only(tiny_prior, xla):
     """In float64, where the unstable chain of a random decoder has less rounding to amplify."""
-    from tests.xla.conftest import XLA
-
-    on_cpu, on_xla = (World(tiny_prior, device, torch.float64).run(lr=7e-5)[0].particles.z.cpu() for device in (CPU, XLA))
+    on_cpu, on_xla = (World(tiny_prior, device, torch.float64).run(lr=7e-5)[0].particles.z.cpu() for device in (CPU, xla))
     torch.testing.assert_close(on_xla, on_cpu, rtol=0, atol=1e-4)
 
 

@@ -1,0 +1,183 @@
+"""Wrong input ends in one line that names the key and the value, and touches nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from hydra.errors import HydraException
+
+import posterior_sample
+from tests.worlds.runs import ANALYTIC
+from utils.config.check import check
+from utils.errors import InputError
+from utils.paths import PROJECT
+
+# override, what the line must contain
+CASES = [
+    ("num_samples=0", "num_samples=0"),
+    ("num_samples=two", "num_samples=two"),
+    ("num_samples=2.5", "num_samples=2.5"),
+    ("first_particle=-1", "first_particle=-1"),
+    ("seed=-3", "seed=-3"),
+    ("batch_images=0", "batch_images=0"),
+    ("step_clock=sundial", "step_clock=sundial"),
+    ("pruning_step=1001", "pruning_step=1001"),
+    ("pruning_step=-2", "pruning_step=-2"),
+    ("optimization_step=2000", "optimization_step=2000"),
+    ("repulsion_scale=-0.1", "repulsion_scale=-0.1"),
+    ("repulsion_scale=nan", "repulsion_scale=nan"),
+    ("gpu=-2", "gpu=-2"),
+    ("use_tpu=perhaps", "use_tpu=perhaps"),
+    ("shard=2/2", "shard=2/2"),
+    ("shard=half", "shard=half"),
+    ("name=a/b", "name=a/b"),
+    ("name=''", "name="),
+    ("task_group=nothing", "task_group=nothing: this task has the groups demo_langevin"),
+    ("sampler.annealing_scheduler_config.num_steps=-5", "sampler.annealing_scheduler_config.num_steps=-5"),
+    ("sampler.annealing_scheduler_config.sigma_max=-10", "sampler.annealing_scheduler_config.sigma_max=-10"),
+    ("sampler.annealing_scheduler_config.sigma_min=20", "sigma_min=20"),
+    ("sampler.diffusion_scheduler_config.sigma_min=1.0", "sampler.diffusion_scheduler_config.sigma_min=1.0"),
+    ("task.demo_langevin.mcmc_sampler_config.num_steps=0", "task.demo_langevin.mcmc_sampler_config.num_steps=0"),
+    ("task.demo_langevin.mcmc_sampler_config.mc_algo=gibbs", "mc_algo=gibbs"),
+    ("task.demo_langevin.operator.sigma=-0.05", "task.demo_langevin.operator.sigma=-0.05"),
+    ("task.demo_langevin.operator.oversample=0", "task.demo_langevin.operator.oversample=0"),
+    ("data.start_id=5", "data.end_id=2: must lie above data.start_id=5"),
+    ("data.end_id=13", "data.end_id=13"),
+    ("data.end_id=0", "data.end_id=0"),
+    ("data.root=/no/such/folder", "data.root=/no/such/folder"),
+    ("data.resolution=32", "data.resolution=32"),
+    ("model.path=/no/such/checkpoint", "checkpoint file /no/such/checkpoint/vae/config.json not found"),
+    ("model.timestep_map=guessed", "model.timestep_map=guessed"),
+    ("+model.clas_label=3", "model.clas_label=3: this prior has no such key; it has path, resolution, timestep_map"),
+    ("+model.prompt=a tree", "model.prompt=a tree: this prior has no such key"),
+    ("repulsion.similarity=rotated", "repulsion.similarity=rotated: value error, is none of latent, image, rotation"),
+    ("repulsion.similarity=a..b", "repulsion.similarity=a..b"),
+    ("repulsion.similarity=3", "repulsion.similarity=3"),
+]
+
+
+@pytest.mark.parametrize("override, message", CASES)
+def test_wrong_value(composed, tiny, tmp_path, override, message):
+    with pytest.raises(InputError) as caught:
+        posterior_sample.run(composed(*tiny, override))
+    line = str(caught.value)
+    assert message in line and "\n" not in line
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "override, key",
+    [
+        ("nonsense=1", "nonsense"),
+        ("data=nowhere", "data/nowhere"),
+        ("sampler.steps=3", "steps"),
+        ("task=juggling", "task/juggling"),
+    ],
+)
+def test_unknown_key_or_group_is_named(composed, tiny, override, key):
+    with pytest.raises(HydraException) as caught:
+        composed(*tiny, override)
+    assert key in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("pruning_step=350", "optimization_step=700"), "optimization_step=700: must not lie above pruning_step=350"),
+        (
+            ("repulsion_scale=0.3", "repulsion.similarity=latent"),
+            "repulsion.bandwidth=1.0: squared distances of latents of 256 numbers",
+        ),
+        (("repulsion_scale=0.3", "repulsion.end_step=1000"), "repulsion.end_step=1000: the annealing begins at t = 1000"),
+    ],
+)
+def test_values_that_do_not_go_together(composed, tiny, overrides, message):
+    with pytest.raises(InputError, match=message):
+        posterior_sample.run(composed(*tiny, *overrides))
+
+
+def test_the_noise_clock_needs_a_prior_with_timesteps(composed, tiny):
+    with pytest.raises(InputError, match="step_clock=noise: this prior has no timesteps"):
+        posterior_sample.run(composed(*tiny, "step_clock=noise", ANALYTIC))
+
+
+@pytest.mark.parametrize("missing", ["vqvae/block_out_channels", "unet/sample_size"])
+def test_a_network_config_without_a_key_is_one_line(composed, tiny, tiny_prior, tmp_path, missing):
+    folder = tmp_path / "prior"
+    shutil.copytree(tiny_prior, folder)
+    part, key = missing.split("/")
+    path = folder / part / "config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    with pytest.raises(InputError, match=f"is damaged .it has no {key}"):
+        posterior_sample.run(composed(*tiny, f"model.path={folder}"))
+
+
+def test_every_operator_can_be_set_in_its_own_task_group(composed):
+    for task in sorted(path.stem for path in (PROJECT / "configs" / "task").glob("*.yaml")):
+        groups = [group for group, content in composed(f"task={task}").task.items() if content is not None]
+        for group in groups:
+            changed = composed(f"task={task}", f"task.{group}.operator.sigma=0.77").task
+            assert [name for name in groups if changed[name].operator.sigma == 0.77] == [group]
+
+
+def test_the_home_folder_is_found(composed, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check(composed(*tiny, "save_dir='~/x'")).folder == tmp_path / "x" / "run"
+
+
+def test_a_machine_without_git_has_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert posterior_sample.git_commit() is None
+
+
+def test_empty_image_folder(composed, tiny, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no PNG or JPEG image"):
+        posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/empty"))
+
+
+def test_a_truncated_image_among_good_ones(composed, tiny, tiny_images, tmp_path):
+    (tmp_path / "images").mkdir()
+    for path in sorted(tiny_images.iterdir())[:3]:
+        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+    bad = tmp_path / "images" / "001.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(InputError, match="001.png cannot be read"):
+        posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/images"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_unwritable_save_dir(composed, tiny, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match=f"save_dir={tmp_path}/file/results"):
+        posterior_sample.run(composed(*tiny, f"save_dir={tmp_path}/file/results"))
+
+
+def test_a_folder_with_other_things_is_left_alone(composed, tiny, tmp_path):
+    (tmp_path / "results" / "run").mkdir(parents=True)
+    (tmp_path / "results" / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="holds something other than a run"):
+        posterior_sample.run(composed(*tiny))
+    assert [p.name for p in (tmp_path / "results" / "run").iterdir()] == ["thesis.tex"]
+
+
+def command_line(*overrides, cwd):
+    """The program in a process of its own, without torch: importing it would raise."""
+    program = str(PROJECT / "posterior_sample.py")
+    start = f"import runpy, sys; sys.modules['torch'] = None; sys.argv[0] = {program!r}; sys.path.insert(0, {str(PROJECT)!r}); "
+    start += f"runpy.run_path({program!r}, run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", start, *overrides], capture_output=True, text=True, cwd=cwd)
+
+
+def test_the_command_line_ends_in_one_line_with_status_2_before_torch(tmp_path):
+    done = command_line("num_samples=0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: num_samples=0: input should be greater than or equal to 1\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydras_own_errors_are_readable(tmp_path):
+    done = command_line("no_such_key=1", cwd=tmp_path)
+    assert done.returncode != 0 and "no_such_key" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,132 @@
+"""What the comparison figures show, read back from matplotlib's own objects."""
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.worlds.synthetic import write_run
+from utils.analysis import runs
+from utils.analysis.experiments import gather
+from utils.figures import comparison as cf
+from utils.figures import reconstructions
+from utils.figures.style import measurement_picture
+
+LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
+PRUNED = [["0", None, "180", None], ["180", "0", None, None]]
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory, composed):
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder, composed, LABELS, name="exp0_base")
+    write_run(
+        folder,
+        composed,
+        PRUNED,
+        name="exp4",
+        seconds=1.0,
+        overrides=("repulsion_scale=0.3", "pruning_step=400", "optimization_step=200"),
+    )
+    return gather([runs.load(path) for path in runs.find([folder])])
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    cf.plt.close("all")
+
+
+def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
+    names = {path.name for path in cf.draw_all(experiments, tmp_path / "new" / "figures", images=1)}
+    stems = (
+        "step_time",
+        "pairwise_distance",
+        "psnr_distribution",
+        "mode_map",
+        "quality_cost",
+        "reconstructions_exp0_base",
+        "reconstructions_exp4",
+    )
+    assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf")}
+    for stem in stems:
+        with Image.open(tmp_path / "new" / "figures" / f"{stem}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 10  # not a blank page
+        assert (tmp_path / "new" / "figures" / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+    assert cf.plt.get_fignums() == []
+
+
+def test_step_time_marks_the_events(experiments):
+    axis = cf.step_time(experiments).axes[0]
+    lines = {line.get_label(): line for line in axis.lines}
+    np.testing.assert_allclose(lines["exp0_base"].get_ydata(), 0.2)
+    np.testing.assert_allclose(lines["exp4"].get_ydata(), 0.1)
+    marks = {note.get_text(): note.xy[0] for note in axis.texts}
+    assert marks == {"repulsion ends, pruning": 5.5, "hard data consistency": 7.5}
+
+
+def test_lines_and_markers_differ_without_colour(experiments):
+    axis = cf.pairwise_distance(experiments).axes[0]
+    shown = [line for line in axis.lines if not line.get_label().startswith("_")]
+    assert len({(line.get_linestyle(), line.get_marker()) for line in shown}) == len(shown) == 2
+    for line in shown:  # greys only
+        assert len(set(matplotlib.colors.to_rgb(line.get_color()))) == 1
+        np.testing.assert_allclose(line.get_ydata(), np.arange(1, 11))
+
+
+def test_the_mode_map_says_each_label_and_the_pick(experiments):
+    figure = cf.mode_map(experiments)
+    texts = [[text.get_text() for text in axis.texts] for axis in figure.axes]
+    assert texts[0] == ["0P", "×", "180", "m", "×P", "0", "0", "×"]
+    assert texts[1] == ["0P", "", "180", "", "180P", "0", "", ""]
+    shades = figure.axes[0].images[0].get_array()
+    assert len({float(shade) for shade in shades.ravel()}) == 4  # four labels, four greys
+    assert np.isnan(np.ma.filled(figure.axes[1].images[0].get_array(), np.nan)[0, 1])
+
+
+def test_the_distribution_has_one_point_per_surviving_particle(experiments):
+    axis = cf.psnr_distribution(experiments).axes[0]
+    points = np.concatenate([c.get_offsets() for c in axis.collections if len(c.get_offsets()) and c.get_sizes()[0] == 16])
+    assert sorted(points[points[:, 0] > 0.5][:, 1]) == pytest.approx([24.0, 24.1, 25.0, 25.1])
+    assert len(points) == 8 + 4
+
+
+def test_quality_against_cost_shows_best_and_pick(experiments):
+    axis = cf.quality_cost(experiments).axes[0]
+    points = {
+        (round(float(line.get_xdata()[0]), 6), line.get_markerfacecolor()): float(line.get_ydata()[0])
+        for line in axis.lines
+        if line.get_marker() in cf.MARKERS
+    }
+    assert points == {
+        (200.0, "black"): pytest.approx(25.05),
+        (200.0, "white"): pytest.approx(18.55),
+        (84.0, "black"): pytest.approx(25.05),
+        (84.0, "white"): pytest.approx(24.55),
+    }
+
+
+def test_reconstructions_are_turned_to_the_better_orientation(experiments):
+    figure = reconstructions.draw(experiments[0], 1)
+    above, below = figure.axes[:5], figure.axes[5:]
+    truth = above[0].images[0].get_array()
+    turned = above[3].images[0].get_array()  # particle 2 found 180 degrees
+    assert np.array_equal(turned, np.rot90(truth, 2)) and np.array_equal(below[3].images[0].get_array(), truth)
+    assert below[3].get_title() == "⟲ 180°" and below[1].get_title() == "as found"
+    assert below[3].spines["left"].get_visible() and not below[1].spines["left"].get_visible()
+    assert [axis.spines["left"].get_visible() for axis in above] == [False, True, False, False, False]  # the pick
+
+
+def test_names_are_not_formulas_and_measurements_of_any_shape_are_drawn(tmp_path, composed):
+    write_run(tmp_path, composed, [["0", "180"]], name="a$x_{$b")
+    runs_found = [runs.load(path) for path in runs.find([tmp_path])]
+    assert cf.draw_all(gather(runs_found), tmp_path / "figures")
+    for shape in ((7,), (3, 5), (3, 4, 5), (1, 4, 5), (3, 4, 5, 2)):
+        picture = measurement_picture(np.linspace(0, 9, int(np.prod(shape))).reshape(shape))
+        assert picture.shape[:2] == ((1, int(np.prod(shape))) if len(shape) < 3 else (4, 5))
+
+
+def test_without_pictures_in_the_records_there_are_none_drawn(tmp_path, composed):
+    write_run(tmp_path, composed, LABELS, pictures=False)
+    experiment = gather([runs.load(path) for path in runs.find([tmp_path])])
+    assert [name for name, _ in cf.every(experiment) if name.startswith("reconstructions")] == []

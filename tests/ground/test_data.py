@@ -1,0 +1,254 @@
+"""Image folders of any kind, measurements without a truth, and whole runs on them from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import transforms
+
+from tests.worlds import tiny as tiny_priors
+from utils.data import Measurement, TestImage, read_rgb, select_images
+from utils.errors import InputError
+from utils.paths import PROJECT
+from utils.records.files import read_record
+
+GRADIENT = np.linspace(0, 255, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
+
+
+def save(tmp_path, image, name="a.png", **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1)):
+    return SimpleNamespace(
+        data=SimpleNamespace(root=str(root), kind=kind, start_id=start_id, end_id=end_id, source="the source"), shard_of=shard
+    )
+
+
+@pytest.mark.parametrize("size", [(30, 40), (300, 200), (64, 64), (65, 64), (1, 7)])
+def test_resized_and_cropped_as_the_official_code_does(size, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path = save(tmp_path, Image.fromarray(pixels))
+    official = transforms.Compose([transforms.ToTensor(), transforms.Resize(64), transforms.CenterCrop(64)])
+    ours = TestImage(0, path).pixels(64)
+    assert ours.shape == (3, 64, 64) and ours.dtype == np.float32
+    np.testing.assert_allclose(ours, official(Image.fromarray(pixels)).numpy() * 2 - 1, atol=1e-6)
+
+
+def test_image_of_the_right_size_is_untouched(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    ours = TestImage(0, save(tmp_path, Image.fromarray(pixels))).pixels(16)
+    np.testing.assert_array_equal(np.round((ours.transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "RGB"])
+def test_every_mode_becomes_three_channels(mode, tmp_path):
+    rgb = read_rgb(save(tmp_path, Image.fromarray(GRADIENT).convert(mode)))
+    assert rgb.shape == (40, 30, 3) and rgb.dtype == np.float32 and 0 <= rgb.min() <= rgb.max() <= 1
+    if mode in ("L", "LA", "1"):
+        assert (rgb == rgb[..., :1]).all()
+    elif mode != "P":
+        np.testing.assert_allclose(rgb, GRADIENT / 255, atol=1e-6)
+
+
+def test_sixteen_bit_grey_keeps_its_precision(tmp_path):
+    values = np.arange(40 * 30, dtype=np.uint16).reshape(40, 30) + 30000
+    rgb = read_rgb(save(tmp_path, Image.fromarray(values)))
+    np.testing.assert_allclose(rgb[..., 1], values / 65535, atol=1e-7)
+    assert len(np.unique(rgb)) == 1200  # eight bits would leave five
+
+
+def test_transparent_parts_are_laid_on_white(tmp_path):
+    rgba = np.zeros((8, 8, 4), dtype=np.uint8)
+    rgba[:4, :, 3] = 255
+    rgb = read_rgb(save(tmp_path, Image.fromarray(rgba)))
+    assert (rgb[:4] == 0).all() and (rgb[4:] == 1).all()
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    assert (read_rgb(save(tmp_path, image, transparency=1)) == 1).all()
+    assert (read_rgb(save(tmp_path, image, "b.png"))[0, 0] == [1, 0, 0]).all()
+
+
+@pytest.mark.parametrize("orientation, turned", [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_exif_rotation_is_applied(orientation, turned, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = read_rgb(save(tmp_path, Image.fromarray(GRADIENT), "a.png"))
+    rgb = read_rgb(save(tmp_path, Image.fromarray(GRADIENT), "b.png", exif=exif))
+    np.testing.assert_array_equal(rgb, np.rot90(plain, turned))
+
+
+def test_cmyk_jpeg_is_read(tmp_path):
+    assert read_rgb(save(tmp_path, Image.fromarray(GRADIENT).convert("CMYK"), "a.jpg")).shape == (40, 30, 3)
+
+
+def test_ids_are_positions_in_the_whole_sorted_set(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b.png", "a.JPEG", "sub/c.jpg", ".hidden/x.png", "._y.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    names = [item.path.name for item in select_images(settings(tmp_path))]
+    assert names == ["a.JPEG", "b.png", "c.jpg"]
+    assert [(i.id, i.path.name) for i in select_images(settings(tmp_path, start_id=1))] == [(1, "b.png"), (2, "c.jpg")]
+    assert [i.id for i in select_images(settings(tmp_path, shard=(1, 2)))] == [1]
+
+
+@pytest.mark.parametrize(
+    "name, content, word",
+    [
+        ("a.png", b"", "cannot be read"),
+        ("a.png", b"\x89PNG\r\n", "cannot be read"),
+        ("a.txt", b"x", "no PNG or JPEG"),
+        (None, None, "not found"),
+    ],
+)
+def test_bad_image_folders_are_one_line(name, content, word, tmp_path):
+    root = tmp_path / "set"
+    if name:
+        root.mkdir()
+        (root / name).write_bytes(content)
+    with pytest.raises(InputError, match=word) as caught:
+        select_images(settings(root))
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_image_is_found_before_sampling(tmp_path):
+    path = save(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(InputError, match="a.png cannot be read"):
+        select_images(settings(tmp_path))
+
+
+def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
+    y = np.random.default_rng(0).standard_normal((1, 3, 5, 5))
+    np.save(tmp_path / "y.npy", y)
+    (item,) = select_images(settings(tmp_path, "measurement"))
+    assert isinstance(item, Measurement)
+    np.testing.assert_array_equal(item.values(), y[0].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "content, word",
+    [
+        (np.array([1j]), "complex"),
+        (np.array([np.nan]), "finite"),
+        (np.array([{}], dtype=object), "cannot be read"),
+        (None, "cannot be read"),
+        ({"y": np.ones(2)}, "archive of several arrays"),
+    ],
+)
+def test_bad_measurements_are_one_line(content, word, tmp_path):
+    if isinstance(content, dict):
+        with open(tmp_path / "y.npy", "wb") as file:
+            np.savez(file, **content)
+    elif content is None:
+        (tmp_path / "y.npy").write_bytes(b"\x93NUMPY")
+    else:
+        np.save(tmp_path / "y.npy", content, allow_pickle=True)
+    with pytest.raises(InputError, match=word) as caught:
+        select_images(settings(tmp_path, "measurement"))
+    assert "\n" not in str(caught.value)
+
+
+# whole runs
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny prior and two images in a folder of their own."""
+    root = tmp_path_factory.mktemp("run")
+    tiny_priors.ldm_pipeline().save_pretrained(root / "prior")
+    (root / "images").mkdir()
+    for i in range(2):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(root / f"images/{i}.png")
+    return root
+
+
+def run(place, name, *overrides, task="phase_retrieval"):
+    command = [
+        sys.executable,
+        str(PROJECT / "posterior_sample.py"),
+        "model=ffhq256ldm",
+        f"model.path={place / 'prior'}",
+        "model.resolution=32",
+        f"task={task}",
+        "task_group=demo_langevin",
+        "num_samples=2",
+        "gpu=-1",
+        f"save_dir={place / 'results'}",
+        f"name={name}",
+        "sampler.annealing_scheduler_config.num_steps=2",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+        *overrides,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=environment, timeout=300)
+
+
+def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place):
+    done = run(place, "truth", "data=folder", f"data.root={place / 'images'}")
+    assert done.returncode == 0, done.stderr
+    paths = sorted((place / "results/truth/records").glob("*.npz"))
+    (place / "measured").mkdir()
+    for i, path in enumerate(paths):
+        np.save(place / f"measured/{i}.npy", read_record(path)[1]["y"])
+    done = run(place, "measured", "data=measurement", f"data.root={place / 'measured'}")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((place / "results/measured/metrics.json").read_text())
+    assert metrics["psnr"]["sample"] == [[None, None]] * 2 and metrics["psnr"]["max"] == [None, None]
+    assert metrics["modes"] is None and metrics["selection"]["psnr"] == [None, None]
+    records = [read_record(p) for p in sorted((place / "results/measured/records").glob("*.npz"))]
+    for (record, arrays), path in zip(records, paths):
+        with_truth, its_arrays = read_record(path)
+        assert record["selection"]["picked"] == with_truth["selection"]["picked"]
+        assert record["loss"] == with_truth["loss"] and "truth" not in arrays
+        np.testing.assert_array_equal(arrays["z"], its_arrays["z"])  # the same y, the same noise, the same result
+        assert record["loss"][record["selection"]["picked"]] == min(record["loss"])
+    assert (place / "results/measured/grid_results.png").stat().st_size > 1000
+
+
+def test_measurement_of_the_wrong_shape_is_one_line(place):
+    (place / "wrong").mkdir()
+    np.save(place / "wrong/y.npy", np.zeros((3, 7, 7)))
+    done = run(place, "wrong", "data=measurement", f"data.root={place / 'wrong'}")
+    assert done.returncode == 2 and "has shape (3, 7, 7); this task measures (3, 48, 48)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides, word",
+    [
+        (["data=folder"], "data.root"),
+        (["data=folder", "data.root=/absent"], "data.root=/absent"),
+        (["data=test-ffhq", "data.resolution=32"], "test-ffhq"),
+        (["task_group=pixel"], "demo_langevin, demo_hmc, demo_low_noise, demo_hard, demo_budget, ldm_langevin, ldm, sd"),
+        (["model.path=/absent/model.ckpt"], "/absent/model.ckpt"),
+        (["model.weights=best"], "model.weights"),
+    ],
+)
+def test_wrong_input_is_one_line_with_status_2(overrides, word, place):
+    defaults = [] if any(o.startswith("data=") for o in overrides) else ["data=folder", f"data.root={place / 'images'}"]
+    done = run(place, "refused", *defaults, *overrides)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert word in done.stderr and not (place / "results/refused").exists()
+
+
+def test_group_that_a_task_does_not_have_lists_those_it_has():
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "posterior_sample.py"), "task=nonlinear_blur"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+    )
+    assert done.returncode == 2 and "task_group=demo_langevin" in done.stderr and "ldm, ldm_langevin, sd" in done.stderr

@@ -1,0 +1,73 @@
+"""torch.compile of decoder and denoiser: the same numbers up to rounding, at every pass size. Compiling takes minutes."""
+
+import pytest
+import torch
+
+from tests.worlds import runs
+from utils.device import take_compile_s
+from utils.errors import InputError
+from utils.priors.wrappers import CompiledPrior
+
+
+def results(prior, z):
+    """Image, gradient and denoised latent."""
+    latent = z.clone().requires_grad_()
+    image = prior.decode(latent)
+    (gradient,) = torch.autograd.grad(image, latent, image.detach())
+    return image.detach(), gradient, prior.denoise(z, torch.tensor(1.5))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return runs.Place(tmp_path_factory.mktemp("compiled"), images=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_same_numbers_at_each_size(place, checkpointing):
+    from utils.priors.latent_diffusion import load_pipeline
+
+    plain = load_pipeline(place.folder / "tiny", torch.device("cpu"))
+    if checkpointing:
+        plain.checkpoint_decoder()
+    compiled = CompiledPrior(plain)
+    take_compile_s(torch.device("cpu"))
+    for count in (4, 2):
+        z = torch.randn(count, *plain.latent_shape, generator=torch.Generator().manual_seed(count))
+        for a, b in zip(results(plain, z), results(compiled, z)):
+            torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
+        assert take_compile_s(torch.device("cpu")) > 0, "a new size is a new graph"
+        results(compiled, z)
+        assert take_compile_s(torch.device("cpu")) == 0, "and a known one is not"
+
+
+@pytest.mark.slow
+def test_a_pruned_run_with_compiled_networks(place, monkeypatch):
+    runs.without_pictures(monkeypatch)
+    overrides = (
+        "data.end_id=1",
+        "num_samples=3",
+        "pruning_step=700",
+        "task.demo_langevin.mcmc_sampler_config.num_steps=1",
+        "task.demo_langevin.mcmc_sampler_config.lr=1e-6",
+    )
+    plain, compiled = (runs.metrics_of(place.run(f"compile_{on}", *overrides, f"compile={on}")) for on in ("false", "true"))
+    runs.assert_close(runs.scores(compiled, memory=False)["psnr"], runs.scores(plain, memory=False)["psnr"], 1e-2)
+    assert compiled["pruning"]["kept"] == plain["pruning"]["kept"]
+    assert compiled["time"]["compile_s"] > 0 and compiled["diverged"] == [[False] * 3]
+    counts = [{k: v for k, v in m["time"]["phases"]["post_pruning"].items() if k != "time_s"} for m in (plain, compiled)]
+    assert counts[0] == counts[1]
+
+
+def test_no_compiler_is_one_line(place, monkeypatch):
+    def compile(function, **settings):
+        def failing(*arguments):
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nmore")
+
+        return failing
+
+    monkeypatch.setattr(torch, "compile", compile)
+    with pytest.raises(InputError) as caught:
+        place.run("no_compiler", "data.end_id=1", "compile=true")
+    assert "No working C++ compiler found" in str(caught.value) and "g++" in str(caught.value)
+    assert "\n" not in str(caught.value)

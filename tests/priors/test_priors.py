@@ -1,0 +1,266 @@
+"""Loading priors: diffusers folders, hub ids in a cache, Stable Diffusion; and the lines that wrong ones end in."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.worlds import tiny as tiny_priors
+from utils.config.model import check_model
+from utils.config.settings import Model
+from utils.errors import InputError
+from utils.priors import latent_diffusion
+from utils.weights import is_hub_id, snapshot
+
+
+def model_settings(path, target="utils.priors.latent_diffusion.load_pipeline", **more):
+    return Model.model_validate(
+        {"_target_": target, "path": str(path), "timestep_map": "trained", "resolution": 32, "source": "the source", **more}
+    )
+
+
+@pytest.fixture(scope="module")
+def ldm_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ldm") / "pipeline"
+    tiny_priors.ldm_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_denoiser_inverts_the_noising_that_the_network_predicts(prediction_type, tmp_path):
+    """With x_t = a z0 + s eps: the network's epsilon or v determines z0, here checked in the scheduler's own formula."""
+    pipeline = tiny_priors.ldm_pipeline(prediction_type=prediction_type)
+    pipeline.save_pretrained(tmp_path / "p")
+    prior = latent_diffusion.load_pipeline(tmp_path / "p", "cpu", resolution=32)
+    z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = 400
+    alpha = pipeline.scheduler.alphas_cumprod[t]
+    sigma = ((1 - alpha) / alpha).sqrt()
+    x_t = z * alpha.sqrt()
+    wanted = pipeline.scheduler
+    wanted.set_timesteps(1000)
+    expected = wanted.step(pipeline.unet(x_t, t).sample, t, x_t).pred_original_sample
+    # the timestep is interpolated in float32, so it is 400 to 1e-3 of a step
+    torch.testing.assert_close(prior.denoise(z, sigma).clamp(-1, 1), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_folder_of_an_ldm_pipeline_loads_as_it_was_saved(ldm_folder):
+    saved = tiny_priors.ldm_pipeline()
+    prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32)
+    check_model(model_settings(ldm_folder))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    z = prior.encode(x)
+    assert z.shape == (2, *prior.latent_shape) == (2, 3, 8, 8) and prior.resolution == 32
+    torch.testing.assert_close(z, saved.vqvae.encode(x).latents * saved.vqvae.config.scaling_factor)
+    torch.testing.assert_close(prior.decode(z), saved.vqvae.decode(z / saved.vqvae.config.scaling_factor).sample)
+
+
+def test_decoder_is_differentiable_through_the_quantiser(ldm_folder):
+    prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32)
+    z = torch.randn(1, 3, 8, 8).requires_grad_()
+    (gradient,) = torch.autograd.grad(prior.decode(z).square().sum(), z)
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "damage, word",
+    [
+        (lambda f: shutil.rmtree(f / "unet"), "unet/config.json not found"),
+        (lambda f: [w.unlink() for w in (f / "unet").glob("*.safetensors")], "no weights"),
+        (lambda f: (f / "unet/config.json").write_text("{"), "damaged"),
+        (lambda f: shutil.rmtree(f), "not found; get it from: the source"),
+    ],
+)
+def test_incomplete_folders_are_one_line_before_torch_is_needed(damage, word, ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    damage(folder)
+    with pytest.raises(InputError, match=word) as caught:
+        check_model(model_settings(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
+    assert "\n" not in str(caught.value)
+
+
+def test_resolution_that_the_prior_cannot_take_names_the_right_one(ldm_folder):
+    with pytest.raises(InputError, match="model.resolution=64.*32 pixels"):
+        check_model(model_settings(ldm_folder, resolution=64))
+
+
+def test_averaged_weights_of_a_folder_that_has_none_are_refused(ldm_folder):
+    with pytest.raises(InputError, match="model.weights=ema"):
+        check_model(model_settings(ldm_folder, weights="ema"))
+
+
+def test_unknown_prediction_type_is_one_line(ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    config = folder / "scheduler/scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "prediction_type": "sample"}))
+    with pytest.raises(InputError, match="prediction_type=sample"):
+        latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
+
+
+@pytest.mark.parametrize(
+    "path, hub",
+    [
+        ("CompVis/ldm-celebahq-256", True),
+        ("stabilityai/stable-diffusion-2-1", True),
+        ("checkpoints/ldm_ffhq256", False),
+        ("./a/b", False),
+        ("/a/b", False),
+        ("a/b/c", False),
+        ("models/x.ckpt", False),
+        ("utils/priors", False),
+    ],
+)
+def test_hub_ids_are_told_from_paths(path, hub):
+    assert is_hub_id(path) == hub
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """An empty cache and no network, as the hub's client sees them."""
+    import huggingface_hub.constants
+    from huggingface_hub import snapshot_download
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    import huggingface_hub
+
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *a, **k: snapshot_download(*a, **{"cache_dir": str(tmp_path / "hub"), **k})
+    )
+    return tmp_path / "hub"
+
+
+def test_hub_id_that_is_not_cached_offline_is_one_line(hub_cache):
+    for attempt in (
+        lambda: check_model(model_settings("CompVis/ldm-celebahq-256")),
+        lambda: snapshot("CompVis/ldm-celebahq-256"),
+    ):
+        with pytest.raises(InputError, match="not in the cache .*hub.*HF_HOME.*hf download CompVis") as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+
+
+def test_cached_hub_id_loads_without_a_network(hub_cache, ldm_folder):
+    repository = hub_cache / "models--CompVis--ldm-celebahq-256"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(ldm_folder, repository / "snapshots" / ("0" * 40))
+    check_model(model_settings("CompVis/ldm-celebahq-256"))
+    prior = latent_diffusion.load_pipeline("CompVis/ldm-celebahq-256", "cpu", resolution=32)
+    assert prior.resolution == 32
+
+
+# Stable Diffusion
+
+SD = "utils.priors.stable_diffusion.load_pipeline"
+PROMPT = dict(prompt="a cat", guidance_scale=3.0, inner_resolution=64)
+
+
+@pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
+def stable(request, tmp_path_factory):
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("sd")
+    pipeline = tiny_priors.stable_diffusion_pipeline(folder / "words", request.param)
+    pipeline.save_pretrained(folder / "pipeline")
+    return SimpleNamespace(folder=folder / "pipeline", pipeline=pipeline, prediction_type=request.param)
+
+
+def load_stable(stable, **changes):
+    from utils.priors.stable_diffusion import load_pipeline
+
+    return load_pipeline(stable.folder, "cpu", resolution=32, **{**PROMPT, **changes})
+
+
+def test_stable_diffusion_denoises_as_guidance_says(stable):
+    """Against the pipeline's own prompt encoder and scheduler: guided output u + g (c - u), then z0 of the scheduler."""
+    check_model(model_settings(stable.folder, SD, **PROMPT))
+    pipeline, t = stable.pipeline, 400
+    with_prompt, without = pipeline.encode_prompt(PROMPT["prompt"], "cpu", 1, True)
+    alpha = pipeline.scheduler.alphas_cumprod[t]
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    x_t = z * alpha.sqrt()
+    c, u = (pipeline.unet(x_t, t, encoder_hidden_states=e.expand(2, -1, -1)).sample for e in (with_prompt, without))
+    output = u + PROMPT["guidance_scale"] * (c - u)
+    assert (c - u).abs().max() > 1e-4  # else the prompt would not matter
+    if stable.prediction_type == "epsilon":
+        expected = (x_t - (1 - alpha).sqrt() * output) / alpha.sqrt()
+    else:
+        expected = alpha.sqrt() * x_t - (1 - alpha).sqrt() * output
+    sigma = ((1 - alpha) / alpha).sqrt()
+    torch.testing.assert_close(load_stable(stable).denoise(z, sigma), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_of_one_is_the_prompt_alone_in_one_pass(stable):
+    prior, guided = load_stable(stable, guidance_scale=1.0), load_stable(stable, guidance_scale=1.0 + 1e-7)
+    calls = []
+    handle = prior.unet.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
+    z, sigma = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(1.0)
+    torch.testing.assert_close(prior.denoise(z, sigma), guided.denoise(z, sigma), rtol=1e-4, atol=1e-4)
+    handle.remove()
+    assert calls == [2]
+
+
+def test_inner_and_target_resolution(stable):
+    prior = load_stable(stable)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    z = prior.encode(x)
+    assert z.shape == (2, *prior.latent_shape) == (2, 4, 8, 8)
+    decoded = prior.decode(z)
+    assert decoded.shape == (2, 3, 32, 32) and decoded.dtype == torch.float32
+    vae, scale = stable.pipeline.vae, stable.pipeline.vae.config.scaling_factor
+    torch.testing.assert_close(decoded, F.interpolate(vae.decode(z / scale).sample, size=32, mode="bilinear"))
+
+
+def test_prompt_is_embedded_once(stable, monkeypatch):
+    from utils.priors import stable_diffusion
+
+    count = []
+    embed = stable_diffusion.embed_prompts
+    monkeypatch.setattr(stable_diffusion, "embed_prompts", lambda *a: count.append(1) or embed(*a))
+    prior = load_stable(stable)
+    for _ in range(3):
+        prior.denoise(torch.randn(1, 4, 8, 8), torch.tensor(1.0))
+    assert count == [1]
+
+
+def test_reduced_precision_keeps_latents_in_single(stable):
+    prior, exact = load_stable(stable, network_dtype="bfloat16"), load_stable(stable)
+    assert next(prior.unet.parameters()).dtype == torch.bfloat16
+    z, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(0.5)
+    denoised = prior.denoise(z, sigma)
+    assert denoised.dtype == prior.decode(z).dtype == torch.float32
+    torch.testing.assert_close(denoised, exact.denoise(z, sigma), rtol=0.1, atol=0.1)  # bfloat16 has 8 bits
+
+
+def test_stable_diffusion_and_latent_diffusion_folders_are_not_mixed_up(stable, ldm_folder):
+    with pytest.raises(InputError, match="use model=stable-diffusion"):
+        check_model(model_settings(stable.folder))
+    with pytest.raises(InputError, match="not found|takes no prompt"):
+        check_model(model_settings(ldm_folder, SD, **PROMPT))
+
+
+@pytest.mark.parametrize("change, word", [({"prompt": None}, "model.prompt"), ({"inner_resolution": 60}, "multiples of")])
+def test_wrong_stable_diffusion_settings_are_one_line(change, word, stable):
+    with pytest.raises(InputError, match=word):
+        check_model(model_settings(stable.folder, SD, **{**PROMPT, **change}))
+
+
+def test_stable_diffusion_without_transformers_names_the_extra(monkeypatch, ldm_folder):
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"\[sd\]"):
+        check_model(model_settings(ldm_folder, SD, **PROMPT))

@@ -1,0 +1,259 @@
+"""Resuming: whatever ends a run, the same command finishes it with the results of an undisturbed one."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.worlds import runs
+from tools import status
+from utils.errors import InputError
+from utils.records.aggregate import aggregate
+from utils.records.files import PARTIAL, read_record, to_json
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return runs.Place(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    """The scores of images 0 to 2, sampled without disturbance."""
+    return runs.scores(runs.metrics_of(place.run("undisturbed", "data.end_id=3")))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in (folder / "records").iterdir()}
+
+
+def test_a_finished_image_is_never_sampled_again_and_a_run_extends(place, undisturbed):
+    short = place.run("extended", "data.end_id=2")
+    before = contents(short)
+    times = {path: path.stat().st_mtime_ns for path in (short / "records").iterdir()}
+    place.run("extended", "data.end_id=3")
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert before.items() <= contents(short).items()
+    assert runs.scores(runs.metrics_of(short)) == undisturbed
+
+
+def test_resume_false_starts_anew_and_keeps_the_old_result(place):
+    folder = place.run("anew", "data.end_id=1")
+    before = contents(folder)
+    place.run("anew", "data.end_id=1", "num_samples=1", "resume=false")
+    assert contents(folder.with_name("anew.1")) == before
+    assert runs.metrics_of(folder)["metadata"]["num_samples"] == 1
+
+
+def test_resume_false_is_refused_for_shards_which_would_move_each_others_records(place):
+    with pytest.raises(InputError, match="resume=false"):
+        place.run("anew_shard", "shard=0/2", "resume=false")
+
+
+# --- SIGKILL -----------------------------------------------------------------------------------------------------
+
+
+def in_child(overrides, kill_at, counted):
+    """A run that sends itself SIGKILL at its `kill_at`-th function call; the number of calls goes to `counted`."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    cfg = runs.config(overrides)
+    import posterior_sample
+
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        if event in ("call", "c_call"):
+            calls += 1
+            if calls == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    posterior_sample.run(cfg)
+    sys.setprofile(None)
+    counted.value = calls
+
+
+PRELOAD = ["sampler", "utils.build", "utils.evaluation", "utils.figures", "utils.priors.latent_diffusion", "posterior_sample"]
+
+
+@pytest.fixture(scope="module")
+def children():
+    """Starts runs in processes forked from one that has torch loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+
+    def start(overrides, kill_at=0):
+        counted = context.Value("q", 0)
+        child = context.Process(target=in_child, args=(overrides, kill_at, counted))
+        child.start()
+        child.join()
+        return child.exitcode, counted.value
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("PYTHONPATH", str(runs.PROJECT)), ("OMP_NUM_THREADS", "1"), ("PJRT_DEVICE", "CPU")):
+            patch.setenv(name, value)
+        yield start
+
+
+def kill_and_resume(place, undisturbed, children, kills, seed):
+    code, calls = children(place.all(f"counted{seed}", "data.end_id=3"))
+    assert code == 0
+    where = random.Random(seed)
+    found = set()
+    for attempt in range(kills):
+        overrides = place.all(f"killed{seed}_{attempt}", "data.end_id=3")
+        kill_at = where.randrange(1, int(0.98 * calls))
+        code, _ = children(overrides, kill_at)
+        assert code == -signal.SIGKILL
+        folder = place.path(f"killed{seed}_{attempt}")
+        before = {p: p.stat().st_mtime_ns for p in folder.glob("records/*.npz")}
+        found.add(len(before))
+        assert children(overrides)[0] == 0
+        assert runs.scores(runs.metrics_of(folder)) == undisturbed, f"killed at call {kill_at} of {calls}"
+        assert {p: p.stat().st_mtime_ns for p in before} == before, "a finished image was sampled again"
+        samples = {p.name for p in folder.glob("samples/*.png")}
+        assert samples == {p.name for p in place.path("undisturbed").glob("samples/*.png")}
+    return found
+
+
+def test_killed_at_random_moments_it_gives_the_scores_of_an_undisturbed_run(place, undisturbed, children):
+    kill_and_resume(place, undisturbed, children, kills=4, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_gives_the_scores_of_an_undisturbed_run(place, undisturbed, children):
+    found = kill_and_resume(place, undisturbed, children, kills=20, seed=2)
+    assert len(found) > 1, "the kills should fall before and after different records"
+
+
+# --- signals, disks, damaged files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_cleanly_with_the_records_so_far_aggregated(place, number):
+    name = f"interrupted{number}"
+    running = subprocess.Popen(
+        [
+            sys.executable,
+            "posterior_sample.py",
+            *place.all(name, "data.end_id=6", "sampler.annealing_scheduler_config.num_steps=100"),
+        ],
+        cwd=runs.PROJECT,
+        env=runs.environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        # as in a terminal; tests started in the background inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    first = place.path(name) / "records" / "00000.npz"
+    while not first.exists() and running.poll() is None:
+        time.sleep(0.02)
+    report = "\n".join(status.describe(place.path(name)))
+    running.send_signal(number)
+    _, errors = running.communicate()
+    assert re.search(r"[1-6] of 6 images done, [0-9.]+ s per image", report), "tools/status.py while the run goes on"
+    assert running.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "interrupted" in errors
+    done = [int(p.stem) for p in sorted(place.path(name).glob("records/*.npz"))]
+    assert 0 < len(done) < 6
+    assert runs.metrics_of(place.path(name))["metadata"]["image_ids"] == done
+
+
+@pytest.mark.parametrize("write", [1, 3, 7, 11])
+def test_a_full_disk_is_one_line_and_the_same_command_continues(place, undisturbed, monkeypatch, write):
+    """The disk is full from the `write`-th file on: during the first image, between images, at metrics.json."""
+    count, fsync = 0, os.fsync
+
+    def full(handle):
+        nonlocal count
+        count += 1
+        if count >= write:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="No space left on device"):
+            place.run(f"full{write}", "data.end_id=3")
+    folder = place.path(f"full{write}")
+    kept = contents(folder) if (folder / "records").exists() else {}
+    assert all(name.endswith(".npz") for name in kept), "no half-written file is left"
+    place.run(f"full{write}", "data.end_id=3")
+    assert kept.items() <= contents(folder).items()
+    assert runs.scores(runs.metrics_of(folder)) == undisturbed
+
+
+def test_a_place_that_cannot_be_written_is_one_line(place):
+    file = place.folder / "a_file"
+    file.write_text("not a folder")
+    with pytest.raises(InputError, match="save_dir=.*cannot write"):
+        place.run("unwritable", "data.end_id=1", f"save_dir={file}")
+    assert file.read_text() == "not a folder"
+
+
+def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(place, undisturbed):
+    folder = place.run("damaged", "data.end_id=3")
+    record = folder / "records" / "00001.npz"
+    half = record.read_bytes()[: len(record.read_bytes()) // 2]
+    for times in (1, 2):
+        record.write_bytes(half)
+        place.run("damaged", "data.end_id=3")
+        assert runs.scores(runs.metrics_of(folder)) == undisturbed
+        assert len([p for p in record.parent.iterdir() if "damaged" in p.name and p.read_bytes() == half]) == times
+
+
+def test_a_record_of_another_configuration_is_refused_and_kept(place):
+    folder = place.run("foreign", "data.end_id=2")
+    other = place.run("foreign_other", "data.end_id=2", "seed=7")
+    shutil.copy(other / "records" / "00001.npz", folder / "records" / "00001.npz")
+    before = contents(folder)
+    with pytest.raises(InputError, match="00001.npz belongs to another configuration"):
+        place.run("foreign", "data.end_id=3")
+    assert contents(folder) == before
+
+
+def test_a_record_of_another_image_is_refused(place):
+    images = shutil.copytree(place.images, place.folder / "changing")
+    overrides = (f"data.root={images}", "data.end_id=2")
+    folder = place.run("changing_images", *overrides)
+    before = contents(folder)
+    shutil.copy(images / "00002.png", images / "00001.png")
+    with pytest.raises(InputError, match="another image"):
+        place.run("changing_images", *overrides)
+    assert contents(folder) == before
+
+
+def test_a_folder_left_by_a_kill_before_its_config_was_written_is_continued(place, undisturbed):
+    folder = place.path("early")
+    (folder / "records").mkdir(parents=True)
+    (folder / f".config.yaml.x{PARTIAL}").write_text("data:")
+    place.run("early", "data.end_id=3")
+    assert runs.scores(runs.metrics_of(folder)) == undisturbed
+
+
+def test_leftovers_of_killed_processes_are_removed_only_when_old(place):
+    folder = place.run("leftovers", "data.end_id=1")
+    old, young = (folder / "records" / f".0000{i}.npz.x{PARTIAL}" for i in (1, 2))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 10_000,) * 2)
+    place.run("leftovers", "data.end_id=1")
+    assert not old.exists() and young.exists()
+
+
+def test_metrics_are_a_pure_function_of_the_records(place, undisturbed):
+    folder = place.path("undisturbed")
+    records = [read_record(p)[0] for p in sorted(folder.glob("records/*.npz"))]
+    assert json.loads(to_json(aggregate(records, "undisturbed"))) == runs.metrics_of(folder)

@@ -1,0 +1,158 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from scipy.stats import binom
+
+from operators.base import Operator
+from sampler import LatentDAPS
+from tests.worlds import analytic
+from utils.errors import InputError
+from utils.noise import KeyedNoise
+from utils.priors.analytic import GaussianMixturePrior
+from utils.sampling.events import Events
+from utils.sampling.particles import Particles
+from utils.sampling.profiler import Profiler
+from utils.sampling.repulsion import SIMILARITIES, Repulsion, repel
+from utils.sampling.schedule import StepClock, annealing_sigmas
+
+SETTINGS = SimpleNamespace(decay="linear", end_step=200, bandwidth="median", place="drift", similarity="latent")
+
+
+def values(count, seed=0, shape=(3, 16, 16)):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_the_force_drives_features_apart(similarity, n):
+    from utils.sampling.repulsion import features
+
+    x = values(n)
+    direction, similar = repel(similarity, x, n, "median")
+    assert direction.shape == x.shape and similar.shape == (n,)
+    if n == 1:
+        assert direction.abs().max() == 0 and similar.item() == 0
+        return
+    assert ((similar > 0) & (similar <= 1)).all()
+    torch.testing.assert_close(direction.flatten(1).norm(dim=1), torch.ones(n, dtype=torch.float64))
+    before, after = (torch.pdist(features(similarity, v)).mean() for v in (x, x + 0.1 * direction))
+    assert after > before
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("bandwidth", ["median", 1.0])
+def test_duplicates_give_finite_forces(similarity, bandwidth):
+    twins = values(1).expand(4, -1, -1, -1).clone()
+    direction, similar = repel(similarity, twins, 4, bandwidth)
+    assert torch.isfinite(direction).all() and torch.isfinite(similar).all()
+    torch.testing.assert_close(similar, torch.ones(4, dtype=torch.float64))
+
+
+def mean_colour(image):
+    return image.mean((-2, -1))
+
+
+def test_a_similarity_of_your_own_acts_like_ours():
+    """Pushed on the mean colour alone: every pixel of a channel moves alike."""
+    direction, similar = repel("tests.sampling.test_repulsion.mean_colour", values(2), 2, 1.0)
+    torch.testing.assert_close(direction, direction.mean((-2, -1), keepdim=True).expand_as(direction))
+    assert direction.abs().max() > 0 and ((similar > 0) & (similar <= 1)).all()
+
+
+@pytest.mark.parametrize("name", ["no_such_module.f", "tests.sampling.test_repulsion.no_such_function"])
+def test_a_similarity_that_cannot_be_imported_is_named_at_once(name):
+    with pytest.raises(InputError, match=f"repulsion.similarity={name}: cannot be imported"):
+        Repulsion(0.1, SimpleNamespace(**{**vars(SETTINGS), "similarity": name}), None)
+
+
+def test_two_particles_are_not_left_out():
+    """With the public code's bandwidth, median^2 / ln(n - 1), two particles feel exactly nothing."""
+    _, similar = repel("latent", values(2), 2, "median")
+    torch.testing.assert_close(similar, torch.full((2,), 1 / 3, dtype=torch.float64))  # exp(-ln 3)
+
+
+def test_the_force_never_reaches_across_images():
+    x = values(4)
+    together, _ = repel("latent", torch.cat([x, values(4, seed=1)]), 4, "median")
+    changed, _ = repel("latent", torch.cat([x, 100 * values(4, seed=2)]), 4, "median")
+    alone, _ = repel("latent", x, 4, "median")
+    assert torch.equal(together[:4], changed[:4])
+    torch.testing.assert_close(together[:4], alone)
+
+
+@pytest.mark.parametrize("what", [torch.nan, torch.inf, -torch.inf])
+def test_a_non_finite_particle_does_not_touch_the_others(what):
+    x = values(4)
+    x[2] = what
+    direction, similar = repel("latent", x, 4, 50.0)
+    others, similar_others = repel("latent", x[[0, 1, 3]], 3, 50.0)
+    torch.testing.assert_close(direction[[0, 1, 3]], others)
+    torch.testing.assert_close(similar[[0, 1, 3]] * 3, similar_others * 2)
+    assert direction[2].abs().max() == 0 and similar[2] == 0
+
+
+def test_rotation_features_of_the_two_modes_are_opposite():
+    from utils.sampling.repulsion import features
+
+    x = values(1)
+    f = features("rotation", torch.cat([x, torch.flip(x, (-2, -1)), x + 3.0]))
+    torch.testing.assert_close(f[0], -f[1])
+    torch.testing.assert_close(f[0], f[2])  # what both modes agree on does not count
+    even = x + torch.flip(x, (-2, -1))
+    direction, _ = repel("rotation", torch.cat([x, x + 0.01 * values(1, seed=3)]), 2, 1.0)
+    assert abs((direction[0] * even[0]).sum().item()) < 1e-9  # and is not moved
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "quadratic", "cosine"])
+def test_strength_is_full_at_the_start_and_zero_from_the_end_step_on(decay):
+    clock = StepClock("progress", annealing_sigmas(50, 10.0, 0.1))
+    strength = Repulsion(0.7, SimpleNamespace(**{**vars(SETTINGS), "decay": decay}), clock).strength
+    strengths = [strength(i) for i in range(50)]
+    assert strengths[0] == pytest.approx(0.7) and strengths[40:] == [0.0] * 10
+    assert all(a >= b for a, b in zip(strengths, strengths[1:])) and strengths[39] > 0
+
+
+class Magnitude(Operator):
+    """y = |x|: a sign ambiguity, the one-dimensional picture of the two orientations."""
+
+    def forward(self, x):
+        return x.abs()
+
+
+MODES = GaussianMixturePrior(means=[[-2.0], [2.0]], stds=[0.3, 0.3], weights=[0.5, 0.5], decoder=[[1.0]])
+RUNS = 400
+
+
+def two_mode_run(scale):
+    """(RUNS, 2) final latents of RUNS images with two particles each; true value +-2."""
+    annealing = SimpleNamespace(num_steps=20, sigma_max=10.0, sigma_min=0.05)
+    clock = StepClock("progress", annealing_sigmas(20, 10.0, 0.05))
+    events = Events(clock, repulsion_on=scale > 0, repulsion_end=200)
+    loop = LatentDAPS(
+        MODES,
+        Magnitude(0.0),
+        KeyedNoise(1),
+        annealing,
+        SimpleNamespace(num_steps=2, sigma_min=0.01),
+        analytic.chain(num_steps=5, lr=1e-3, tau=0.3),
+        events,
+        repulsion=Repulsion(scale, SETTINGS, clock) if scale > 0 else None,
+    )
+    y = torch.full((RUNS, 1, 1, 1), 2.0, dtype=torch.float64)
+    particles = Particles.start(y, list(range(RUNS)), 2, 0, (1, 1, 1), torch.float64)
+    return loop.sample(particles, Profiler(torch.device("cpu"))).particles.z.reshape(RUNS, 2)
+
+
+def covering_runs(z):
+    return int(((z.min(1).values < 0) & (z.max(1).values > 0)).sum())
+
+
+def test_repulsion_makes_more_runs_cover_both_modes():
+    independent, repelled = two_mode_run(0.0), two_mode_run(4.0)
+    # negative control: independent particles land on the same side half of the time
+    assert 0.001 < binom.sf(covering_runs(independent) - 1, RUNS, 0.5) < 0.999
+    assert binom.sf(covering_runs(repelled) - 1, RUNS, 0.7) < 1e-6
+    # once it has decayed the particles sit on the modes as tightly as independent ones
+    off_mode = [(z.abs() - 2).abs().mean().item() for z in (independent, repelled)]
+    assert off_mode[1] < off_mode[0] * 1.2

@@ -1,0 +1,160 @@
+"""tools/parse_metrics.py as a user runs it."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.worlds.synthetic import write_run
+from tools import parse_metrics
+from utils.analysis.columns import Column
+from utils.analysis.tables import bold_rows, parts
+from utils.command_line import run
+from utils.paths import PROJECT
+
+EXP0 = [["0", "failed", "180", "failed"], ["failed", "0", "0", "failed"]]
+EXP4 = [["0", None, "180", None], ["180", "0", None, None]]
+
+
+@pytest.fixture
+def results(tmp_path, composed):
+    write_run(tmp_path, composed, EXP0, name="exp0_base")
+    write_run(tmp_path, composed, EXP4, name="exp4", gain=1.0, overrides=("pruning_step=200", "optimization_step=200"))
+    return tmp_path
+
+
+@pytest.fixture
+def parse(monkeypatch, capsys):
+    """parse(*arguments) -> (status, stdout, stderr)."""
+
+    def start(*arguments):
+        monkeypatch.setattr(sys, "argv", ["parse_metrics.py", *map(str, arguments)])
+        status = 0
+        try:
+            run(parse_metrics.main)
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return start
+
+
+def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
+    status, text, _ = parse(results)
+    assert status == 0
+    titles = re.findall(r"^### (.*)$", text, re.MULTILINE)
+    assert titles == [
+        "PSNR in dB",
+        "SSIM and LPIPS as is",
+        "Success and modes",
+        "Settings",
+        "Images in which no particle succeeded",
+        "Cost per image",
+        "Phases, per image",
+        "Paired differences to exp0_base, 95 % intervals",
+    ]
+    for block in text.split("### ")[1:]:
+        rows = [line for line in block.splitlines() if line.startswith("|")]
+        assert "pick" in rows[0] and len({row.count("|") for row in rows}) == 1 and len(rows) >= 3
+    row = next(line for line in text.splitlines() if line.startswith("| exp4 | 2 | 4 → 2 |"))
+    assert "**26.05** ± 0.07" in row  # 25 + 1 and 25 + 1.1
+
+
+def test_csv_has_one_row_per_experiment_in_full_precision(parse, results):
+    rows = list(csv.DictReader(io.StringIO(parse(results, "--format", "csv")[1])))
+    assert [row["experiment"] for row in rows] == ["exp0_base", "exp4"]
+    assert float(rows[1]["psnr_aligned.best.mean"]) == pytest.approx(26.05, abs=1e-12)
+    assert float(rows[1]["paired.psnr_aligned.best.difference"]) == pytest.approx(1.0) and rows[0]["paired.images"] == ""
+    assert rows[1]["phases.optimization.seconds"] and rows[0]["phases.optimization.seconds"] == ""
+
+
+def test_json_holds_everything_and_no_nan(parse, results):
+    text = parse(results, "--format", "json", "--best-of", "2")[1]
+    rows = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert [row["experiment"] for row in rows] == ["exp0_base", "exp0_base: best of 2 of 4", "exp4"]
+    assert rows[2]["paired"]["baseline"] == "exp0_base"
+
+
+def test_per_image(parse, results):
+    rows = list(csv.DictReader(io.StringIO(parse(results, "--per-image", "--format", "csv")[1])))
+    order = [(row["image"], row["experiment"]) for row in rows]
+    assert order == [("0", "exp0_base"), ("0", "exp4"), ("1", "exp0_base"), ("1", "exp4")]
+    assert float(rows[2]["psnr_aligned.best"]) == pytest.approx(25.1)
+
+
+def test_common_images_only(parse, results, composed):
+    write_run(results, composed, [["0", "0"]], name="exp3", first_image=1)
+    text = parse(results, "--common", "--tables", "modes")[1]
+    assert [line.split(" |")[1] for line in text.splitlines() if line.startswith("| exp")][1:] == [" 1"] * 3
+
+
+def test_out_writes_a_file_and_prints_nothing(parse, results, tmp_path):
+    printed = parse(results, "--tables", "modes")[1]
+    status, text, _ = parse(results, "--tables", "modes", "--out", tmp_path / "new" / "t.md")
+    assert (status, text) == (0, "") and (tmp_path / "new" / "t.md").read_text() == printed
+
+
+def test_latex_names_are_escaped_and_the_best_is_bold(parse, results):
+    text = parse(results, "--format", "latex", "--tables", "quality")[1]
+    assert r"exp0\_base & 2 & 4 &" in text and r"\textbf{26.05} $\pm$ 0.07" in text and r"4 $\to$ 2" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1 and "±" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(parse, results, tmp_path):
+    parse(results, "--format", "latex", "--best-of", "2", "--out", tmp_path / "tables.tex")
+    (tmp_path / "paper.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\usepackage{graphicx}\n"
+        "\\begin{document}\n\\input{tables.tex}\n\\end{document}\n"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-800:]
+    assert "Overfull" not in done.stdout and (tmp_path / "paper.pdf").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "the following arguments are required: RESULTS"),
+        (("nowhere",), "nowhere: no such file or folder"),
+        (("{}", "--format", "docx"), "invalid choice: 'docx'"),
+        (("{}", "--tables", "all"), "tables=all: choose from quality"),
+        (("{}", "--baseline", "exp7"), "baseline=exp7: choose from exp0_base, exp4"),
+        (("{}", "--baseline", "exp7", "--per-image"), "baseline=exp7: choose from exp0_base, exp4"),
+        (("{}/exp4", "--tables", "paired"), "tables=paired: needs more than one run"),
+        (("{}", "--best-of", "4"), "no run without repulsion and pruning has more than 4 particles"),
+        (("{}/exp0_base/records",), "holds no metrics.json"),
+        (("{}/exp0_base/config.yaml",), "damaged, not JSON"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(parse, results, arguments, message):
+    status, text, error = parse(*(argument.format(results) for argument in arguments))
+    assert status == 2 and text == "" and message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_damaged_run_among_others_is_named(results):
+    path = results / "exp4" / "metrics.json"
+    path.write_text(path.read_text()[:500])
+    done = subprocess.run([sys.executable, PROJECT / "tools" / "parse_metrics.py", results], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {path}: damaged, not JSON") and done.stderr.count("\n") == 1
+
+
+def test_bold_marks_ties_as_written_and_nothing_where_all_are_equal():
+    best, least = Column("x", "x", "max"), Column("x", "x", "min")
+    assert bold_rows(best, [1.001, 1.002, 0.5]) == {0, 1} and bold_rows(least, [3.0, None, 2.0]) == {2}
+    assert bold_rows(best, [1.0, 1.0]) == set() and bold_rows(best, [1.0]) == set()
+    assert bold_rows(Column("x", "x"), [1.0, 2.0]) == set()
+
+
+def test_signs_are_written_as_rounded():
+    def text(difference):
+        return parts({"difference": difference, "low": None, "high": None}, 2)[0]
+
+    assert [text(v) for v in (0.001, -0.001, 0.02, -0.02, -10.0)] == ["0.00", "0.00", "+0.02", "-0.02", "-10.00"]

@@ -1,0 +1,149 @@
+"""The report: complete, self-contained, and shown without errors by a real browser."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.worlds.synthetic import write_run
+from tools import report
+from utils.command_line import run
+
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
+# appended to a copy of the page: what the browser made of its pictures
+PROBE = """<script>addEventListener("load", () => { const all = [...document.images];
+document.body.dataset.images = all.length; document.body.dataset.broken = all
+.filter(i => !i.naturalWidth).length; });</script>"""
+
+
+def write_results(folder, composed, pictures=True):
+    write_run(folder, composed, LABELS, name="exp0_base", pictures=pictures)
+    write_run(
+        folder, composed, [["0", None, "180", None]] * 2, name="exp2<b>", overrides=("pruning_step=200",), pictures=pictures
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, composed):
+    """Path of the report of two runs."""
+    folder = tmp_path_factory.mktemp("report")
+    write_results(folder / "runs", composed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys,
+            "argv",
+            [
+                "report.py",
+                str(folder / "runs"),
+                "--out",
+                str(folder / "out" / "report.html"),
+                "--best-of",
+                "2",
+                "--images",
+                "1",
+            ],
+        )
+        run(report.main)
+    return folder / "out" / "report.html"
+
+
+def test_the_page_has_tables_figures_pictures_and_configs(page):
+    text = page.read_text()
+    for title in (
+        "PSNR in dB",
+        "SSIM and LPIPS as is",
+        "Success and modes",
+        "Cost per image",
+        "Phases, per image",
+        "Paired differences to exp0_base",
+    ):
+        assert f"<h3>{title}" in text
+    assert len(re.findall(r'<img src="data:image/png;base64,', text)) == 5 + 2
+    assert text.count("<details>") == 2 and "num_samples: 4" in text and "<b>25.05</b> ± 0.07" in text
+    assert "exp0_base: best of 2 of 4" in text
+
+
+def test_the_page_needs_nothing_from_outside_and_names_are_escaped(page):
+    text = page.read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text) and "url(" not in text and "<script" not in text
+    assert "exp2&lt;b&gt;" in text and "exp2<b>" not in text
+
+
+def test_only_what_differs_is_among_the_differences(page):
+    text = page.read_text()
+    section = text[text.index("<h3>Differences") : text.index("<h3>Merged")]
+    assert re.findall(r"<code>(.*?)</code>", section) == ["pruning_step"]
+    assert re.findall(r"<td>(-?\d+)</td>", section) == ["-1", "200"]
+
+
+def test_without_records_the_page_shows_the_grid_of_a_run_or_says_that_there_are_no_pictures(tmp_path, composed):
+    from utils.analysis import runs
+    from utils.analysis.experiments import gather
+
+    write_results(tmp_path, composed, pictures=False)
+    experiments = gather([runs.load(path) for path in runs.find([tmp_path])])
+    assert report.drawings(experiments, 1)[1] == []
+    text = report.page(experiments, "exp0_base", "title", 1)
+    assert "hold no pictures" in text and text.count("<img") == 5
+    (tmp_path / "exp0_base" / "grid_results.png").write_bytes(b"\x89PNG grid")
+    assert [picture["caption"] for picture in report.drawings(experiments, 1)[1]] == ["exp0_base: results."]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--images", "0"), "images=0: must be at least 1"),
+        (("--baseline", "x"), "baseline=x: choose from exp0"),
+        (("--out", "/proc/no/report.html"), "out=/proc/no/report.html: cannot be written"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(tmp_path, composed, monkeypatch, capsys, options, message):
+    write_run(tmp_path, composed, [["0"]], pictures=False)
+    monkeypatch.setattr(report, "drawings", lambda experiments, images: ([], []))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path), *options])
+    with pytest.raises(SystemExit) as stop:
+        run(report.main)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def browse(path, profile):
+    """(DOM as text, console lines) of a page in a headless browser that cannot reach any host."""
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={profile}",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
+def test_a_browser_shows_the_page_without_errors(page, tmp_path):
+    probed = tmp_path / "probed.html"
+    probed.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
+    dom, console = browse(probed, tmp_path / "profile")
+    assert console == []
+    assert 'data-images="7"' in dom and 'data-broken="0"' in dom
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
+def test_the_browser_test_would_notice_errors(tmp_path):
+    probed = tmp_path / "bad.html"
+    probed.write_text(f'<body><img src="data:image/png;base64,AAAA"><script>missing();</script>{PROBE}</body>')
+    dom, console = browse(probed, tmp_path / "profile")
+    assert 'data-broken="1"' in dom and any("missing is not defined" in line for line in console)

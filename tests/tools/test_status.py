@@ -1,0 +1,99 @@
+"""tools/status.py: what it says about a run that goes on, has stopped, or is done."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tests.worlds import runs
+from tools import status
+from utils.errors import InputError
+from utils.records.files import read_record, record_path, write_record
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Shard 0/2 of a run over 4 images is done, shard 1/2 not begun."""
+    place = runs.Place(tmp_path, images=4)
+    folder = place.run("status", "data.end_id=4", "shard=0/2")
+    (folder / "run_shard-1-of-2.log").touch()
+    return folder
+
+
+def set_records(folder, **changes):
+    """Rewrite top-level entries of all records."""
+    for path in sorted(folder.glob("records/*.npz")):
+        record, arrays = read_record(path)
+        for key, value in changes.items():
+            record[key] = {**record[key], **value} if isinstance(value, dict) else value
+        write_record(folder, record, arrays)
+
+
+def at(folder, seconds):
+    """The report `seconds` after the newest file."""
+    newest = max(p.stat().st_mtime for p in folder.rglob("*"))
+    return "\n".join(status.describe(folder, now=newest + seconds))
+
+
+def test_the_images_of_an_open_end_are_counted(folder):
+    config = (folder / "config.yaml").read_text()
+    assert "end_id: 4" in config
+    (folder / "config.yaml").write_text(config.replace("end_id: 4", "end_id: null"))
+    assert "2 of 4 images done" in at(folder, 1)
+
+
+def test_images_done_seconds_and_time_left(folder):
+    set_records(folder, time={"image_s": 300.0})
+    os.utime(folder / "run_shard-1-of-2.log")
+    report = at(folder, 10)
+    assert "2 of 4 images done, 300.0 s per image, about 10 min left" in report  # shard 1/2 has two images to go
+    assert "shard 0/2: 2 of 2, done" in report
+    assert "shard 1/2: 0 of 2, last sign 10 s ago" in report and "stopped" not in report
+
+
+def test_a_silent_shard_is_named_and_no_time_is_promised(folder):
+    set_records(folder, time={"image_s": 300.0})
+    report = at(folder, 5 * 300 + 100)
+    assert "shard 1/2: 0 of 2, last sign 26 min ago; has it stopped?" in report
+    assert "left" not in report
+
+
+def test_best_particle_and_diverged_particles(folder):
+    path = record_path(folder, 2)
+    record, arrays = read_record(path)
+    record["diverged"] = [False, True]
+    record["scores"] = {name: [value[0], None] for name, value in record["scores"].items()}
+    record["modes"]["psnr_aligned"] = [31.25, None]
+    write_record(folder, record, arrays)
+    report = at(folder, 1)
+    assert "best PSNR 31.25 dB (image 2)" in report
+    assert "diverged particles: 1 (image 2 p1)" in report
+
+
+def test_before_the_first_record(folder):
+    for path in folder.glob("records/*.npz"):
+        path.unlink()
+    assert "0 of 4 images done\nbest PSNR: none yet" in at(folder, 1)
+
+
+def test_it_changes_nothing_and_counts_damaged_records(folder):
+    record_path(folder, 0).write_bytes(b"half")
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert "damaged records: 1" in at(folder, 1)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"data: [", b"data: {start_id: x, end_id: 3}"])
+def test_what_is_no_run_folder_is_one_line(folder, content):
+    (folder / "config.yaml").unlink()
+    if content is not None:
+        (folder / "config.yaml").write_bytes(content)
+    with pytest.raises(InputError):
+        list(status.describe(folder))
+
+
+def test_records_hold_json_and_arrays_only(folder):
+    with np.load(record_path(folder, 0), allow_pickle=False) as archive:
+        assert set(archive.files) == {"record", "y", "z", "images", "truth"}
+        json.loads(archive["record"].tobytes())
