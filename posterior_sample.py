@@ -6,10 +6,9 @@ torchrun --nproc-per-node=4 posterior_sample.py ...          # the same run on f
 python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3/8,4/8,5/8,6/8,7/8' ...
 """
 
-import subprocess
 import sys
 import warnings
-from importlib import metadata as packages
+from functools import partial
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,10 +17,9 @@ from hydra.types import RunMode
 
 from utils import device as devices
 from utils.config.check import check
-from utils.config.overrides import changes_results, check_group_choices
+from utils.config.overrides import check_group_choices
 from utils.data import select_images
 from utils.errors import InputError
-from utils.paths import PROJECT
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
@@ -32,7 +30,6 @@ from utils.running.ranks import Rank
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 ALONE = Rank()
-PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="default")
@@ -56,7 +53,7 @@ def run(cfg, rank=ALONE):
     """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
     settings = rank.settings(check(cfg))
     images = select_images(settings)
-    folder = RunFolder.open(cfg, settings, rank)
+    folder = RunFolder.open(settings, rank)
     with folder.writing():
         console.log_to(folder.log_path(settings))
 
@@ -67,7 +64,7 @@ def run(cfg, rank=ALONE):
             console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
         if pending:
             with devices.out_of_memory_in_one_line():
-                on_all_cores(sample, cfg, settings, pending, folder, run_metadata(settings))
+                on_all_cores(sample, settings, pending, folder)
         rank.wait_for_all("sampling done")
     finally:  # after Ctrl-C or an error too: what is done counts
         if rank.first:
@@ -77,7 +74,7 @@ def run(cfg, rank=ALONE):
         show(metrics, folder, settings)
 
 
-def sample(cfg, settings, images, folder, about):
+def sample(settings, images, folder):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
     from utils.evaluation.evaluator import Evaluator
     from utils.evaluation.trace import Trace
@@ -85,24 +82,24 @@ def sample(cfg, settings, images, folder, about):
     from utils.running.build import build, load_batch
     from utils.sampling.profiler import Profiler
 
-    parts = build(cfg, settings)
-    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.events)
+    parts = build(settings)
+    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.sampler.mechanisms)
     per_batch = images_per_batch(parts, settings, images)
-    about_run = {"run": about, "device": devices.describe(parts.device)}
+    device = devices.describe(parts.device)
     if settings.batch_images == "auto":
-        about_run["device"]["batch_images"] = per_batch
+        device["batch_images"] = per_batch
     with console.progress_bar(len(images), parts.clock.num_steps) as advance:
         for start in range(0, len(images), per_batch):
             batch = images[start : start + per_batch]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(on_device, on_progress=lambda best_db: advance(len(batch), best_db))
+            trace = Trace(on_device, on_progress=partial(advance, len(batch)))
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
             finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
-                folder.write({**record, **about_run}, arrays)
+                folder.add(record, arrays, device)
                 report(record)
 
 
@@ -130,27 +127,6 @@ def show(metrics, folder, settings):
         run_figures.draw_all(folder.path)
     console.print_results(metrics, folder.path)
     print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
-
-
-def run_metadata(settings):
-    """What metrics.json says about the run as a whole; without places and batching, so that shards agree."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return {
-        "seed": settings.seed,
-        "num_samples": settings.num_samples,
-        "overrides": [text for text in overrides if changes_results(text)],
-        "git_commit": git_commit(),
-        "versions": {name: packages.version(name) for name in PACKAGES},
-    }
-
-
-def git_commit():
-    """The commit of this program; None outside a repository and where there is no git."""
-    try:
-        found = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    except OSError:
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None
 
 
 if __name__ == "__main__":

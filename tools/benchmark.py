@@ -49,10 +49,10 @@ FULL_SIZE = (
 def benchmark(cfg, parts_too=False):
     """(figures, rows of the parts) of one batch of a composed config."""
     settings = check(cfg)
-    return measure(cfg, settings, select_images(settings), parts_too)
+    return measure(settings, select_images(settings), parts_too)
 
 
-def measure(cfg, settings, images, parts_too=False):
+def measure(settings, images, parts_too=False):
     """Sample one batch: a dict of the figures, and with parts_too {part: (ms per call, calls, share of the time)}."""
     from utils import device as devices
     from utils.evaluation.trace import Trace
@@ -60,7 +60,7 @@ def measure(cfg, settings, images, parts_too=False):
     from utils.running.build import build, load_batch
     from utils.sampling.profiler import Profiler
 
-    parts = build(cfg, settings)
+    parts = build(settings)
     particles, truth = load_batch(parts, settings, images[: images_per_batch(parts, settings, images)])
     trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
     pieces = Pieces(parts, particles)

@@ -11,7 +11,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 
 from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
@@ -44,7 +44,7 @@ def refuse_other(first, folder, prints):
     if len(prints) == 1:
         return
     try:
-        changed = differences(*(identity(OmegaConf.load(f / "config.yaml")) for f in (folder, first)))
+        changed = differences(*(identity(yaml.safe_load((f / "config.yaml").read_text())) for f in (folder, first)))
     except Exception:  # without readable configs the fingerprints alone have to do
         changed = []
     raise InputError(

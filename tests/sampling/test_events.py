@@ -65,7 +65,7 @@ def test_repulsion_ends_at_its_step_or_with_the_first_event():
         (("optimization_step=0",), "optimization_step=0: the last of 3 annealing steps"),
         (("pruning_step=500", "pruning_keep=5"), "pruning_keep=5: must not exceed num_samples=4"),
         (("pruning_step=500", "num_samples=1", "pruning_keep=1"), "nothing to prune with num_samples=1"),
-        (("step_clock=noise", "pruning_step=1"), "pruning_step=1: the annealing ends at t = "),
+        (("step_clock=noise", "pruning_step=1"), "pruning_step=1: the last of 3 annealing steps is at t = 162"),
         (("repulsion.place=nowhere",), "repulsion.place=nowhere"),
         (("optimization.lr=-1",), "optimization.lr=-1"),
         (("pruning.fill=hope",), "pruning.fill=hope"),

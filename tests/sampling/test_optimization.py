@@ -32,9 +32,9 @@ def call(particles, passes=None, **changes):
     def data_gradient(p):
         if passes is not None:
             passes.append(len(p))
-        return loop.data_gradient(MIXTURE, p)
+        return loop.data_gradient(p)
 
-    return HardDataConsistency(settings(**changes))(particles, data_gradient, SIGMA)
+    return HardDataConsistency(settings(**changes), loop.events)(particles, data_gradient, SIGMA)
 
 
 def loss(particles, z):

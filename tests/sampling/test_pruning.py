@@ -12,6 +12,7 @@ from utils.sampling.schedule import StepClock, annealing_sigmas
 
 FAR, NEAR = 10.0, 1.0
 CLOCK = StepClock("progress", annealing_sigmas(5, 5.0, 0.2))
+EVENTS = Events(CLOCK, pruning_step=400)
 
 
 def settings(**changes):
@@ -49,7 +50,7 @@ def run(pruning=None, images=(0, 1), sizes=None):
     particles = analytic.start(MIXTURE, [0.3, 0.1, -0.2], 4, images)
     loop = analytic.sampler(MIXTURE, seed=42)
     if pruning is not None:
-        loop.pruning, loop.events = pruning, Events(CLOCK, pruning_step=400)
+        loop.mechanisms, loop.events = (pruning,), EVENTS
 
     def on_step(info):
         if sizes is not None:
@@ -59,19 +60,19 @@ def run(pruning=None, images=(0, 1), sizes=None):
 
 
 def test_a_kept_particle_follows_the_trajectory_it_would_have_had():
-    full, pruned = run(), run(Pruning(2, settings()))
+    full, pruned = run(), run(Pruning(2, settings(), EVENTS))
     assert len(pruned.particles) == 4
     for image, index, z in zip(pruned.particles.image.tolist(), pruned.particles.index.tolist(), pruned.particles.z):
-        assert index in pruned.pruning[image]["kept"]
+        assert index in pruned.of_image("pruning", image)[0]["kept"]
         twin = (full.particles.image == image) & (full.particles.index == index)
         torch.testing.assert_close(z, full.particles.z[twin][0], rtol=0, atol=1e-9)
 
 
 def test_the_batch_really_shrinks_after_the_event():
     sizes = []
-    result = run(Pruning(2, settings()), sizes=sizes)
+    result = run(Pruning(2, settings(), EVENTS), sizes=sizes)
     assert sizes == [8, 8, 8, 4, 4]  # five steps; t = 400 is index 3
-    for report in result.pruning.values():
+    for report in result.reports["pruning"][0].values():
         assert sorted(report["kept"] + report["dropped"]) == [0, 1, 2, 3]
         assert len(report["loss"]) == 4 and len(report["distance"]) == 6
 
@@ -85,11 +86,13 @@ def test_a_clone_starts_from_its_parent_with_the_noise_of_its_slot():
             seen.append((particles, pruned))
             return pruned, reports
 
-    result = run(Watched(2, settings(near_distance=1e9, fill="clone")), images=(0,))  # every other particle counts as near
+    result = run(
+        Watched(2, settings(near_distance=1e9, fill="clone"), EVENTS), images=(0,)
+    )  # every other particle counts as near
     ((before, after),) = seen
-    ((slot, parent),) = result.pruning[0]["parents"].items()
+    ((slot, parent),) = result.of_image("pruning", 0)[0]["parents"].items()
     slots = sorted([int(slot), parent])
-    assert result.pruning[0]["kept"] == slots == result.particles.index.tolist()
+    assert result.of_image("pruning", 0)[0]["kept"] == slots == result.particles.index.tolist()
     assert torch.equal(after.z, before.z[[parent, parent]])
     noise = analytic.sampler(MIXTURE, seed=42).noise
     assert torch.equal(noise.draw(after, "mcmc", 4), noise.draw(before, "mcmc", 4)[slots])
@@ -97,6 +100,6 @@ def test_a_clone_starts_from_its_parent_with_the_noise_of_its_slot():
 
 
 def test_dropping_leaves_images_with_different_numbers():
-    result = run(Pruning(2, settings(near_distance=1e9, fill="drop")))
+    result = run(Pruning(2, settings(near_distance=1e9, fill="drop"), EVENTS))
     assert result.particles.image.tolist() == [0, 1]
     assert torch.isfinite(result.particles.z).all()

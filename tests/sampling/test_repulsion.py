@@ -107,7 +107,7 @@ def test_rotation_features_of_the_two_modes_are_opposite():
 @pytest.mark.parametrize("decay", ["constant", "linear", "quadratic", "cosine"])
 def test_strength_is_full_at_the_start_and_zero_from_the_end_step_on(decay):
     clock = StepClock("progress", annealing_sigmas(50, 10.0, 0.1))
-    strength = Repulsion(0.7, SimpleNamespace(**{**vars(SETTINGS), "decay": decay}), clock).strength
+    strength = Repulsion(0.7, SimpleNamespace(**{**vars(SETTINGS), "decay": decay}), Events(clock)).strength
     strengths = [strength(i) for i in range(50)]
     assert strengths[0] == pytest.approx(0.7) and strengths[40:] == [0.0] * 10
     assert all(a >= b for a, b in zip(strengths, strengths[1:])) and strengths[39] > 0
@@ -137,7 +137,7 @@ def two_mode_run(scale):
         SimpleNamespace(num_steps=2, sigma_min=0.01),
         analytic.chain(num_steps=5, lr=1e-3, tau=0.3),
         events,
-        repulsion=Repulsion(scale, SETTINGS, clock) if scale > 0 else None,
+        [Repulsion(scale, SETTINGS, events)] if scale > 0 else [],
     )
     y = torch.full((RUNS, 1, 1, 1), 2.0, dtype=torch.float64)
     particles = Particles.start(y, list(range(RUNS)), 2, 0, (1, 1, 1), torch.float64)

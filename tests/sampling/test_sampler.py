@@ -174,9 +174,9 @@ def test_inner_iterations_never_wait_for_the_device(network_prior):
         SimpleNamespace(**CHAIN),
     )
     particles = Particles.start(torch.ones(1, 3, 24, 24), [0], 2, 0, network_prior.latent_shape, torch.float32)
-    scalars = loop.scalars(0, 10.0, 9.0)
+    scalars = loop.scalars(0)
     with CountSynchronisations() as mode, torch.no_grad():
-        loop.inner_chain(network_prior, particles, torch.zeros(2, 4, 8, 8), scalars, 0)
+        loop.inner_chain(particles, torch.zeros(2, 4, 8, 8), scalars)
         assert mode.seen == []
         torch.ones(1).item()
         assert len(mode.seen) == 1  # the counter does see a synchronisation

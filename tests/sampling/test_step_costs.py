@@ -66,7 +66,7 @@ def steps_of(place, patch, *overrides, spoil=lambda sampler: None):
         place.all("unused", "sampler.annealing_scheduler_config.num_steps=5", "num_samples=4", "data.end_id=1", *overrides)
     )
     settings = check(cfg)
-    parts = build(cfg, settings)
+    parts = build(settings)
     particles, _ = load_batch(parts, settings, select_images(settings))
     costs = Costs(patch)
 

@@ -146,13 +146,14 @@ def mixture_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSIO
     grid = np.linspace(-reach, reach, points)
     sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
     density = np.exp(-0.5 * (grid / sigmas[0]) ** 2)
+    loop = sampler(prior)
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         if step == drop_step:
             continue
         density /= density.sum()
         z = torch.as_tensor(grid)[:, None, None, None]
         levels = torch.tensor(ode_sigmas(sigma, diffusion.num_steps, diffusion.sigma_min), dtype=torch.float64)
-        z0hat = LatentDAPS.probability_flow(prior, z, list(levels)).flatten().numpy()
+        z0hat = loop.probability_flow(z, list(levels)).flatten().numpy()
         lr = learning_rate(settings.lr, settings.lr_min_ratio, step, annealing.num_steps)
         precision = 2 * settings.likelihood_factor / settings.tau**2
         move, big_m, c, q = 1 - lr * (precision * w * w + 1 / sigma**2), 1.0, 0.0, 0.0

@@ -60,7 +60,7 @@ def picture(seed):
 
 
 def make_record(image, labels, gain, seconds, cfg):
-    """One image's record with the keys that utils.evaluation writes."""
+    """One image's record with the keys that utils.evaluation.evaluator writes."""
     n = len(labels)
     survivors = [k for k, label in enumerate(labels) if label is not None]
     aligned = [None if label is None else PSNR[label] + gain for label in labels]

@@ -63,6 +63,11 @@ class World:
         events = Events(clock, repulsion_scale > 0, REPULSION.end_step, pruning_step, optimization_step, every)
         operator = PhaseRetrieval().to(self.device)
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
+        mechanisms = [
+            *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
+            *([Pruning(keep, PRUNING, events)] if pruning_step >= 0 else []),
+            *([HardDataConsistency(OPTIMIZATION, events)] if optimization_step >= 0 else []),
+        ]
         loop = LatentDAPS(
             self.prior,
             operator,
@@ -71,9 +76,7 @@ class World:
             SimpleNamespace(num_steps=2, sigma_min=0.001),
             SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr}),
             events,
-            repulsion=Repulsion(repulsion_scale, repulsion, clock) if repulsion_scale else None,
-            pruning=Pruning(keep, PRUNING) if pruning_step >= 0 else None,
-            optimization=HardDataConsistency(OPTIMIZATION) if optimization_step >= 0 else None,
+            mechanisms,
         )
         truth = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(image)) * 2 - 1
         truth = truth.to(self.prior.dtype)

@@ -40,7 +40,7 @@ BLOCK = re.compile(r"^<!-- table: (\S+) -->\n((?:(?!<!-- table: ).*\n)*?)<!-- en
 
 
 class Spec(BaseModel):
-    """One entry of yaml."""
+    """One entry of tables.yaml."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Field(pattern=r"^\S+$")
@@ -80,7 +80,7 @@ def read(path):
 
 
 def read_specs(path):
-    """{name: Spec} of yaml. Raises InputError."""
+    """{name: Spec} of tables.yaml. Raises InputError."""
     try:
         specs = TypeAdapter(list[Spec]).validate_python(yaml.safe_load(read(path)))
     except yaml.YAMLError as error:
@@ -99,7 +99,7 @@ def replace_tables(text, specs, project):
     opened, closed = START.findall(text), [name for name, _ in BLOCK.findall(text)]
     for name in opened:
         if name not in specs:
-            raise InputError(f"{project}: table {name} is not described in yaml")
+            raise InputError(f"{project}: table {name} is not described in tables.yaml")
         if opened.count(name) > 1:
             raise InputError(f"{project}: table {name} stands there twice")
         if name not in closed:

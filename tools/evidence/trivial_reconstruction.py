@@ -58,7 +58,7 @@ def evaluate(folder):
     if len(images) < len(sampled):
         raise InputError(f"{folder}: has {len(sampled)} images, {settings.data.root} only {len(images)} of them")
     with torch.no_grad():
-        parts = build(cfg, settings)
+        parts = build(settings)
         particles, truth = load_batch(parts, settings, images)
         y = particles.y[:: settings.num_samples]  # (N, ...): the particles of an image share it
         made = trivial_reconstructions(parts.operator, y, mean_image(settings).to(y.device))

@@ -123,7 +123,7 @@ def _failures(e):
 
 
 def _difference(estimate, images):
-    """An utils.stats.Estimate of a difference over so many images as a table cell; None where it is not known."""
+    """An utils.analysis.stats.Estimate of a difference over so many images as a table cell; None where it is not known."""
     return None if estimate is None else {"difference": estimate.value, "low": estimate.low, "high": estimate.high, "n": images}
 
 

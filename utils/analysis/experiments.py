@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from utils.analysis import stats
 from utils.analysis.runs import Run, exploration_end, image_values
 from utils.config.fingerprint import identity
@@ -16,7 +14,7 @@ from utils.records.aggregate import finite
 class Experiment:
     """One row of the tables: one run, or several that differ only in the seed, or in data and prior.
 
-    units: {utils.runs.Unit: {quantity: number or None}}; subset: the size of the subsets of particles that it is
+    units: {utils.analysis.runs.Unit: {quantity: number or None}}; subset: the size of the subsets of particles that it is
     computed from, None for a measured experiment. A derived one has no costs of its own. until: the timestep t at which
     pairwise distances are read.
     """
@@ -103,7 +101,7 @@ def _identity_without_seed(run):
     if run.config is None:
         raise InputError(f"{run.folder}: has no config.yaml, so runs cannot be pooled over seeds")
     try:
-        return {key: value for key, value in identity(OmegaConf.create(run.config)).items() if key != "seed"}
+        return {key: value for key, value in identity(run.config).items() if key != "seed"}
     except KeyError as error:
         raise InputError(f"{run.folder / 'config.yaml'}: key {error} is missing") from None
 

@@ -31,7 +31,7 @@ class Unit(NamedTuple):
 
 @dataclass
 class Run:
-    """One run folder. metrics: utils.schema.Metrics; config: the merged config as a dict, None where it is missing."""
+    """One run folder. metrics: utils.records.metrics.Metrics; config: the merged config as a dict, None where it is missing."""
 
     folder: Path
     metrics: object

@@ -1,6 +1,6 @@
 """Tables of compared experiments as Markdown, LaTeX, CSV and JSON.
 
-A column names its number by the dotted key of utils.comparison.summarise; the shape of the value decides how it is
+A column names its number by the dotted key of utils.analysis.comparison.summarise; the shape of the value decides how it is
 written: mean ± std, rate [interval], difference [interval], or a plain number.
 """
 
@@ -53,7 +53,7 @@ def build_prior(rows):
 
 
 def build_per_image(rows):
-    """The Table of utils.comparison.per_image."""
+    """The Table of utils.analysis.comparison.per_image."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     heads = [Column(key, key, None, 3) for key in keys]
     return Table("Per image", heads, [[row.get(key) for key in keys] for row in rows])

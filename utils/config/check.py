@@ -1,20 +1,32 @@
 """Checks the composed config before anything heavy is imported or anything on disk is touched."""
 
-from omegaconf import OmegaConf
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from utils.config.settings import Settings
+from utils.config.fingerprint import fingerprint, identity
+from utils.config.metadata import run_metadata
+from utils.config.relations import check_relations
+from utils.config.settings import Composition, Settings
 from utils.errors import InputError, short
 
 
-def check(cfg):
-    """Typed settings of a composed config. Raises InputError naming the first wrong key and its value."""
+def check(cfg: DictConfig) -> Settings:
+    """The one object that describes a run from here on: typed settings with what was composed (`composition`).
+
+    Raises InputError naming the first wrong key and its value.
+    """
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
-        settings = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        nodes = OmegaConf.to_container(cfg, resolve=True)
+        settings = Settings.model_validate(nodes)
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
     except ValidationError as error:
@@ -22,13 +34,23 @@ def check(cfg):
         key = _key(first["loc"], cfg)
         value = "" if first["type"] == "missing" else f"={short(first['input'])}"
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    from utils.config.relations import check_relations
-
     check_relations(settings)
-    return settings
+    about = run_metadata(settings.seed, settings.num_samples)
+    return settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg)))
 
 
-def _key(location, cfg):
+def _documents(cfg: DictConfig) -> dict[str, str]:
+    """What a run folder keeps of its config, {file name: text}."""
+    documents = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
+        documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
+        documents[".hydra/overrides.yaml"] = yaml.safe_dump(list(hydra.overrides.task))
+    return documents
+
+
+def _key(location: Sequence[Any], cfg: DictConfig) -> str:
     """The dotted key of a pydantic error, without the name of the alternative that pydantic appends at a union."""
     key, node = [], cfg
     for part in location:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+from typing import Any
 
-from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from utils.config.operators import OURS
@@ -24,16 +24,16 @@ NOT_IN_FINGERPRINT = (
 )
 
 
-def fingerprint(cfg):
-    """Hash of all that changes results: two runs with the same one may share records."""
-    return hashlib.sha256(json.dumps(_with_floats(identity(cfg), cfg), sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint(nodes: dict[str, Any]) -> str:
+    """Hash of all of a resolved config that changes results: two runs with the same one may share records."""
+    return hashlib.sha256(json.dumps(_with_floats(identity(nodes), nodes), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _with_floats(kept, cfg):
+def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     """The identity with 2 as 2.0 where a key takes floats: to JSON they are two things."""
     try:
-        typed = Settings.model_validate(OmegaConf.to_container(cfg, resolve=True)).model_dump(by_alias=True)
-        typed["task"] = group = typed["task"][cfg.task_group]
+        typed = Settings.model_validate(nodes).model_dump(by_alias=True)
+        typed["task"] = group = typed["task"][nodes["task_group"]]
         target, arguments = group["operator"].pop("_target_"), group["operator"]
         if target in OURS:
             group["operator"] = OURS[target].model_validate(arguments).model_dump()
@@ -48,26 +48,26 @@ def _with_floats(kept, cfg):
     return like(kept, typed)
 
 
-def identity(cfg):
-    """The part of the config that the fingerprint covers: the selected task group only, without places and batching,
+def identity(nodes: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved config that the fingerprint covers: the selected task group only, without places and batching,
     and without the details of parts that are off."""
-    full = OmegaConf.to_container(cfg, resolve=True)
-    kept = {k: v for k, v in full.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
-    kept["data"] = {k: v for k, v in full["data"].items() if k not in ("start_id", "end_id", "source")}
-    kept["model"] = {k: v for k, v in full["model"].items() if k != "source"}
-    kept["task"] = full["task"][full["task_group"]]
+    kept = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
+    kept["data"] = {k: v for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
+    kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
+    kept["task"] = nodes["task"][nodes["task_group"]]
     # results of full precision carry no mark: records from before there was a choice stay valid
     off = {
-        "precision": full.get("precision", "fp32") == "fp32",
-        "repulsion": not full["repulsion_scale"] or full["num_samples"] == 1,
-        "pruning": full["pruning_step"] < 0,
-        "pruning_keep": full["pruning_step"] < 0,
-        "optimization": full["optimization_step"] < 0,
+        "precision": nodes.get("precision", "fp32") == "fp32",
+        "repulsion": not nodes["repulsion_scale"] or nodes["num_samples"] == 1,
+        "pruning": nodes["pruning_step"] < 0,
+        "pruning_keep": nodes["pruning_step"] < 0,
+        "optimization": nodes["optimization_step"] < 0,
+        "mechanisms": not nodes.get("mechanisms"),
     }
     return {key: value for key, value in kept.items() if not off.get(key)}
 
 
-def differences(old, new, prefix=""):
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """["key: old there, new here", ...] between two nested dicts."""
     found = []
     for key in sorted(set(old) | set(new)):

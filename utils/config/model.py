@@ -19,7 +19,7 @@ OUR_LOADERS = {
 
 
 def check_model(model):
-    """Raises InputError if the weights that `model` (utils.config.Model) names cannot be there, or do not fit it."""
+    """Raises InputError if the weights that `model` (utils.config.settings.Model) names cannot be there, or do not fit it."""
     if model.target not in OUR_LOADERS:
         return
     _check_keys(model)

@@ -4,11 +4,14 @@ import re
 
 from utils.config.model import check_model
 from utils.config.operators import check_operator
+from utils.config.plan import plan
+from utils.config.settings import Settings
 from utils.errors import InputError, short
+from utils.sampling.schedule import StepClock, annealing_sigmas
 
 
-def check_relations(s):
-    """Raises InputError for the first pair of values that do not go together; `s`: Settings."""
+def check_relations(s: Settings) -> None:
+    """Raises InputError for the first pair of values that do not go together."""
     if s.task_group not in s.task:
         raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
     if s.num_cores is not None and not s.use_tpu:
@@ -51,7 +54,7 @@ def check_relations(s):
             "the pruning comes first"
         )
     if s.step_clock == "progress":
-        _check_switches(s, annealing.num_steps)
+        plan(s, StepClock(s.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)))
     operator = s.group.operator
     check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
     check_model(s.model)
@@ -72,15 +75,3 @@ def _check_speed(s):
             "gradient_checkpointing=true: torch's checkpointing does not know XLA devices; leave it out with "
             "use_tpu=true and bound the memory with max_particles_per_pass"
         )
-
-
-def _check_switches(s, num_steps):
-    """Under the progress clock an event's step is known from the numbers alone (the noise clock: utils/build.py)."""
-    for key, switch in (("pruning_step", s.pruning_step), ("optimization_step", s.optimization_step)):
-        if 0 <= switch * num_steps < 1000:
-            raise InputError(
-                f"{key}={switch}: the last of {num_steps} annealing steps is at t = {1000 / num_steps:g}, "
-                "so this never happens; choose a larger timestep, or -1 for off"
-            )
-        if switch == 1000:
-            raise InputError(f"{key}={switch}: nothing has been sampled yet at t = 1000; choose a smaller timestep")

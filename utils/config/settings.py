@@ -1,10 +1,11 @@
 """The whole config as typed values; what single keys may hold."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from utils.sampling.vocabulary import SIMILARITIES
 
@@ -46,7 +47,7 @@ class Data(Section):
 
 class Model(Section):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")  # which keys our loaders take: utils/checkpoints.py
+    target: str = Field(alias="_target_")  # which keys our loaders take: utils/config/model.py
     path: PathText
     timestep_map: Literal["trained", "official"] = "trained"
     resolution: int = Field(ge=8)
@@ -87,7 +88,7 @@ class Sampler(Section):
 
 class Operator(Section):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")  # its arguments: utils/config_operators.py
+    target: str = Field(alias="_target_")  # its arguments: utils/config/operators.py
     sigma: float = Field(ge=0)
 
 
@@ -130,13 +131,33 @@ class Optimization(Section):
     max_move: float = Field(gt=0)
 
 
+class OwnMechanism(Section):
+    """One of your own: its class, and the arguments that it takes beside the clock."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")
+
+
 class Success(Section):
     threshold_db: float
     margin_db: float = Field(ge=0)
 
 
+@dataclass(frozen=True)
+class Composition:
+    """What was composed, beside the typed values."""
+
+    nodes: dict[str, Any]  # the resolved config
+    identity: dict[str, Any]  # the part of it that decides results
+    fingerprint: str  # hash of the identity
+    about: dict[str, Any]  # what every record says about the run
+    documents: dict[str, str]  # what the run folder keeps, {file name: text}
+
+
 class Settings(Section):
     """The whole config, as typed and checked values. Field names are the keys that users write."""
+
+    _composition: Composition | None = PrivateAttr(None)
 
     num_samples: int = Field(ge=1, lt=2**31)
     first_particle: int = Field(ge=0, lt=2**31)
@@ -162,35 +183,56 @@ class Settings(Section):
     repulsion: Repulsion
     pruning: Pruning
     optimization: Optimization
+    mechanisms: dict[str, OwnMechanism] = {}
     success: Success
     data: Data
     model: Model
     task: dict[str, TaskGroup]
     sampler: Sampler
 
+    def composed(self, composition: Composition) -> Self:
+        """The settings with what they were composed from."""
+        self._composition = composition
+        return self
+
     @property
-    def group(self):
+    def composition(self) -> Composition:
+        assert self._composition is not None, "settings that check() has not made"
+        return self._composition
+
+    @property
+    def model_node(self) -> dict[str, Any]:
+        """What the prior's loader is called with: its _target_ and arguments."""
+        return {key: value for key, value in self.composition.nodes["model"].items() if key != "source"}
+
+    @property
+    def operator_node(self) -> dict[str, Any]:
+        """The same for the operator."""
+        return self.composition.nodes["task"][self.task_group]["operator"]
+
+    @property
+    def group(self) -> TaskGroup:
         """The hyper-parameters that `task_group` selects."""
         return self.task[self.task_group]
 
     @property
-    def chain(self):
+    def chain(self) -> MCMC:
         """The inner chain: the task group's, with what the sampler says otherwise."""
         overrides = {key: value for key, value in self.sampler.chain if value is not None}
         return self.group.mcmc_sampler_config.model_copy(update=overrides)
 
     @property
-    def particles(self):
+    def particles(self) -> range:
         """The indices of every image's particles at the start."""
         return range(self.first_particle, self.first_particle + self.num_samples)
 
     @property
-    def folder(self):
+    def folder(self) -> Path:
         """The run folder."""
         return Path(self.save_dir).expanduser() / self.name
 
     @property
-    def shard_of(self):
+    def shard_of(self) -> tuple[int, int]:
         """(k, n) of `shard`."""
         k, n = self.shard.split("/")
         return int(k), int(n)

@@ -1,29 +1,61 @@
 """From one image's particles to its record."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
 import torch
 
+from operators.base import Operator
+from utils.data import TestItem
 from utils.evaluation.scores import PICK_RULE, Lpips, mode_labels, pick, psnr, rotated, ssim
+from utils.evaluation.trace import Trace
 from utils.records.aggregate import SCORES
-from utils.records.folder import to_pixels
+from utils.sampling.mechanism import Mechanism
+from utils.sampling.outcome import SampleResult
+from utils.sampling.profiler import Profiler
+from utils.sampling.schedule import StepClock
+
+
+class Success(Protocol):
+    """What counts as a success: PSNR of an orientation, and by how much it beats the other one."""
+
+    threshold_db: float
+    margin_db: float
 
 
 class Evaluator:
     """Scores images and builds their records.
 
     operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
-    particles: the indices that every image starts with; clock, events: what happened when.
+    particles: the indices that every image starts with; clock: the timesteps of the trace; mechanisms: those of the
+    sampler, whose reports become blocks of the record.
     """
 
-    def __init__(self, operator, success, particles, clock, events):
+    def __init__(
+        self,
+        operator: Operator,
+        success: Success,
+        particles: range,
+        clock: StepClock,
+        mechanisms: Sequence[Mechanism] = (),
+    ) -> None:
         self.operator, self.success, self.particles = operator, success, particles
-        self.clock, self.events = clock, events
+        self.clock, self.mechanisms = clock, mechanisms
         self.lpips = Lpips()
 
-    def record(self, image, truth, result, trace, profiler, batch_images):
+    def record(
+        self,
+        image: TestItem,
+        truth: torch.Tensor | None,
+        result: SampleResult,
+        trace: Trace,
+        profiler: Profiler,
+        batch_images: int,
+    ) -> tuple[dict, dict]:
         """(record, arrays) of one image of a batch.
 
-        image: utils.data.TestImage or Measurement; truth (3, H, W) on the CPU, None for a measurement;
-        result: sampler.SampleResult of the whole batch; trace: utils.metrics.Trace.
+        truth: (3, H, W) on the CPU, None for a measurement; result, trace, profiler: of the whole batch.
         Lists per particle follow `particles`; a pruned one is None.
         """
         where = result.particles.of_image(image.id)
@@ -41,8 +73,9 @@ class Evaluator:
         scores = self._scores(x, truth, place)
         modes = self._modes(x, truth, place)
         picked = pick(loss)
+        said = ((m.name, m.block(result.of_image(m.name, image.id), self.particles)) for m in self.mechanisms)
+        blocks = {name: block for name, block in said if block is not None}
         record = {
-            "schema": 1,
             "image_id": image.id,
             "file": image.path.name,
             "sha256": image.sha256(),
@@ -62,8 +95,9 @@ class Evaluator:
                 "timestep": [self.clock.timestep(i) for i in range(self.clock.num_steps)],
                 **trace.of_image(image.id, self.particles),
             },
-            "pruning": self._pruning(result.pruning.get(image.id)),
-            "optimization": self._optimization(result.optimization, image.id),
+            "pruning": blocks.pop("pruning", None),
+            "optimization": blocks.pop("optimization", None),
+            **({"mechanisms": blocks} if blocks else {}),
             "time": _time(profiler, batch_images),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
@@ -86,36 +120,8 @@ class Evaluator:
         modes = {name: place(values) for name, values in modes.items()}
         return {**modes, "psnr_rotated_truth": psnr(rotated(truth)[None], truth).item()}
 
-    def _pruning(self, report):
-        if report is None:
-            return None
-        index = self.events.pruning_index
-        return {"step_index": index, "timestep": self.clock.timestep(index), **report}
 
-    def _optimization(self, calls, image_id):
-        """Calls, iterations and stop reasons of each particle, and the seconds of its share of the calls."""
-        if self.events.optimization_index is None:
-            return None
-        block = {
-            "calls": [0] * len(self.particles),
-            "iterations": [0] * len(self.particles),
-            "calls_without_iteration": [0] * len(self.particles),
-            "stopped_by": [[] for _ in self.particles],
-            "time_s": 0.0,
-        }
-        for call in calls:
-            for image, index, iterations, stop in zip(call["image"], call["index"], call["iterations"], call["stopped_by"]):
-                if image == image_id:
-                    slot = self.particles.index(index)
-                    block["calls"][slot] += 1
-                    block["iterations"][slot] += iterations
-                    block["calls_without_iteration"][slot] += iterations == 0
-                    block["stopped_by"][slot].append(stop)
-            block["time_s"] += call["time_s"] / len(set(call["image"]))
-        return block
-
-
-def _time(profiler, batch_images):
+def _time(profiler: Profiler, batch_images: int) -> dict:
     """A batch's time is divided by its images; network calls are per particle already."""
     phases = profiler.as_dict()
     for phase in phases.values():
@@ -126,3 +132,9 @@ def _time(profiler, batch_images):
         "step_s": [s / batch_images for s in profiler.step_s],
         "phases": phases,
     }
+
+
+def to_pixels(x: torch.Tensor) -> np.ndarray:
+    """Images (P, 3, H, W) in [-1, 1] -> (P, H, W, 3) uint8 array."""
+    array = np.nan_to_num(x.detach().float().cpu().numpy(), nan=-1.0, posinf=1.0, neginf=-1.0)
+    return np.round((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -1,8 +1,11 @@
 """What happens during a run, per annealing step."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 
 from utils.evaluation.scores import psnr
+from utils.sampling.outcome import StepInfo
 
 
 class Trace:
@@ -11,11 +14,13 @@ class Trace:
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
     """
 
-    def __init__(self, truths, on_progress=lambda best_db: None):
+    def __init__(
+        self, truths: Mapping[int, torch.Tensor] | None, on_progress: Callable[[float], None] = lambda best_db: None
+    ) -> None:
         self.truths, self.on_progress = truths, on_progress
-        self.steps = []  # per annealing step {image id: (distance, {particle index: (psnr, loss)})}
+        self.steps: list[dict] = []  # per annealing step {image id: (distance, {particle index: (psnr, loss)})}
 
-    def __call__(self, info):
+    def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
         if self.truths is None:
             psnrs = [None] * len(images)
@@ -28,7 +33,7 @@ class Trace:
         self.steps.append(step)
         self.on_progress(float("nan") if self.truths is None else max(psnrs))
 
-    def of_image(self, image_id, particles):
+    def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, list]:
         """One image's trace for its record; `particles` are the indices that it started with, None where pruned."""
         rows = [step[image_id] for step in self.steps]
         return {

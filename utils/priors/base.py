@@ -11,7 +11,7 @@ class LatentPrior(ABC):
     latent_shape: (C, h, w)
     resolution:   H = W of the images
     device, dtype: where and in which precision the latents and images live
-    timestep_map: utils.schedule.TimestepMap, or None if the prior has no timesteps
+    timestep_map: utils.priors.timesteps.TimestepMap, or None if the prior has no timesteps
     """
 
     latent_shape: tuple

@@ -25,7 +25,7 @@ def load_pipeline(path, device, timestep_map="trained", weights="raw", class_lab
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
-    timestep_map: "trained" or "official" (utils.schedule.TimestepMap); weights: "raw" or "ema", of an original file;
+    timestep_map: "trained" or "official" (utils.priors.timesteps.TimestepMap); weights: "raw" or "ema", of an original file;
     resolution: what the images are expected to be, None to take the prior's own (256 for an original file);
     dtype: of latents, images and networks, however the weights are stored (see also LatentDiffusionPrior.compute_in);
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.

@@ -34,3 +34,7 @@ class TimestepMap:
         upper = (grid < value[..., None]).sum(-1).clamp(1, len(grid) - 1)
         low, high = grid[upper - 1], grid[upper]
         return upper - 1 + (value - low) / (high - low)
+
+    def of(self, sigma: float) -> float:
+        """The timestep of one noise level, computed on the CPU."""
+        return float(self(torch.tensor(sigma, dtype=torch.float64)))

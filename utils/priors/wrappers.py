@@ -1,5 +1,7 @@
 """Wrappers of a prior, in the order of a call: passes of bounded size, then counting, then compiled functions."""
 
+from collections import Counter
+
 import torch
 
 from utils import device as devices
@@ -29,22 +31,25 @@ class SplitPrior:
 
 
 class CountingPrior:
-    """A prior whose calls are counted by the profiler: what was run, not what a formula says was run."""
+    """A prior whose calls are counted: what was run, not what a formula says was run.
 
-    def __init__(self, prior, profiler):
+    calls: {kind: particles that went through that network}
+    """
+
+    def __init__(self, prior):
         self._prior = prior
-        self._profiler = profiler
+        self.calls = Counter()
 
     def __getattr__(self, name):
         return getattr(self._prior, name)
 
     def decode(self, z):
         with_gradient = torch.is_grad_enabled() and z.requires_grad
-        self._profiler.count("decoder_forward_backward" if with_gradient else "decoder_forward", len(z))
+        self.calls["decoder_forward_backward" if with_gradient else "decoder_forward"] += len(z)
         return self._prior.decode(z)
 
     def denoise(self, z, sigma):
-        self._profiler.count("denoiser_calls", len(z))
+        self.calls["denoiser_calls"] += len(z)
         return self._prior.denoise(z, sigma)
 
 

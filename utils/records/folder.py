@@ -5,20 +5,32 @@ import logging
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import yaml
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 from PIL import Image
 
-from utils.config.fingerprint import differences, fingerprint, identity
+from utils.config.fingerprint import differences, identity
+from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.records.aggregate import aggregate
 from utils.records.files import PARTIAL, RecordError, read_record, record_path, to_json, write_atomically, write_record
+from utils.records.record import SCHEMA
 from utils.records.summary import eval_markdown
 
 log = logging.getLogger("latentdaps")
+
+
+class Rank(Protocol):
+    """utils.running.ranks.Rank, as far as a folder needs it."""
+
+    @property
+    def first(self) -> bool: ...
+
+    def announce(self, event: str) -> None: ...
+
+    def wait_for_first(self, event: str) -> None: ...
+
 
 PARTIAL_AGE_S = 3600  # a partial file this old belongs to a process that was killed
 
@@ -29,16 +41,18 @@ class RunFolder:
     Any number of processes may work in it: each writes its own images' files, each in one step.
     """
 
-    def __init__(self, path, run_fingerprint):
-        self.path, self.fingerprint = Path(path), run_fingerprint
+    def __init__(self, path: str | Path, fingerprint: str | None, about: dict | None = None) -> None:
+        """about: what every record of this run says about it, see `add`."""
+        self.path, self.fingerprint, self.about = Path(path), fingerprint, about
 
     @classmethod
-    def open(cls, cfg, settings, rank):
+    def open(cls, settings: Settings, rank: Rank) -> "RunFolder":
         """Create the folder, or continue it. Refuses one that holds something else, before touching anything.
 
         Of several ranks the first one does it, and the others wait for it.
         """
-        folder = cls(settings.folder, fingerprint(cfg))
+        composition = settings.composition
+        folder = cls(settings.folder, composition.fingerprint, composition.about)
         if not rank.first:
             rank.wait_for_first("folder open")
             return folder
@@ -46,10 +60,12 @@ class RunFolder:
             if folder.path.exists() and not settings.resume:
                 _keep_aside(folder.path)
             elif folder.path.exists():
-                _refuse_foreign(folder.path, cfg)
+                _refuse_foreign(folder.path, composition.identity)
             folder.prepare()
             folder.records(foreign="refuse")
-            _write_config(folder.path, cfg)
+            for name, text in composition.documents.items():
+                (folder.path / name).parent.mkdir(exist_ok=True)
+                write_atomically(folder.path / name, lambda file, text=text: file.write(text.encode()))
         rank.announce("folder open")
         return folder
 
@@ -128,7 +144,12 @@ class RunFolder:
                 write_atomically(
                     self.path / "samples" / f"{record['image_id']:05d}_p{index}.png", lambda file: file.write(png.getbuffer())
                 )
-            write_record(self.path, {**record, "fingerprint": self.fingerprint}, arrays)
+            write_record(self.path, record, arrays)
+
+    def add(self, record: dict, arrays: dict, device: dict) -> None:
+        """`write` a new record of this run with its stamp: schema, fingerprint, the run, and the device that made it."""
+        stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "run": self.about, "device": device}
+        self.write({**record, **stamp}, arrays)
 
     def aggregate(self):
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
@@ -163,7 +184,7 @@ def _keep_aside(path):
     log.warning("resume=false: the old result is kept as %s", aside)
 
 
-def _refuse_foreign(path, cfg):
+def _refuse_foreign(path, own_identity):
     if not path.is_dir():
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
     saved = path / "config.yaml"
@@ -174,33 +195,13 @@ def _refuse_foreign(path, cfg):
             raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
         return
     try:
-        old = identity(OmegaConf.load(saved))
+        old = identity(yaml.safe_load(saved.read_text()))
     except Exception as error:  # a config of an older version or a damaged file
         raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
-    changed = differences(old, identity(cfg))
+    changed = differences(old, own_identity)
     if changed and any((path / "records").glob("*.npz")):  # a run that ended before its first record holds nothing
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise InputError(
             f"name={path.name}: {path} holds a result of another configuration: {'; '.join(changed[:3])}{more}; "
             "choose another name=, or resume=false to start anew and keep the old result aside"
         )
-
-
-def _write_config(path, cfg):
-    def put(target, text):
-        write_atomically(target, lambda file: file.write(text.encode()))
-
-    put(path / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    if not HydraConfig.initialized():
-        return
-    hydra_cfg = HydraConfig.get()
-    (path / ".hydra").mkdir(exist_ok=True)
-    put(path / ".hydra" / "config.yaml", OmegaConf.to_yaml(cfg))
-    put(path / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra_cfg})))
-    put(path / ".hydra" / "overrides.yaml", yaml.safe_dump(list(hydra_cfg.overrides.task)))
-
-
-def to_pixels(x):
-    """Images (P, 3, H, W) in [-1, 1] -> (P, H, W, 3) uint8 array."""
-    array = np.nan_to_num(x.detach().float().cpu().numpy(), nan=-1.0, posinf=1.0, neginf=-1.0)
-    return np.round((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)

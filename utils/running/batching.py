@@ -1,15 +1,19 @@
 """How many images are sampled together under batch_images=auto."""
 
 import logging
+from collections.abc import Sequence
 
 from utils import device as devices
+from utils.config.settings import Settings
+from utils.data import TestItem
+from utils.running.build import Parts, load_batch
 
 log = logging.getLogger("latentdaps")
 
 MARGIN = 0.8  # of the free memory: what a batch needs beyond its passes, and fragmentation
 
 
-def images_per_batch(parts, settings, images):
+def images_per_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> int:
     """batch_images as a number. auto: on CUDA what fits into the free memory; elsewhere 1.
 
     On the CPU larger batches take longer per particle, and XLA spreads single images over its cores.
@@ -26,14 +30,12 @@ def images_per_batch(parts, settings, images):
     return count
 
 
-def images_that_fit(free, one, most):
+def images_that_fit(free: int, one: int, most: int) -> int:
     """Images whose passes, of `one` byte count each, fit into `free` bytes with a margin; between 1 and `most`."""
     return max(1, min(most, int(MARGIN * free / one)))
 
 
-def one_inner_iteration(parts, settings, image):
+def one_inner_iteration(parts: Parts, settings: Settings, image: TestItem) -> None:
     """The pass that needs most memory, for the particles of one image at an arbitrary latent."""
-    from utils.running.build import load_batch
-
     particles, _ = load_batch(parts, settings, [image])
-    parts.sampler.data_gradient(parts.prior, particles.at(parts.noise.draw(particles, "initial")))
+    parts.sampler.data_gradient(particles.at(parts.noise.draw(particles, "initial")))

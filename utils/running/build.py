@@ -3,7 +3,8 @@
 import math
 import os
 import threading
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -12,18 +13,26 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report 
 
 import torch  # noqa: E402
 
+from operators.base import Operator  # noqa: E402
+from sampler import LatentDAPS  # noqa: E402
 from utils import device as devices  # noqa: E402
+from utils.config.plan import plan  # noqa: E402
+from utils.config.settings import Settings  # noqa: E402
+from utils.data import Measurement, TestItem  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 from utils.noise import KeyedNoise  # noqa: E402
+from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.sampling.events import Events  # noqa: E402
+from utils.sampling.mechanism import Mechanism  # noqa: E402
 from utils.sampling.optimization import HardDataConsistency  # noqa: E402
 from utils.sampling.particles import Particles  # noqa: E402
 from utils.sampling.passes import Passes  # noqa: E402
 from utils.sampling.pruning import Pruning  # noqa: E402
 from utils.sampling.repulsion import Repulsion  # noqa: E402
 from utils.sampling.schedule import StepClock, annealing_sigmas  # noqa: E402
+from utils.sampling.vocabulary import RepulsionSettings  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
@@ -31,91 +40,69 @@ _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the c
 
 class Parts(NamedTuple):
     device: torch.device
-    prior: object  # utils.priors.base.LatentPrior
-    operator: object  # operators.base.Operator
+    prior: LatentPrior
+    operator: Operator
     noise: KeyedNoise
-    sampler: object  # sampler.LatentDAPS
+    sampler: LatentDAPS
     clock: StepClock
-    events: Events
 
 
-def build(cfg, settings):
-    """All parts of the run that `cfg` (composed) and `settings` (checked) describe."""
+def build(settings: Settings) -> Parts:
+    """All parts of the run that `settings` describe. Raises InputError."""
     if not settings.use_tpu:
         devices.silence_unused_xla()
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
-    devices.setup_device(device, tf32=settings.precision == "tf32")
-    from sampler import LatentDAPS  # after setup_device: XLA must be up before the first backward pass
-
-    with _LOADING:
-        model = {key: value for key, value in cfg.model.items() if key != "source"}
-        prior = make("model", model, path=locate(settings.model.path), device=device)
-    if settings.precision == "bf16":
-        prior.compute_in(torch.bfloat16)
-    if settings.gradient_checkpointing:
-        prior.checkpoint_decoder()
-    if settings.compile:
-        prior = CompiledPrior(prior)
-    operator = make(f"task.{settings.task_group}.operator", cfg.task[settings.task_group].operator).to(device)
+    devices.setup_device(device, tf32=settings.precision == "tf32")  # XLA must be up before the first backward pass
+    prior = load_prior(settings, device)
+    operator = make(f"task.{settings.task_group}.operator", settings.operator_node).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
     if settings.step_clock == "noise" and prior.timestep_map is None:
         raise InputError("step_clock=noise: this prior has no timesteps; choose progress")
-    clock = StepClock(
-        settings.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min), prior.timestep_map
-    )
+    sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
+    clock = StepClock(settings.step_clock, sigmas, prior.timestep_map)
     events = plan(settings, clock)
+    diffusion, passes = settings.sampler.diffusion_scheduler_config, Passes(settings.max_particles_per_pass)
+    mechanisms = [*planned(settings, events, prior), *own_mechanisms(settings, clock)]
+    sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain, events, mechanisms, passes)
+    return Parts(device, prior, operator, noise, sampler, clock)
+
+
+def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
+    """The prior, computing as the settings ask."""
+    with _LOADING:
+        prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
+    if settings.precision == "bf16":
+        prior.compute_in(torch.bfloat16)
+    if settings.gradient_checkpointing:
+        prior.checkpoint_decoder()
+    return CompiledPrior(prior) if settings.compile else prior
+
+
+def planned(settings: Settings, events: Events, prior: LatentPrior) -> Iterator[Mechanism]:
+    """The mechanisms that the switches ask for, in the order in which they act."""
     if events.repulsion_steps:
         check_bandwidth(settings.repulsion, math.prod(prior.latent_shape))
-    sampler = LatentDAPS(
-        prior,
-        operator,
-        noise,
-        annealing,
-        settings.sampler.diffusion_scheduler_config,
-        settings.chain,
-        events,
-        repulsion=Repulsion(settings.repulsion_scale, settings.repulsion, clock) if events.repulsion_steps else None,
-        pruning=Pruning(settings.pruning_keep, settings.pruning) if events.pruning_index is not None else None,
-        optimization=HardDataConsistency(settings.optimization) if events.optimization_index is not None else None,
-        passes=Passes(settings.max_particles_per_pass),
-    )
-    return Parts(device, prior, operator, noise, sampler, clock, events)
+        yield Repulsion(settings.repulsion_scale, settings.repulsion, events)
+    if events.pruning_index is not None:
+        yield Pruning(settings.pruning_keep, settings.pruning, events)
+    if events.optimization_index is not None:
+        yield HardDataConsistency(settings.optimization, events)
 
 
-def plan(settings, clock):
-    """When the parts act. Raises InputError for an event that cannot fire or has nothing to act on."""
-    events = Events(
-        clock,
-        settings.repulsion_scale > 0 and settings.num_samples > 1,
-        settings.repulsion.end_step,
-        settings.pruning_step,
-        settings.optimization_step,
-        settings.optimization.every,
-    )
-    for key, switch, index in (
-        ("pruning_step", settings.pruning_step, events.pruning_index),
-        ("optimization_step", settings.optimization_step, events.optimization_index),
-    ):
-        if switch >= 0 and index is None:
+def own_mechanisms(settings: Settings, clock: StepClock) -> Iterator[Mechanism]:
+    """Those of `mechanisms`, after ours. Raises InputError for a class that is no Mechanism."""
+    for name, node in settings.composition.nodes.get("mechanisms", {}).items():
+        mechanism = make(f"mechanisms.{name}", node, clock=clock)
+        if not isinstance(mechanism, Mechanism):
             raise InputError(
-                f"{key}={switch}: the annealing ends at t = {clock.timestep(clock.num_steps - 1):.0f}, "
-                "so this never happens; choose a larger timestep, or -1 for off"
+                f"mechanisms.{name}._target_={node['_target_']}: is no utils.sampling.mechanism.Mechanism; subclass it"
             )
-    if settings.repulsion_scale > 0 and settings.num_samples > 1 and not events.repulsion_steps:
-        raise InputError(
-            f"repulsion.end_step={settings.repulsion.end_step}: the annealing begins at "
-            f"t = {clock.timestep(0):.0f}, so nothing would push; choose a smaller timestep, or repulsion_scale=0"
-        )
-    if events.pruning_index == 0:
-        raise InputError(
-            f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
-            f"choose at most {clock.timestep(1):.0f}"
-        )
-    return events
+        mechanism.name = name
+        yield mechanism
 
 
-def check_bandwidth(repulsion, numbers):
+def check_bandwidth(repulsion: RepulsionSettings, numbers: int) -> None:
     """Raises InputError if exp(-d^2 / bandwidth) is 0 in float32 for all latents of so many numbers that are not alike."""
     if repulsion.similarity == "latent" and repulsion.bandwidth != "median" and numbers > 100 * repulsion.bandwidth:
         raise InputError(
@@ -125,7 +112,7 @@ def check_bandwidth(repulsion, numbers):
         )
 
 
-def make(key, node, **arguments):
+def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
     """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
     try:
         return instantiate(node, **arguments)
@@ -140,7 +127,7 @@ def make(key, node, **arguments):
         ) from None
 
 
-def load_batch(parts, settings, images):
+def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> tuple[Particles, torch.Tensor | None]:
     """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
 
     truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements. Raises InputError if a measurement does
@@ -162,7 +149,7 @@ def load_batch(parts, settings, images):
     return particles, truth
 
 
-def given_measurement(parts, image):
+def given_measurement(parts: Parts, image: Measurement) -> torch.Tensor:
     """y of one utils.data.Measurement as a CPU tensor, in the shape that the operator gives."""
     side = parts.prior.resolution
     wanted = tuple(parts.operator(torch.zeros(1, 3, side, side, device=parts.device)).shape[1:])
@@ -172,7 +159,7 @@ def given_measurement(parts, image):
     return y
 
 
-def measure(parts, x, image_id):
+def measure(parts: Parts, x: torch.Tensor, image_id: int) -> torch.Tensor:
     """The measurement (1, ...) of one image x (3, H, W); its noise depends on the seed and the image alone."""
     x = x[None].to(parts.device)
     shape = parts.operator(x).shape

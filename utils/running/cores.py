@@ -11,20 +11,19 @@ from utils.running import console
 _ready = threading.Lock()
 
 
-def on_all_cores(sample, cfg, settings, images, folder, about):
-    """sample(cfg, settings, images, folder, about) once, or on each core with its part of `images`.
+def on_all_cores(sample, settings, images, folder):
+    """sample(settings, images, folder) once, or on each core with its part of `images`.
 
-    about: what every record says about the run; a core's process has no command line to tell it.
     Raises InputError, or utils.device.CoreFailure for an error on one core after the others have finished.
     """
     batches = -(-len(images) // (1 if settings.batch_images == "auto" else settings.batch_images))  # auto is 1 on XLA
     if settings.use_tpu and devices.has_many_cores(settings.num_cores) and batches > 1:
-        devices.run_on_cores(sample_share, (sample, cfg, settings, images, folder, about), settings.num_cores)
+        devices.run_on_cores(sample_share, (sample, settings, images, folder), settings.num_cores)
     else:
-        sample(cfg, settings, images, folder, about)
+        sample(settings, images, folder)
 
 
-def sample_share(core, cores, sample, cfg, settings, images, folder, about):
+def sample_share(core, cores, sample, settings, images, folder):
     """One core's part: images core, core + cores, ..."""
     with _ready:  # a worker process starts without handlers, and its cores share them
         if not console.log.handlers:
@@ -33,4 +32,4 @@ def sample_share(core, cores, sample, cfg, settings, images, folder, about):
     share = images[core::cores]
     if share:
         with devices.out_of_memory_in_one_line():
-            sample(cfg, settings, share, folder, about)
+            sample(settings, share, folder)

@@ -5,12 +5,17 @@ particle, the discrepancy principle instead of a tolerance below the noise, no w
 not depend on which others are optimised with it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from utils import device as devices
+from utils.sampling.events import Events
+from utils.sampling.mechanism import Mechanism, Report, Sampler
 from utils.sampling.particles import Particles
+from utils.sampling.scalars import StepScalars
+from utils.sampling.vocabulary import OptimizationSettings
 
 BETAS = (0.9, 0.999)
 STOPS = ("discrepancy", "max_iterations", "max_move", "not_finite")
@@ -28,17 +33,55 @@ class Optimised(Particles):
     slot: torch.Tensor = None  # (P,) position in the batch of the call
 
 
-class HardDataConsistency:
-    """One call of the optimisation.
+class HardDataConsistency(Mechanism):
+    """Acts after the chain of every `optimization.every`-th step of its phase and of the last one.
 
     settings: max_iterations; lr (Adam); stop_factor: a particle stops when its mean squared residual is at most
     stop_factor * sigma^2; max_move: it stops before its latent has moved by more than this, as root mean square.
     """
 
-    def __init__(self, settings):
-        self.settings = settings
+    name = "optimization"
 
-    def __call__(self, particles, data_gradient, sigma):
+    def __init__(self, settings: OptimizationSettings, events: Events) -> None:
+        self.settings, self.events = settings, events
+
+    def acts(self, step: int) -> bool:
+        return self.events.do_optimization(step)
+
+    def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
+        started = devices.clock(particles.z.device)
+        z, outcome = self(particles, sampler.data_gradient, sampler.operator.sigma)
+        seconds = devices.clock(z.device) - started
+        images = dict.fromkeys(particles.image.tolist())
+        report: Report = {image: {"particles": [], "time_s": seconds / len(images)} for image in images}
+        for image, *one in zip(
+            particles.image.tolist(), particles.index.tolist(), outcome["iterations"], outcome["stopped_by"]
+        ):
+            report[image]["particles"].append(one)
+        return particles.at(z), report
+
+    def block(self, reports: list[dict], indices: range) -> dict:
+        """Calls, iterations and stop reasons of each particle, and the seconds of the image's share of the calls."""
+        block: dict = {
+            "calls": [0] * len(indices),
+            "iterations": [0] * len(indices),
+            "calls_without_iteration": [0] * len(indices),
+            "stopped_by": [[] for _ in indices],
+            "time_s": 0.0,
+        }
+        for report in reports:
+            for index, iterations, stop in report["particles"]:
+                slot = indices.index(index)
+                block["calls"][slot] += 1
+                block["iterations"][slot] += iterations
+                block["calls_without_iteration"][slot] += iterations == 0
+                block["stopped_by"][slot].append(stop)
+            block["time_s"] += report["time_s"]
+        return block
+
+    def __call__(
+        self, particles: Particles, data_gradient: Callable[[Particles], tuple[torch.Tensor, ...]], sigma: float
+    ) -> tuple[torch.Tensor, dict[str, list]]:
         """Optimise `particles.z`; data_gradient(particles) -> (gradient, loss, image); sigma: noise of the measurement.
 
         Returns (z, report): z (P, C, h, w), the best iterate of each particle; report: iterations (P ints) and

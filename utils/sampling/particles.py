@@ -1,6 +1,8 @@
 """The state of all particles of a batch, and the only place that slices it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 
@@ -23,7 +25,15 @@ class Particles:
     velocity: torch.Tensor | None = None
 
     @classmethod
-    def start(cls, y, image_ids, num_samples, first_particle, latent_shape, dtype):
+    def start(
+        cls,
+        y: torch.Tensor,
+        image_ids: Sequence[int],
+        num_samples: int,
+        first_particle: int,
+        latent_shape: Sequence[int],
+        dtype: torch.dtype,
+    ) -> Self:
         """Expand the (N, ...) measurements of N images to N * num_samples particles with empty latents."""
         count = len(image_ids)
         return cls(
@@ -34,28 +44,28 @@ class Particles:
         )
 
     @property
-    def per_image(self):
+    def per_image(self) -> int:
         """Particles of each image; the repulsion acts only while all images have the same number."""
         return len(self) // len(set(self.image.tolist()))
 
-    def at(self, z):
+    def at(self, z: torch.Tensor) -> Self:
         """The same particles at other latents."""
         return replace(self, z=z)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.z)
 
-    def select(self, keep):
+    def select(self, keep: torch.Tensor) -> Self:
         """The particles at positions `keep`, a 1-D integer tensor; everything per particle is sliced together."""
         return replace(
             self, **{f.name: value[keep.to(value.device)] for f in fields(self) if (value := getattr(self, f.name)) is not None}
         )
 
-    def of_image(self, image_id):
+    def of_image(self, image_id: int) -> torch.Tensor:
         """Positions of one image's particles, (n,) int64 on the CPU."""
         return torch.nonzero(self.image == image_id).flatten()
 
-    def mean_pairwise_distance(self):
+    def mean_pairwise_distance(self) -> torch.Tensor:
         """Mean Euclidean distance between the latents of each image's particles.
 
         Returns (N,) on the device, images in order of first appearance; NaN for an image with one finite particle.

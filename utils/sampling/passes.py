@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -18,10 +20,10 @@ class Passes:
     equal up to rounding. A pass is a view of consecutive particles: nothing is selected, dropped or reordered.
     """
 
-    def __init__(self, max_particles=None):
+    def __init__(self, max_particles: int | None = None) -> None:
         self.max_particles = max_particles
 
-    def __call__(self, work, *tensors, together=1):
+    def __call__(self, work: Callable[..., Any], *tensors: torch.Tensor, together: int = 1) -> Any:
         """work(*tensors) with every tensor cut along its first axis P, 0-d tensors handed on whole.
 
         together: consecutive particles that must stay in one pass, because they interact.

@@ -1,7 +1,11 @@
 """Seconds, steps, network calls and peak memory per phase of one sampling run."""
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+
+import torch
 
 from utils import device as devices
 
@@ -19,58 +23,63 @@ class Phase:
 
 
 class Profiler:
-    """Follows a run through its phases.
+    """Follows a run through its phases: `with profiler.run(...)`, and within it `with profiler.step(...)` for each step.
 
-    Entering a phase closes the one before, synchronises the device and starts a new memory section.
+    A step of another phase closes the one before, synchronises the device and starts a new memory section.
     """
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.phases = {}
-        self.step_s = []  # seconds of each annealing step
-        self.compile_s = None  # seconds of compiling before and in the phases, None where nothing is compiled
-        self._current = None
-
-    def enter(self, name, particles, probe_peak):
-        """From here on everything counts for phase `name`, with `particles` particles in the batch.
-
-        probe_peak() returns the peak memory in MB, or None where the device itself keeps one; it runs before the clock.
-        Entering the current phase again does nothing.
-        """
-        if self._current is self.phases.get(name) and self._current is not None:
-            return
-        self.close()
-        probed = probe_peak()
-        devices.reset_peak_memory(self.device)
-        self._current = self.phases.setdefault(name, Phase())
-        self._current.peak_mb = probed
-        self._particles, self._started = particles, devices.clock(self.device)
-
-    def close(self):
-        """End the current phase."""
-        if self._current is None:
-            return
-        self._current.time_s += devices.clock(self.device) - self._started
-        compiled = devices.take_compile_s(self.device)
-        if compiled is not None:
-            self.compile_s = (self.compile_s or 0.0) + compiled
-        measured = devices.peak_memory_mb(self.device)
-        if measured is not None:
-            self._current.peak_mb = measured
-        self._current = None
+        self.phases: dict[str, Phase] = {}
+        self.step_s: list[float] = []  # seconds of each annealing step
+        self.compile_s: float | None = None  # of compiling before and in the phases, None where nothing is compiled
+        self._current: Phase | None = None
 
     @contextmanager
-    def step(self):
-        """One annealing step of the current phase."""
+    def run(self, calls: Counter[str], phases: Sequence[str]) -> Iterator[None]:
+        """The whole run. calls: {kind: particles that went through that network}, as utils.priors.wrappers counts them;
+        phases: names in their order. One that is never entered has no steps."""
+        self._calls = calls
+        yield
+        self._close()
+        self.phases = {name: self.phases.get(name, Phase()) for name in phases}
+
+    @contextmanager
+    def step(self, phase: str, particles: int, probe_peak: Callable[[], float | None]) -> Iterator[None]:
+        """One annealing step of a phase with so many particles in the batch.
+
+        probe_peak() returns the peak memory in MB, or None where the device itself keeps one; it runs before the clock
+        of a new phase.
+        """
+        if self._current is None or self._current is not self.phases.get(phase):
+            self._close()
+            self._enter(phase, particles, probe_peak())
         started = devices.clock(self.device)
         yield
         self.step_s.append(devices.clock(self.device) - started)
         self._current.steps += 1
 
-    def count(self, kind, particles):
-        """Note one network call on `particles` particles."""
-        if self._current is not None:
-            setattr(self._current, kind, getattr(self._current, kind) + particles / self._particles)
+    def _enter(self, name: str, particles: int, probed_mb: float | None) -> None:
+        devices.reset_peak_memory(self.device)
+        self._current = self.phases.setdefault(name, Phase())
+        self._current.peak_mb = probed_mb
+        self._particles, self._before = particles, self._calls.copy()
+        self._started = devices.clock(self.device)
 
-    def as_dict(self):
+    def _close(self) -> None:
+        phase = self._current
+        if phase is None:
+            return
+        phase.time_s += devices.clock(self.device) - self._started
+        for kind, count in self._calls.items():
+            setattr(phase, kind, getattr(phase, kind) + (count - self._before[kind]) / self._particles)
+        compiled = devices.take_compile_s(self.device)
+        if compiled is not None:
+            self.compile_s = (self.compile_s or 0.0) + compiled
+        measured = devices.peak_memory_mb(self.device)
+        if measured is not None:
+            phase.peak_mb = measured
+        self._current = None
+
+    def as_dict(self) -> dict[str, dict]:
         return {name: asdict(phase) for name, phase in self.phases.items()}

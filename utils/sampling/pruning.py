@@ -5,19 +5,34 @@ is kept if its loss is tolerable. A rotated twin has equal loss and maximal dist
 Slots that no worthy particle fills follow `fill`: the next best, a clone of the best, or nobody.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+
+from operators.base import Operator
+from utils.sampling.events import Events
+from utils.sampling.mechanism import Mechanism, Report, Sampler
+from utils.sampling.particles import Particles
+from utils.sampling.scalars import StepScalars
+from utils.sampling.vocabulary import PruningSettings
 
 
 class Choice(NamedTuple):
     """One image's decision; numbers are positions within the image's particles, best first."""
 
-    kept: list  # surviving originals
-    clones: list  # (slot, parent): the dropped slot takes over the parent's state
+    kept: list[int]  # surviving originals
+    clones: list[tuple[int, int]]  # (slot, parent): the dropped slot takes over the parent's state
 
 
-def choose(loss, distance, noise_floor, floor_std, keep, settings):
+def choose(
+    loss: Sequence[float],
+    distance: Sequence[Sequence[float]],
+    noise_floor: float,
+    floor_std: float,
+    keep: int,
+    settings: PruningSettings,
+) -> Choice:
     """Which particles of one image stay.
 
     loss (n,), distance (n, n): floats, NaN for a non-finite particle; noise_floor, floor_std: expected loss of the
@@ -45,13 +60,26 @@ def choose(loss, distance, noise_floor, floor_std, keep, settings):
     return Choice(kept, [])
 
 
-class Pruning:
+class Pruning(Mechanism):
     """The event of one run; keep: pruning_keep; settings: near_distance, loss_tolerance, fill."""
 
-    def __init__(self, keep, settings):
-        self.keep, self.settings = keep, settings
+    name = "pruning"
 
-    def __call__(self, particles, loss, operator):
+    def __init__(self, keep: int, settings: PruningSettings, events: Events) -> None:
+        self.keep, self.settings, self.events = keep, settings, events
+
+    def acts(self, step: int) -> bool:
+        return self.events.prune_after(step)
+
+    def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
+        return self(particles, sampler.exact_loss(particles), sampler.operator)
+
+    def block(self, reports: list[dict], indices: range) -> dict | None:
+        """What was kept and dropped, and by which losses and distances; None where it has not happened."""
+        index = self.events.pruning_index
+        return {"step_index": index, "timestep": self.events.clock.timestep(index), **reports[0]} if reports else None
+
+    def __call__(self, particles: Particles, loss: torch.Tensor, operator: Operator) -> tuple[Particles, Report]:
         """Prune `particles`, whose z is z0y; loss (P,). Returns (particles, {image id: report})."""
         flat = particles.z.flatten(1)
         distance = torch.cdist(flat[None], flat[None])[0].cpu()  # (P, P)

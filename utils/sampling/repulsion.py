@@ -8,13 +8,20 @@ so repulsion_scale is the largest displacement relative to what it competes with
 """
 
 import math
+from collections.abc import Callable
 from pkgutil import resolve_name
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from utils.errors import InputError
-from utils.sampling.vocabulary import SIMILARITIES
+from utils.priors.base import LatentPrior
+from utils.sampling.events import Events
+from utils.sampling.mechanism import Mechanism, Sampler
+from utils.sampling.particles import Particles
+from utils.sampling.scalars import StepScalars
+from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings
 
 DECAYS = {
     "constant": lambda u: 1.0,
@@ -25,7 +32,7 @@ DECAYS = {
 LOW_RESOLUTION = 8  # pixels of the low-frequency picture that particles are compared on
 
 
-def features(similarity, value):
+def features(similarity: str, value: torch.Tensor) -> torch.Tensor:
     """What particles are compared on, (P, D). `value`: latents for "latent", else images (P, C, H, W).
 
     "image":    the picture averaged to 8 x 8 pixels
@@ -44,7 +51,7 @@ def features(similarity, value):
     return odd / (odd.square().sum(1, keepdim=True) + 1e-12).sqrt()
 
 
-def own_similarity(name):
+def own_similarity(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     """The function that `name`, "module.function", stands for. Raises InputError."""
     try:
         return resolve_name(name)
@@ -54,7 +61,7 @@ def own_similarity(name):
         ) from None
 
 
-def bandwidth_of(distances_squared, pairs, bandwidth):
+def bandwidth_of(distances_squared: torch.Tensor, pairs: torch.Tensor, bandwidth: Literal["median"] | float) -> torch.Tensor:
     """h per image, (N, 1, 1): a number as it is; "median" is median(d)^2 / ln(n + 1), which also works for n = 2.
 
     distances_squared (N, n, n); pairs (N, n, n) bool marks the pairs that count.
@@ -68,7 +75,9 @@ def bandwidth_of(distances_squared, pairs, bandwidth):
     return (median / math.log(n + 1)).clamp(min=1e-8)[..., None]
 
 
-def repel(similarity, value, particles_per_image, bandwidth):
+def repel(
+    similarity: str, value: torch.Tensor, particles_per_image: int, bandwidth: Literal["median"] | float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit direction away from the other particles and mean similarity to them; value (P, ...) without gradient.
 
     P = N images x n particles, grouped by image. Non-finite particles neither push nor are pushed.
@@ -88,37 +97,40 @@ def repel(similarity, value, particles_per_image, bandwidth):
     return direction, kernel.detach().sum(-1).flatten() / max(n - 1, 1)
 
 
-class Repulsion:
-    """The force of one run.
+class Repulsion(Mechanism):
+    """The force of one run; with place "drift" it displaces z0hat, with "chain" it bends the data gradient.
 
     scale: repulsion_scale, >= 0; settings: decay, end_step (timestep of 1000), bandwidth ("median" or a number),
-    place ("drift" | "chain"), similarity (see `features`); clock: utils.schedule.StepClock.
+    place ("drift" | "chain"), similarity (see `features`).
     """
 
-    def __init__(self, scale, settings, clock):
+    name = "repulsion"
+
+    def __init__(self, scale: float, settings: RepulsionSettings, events: Events) -> None:
         if settings.similarity not in SIMILARITIES:
             own_similarity(settings.similarity)  # a wrong name ends here, not in the first step
-        self.scale, self.settings, self.clock = scale, settings, clock
+        self.scale, self.settings, self.events = scale, settings, events
+        if settings.place == "chain":
+            self.bends = "latent" if settings.similarity == "latent" else "image"
 
-    def strength(self, step):
+    def acts(self, step: int) -> bool:
+        return self.events.do_repulsion(step)
+
+    def may_stay(self, step: int) -> bool:
+        return self.events.before_events(step)
+
+    def strength(self, step: int) -> float:
         """Relative strength at an annealing step: `scale` at t = 1000, 0 from end_step on."""
         end = self.settings.end_step
-        u = (self.clock.timestep(step) - end) / (1000 - end) if end < 1000 else 0.0
+        u = (self.events.clock.timestep(step) - end) / (1000 - end) if end < 1000 else 0.0
         return self.scale * DECAYS[self.settings.decay](u) if u > 0 else 0.0
 
-    def acts_on(self, place, value):
-        """Whether the force acts at `place` ("drift" | "chain") and is measured on `value` ("image" | "latent")."""
-        return self.settings.place == place and (self.settings.similarity == "latent") == (value == "latent")
-
-    def bend(self, gradient, value, particles_per_image, strength):
-        """The data gradient with the force taken off it; `value`, shaped like `gradient`, is what it is measured on.
-
-        strength: 0-d tensor or float, see `strength()`.
-        """
-        direction, similarity = repel(self.settings.similarity, value, particles_per_image, self.settings.bandwidth)
+    def bend(self, gradient: torch.Tensor, value: torch.Tensor, per_image: int, strength: torch.Tensor) -> torch.Tensor:
+        """The data gradient with the force taken off it."""
+        direction, similarity = repel(self.settings.similarity, value, per_image, self.settings.bandwidth)
         return gradient - direction * _length(strength, similarity, gradient)
 
-    def shift(self, z0hat, prior, particles, strength, passes):
+    def guide(self, z0hat: torch.Tensor, particles: Particles, s: StepScalars, sampler: Sampler) -> torch.Tensor:
         """z0hat (P, C, h, w) displaced relative to the drift z0hat - z, if that is where the force acts.
 
         Measured on images it costs one decoder pass per annealing step, which carries the direction to the latent.
@@ -129,10 +141,10 @@ class Repulsion:
         if self.settings.similarity == "latent":
             direction, similarity = repel("latent", z0hat, n, bandwidth)
         else:
-            direction, similarity = passes(lambda z: self._through_decoder(prior, z, n), z0hat, together=n)
-        return z0hat + direction * _length(strength, similarity, z0hat - particles.z)
+            direction, similarity = sampler.passes(lambda z: self._through_decoder(sampler.prior, z, n), z0hat, together=n)
+        return z0hat + direction * _length(s.strengths[self.name], similarity, z0hat - particles.z)
 
-    def _through_decoder(self, prior, z, n):
+    def _through_decoder(self, prior: LatentPrior, z: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Direction in the latent, (P, C, h, w), of unit length, and similarity (P,), measured on decoded images."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()

@@ -1,3 +1,53 @@
-"""Words of a config that the sampler understands; no torch, so that the config check can read them."""
+"""What the sampler's parts read of a config. No torch, so that the config check can read it too."""
 
-SIMILARITIES = ("latent", "image", "rotation")  # what the repulsion compares particles on: utils/repulsion.py
+from typing import Literal, Protocol
+
+SIMILARITIES = ("latent", "image", "rotation")  # what the repulsion compares particles on: utils/sampling/repulsion.py
+
+
+class Annealing(Protocol):
+    num_steps: int
+    sigma_max: float
+    sigma_min: float
+
+
+class Diffusion(Protocol):
+    """Of the probability-flow ODE."""
+
+    num_steps: int
+    sigma_min: float
+
+
+class Chain(Protocol):
+    """Of the inner chain; see utils/sampling/mcmc.py for the formulas."""
+
+    mc_algo: Literal["langevin", "hmc"]
+    num_steps: int
+    lr: float
+    lr_min_ratio: float
+    tau: float
+    momentum: float
+    keep_velocity: bool  # of HMC: the velocity goes on from one annealing step to the next
+    likelihood_factor: float
+    gradient_clip: float
+
+
+class RepulsionSettings(Protocol):
+    decay: Literal["constant", "linear", "quadratic", "cosine"]
+    end_step: int  # timestep of 1000
+    bandwidth: Literal["median"] | float
+    place: Literal["drift", "chain"]
+    similarity: str
+
+
+class PruningSettings(Protocol):
+    near_distance: float
+    loss_tolerance: float
+    fill: Literal["next_best", "clone", "drop"]
+
+
+class OptimizationSettings(Protocol):
+    max_iterations: int
+    lr: float
+    stop_factor: float
+    max_move: float

@@ -41,34 +41,34 @@ def changed(change, number):
             return ((self.operator(x) - y) * (radius <= self.share).to(y.device)).square().flatten(1).sum(1)
 
     class LowFrequencies(LatentDAPS):
-        def inner_chain(self, prior, particles, z0hat, s, step, repulsion=None):
-            whole, done = self.operator, 2 * step / (len(self.sigmas) - 1)
+        def inner_chain(self, particles, z0hat, s, acting=()):
+            whole, done = self.operator, 2 * s.step / (len(self.sigmas) - 1)
             if done < 1:
                 self.operator = Disc(whole, number + (1 - number) * done)
             try:
-                return super().inner_chain(prior, particles, z0hat, s, step, repulsion)
+                return super().inner_chain(particles, z0hat, s, acting)
             finally:
                 self.operator = whole
 
     class Curvature(LatentDAPS):
-        def inner_chain(self, prior, particles, z0hat, s, step, repulsion=None):
-            gradient, _, _ = self.data_gradient(prior, particles.at(z0hat))
+        def inner_chain(self, particles, z0hat, s, acting=()):
+            gradient, _, _ = self.data_gradient(particles.at(z0hat))
             along = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-            beyond, _, _ = self.data_gradient(prior, particles.at(z0hat + OFFSET * along))
+            beyond, _, _ = self.data_gradient(particles.at(z0hat + OFFSET * along))
             curvature = (beyond - gradient).flatten(1).norm(dim=1) / OFFSET / self.chain.tau**2 + 1 / s.sigma**2  # (P,)
             low, high = (limit * s.lr for limit in LIMITS)
             s.lr = (number / curvature).view(-1, 1, 1, 1).clamp(low, high)
-            return super().inner_chain(prior, particles, z0hat, s, step, repulsion)
+            return super().inner_chain(particles, z0hat, s, acting)
 
     class Preconditioned(LatentDAPS):
-        def inner_chain(self, prior, particles, z0hat, s, step, repulsion=None):
-            gradient, _, _ = self.data_gradient(prior, particles.at(z0hat))
+        def inner_chain(self, particles, z0hat, s, acting=()):
+            gradient, _, _ = self.data_gradient(particles.at(z0hat))
             square = F.avg_pool2d(F.pad(gradient.square(), (1, 1, 1, 1), mode="replicate"), 3, 1)  # (P, C, h, w)
-            self.square = square if step == 0 else 0.7 * self.square + 0.3 * square
+            self.square = square if s.step == 0 else 0.7 * self.square + 0.3 * square
             scale = (self.square + 1e-3 * self.square.mean((1, 2, 3), keepdim=True)) ** (-number / 2)
             scale = scale / scale.log().mean((1, 2, 3), keepdim=True).exp()
             s.lr = s.lr * scale.clamp(*SPREAD)
-            return super().inner_chain(prior, particles, z0hat, s, step, repulsion)
+            return super().inner_chain(particles, z0hat, s, acting)
 
     return {"low_frequencies": LowFrequencies, "curvature": Curvature, "preconditioned": Preconditioned}[change]
 

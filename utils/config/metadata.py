@@ -1,0 +1,33 @@
+"""What every record says about the run as a whole."""
+
+import subprocess
+from importlib import metadata as packages
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from utils.config.overrides import changes_results
+from utils.paths import PROJECT
+
+PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
+
+
+def run_metadata(seed: int, num_samples: int) -> dict[str, Any]:
+    """Seed, particles, overrides, commit, versions; without places and batching, so that shards agree."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {
+        "seed": seed,
+        "num_samples": num_samples,
+        "overrides": [text for text in overrides if changes_results(text)],
+        "git_commit": git_commit(),
+        "versions": {name: packages.version(name) for name in PACKAGES},
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of this program; None outside a repository and where there is no git."""
+    try:
+        found = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

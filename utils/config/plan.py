@@ -1,0 +1,44 @@
+"""When the parts of a run act, checked: an event that cannot fire or has nothing to act on is refused."""
+
+from utils.config.settings import Settings
+from utils.errors import InputError
+from utils.sampling.events import Events
+from utils.sampling.schedule import StepClock
+
+
+def plan(settings: Settings, clock: StepClock) -> Events:
+    """The events of a run on its clock. Raises InputError.
+
+    Under the progress clock it needs no prior, so wrong switches end before torch is imported.
+    """
+    repels = settings.repulsion_scale > 0 and settings.num_samples > 1
+    events = Events(
+        clock,
+        repels,
+        settings.repulsion.end_step,
+        settings.pruning_step,
+        settings.optimization_step,
+        settings.optimization.every,
+    )
+    for key, switch, index in (
+        ("pruning_step", settings.pruning_step, events.pruning_index),
+        ("optimization_step", settings.optimization_step, events.optimization_index),
+    ):
+        if switch >= 0 and index is None:
+            raise InputError(
+                f"{key}={switch}: the last of {clock.num_steps} annealing steps is at "
+                f"t = {clock.timestep(clock.num_steps - 1):g}, so this never happens; choose a larger timestep, or -1 for off"
+            )
+        if switch == 1000:
+            raise InputError(f"{key}={switch}: nothing has been sampled yet at t = 1000; choose a smaller timestep")
+    if repels and not events.repulsion_steps:
+        raise InputError(
+            f"repulsion.end_step={settings.repulsion.end_step}: the annealing begins at "
+            f"t = {clock.timestep(0):.0f}, so nothing would push; choose a smaller timestep, or repulsion_scale=0"
+        )
+    if events.pruning_index == 0:
+        raise InputError(
+            f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
+            f"choose at most {clock.timestep(1):.0f}"
+        )
+    return events

@@ -1,0 +1,29 @@
+"""What the sampler hands out: after each annealing step, and at the end."""
+
+from typing import NamedTuple
+
+import torch
+
+from utils.sampling.mechanism import Report
+from utils.sampling.particles import Particles
+
+
+class StepInfo(NamedTuple):
+    """What one annealing step hands to the callback; tensors are on the device."""
+
+    step: int
+    particles: Particles  # whose chain this was; z is z0y, before any mechanism acts on it
+    image: torch.Tensor  # (P, 3, H, W) what the last inner iteration decoded
+    loss: torch.Tensor  # (P,) its squared residual
+
+
+class SampleResult(NamedTuple):
+    particles: Particles  # with the final latents
+    image: torch.Tensor  # (P, 3, H, W) the decoded result
+    loss: torch.Tensor  # (P,) its squared residual
+    timing_info: list[float]  # seconds of each annealing step
+    reports: dict[str, list[Report]]  # of each mechanism, one for each step in which it acted
+
+    def of_image(self, name: str, image_id: int) -> list[dict]:
+        """What the mechanism `name` reported on one image, in order."""
+        return [report[image_id] for report in self.reports.get(name, ()) if image_id in report]
