@@ -10,10 +10,14 @@ class Operator(torch.nn.Module, ABC):
 
     sigma: standard deviation of the measurement noise, >= 0
     rotation_ambiguity: True if an image and its 180-degree rotation have the same measurement
+    turns: True if the rotation of each channel alone leaves the measurement unchanged
+    separable: True if channel c of the measurement, (P, C, ...), depends on channel c of the image alone
     linear: True if A(a x + b z) = a A(x) + b A(z)
     """
 
     rotation_ambiguity = False
+    turns = False
+    separable = False
     linear = False
 
     def __init__(self, sigma):
@@ -31,6 +35,10 @@ class Operator(torch.nn.Module, ABC):
     def loss(self, x, y):
         """Sum of squared residuals of each particle, (P,)."""
         return (self(x) - y).square().flatten(1).sum(1)
+
+    def channel_loss(self, x, y):
+        """Sum of squared residuals of each channel, (P, C); it adds up to the loss. For separable operators only."""
+        return (self(x) - y).square().flatten(2).sum(2)
 
     def noise_floor(self, y):
         """Expected loss of the true image, a float: number of measurements times sigma^2."""

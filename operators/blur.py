@@ -20,6 +20,7 @@ class Blur(Operator):
     """
 
     linear = True
+    separable = True
 
     def __init__(self, kernels, sigma):
         super().__init__(sigma)

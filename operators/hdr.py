@@ -9,6 +9,8 @@ class HighDynamicRange(Operator):
     scale: > 0, how far the image exceeds the sensor's range; sigma: standard deviation of the noise, >= 0
     """
 
+    separable = True
+
     def __init__(self, scale=2.0, sigma=0.05):
         super().__init__(sigma)
         self.scale = float(scale)

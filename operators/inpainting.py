@@ -24,6 +24,7 @@ class Inpainting(Operator):
     """
 
     linear = True
+    separable = True
 
     def __init__(self, resolution, mask_type, mask_len_range=None, mask_prob_range=None, margin=32, seed=42, sigma=0.05):
         super().__init__(sigma)

@@ -15,6 +15,8 @@ class PhaseRetrieval(Operator):
     """
 
     rotation_ambiguity = True
+    turns = True
+    separable = True
 
     def __init__(self, oversample=2.0, sigma=0.05):
         super().__init__(sigma)

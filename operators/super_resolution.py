@@ -21,6 +21,7 @@ class SuperResolution(Operator):
     """
 
     linear = True
+    separable = True
 
     def __init__(self, resolution, scale_factor=4, sigma=0.05):
         super().__init__(sigma)

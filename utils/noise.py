@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 # The number is part of the key: changing one changes every result that uses it.
-PURPOSES = {"measurement": 0, "initial": 1, "annealing": 2, "mcmc": 3, "velocity": 4, "mask": 32, "kernel": 33}
+PURPOSES = {
+    "measurement": 0,
+    "initial": 1,
+    "annealing": 2,
+    "mcmc": 3,
+    "velocity": 4,
+    "recombination": 5,
+    "mask": 32,
+    "kernel": 33,
+}
 
 
 def keyed_generator(seed, purpose, image=0, particle=0, step=0):

@@ -30,7 +30,7 @@ def phases(e):
         peaks = finite([m.vram[f"{name}_peak_mb"] for m, _ in parts])
         per_particle = {
             key: sum(getattr(p, key) * m.metadata.num_images for m, p in parts) / images
-            for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls")
+            for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls", "encoder_forward")
         }
         rows[name] = {
             "seconds": sum(p.time_s for _, p in parts) / images,

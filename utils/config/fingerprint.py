@@ -62,6 +62,8 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "pruning": nodes["pruning_step"] < 0,
         "pruning_keep": nodes["pruning_step"] < 0,
         "optimization": nodes["optimization_step"] < 0,
+        "recombination_step": nodes.get("recombination_step", -1) < 0,
+        "recombination": nodes.get("recombination_step", -1) < 0,
         "mechanisms": not nodes.get("mechanisms"),
     }
     return {key: value for key, value in kept.items() if not off.get(key)}

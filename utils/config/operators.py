@@ -108,6 +108,10 @@ OURS = {
 }
 
 
+# those whose loss is a sum over channels (operators.base.Operator.separable)
+SEPARABLE = tuple(name for name in OURS if name.rpartition(".")[2] not in ("NonlinearBlur", "DeepinvPhysics"))
+
+
 def check_operator(key, target, arguments, resolution):
     """Raises InputError for a wrong argument of one of our operators.
 

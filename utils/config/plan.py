@@ -41,4 +41,10 @@ def plan(settings: Settings, clock: StepClock) -> Events:
             f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
             f"choose at most {clock.timestep(1):.0f}"
         )
+    first = clock.first_step(settings.recombination_step) if settings.recombination_step >= 0 else 0
+    if first is None or first == clock.num_steps - 1 > 0:
+        raise InputError(
+            f"recombination_step={settings.recombination_step}: the last of {clock.num_steps} annealing steps is at "
+            f"t = {clock.timestep(clock.num_steps - 1):g}, and it acts before that one; choose a larger timestep, or -1 for off"
+        )
     return events

@@ -3,7 +3,7 @@
 import re
 
 from utils.config.model import check_model
-from utils.config.operators import check_operator
+from utils.config.operators import OURS, SEPARABLE, check_operator
 from utils.config.plan import plan
 from utils.config.settings import Settings
 from utils.errors import InputError, short
@@ -57,6 +57,11 @@ def check_relations(s: Settings) -> None:
         plan(s, StepClock(s.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)))
     operator = s.group.operator
     check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
+    if s.recombination_step >= 0 and operator.target in OURS and operator.target not in SEPARABLE:
+        raise InputError(
+            f"recombination_step={s.recombination_step}: the loss of {operator.target} is no sum over channels; "
+            f"those of {', '.join(name.rpartition('.')[2] for name in SEPARABLE)} are; choose such a task, or -1 for off"
+        )
     check_model(s.model)
 
 

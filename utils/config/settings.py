@@ -131,6 +131,16 @@ class Optimization(Section):
     max_move: float = Field(gt=0)
 
 
+class Recombination(Section):
+    every: int = Field(ge=1)
+    excess: float = Field(ge=0)
+    deviation: float = Field(ge=0)
+    turns: bool
+    donors: bool
+    choice: Literal["prior", "correlation"]
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
 class OwnMechanism(Section):
     """One of your own: its class, and the arguments that it takes beside the clock."""
 
@@ -168,6 +178,7 @@ class Settings(Section):
     pruning_step: int = Field(ge=-1, le=1000)
     pruning_keep: int = Field(ge=1)
     optimization_step: int = Field(ge=-1, le=1000)
+    recombination_step: int = Field(default=-1, ge=-1, le=1000)
     use_tpu: bool
     gpu: int = Field(ge=-1)
     num_cores: int | None = Field(ge=1)
@@ -183,6 +194,7 @@ class Settings(Section):
     repulsion: Repulsion
     pruning: Pruning
     optimization: Optimization
+    recombination: Recombination
     mechanisms: dict[str, OwnMechanism] = {}
     success: Success
     data: Data

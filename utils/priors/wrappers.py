@@ -29,6 +29,9 @@ class SplitPrior:
     def denoise(self, z, sigma):
         return self._passes(self._prior.denoise, z, sigma)
 
+    def encode(self, x):
+        return self._passes(self._prior.encode, x)
+
 
 class CountingPrior:
     """A prior whose calls are counted: what was run, not what a formula says was run.
@@ -51,6 +54,10 @@ class CountingPrior:
     def denoise(self, z, sigma):
         self.calls["denoiser_calls"] += len(z)
         return self._prior.denoise(z, sigma)
+
+    def encode(self, x):
+        self.calls["encoder_forward"] += len(x)
+        return self._prior.encode(x)
 
 
 SIZES = 64  # graphs of one function before torch would go back to the plain one: each pass size is one

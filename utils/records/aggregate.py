@@ -70,6 +70,18 @@ def optimization_block(records):
     }
 
 
+def recombination_block(records):
+    """Of records made with it: per image its events."""
+    reports = [r.get("recombination") for r in records]
+    return None if None in reports else {"events": [report["events"] for report in reports]}
+
+
+def own_blocks(records):
+    """{name: block per image} of mechanisms of one's own; absent where there are none."""
+    names = dict.fromkeys(name for r in records for name in r.get("mechanisms", {}))
+    return {"mechanisms": {name: [r.get("mechanisms", {}).get(name) for r in records] for name in names}} if names else {}
+
+
 def phase_names(records):
     """Names of the phases of some records of one run, in the order of the run."""
     seen = {name for r in records for name in r["time"]["phases"]}
@@ -79,15 +91,14 @@ def phase_names(records):
 def phases_block(records):
     """Times and steps add up over images, network calls stay per particle: their mean over images."""
     phases = {}
+    encodes = any("encoder_forward" in phase for r in records for phase in r["time"]["phases"].values())
+    calls = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", *(("encoder_forward",) if encodes else ()))
     for name in phase_names(records):
         parts = [r["time"]["phases"][name] for r in records if name in r["time"]["phases"]]
         phases[name] = {
             "time_s": sum(p["time_s"] for p in parts),
             "steps": sum(p["steps"] for p in parts),
-            **{
-                key: statistics.fmean(p[key] for p in parts)
-                for key in ("decoder_forward", "decoder_forward_backward", "denoiser_calls")
-            },
+            **{key: statistics.fmean(p.get(key, 0.0) for p in parts) for key in calls},
         }
     return phases
 
@@ -164,6 +175,8 @@ def aggregate(records, name):
             "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if known else None},
             "pruning": pruning_block(records),
             "optimization": optimization_block(records),
+            "recombination": recombination_block(records),
+            **own_blocks(records),
             "diverged": [r["diverged"] for r in records],
         }
     )

@@ -77,6 +77,7 @@ class Phase(Block):
     decoder_forward: float  # network calls per particle
     decoder_forward_backward: float
     denoiser_calls: float
+    encoder_forward: float = 0.0
 
 
 class Time(Block):

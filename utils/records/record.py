@@ -53,6 +53,7 @@ class Phase(Part):
     decoder_forward: float
     decoder_forward_backward: float
     denoiser_calls: float
+    encoder_forward: float = 0.0
     peak_mb: float | None
 
 

@@ -30,6 +30,7 @@ from utils.sampling.optimization import HardDataConsistency  # noqa: E402
 from utils.sampling.particles import Particles  # noqa: E402
 from utils.sampling.passes import Passes  # noqa: E402
 from utils.sampling.pruning import Pruning  # noqa: E402
+from utils.sampling.recombination import Recombination  # noqa: E402
 from utils.sampling.repulsion import Repulsion  # noqa: E402
 from utils.sampling.schedule import StepClock, annealing_sigmas  # noqa: E402
 from utils.sampling.vocabulary import RepulsionSettings  # noqa: E402
@@ -63,7 +64,7 @@ def build(settings: Settings) -> Parts:
     clock = StepClock(settings.step_clock, sigmas, prior.timestep_map)
     events = plan(settings, clock)
     diffusion, passes = settings.sampler.diffusion_scheduler_config, Passes(settings.max_particles_per_pass)
-    mechanisms = [*planned(settings, events, prior), *own_mechanisms(settings, clock)]
+    mechanisms = [*planned(settings, events, prior, operator), *own_mechanisms(settings, clock)]
     sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain, events, mechanisms, passes)
     return Parts(device, prior, operator, noise, sampler, clock)
 
@@ -79,11 +80,18 @@ def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
     return CompiledPrior(prior) if settings.compile else prior
 
 
-def planned(settings: Settings, events: Events, prior: LatentPrior) -> Iterator[Mechanism]:
+def planned(settings: Settings, events: Events, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
     """The mechanisms that the switches ask for, in the order in which they act."""
     if events.repulsion_steps:
         check_bandwidth(settings.repulsion, math.prod(prior.latent_shape))
         yield Repulsion(settings.repulsion_scale, settings.repulsion, events)
+    if settings.recombination_step >= 0:
+        if not operator.separable:
+            raise InputError(
+                f"recombination_step={settings.recombination_step}: the loss of {type(operator).__name__} is no sum over "
+                "channels (operators.base.Operator.separable); choose another task, or -1 for off"
+            )
+        yield Recombination(settings.recombination_step, settings.recombination, events.clock, operator)
     if events.pruning_index is not None:
         yield Pruning(settings.pruning_keep, settings.pruning, events)
     if events.optimization_index is not None:

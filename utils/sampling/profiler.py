@@ -19,6 +19,7 @@ class Phase:
     decoder_forward: float = 0.0
     decoder_forward_backward: float = 0.0
     denoiser_calls: float = 0.0
+    encoder_forward: float = 0.0
     peak_mb: float | None = None
 
 
@@ -82,4 +83,7 @@ class Profiler:
         self._current = None
 
     def as_dict(self) -> dict[str, dict]:
-        return {name: asdict(phase) for name, phase in self.phases.items()}
+        """{phase: its sums}; encoder passes only where there are any, as in records from before anything encoded."""
+        phases = {name: asdict(phase) for name, phase in self.phases.items()}
+        encodes = any(phase["encoder_forward"] for phase in phases.values())
+        return {name: {k: v for k, v in p.items() if encodes or k != "encoder_forward"} for name, p in phases.items()}

@@ -40,6 +40,16 @@ class RepulsionSettings(Protocol):
     similarity: str
 
 
+class RecombinationSettings(Protocol):
+    every: int  # annealing steps from event to event
+    excess: float  # a channel is bad if it fits worse than the donor's by this times the donor's excess over the floor
+    deviation: float  # plus this many standard deviations of a true channel's loss
+    turns: bool
+    donors: bool
+    choice: Literal["prior", "correlation"]
+    sigmas: list[float]  # noise levels of the prior's score
+
+
 class PruningSettings(Protocol):
     near_distance: float
     loss_tolerance: float
