@@ -12,12 +12,11 @@ from functools import partial
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 
 from utils import device as devices
 from utils.config.check import check
-from utils.config.overrides import check_group_choices
+from utils.config.compose import call
 from utils.data import select_images
 from utils.errors import InputError
 from utils.records.folder import RunFolder
@@ -45,7 +44,7 @@ def main(cfg):
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         if multirun:  # Hydra goes on with the other jobs and fails at the end
-            raise CompactHydraException(f"error: {error}") from None
+            raise
         sys.exit(2)
 
 
@@ -131,8 +130,7 @@ def show(metrics, folder, settings):
 
 if __name__ == "__main__":
     try:
-        check_group_choices(sys.argv[1:])
-        main()
+        call(main)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

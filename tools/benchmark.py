@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from utils.config.check import check
+from utils.config.compose import call, compose
 from utils.data import select_images
 from utils.errors import InputError
 from utils.paths import PROJECT
@@ -164,13 +165,10 @@ class Pieces:
 def full_size(folder, overrides):
     """The figures of each num_samples and precision, or of those in `overrides`, on the ImageNet structure with random
     weights in `folder`."""
-    from hydra import compose, initialize_config_dir
-
     from utils import device as devices
 
     def config(*more):
-        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-            return compose("default", overrides=[*FULL_SIZE, f"model.path={folder.resolve()}", *overrides, *more])
+        return compose([*FULL_SIZE, f"model.path={folder.resolve()}", *overrides, *more])
 
     if not folder.exists():
         write_random_model(folder)
@@ -277,4 +275,4 @@ if __name__ == "__main__":
             setup_logging()
             show(*full_size(flags.full_size, sys.argv[1:]))
         else:
-            main()
+            call(main)

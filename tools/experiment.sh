@@ -26,12 +26,13 @@ usage() {
 }
 
 experiment() {
-  local runs=() demo=false argument run
+  local runs=() demo=false hint="" argument run
   if [ $# -eq 0 ]; then usage; exit 0; fi
   for argument in "$@"; do
     case " --demo$(printf ' --%s' "${RUNS[@]}") " in
       *" $argument "*) if [ "$argument" = --demo ]; then demo=true; else runs+=("${argument#--}"); fi ;;
-      *) echo "unknown argument: $argument; $EXPERIMENT.sh takes$(printf ' --%s' "${RUNS[@]}" demo)" >&2; exit 2 ;;
+      *) [[ $argument != --90 || " ${SIZES[*]} " != *" 100 "* ]] || hint="; the images 10 to 99 of --90 are part of --100"
+         echo "unknown argument: $argument; $EXPERIMENT.sh takes$(printf ' --%s' "${RUNS[@]}" demo)$hint" >&2; exit 2 ;;
     esac
   done
   [ ${#runs[@]} -gt 0 ] || runs=("${ALONE[@]}")

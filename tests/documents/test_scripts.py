@@ -110,6 +110,13 @@ def test_experiment_3_has_no_single_image_run(script):
     assert "[--1]" not in script(name="exp3_2particle").stdout
 
 
+def test_a_flag_of_earlier_scripts_is_told_where_its_images_are(script):
+    done = script("--90", name="exp1_repulsion")
+    assert done.returncode == 2 and done.stderr == (
+        "unknown argument: --90; exp1_repulsion.sh takes --1 --10 --100 --demo; the images 10 to 99 of --90 are part of --100\n"
+    )
+
+
 FINAL_USAGE = """사용법: bash exp5_final.sh [--imagenet] [--ffhq]
   --imagenet: 100 ImageNet images
   --ffhq    : 100 FFHQ images

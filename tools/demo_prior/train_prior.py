@@ -21,6 +21,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DModel
 from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, SIDE, demo_images
 from tools.demo_prior.muon import Muon
 from tools.demo_prior.training import Trainer, psnr, save_sheet
+from utils.command_line import run
+from utils.config.compose import call
 from utils.paths import PROJECT
 
 LATENT_CHANNELS = 4
@@ -273,4 +275,4 @@ def main(cfg):
 
 
 if __name__ == "__main__":
-    main()
+    run(lambda: call(main))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from utils.config.fingerprint import fingerprint, identity
 from utils.config.metadata import run_metadata
+from utils.config.overrides import unknown_key
 from utils.config.relations import check_relations
 from utils.config.settings import Composition, Settings
 from utils.errors import InputError, short
@@ -33,6 +34,8 @@ def check(cfg: DictConfig) -> Settings:
         first = error.errors()[0]
         key = _key(first["loc"], cfg)
         value = "" if first["type"] == "missing" else f"={short(first['input'])}"
+        if first["type"] == "extra_forbidden":
+            raise InputError(unknown_key(f"{key}{value}")) from None
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     check_relations(settings)
     about = run_metadata(settings.seed, settings.num_samples)

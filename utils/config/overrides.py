@@ -1,34 +1,142 @@
 """What the command line says, before and beside the composed config."""
 
+import difflib
+from fnmatch import fnmatchcase
+
+from hydra._internal.utils import get_args_parser  # Hydra's flags stand nowhere else, and @hydra.main reads them with it
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from utils.config.fingerprint import NOT_IN_FINGERPRINT
+from utils.config.renamed import ROWS
 from utils.errors import InputError, short
 from utils.paths import PROJECT
 
+NEEDED = ("data", "model", "task", "sampler")  # groups of which a run needs exactly one configuration
+DEFAULTS = (*NEEDED, "experiment")  # groups in the defaults list
 
-def check_group_choices(arguments):
-    """Refuses data=3, data=[1], data=null and =3, for which Hydra itself ends in a traceback. Raises InputError."""
+
+def check_command_line(arguments):
+    """The overrides among the arguments of a program of @hydra.main. Raises InputError for what Hydra refuses in many
+    lines, and for what DAPS and earlier code call otherwise."""
+    parser = get_args_parser()
+    parser.error = _flags_in_one_line
+    args, unknown = parser.parse_known_args(arguments)
+    check_renamed([*args.overrides, *unknown])
+    if unknown:
+        text = unknown[0]
+        raise InputError(
+            f"{short(text)}: there is no such flag; keys are written without dashes, and --hydra-help lists the flags"
+            if text.startswith("-")
+            else f"{short(text)}: stands apart from the other key=value; write the flags before or after all of them"
+        )
+    if args.resolve and not args.cfg:
+        raise InputError("--resolve: goes with --cfg; write --cfg job --resolve")
+    if sum(map(bool, (args.run, args.multirun, args.cfg, args.info, args.shell_completion))) > 1:
+        raise InputError(f"{' '.join(arguments)}: one of --run, --multirun, --cfg, --info and --shell-completion at a time")
+    check_group_choices(args.overrides)
+    return args.overrides
+
+
+def _flags_in_one_line(message):
+    raise InputError(f"{message}; --hydra-help lists the flags")
+
+
+def check_renamed(overrides):
+    """Refuses what DAPS and earlier code call otherwise, all of it in one line with today's words. Raises InputError."""
+    task_group = next((text.partition("=")[2] for text in overrides if text.startswith("task_group=")), "TASK_GROUP")
+    found = [(text, *today) for text in overrides if (today := _today(text, task_group)) is not None]
+    if not found:
+        return
+    if len(found) == 1:
+        [(text, write, why)] = found
+        why = why or f"this program calls it {write.partition('=')[0]}"
+        raise InputError(f"{short(text)}: {why}; {f'write {write}' if write else 'leave it out'}")
+    written = [write for _, write, _ in found if write]
+    left_out = [short(text) for text, write, _ in found if not write]
+    parts = [f"{' '.join(short(text) for text, _, _ in found)}: this program writes them otherwise"]
+    parts += [f"write {' '.join(written)}"] if written else []
+    parts += [f"leave out {' '.join(left_out)}"] if left_out else []
+    raise InputError("; ".join([*parts, *dict.fromkeys(why for _, _, why in found if why)]))
+
+
+def _today(text, task_group):
+    """(what to write, or None for nothing; why) of an override that has another name today, else None."""
+    plain = text.lstrip("+~")
+    key, _, value = plain.partition("=")
+    value = value if value.isprintable() else short(value)
+    for row in ROWS:
+        if any(fnmatchcase(candidate, row.old) for candidate in (key, plain, text.partition("=")[0])):
+            if row.write is None or text.startswith("~"):
+                return None, row.why or f"this program calls it {row.write.partition('=')[0]}"
+            stem = value.removesuffix("_latent")
+            return row.write.format(value=value, stem=stem, last=key.rpartition(".")[2], task_group=task_group), row.why
+    if key in DEFAULTS and text.startswith("+"):
+        return f"{key}={value}", "groups stand in the defaults list, so they take no +"
+    return None
+
+
+def check_group_choices(overrides):
+    """Refuses data=3, data=[1], data=null and =3, for which Hydra itself ends in a traceback, and what it lets pass and
+    no run can use: data=[a,b] and ~data. Raises InputError."""
     parser = OverridesParser.create()
-    for text in arguments:
+    for text in overrides:
         try:
             parsed = parser.parse_override(text)
-        except HydraException:  # a flag, or what Hydra reports in a line of its own
+        except HydraException:  # reported by utils/config/compose.py
             continue
         group = parsed.key_or_group
-        folder = PROJECT / "configs" / group
-        if parsed.is_delete() or parsed.is_sweep_override() or not (group == "" or folder.is_dir()):
+        if not (group == "" or (PROJECT / "configs" / group).is_dir()):
             continue
+        if parsed.is_delete():
+            if group in NEEDED:
+                raise InputError(f"{short(text)}: every run needs one; choose it with {group}=..., {choices_of(group)}")
+            continue
+        if parsed.is_sweep_override():
+            continue
+        if group == "":
+            raise InputError(f"{short(text)}: has no key; write key=value")
         choice = parsed.value()
-        choices = choice if isinstance(choice, list) else [choice]
-        if not all(isinstance(name, str) for name in choices):
-            names = ", ".join(sorted(f.stem for f in folder.glob("*.yaml")))
-            raise InputError(
-                f"{short(text)}: is no name of a configuration; in configs/{group} there are {names}"
-                if group
-                else f"{short(text)}: has no key; write key=value"
-            )
+        if not isinstance(choice, str) and not (group not in NEEDED and _are_names(choice)):
+            raise InputError(f"{short(text)}: is no name of a configuration; {choices_of(group)}")
+
+
+def _are_names(choice):
+    return isinstance(choice, list) and all(isinstance(name, str) for name in choice)
+
+
+def choices_of(group, names=None):
+    """What there is to choose from in a group; `names`: as Hydra found them, default those in configs/."""
+    names = names or sorted(path.stem for path in (PROJECT / "configs" / group).glob("*.yaml"))
+    return f"in configs/{group} there are {', '.join(names)}"
+
+
+def unknown_key(text):
+    """The line for an override, "key=value", whose key is in no config; "+" in front does not matter."""
+    try:
+        check_renamed([text])
+    except InputError as error:
+        return str(error)
+    key = text.lstrip("+~").partition("=")[0]
+    near = difflib.get_close_matches(key, _known_keys(key), 1, 0.8)
+    where = "hydra" if key.startswith("hydra.") else "job"
+    return f"{short(text)}: there is no such key; " + (f"did you mean {near[0]}?" if near else f"--cfg {where} shows every key")
+
+
+def _known_keys(key):
+    """The dotted keys of every config; those of the task groups as `key` names the group."""
+    from utils.config.settings import Section, Settings, TaskGroup
+
+    def keys(section, prefix):
+        for name, field in section.model_fields.items():
+            name = f"{prefix}{field.alias or name}"
+            yield name
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                yield from keys(field.annotation, f"{name}.")
+
+    parts = key.split(".")
+    group = keys(TaskGroup, f"task.{parts[1]}.") if parts[0] == "task" and len(parts) > 1 else ()
+    return [*keys(Settings, ""), *group]
 
 
 def changes_results(override):

@@ -10,12 +10,9 @@ The change is not part of the config, so it has to be part of the name=. Changes
   preconditioned P   a step size per entry of the latent: magnitude of the gradient, smoothed, to the power -P
 """
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-
 from utils.command_line import Parser, run
+from utils.config.compose import compose
 from utils.errors import InputError
-from utils.paths import PROJECT
 
 OFFSET = 0.05  # length in the latent over which the curvature is measured
 LIMITS = (0.2, 5.0)  # of a step size from the curvature, relative to the learning rate
@@ -82,11 +79,7 @@ def main():
     import posterior_sample
     from utils.running import console
 
-    try:
-        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-            cfg = compose("default", overrides=args.overrides)
-    except HydraException as error:
-        raise InputError(str(error).splitlines()[0]) from None
+    cfg = compose(args.overrides)
     if args.change not in cfg.name:
         raise InputError(f"name={cfg.name}: the change is in no config, so the name has to say {args.change}")
     console.setup_logging()

@@ -1,0 +1,122 @@
+"""Composing with Hydra, whose own refusals are one line as well."""
+
+import os
+import re
+import shlex
+import sys
+import traceback
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from utils.config.overrides import check_command_line, check_group_choices, check_renamed, choices_of, unknown_key
+from utils.errors import InputError, short
+from utils.paths import PROJECT
+
+RAISE = "HYDRA_FULL_ERROR"
+
+
+def call(main):
+    """Calls a function of @hydra.main. Raises InputError for what this program or Hydra refuses before the function begins.
+
+    Hydra prints its refusals in many lines and exits with 1. It raises them instead when HYDRA_FULL_ERROR=1, the variable
+    that it documents for debugging: so they are caught where they arise, for -m, --cfg and --config-dir alike. Composing
+    once more beforehand would have to repeat what those flags do. A variable that is set already asks for the traceback.
+    """
+    overrides = check_command_line(sys.argv[1:])
+    if os.environ.get(RAISE) == "1":
+        return main()
+    os.environ[RAISE] = "1"
+    try:
+        return main()
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        if isinstance(error, BrokenPipeError) or _began(main, error):
+            raise
+        raise InputError(refusal(error, overrides)) from None
+    finally:
+        del os.environ[RAISE]
+
+
+def _began(main, error):
+    """Whether an exception comes from the function itself."""
+    return any(frame.f_code is main.__wrapped__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def compose(overrides):
+    """The config of posterior_sample.py with some overrides. Raises InputError."""
+    check_renamed(overrides)
+    check_group_choices(overrides)
+    try:
+        with hydra.initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+            return hydra.compose("default", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(refusal(error, overrides)) from None
+
+
+def refusal(error, overrides):
+    """One line for an exception of Hydra; `overrides`: those of the command line."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={short(name)}: is no name of a configuration; {choices_of(group, error.options)}"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return _no_folder(error, overrides)
+    cause = error.__cause__
+    lines = [line for part in (error, cause) if part is not None for line in str(part).splitlines()[:1] if line]
+    text = _named_in(lines, overrides)
+    if text is None:
+        return "; ".join(lines) or type(error).__name__
+    key, _, value = text.lstrip("+~").partition("=")
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not text.startswith("~"):
+        return unknown_key(text)
+    if text.startswith("+"):
+        return f"{short(text)}: {key} stands in the config already; write {short(text.lstrip('+'))}"
+    if OverridesParser.create().parse_override(text).is_sweep_override() and not key.startswith("hydra"):
+        quoted = shlex.quote(_quoted(key, short(value)))
+        return f"{short(text)}: several values need -m, and one value with a comma quotes: {quoted}"
+    return f"{short(text)}: {'; '.join(line[0].lower() + line[1:] for line in lines)}"
+
+
+def _named_in(lines, overrides):
+    """The override whose key a message names, the longest if there are several; None if it names none."""
+    named = {}
+    for text in overrides:
+        key = text.lstrip("+~").partition("=")[0]
+        if any(re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", line) for line in lines):
+            named[key] = text
+    return named[max(named, key=len)] if named else None
+
+
+def _unreadable(error):
+    """For an override that does not follow Hydra's grammar: as it would be read, if quotes are all it needs."""
+    text = error.override
+    key, equals, value = text.partition("=")
+    if not text.strip():
+        return f"{text!r}: an empty argument; a backslash that continues a line must be its last character"
+    if not text.isprintable():
+        return f"{short(text)}: has characters that cannot be printed; is a quote left open?"
+    if not equals:
+        return f"{short(text)}: has no value; write {short(text)}=..."
+    quoted = _quoted(key, value)
+    try:
+        if OverridesParser.create().parse_override(quoted).value() == value:
+            return f"{short(text)}: characters such as = ( ) {{ }} : and commas need quotes; write {shlex.quote(quoted)}"
+    except HydraException:
+        pass
+    return f"{short(text)}: cannot be read; write key=value"
+
+
+def _quoted(key, value):
+    """An override whose value Hydra takes as text; a backslash is one unless it stands before a quote."""
+    return '{}="{}"'.format(key, value.replace('"', '\\"'))
+
+
+def _no_folder(error, overrides):
+    """For a folder that Hydra could not make, of which this program needs none."""
+    text = next((text for text in overrides if re.match(r"\+*hydra\.(run|sweep)\.(sub)?dir=", text)), None)
+    if text is None:
+        return f"{error.filename}: {error.strerror}; hydra.run.dir=... or, with -m, hydra.sweep.dir=... names another folder"
+    return f"{short(text)}: cannot be made ({error.strerror}); leave it out, results go to save_dir/name"

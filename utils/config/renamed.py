@@ -1,0 +1,109 @@
+"""What DAPS and earlier code of this plan call otherwise. Data; utils/config/overrides.py reads it.
+
+DAPS: configs/default.yaml, configs/*/, README and commands/*.sh of zhangbingliang2019/DAPS, with config/ of its legacy
+branch. In `write`, {value} is the old value, {stem} the value without _latent, {last} the last part of the old key and
+{task_group} the task group of the command line.
+"""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    old: str  # a pattern of the key, of key=value, or of a whole flag
+    write: str | None  # what says the same today; None: leave it out
+    why: str = ""  # a clause of its own; "": the key has another name
+
+
+RESULTS = "nothing is sent to Weights & Biases: metrics.json, eval.md and run.log are in save_dir/name"
+TRAJECTORY = "trajectories are kept as trace.png and, as numbers, in the records"
+SCORES = "PSNR, SSIM and LPIPS are always computed and shown"
+PIXELS = "this program samples in the latents of a prior, not in pixels"
+SCHEDULE = "the schedule is always DAPS's edm with poly-7"
+LOADED = "the model's _target_ and path say what is loaded"
+FLAG = "the number of images is a flag of the scripts in commands_gpu/ alone"
+
+ROWS = (
+    # DAPS: top level
+    Row("num_runs", "num_samples={value}"),
+    Row("batch_size", "batch_images={value}"),
+    Row("sub_batch_size", "max_particles_per_pass={value}"),
+    Row("wandb", None, RESULTS),
+    Row("project_name", None, RESULTS),
+    Row("save_samples", None, "every particle is saved, in save_dir/name/samples"),
+    Row("save_traj", None, TRAJECTORY),
+    Row("save_traj_video", None, TRAJECTORY),
+    Row("save_traj_raw_data", None, TRAJECTORY),
+    Row("show_eval", None, SCORES),
+    Row("eval_fn_list", None, SCORES),
+    Row("eval_fn_lists", None, SCORES),
+    Row("eval_fid", None, f"there is no FID; {SCORES}"),
+    Row("+seed", "seed={value}", "seed stands in the config already"),
+    # DAPS: names of configurations
+    Row("data=demo", "data=demo-ffhq"),
+    Row("data=ffhq", "data=test-ffhq"),
+    Row("data=imagenet", "data=test-imagenet"),
+    Row("model=ffhq256ddpm", "model=ffhq256ldm", PIXELS),
+    Row("model=imagenet256ddpm", "model=imagenet256ldm", PIXELS),
+    Row("model=ldm_ffhq", "model=ffhq256ldm"),
+    Row("model=ldm_imagenet", "model=imagenet256ldm"),
+    Row("model=sdv1.5", "model=stable-diffusion-v1.5"),
+    Row("sampler=edm_daps", "sampler=latent_edm_daps", PIXELS),
+    Row("sampler=sd_edm_daps", "sampler=latent_edm_daps", "Stable Diffusion has the schedule of the other latent priors"),
+    Row("task_group=pixel", "task_group=ldm", PIXELS),
+    Row("task_group=pixel_hmc", "task_group=ldm", PIXELS),
+    Row("task_group=latent", "task_group=ldm"),
+    Row("task=*_latent", "task={stem} task_group=ldm", "the task group says which prior the rates are for"),
+    # DAPS: inside the groups
+    Row("data.name", None, "data.root and data.kind say what is read"),
+    Row("model.name", None, LOADED),
+    Row("model.ldm_config*", None, LOADED),
+    Row("model.model_id", "model.path={value}"),
+    Row("model.diffusion_path", "model.path={value}"),
+    Row("model.target_resolution", "model.resolution={value}"),
+    Row("sampler.latent", None, PIXELS),
+    Row("sampler.*_scheduler_config.name", None, SCHEDULE),
+    Row("sampler.*_scheduler_config.timestep", None, SCHEDULE),
+    Row("sampler.num_steps", "sampler.annealing_scheduler_config.num_steps={value}"),
+    Row("sampler.sigma_max", "sampler.annealing_scheduler_config.sigma_max={value}"),
+    Row("sampler.sigma_min", "sampler.annealing_scheduler_config.sigma_min={value}"),
+    Row("task.*.operator.name", None, "task=NAME says which operator it is"),
+    Row("task.*.mcmc_sampler_config.prior_solver", None, "the prior's score is always that of a Gaussian, DAPS's default"),
+    Row("task.operator.name", None, "task=NAME says which operator it is"),
+    Row("task.operator.*", "task.{task_group}.operator.{last}={value}"),
+    Row("task.mcmc_sampler_config.*", "task.{task_group}.mcmc_sampler_config.{last}={value}"),
+    Row("task.lgvd_config.*", "task.{task_group}.mcmc_sampler_config.{last}={value}"),
+    Row("task.likelihood_estimator_config.ode_step", "sampler.diffusion_scheduler_config.num_steps={value}"),
+    Row("task.likelihood_estimator_config.step", "task.{task_group}.mcmc_sampler_config.num_steps={value}"),
+    Row("task.likelihood_estimator_config.name", "task.{task_group}.mcmc_sampler_config.mc_algo={value}"),
+    Row("task.likelihood_estimator_config.*", "task.{task_group}.mcmc_sampler_config.{last}={value}"),
+    # earlier code of this plan
+    Row("repulsion_schedule", "repulsion.decay={value}"),
+    Row(
+        "repulsion_sigma_break",
+        "repulsion.end_step=500",
+        "the repulsion ends at a timestep of 1000, not at a sigma (500 as in experiment 1), "
+        "and repulsion_scale is relative (0.15 there)",
+    ),
+    Row("repulsion_dino_model", "repulsion.similarity=rotation", "particles are not compared by DINO features"),
+    *(
+        Row(f"hard_data_consistency={off}", "optimization_step=-1", "its switch is optimization_step, -1 for off")
+        for off in ("-1", "0", "[Ff]alse", "null")
+    ),
+    Row(
+        "hard_data_consistency",
+        "optimization_step=200",
+        "hard data consistency acts from a timestep of 1000 on, optimization_step (200 as in experiment 4)",
+    ),
+    Row("optimization_lr", "optimization.lr={value}"),
+    Row("optimization_max_iters", "optimization.max_iterations={value}"),
+    Row(
+        "optimization_eps",
+        "optimization.stop_factor=1.0",
+        "the optimisation stops at a mean squared residual relative to the noise, stop_factor times sigma^2",
+    ),
+    # flags of the scripts
+    Row("--90", "data.start_id=10 data.end_id=100", FLAG),
+    Row("--1", "data.end_id=1", FLAG),
+    Row("--10", "data.end_id=10", FLAG),
+    Row("--100", "data.end_id=100", FLAG),
+)
