@@ -232,7 +232,6 @@ def test_images_of_a_batch_equal_single_images(run):
     [
         (("recombination_step=100",), "recombination_step=100: the last of 3 annealing steps is at t = 333.333"),
         (("recombination_step=400",), "recombination_step=400: the last of 3 annealing steps"),
-        (("recombination_step=500", "task=nonlinear_blur", "task_group=ldm"), "recombination_step=500: the loss of"),
         (("recombination.every=0",), "recombination.every=0"),
         (("recombination.excess=-1",), "recombination.excess=-1"),
         (("recombination.sigmas=[]",), "recombination.sigmas=[]"),
@@ -246,3 +245,11 @@ def test_wrong_values_are_refused_in_one_line(composed, tiny, overrides, message
     with pytest.raises(InputError) as caught:
         posterior_sample.run(composed(*tiny, *overrides))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_operator_whose_loss_is_no_sum_over_channels_is_refused(composed):
+    from utils.config.check import check
+    from utils.errors import InputError
+
+    with pytest.raises(InputError, match="recombination_step=500: the loss of .*NonlinearBlur is no sum over channels"):
+        check(composed("task=nonlinear_blur", "task_group=ldm", "recombination_step=500"))

@@ -56,12 +56,12 @@ def check_relations(s: Settings) -> None:
     if s.step_clock == "progress":
         plan(s, StepClock(s.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)))
     operator = s.group.operator
-    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
     if s.recombination_step >= 0 and operator.target in OURS and operator.target not in SEPARABLE:
         raise InputError(
             f"recombination_step={s.recombination_step}: the loss of {operator.target} is no sum over channels; "
             f"those of {', '.join(name.rpartition('.')[2] for name in SEPARABLE)} are; choose such a task, or -1 for off"
         )
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
     check_model(s.model)
 
 
