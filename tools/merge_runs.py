@@ -16,8 +16,9 @@ import yaml
 from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.errors import InputError
-from utils.records.files import RecordError, read_record
+from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import RunFolder
+from utils.records.kept import KEPT, kept_path
 from utils.running import console
 
 log = logging.getLogger("latentdaps")
@@ -25,15 +26,16 @@ log = logging.getLogger("latentdaps")
 
 def load(folder):
     """The readable records of one run folder, {image id: (path, record, arrays)}; damaged ones are named and left out."""
-    paths = sorted((folder / "records").glob("*.npz"))
     found = {}
-    for path in paths:
+    for path in record_paths(folder):
         try:
             record, arrays = read_record(path)
         except RecordError as error:
             log.warning("%s; left out", error)
             continue
         found[record["image_id"]] = path, record, arrays
+    if not found and kept_path(folder).is_file():
+        raise InputError(f"{folder}: a finished run kept in {KEPT}; merge the run folders, which have records/")
     if not found:
         raise InputError(f"{folder}: holds no records; name run folders (<save_dir>/<name>)")
     return found
@@ -55,7 +57,7 @@ def refuse_other(first, folder, prints):
 
 def merge(out, folders):
     """Merge run folders into `out`; returns the metrics. Raises InputError before anything is written."""
-    sources = [*([out] if (out / "records").is_dir() and any((out / "records").glob("*.npz")) else []), *folders]
+    sources = [*([out] if record_paths(out) else []), *folders]
     if out.exists() and out not in sources and any(out.iterdir()):
         raise InputError(f"{out}: is not empty and holds no records; choose another OUT")
     merged, prints = {}, set()

@@ -18,7 +18,8 @@ from utils.data import files_in
 from utils.errors import InputError
 from utils.paths import find
 from utils.records.aggregate import finite
-from utils.records.files import RecordError, read_record, record_path
+from utils.records.files import RecordError, read_record, record_path, record_paths
+from utils.records.kept import KEPT, kept_path
 
 SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
 
@@ -34,7 +35,7 @@ class Shard(NamedTuple):
 def read(folder):
     """(records by id, number of damaged files) of a run folder; nothing is moved."""
     records, damaged = {}, 0
-    for path in sorted((folder / "records").glob("*.npz")):
+    for path in record_paths(folder):
         try:
             record, _ = read_record(path)
             records[record["image_id"]] = record
@@ -102,6 +103,8 @@ def best_line(records):
 def describe(folder, now=None):
     """The lines of the report."""
     now = time.time() if now is None else now
+    if kept_path(folder).is_file():
+        raise InputError(f"{folder}: a finished run kept in {KEPT}; name the run folder, which has records/ and logs")
     if not (folder / "config.yaml").is_file() or not (folder / "records").is_dir():
         raise InputError(f"{folder}: no run folder (config.yaml and records/ are missing); name <save_dir>/<name>")
     (records, damaged), ids = read(folder), selection(folder)

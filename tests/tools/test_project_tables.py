@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.worlds.synthetic import write_run
-from tools.evidence import project_tables
+from tools.evidence import keep_evidence, project_tables
 from utils.command_line import run
 from utils.paths import PROJECT
 
@@ -84,6 +84,15 @@ def test_check_changes_nothing_and_fails_until_the_tables_are_right(tool, projec
     (project / "PROJECT.md").write_text(wrong)
     status, _, error = tool("--check")
     assert status == 1 and "out of date: modes;" in error
+
+
+def test_tables_of_kept_runs_are_those_of_the_run_folders(tool, project):
+    tool()
+    (project / "evidence").rename(project / "results")
+    for name in ("exp0", "exp1"):
+        keep_evidence.keep(project / "results" / name, project / "evidence" / name)
+    (project / "evidence" / "tables.yaml").write_text(yaml.safe_dump(SPECS))
+    assert tool("--check") == (0, f"{project}/PROJECT.md: all 2 tables are up to date\n", "")
 
 
 def test_new_records_make_the_tables_out_of_date(tool, project, composed):
@@ -168,5 +177,12 @@ def edit(project, name, old, new):
 
 @pytest.mark.skipif(not (PROJECT / "evidence" / "tables.yaml").exists(), reason="no evidence is committed")
 def test_the_tables_of_this_project_are_up_to_date():
-    done = subprocess.run([sys.executable, PROJECT / "tools" / "project_tables.py", "--check"], capture_output=True, text=True)
+    command = [sys.executable, PROJECT / "tools/evidence/project_tables.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_evidence_of_this_project_is_small():
+    files = [path for path in (PROJECT / "evidence").rglob("*") if path.is_file()]
+    assert len(files) <= 300 and sum(path.stat().st_size for path in files) <= 6_000_000
+    assert not [path for path in files if path.name == "metrics.json" or path.suffix == ".npz"]

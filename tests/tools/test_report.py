@@ -9,6 +9,7 @@ import pytest
 
 from tests.worlds.synthetic import write_run
 from tools import report
+from tools.evidence import keep_evidence
 from utils.command_line import run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
@@ -83,12 +84,14 @@ def test_without_records_the_page_shows_the_grid_of_a_run_or_says_that_there_are
     from utils.analysis import runs
     from utils.analysis.experiments import gather
 
-    write_results(tmp_path, composed, pictures=False)
-    experiments = gather([runs.load(path) for path in runs.find([tmp_path])])
+    write_results(tmp_path / "full", composed)
+    for folder in (tmp_path / "full").iterdir():
+        keep_evidence.keep(folder, tmp_path / "kept" / folder.name)
+    experiments = gather([runs.load(path) for path in runs.find([tmp_path / "kept"])])
     assert report.drawings(experiments, 1)[1] == []
     text = report.page(experiments, "exp0_base", "title", 1)
     assert "hold no pictures" in text and text.count("<img") == 5
-    (tmp_path / "exp0_base" / "grid_results.png").write_bytes(b"\x89PNG grid")
+    (tmp_path / "kept" / "exp0_base" / "grid_results.png").write_bytes(b"\x89PNG grid")
     assert [picture["caption"] for picture in report.drawings(experiments, 1)[1]] == ["exp0_base: results."]
 
 

@@ -89,6 +89,8 @@ def test_the_tool_measures_as_the_program_does(run, monkeypatch, tmp_path):
         error = np.clip(arrays["y"] / 2 + 0.5, 0, 1) - arrays["truth"].transpose(2, 0, 1) / 255
         assert score == pytest.approx(-10 * np.log10((error**2).mean()), abs=0.05)  # the record's truth has 8 bits
     assert (tmp_path / "tasks.png").stat().st_size > 1000
+    keep_evidence.keep(folder, tmp_path / "kept")
+    assert trivial_reconstruction.evaluate(tmp_path / "kept")[0] == found
 
 
 def trivial_json(folder, scores, ids=(0, 1)):

@@ -1,37 +1,38 @@
-"""Copy finished runs into evidence/, without pictures: what the tables need, a few kilobytes an image.
+"""Keep finished runs in evidence/: what the tables need, about a kilobyte an image.
 
     python tools/evidence/keep_evidence.py results/exp0_baseline/demo_10 --to evidence/exp0_baseline
 
-Keeps config.yaml, metrics.json, trivial.json where there is one, and the records less their arrays (measurement,
-latents, pictures).
+Of each run it keeps config.yaml, trivial.json where there is one, and in records.jsonl.gz the records, less their arrays
+(measurement, latents, pictures) and less the PSNR and loss of every annealing step. metrics.json is computed from the
+records whenever it is needed; one that says otherwise is refused. The run is then called what its folder is called.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
+from utils.analysis import runs
 from utils.command_line import Parser, run
 from utils.errors import InputError
 from utils.paths import PROJECT
-from utils.records.files import RecordError, read_record, write_record
+from utils.records.files import write_atomically
+from utils.records.kept import write_kept
 
 
 def keep(source, target):
-    """Write the stripped copy of one run folder; returns the number of images. Raises InputError."""
+    """Keep one finished run folder as the folder `target`; returns the number of images. Raises InputError."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; name run folders (<save_dir>/<name>)")
     if target.exists():
         raise InputError(f"{target}: exists already; remove it first, or rename the run")
-    try:
-        records = [read_record(path)[0] for path in sorted((source / "records").glob("*.npz"))]
-    except RecordError as error:
-        raise InputError(str(error)) from None
-    if not records or not (source / "metrics.json").is_file():
-        raise InputError(f"{source}: is no finished run (no records or no metrics.json)")
-    (target / "records").mkdir(parents=True)
-    for name in ("config.yaml", "metrics.json", "trivial.json"):
-        if (source / name).is_file():
-            shutil.copy(source / name, target / name)
-    for record in records:
-        write_record(target, record, {})
+    finished = runs.load(source, from_records=True)
+    records = [record for record, _ in finished.records()]
+    if not records:
+        raise InputError(f"{source}: is no finished run (it has no records); name one with records/")
+    others = [(name, (source / name).read_bytes()) for name in ("config.yaml", "trivial.json") if (source / name).is_file()]
+    target.mkdir(parents=True)
+    for name, content in others:
+        write_atomically(target / name, lambda file: file.write(content))
+    write_kept(target, records)  # last: with it the run counts as kept
     return len(records)
 
 

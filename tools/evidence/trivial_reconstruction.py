@@ -38,7 +38,7 @@ def main():
 
 
 def evaluate(folder):
-    """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those of metrics.json.
+    """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those that have records.
 
     The content: image_ids; floor, the name of the best one; psnr, {name: [dB per image]}.
     """
@@ -48,7 +48,7 @@ def evaluate(folder):
     from utils.evaluation.scores import psnr
     from utils.running.build import build, load_batch
 
-    finished = runs.load(folder / "metrics.json")
+    finished = runs.load(folder)
     if finished.config is None:
         raise InputError(f"{folder}: is no run folder (no config.yaml)")
     # the config names the selection of the last command alone
@@ -86,7 +86,7 @@ def draw(rows, path):
 
     drawn = []
     for folder, found, floor in rows:
-        first = runs.load(folder / "metrics.json").records(1)
+        first = runs.load(folder).records(1)
         if not first or "images" not in first[0][1]:
             raise InputError(f"{folder}: its records hold no pictures; name the run folder under results/")
         record, arrays = first[0]

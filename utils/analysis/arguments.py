@@ -7,7 +7,9 @@ from utils.errors import InputError
 
 def add_run_arguments(parser):
     """RESULTS and what decides how they become experiments."""
-    parser.add_argument("results", nargs="+", metavar="RESULTS", help="run folders, folders of runs, or metrics.json files")
+    parser.add_argument(
+        "results", nargs="+", metavar="RESULTS", help="run folders, also kept ones, folders of runs, or metrics.json files"
+    )
     parser.add_argument("--baseline", help="run that costs and differences refer to, by name or folder (default: the first)")
     parser.add_argument("--pool", action="store_true", help="one row for runs whose configs differ only in the seed")
     parser.add_argument("--by-name", action="store_true", help="one row for runs of one name, on several data sets")

@@ -1,9 +1,11 @@
 """Finished runs read back: found under folders, checked, and taken apart image by image."""
 
 import json
+import os.path
 import statistics
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
+from itertools import islice
 from operator import getitem
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +14,16 @@ import yaml
 
 from utils.errors import InputError
 from utils.records.aggregate import aggregate, finite, spread
-from utils.records.files import RecordError, read_record, record_path, to_json
+from utils.records.files import RecordError, to_json
+from utils.records.kept import KEPT, has_records, read_records
 from utils.records.metrics import check_metrics
 
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
 READ = ("data.root", "step_clock", "repulsion_scale", "repulsion.end_step", "pruning_step", "optimization_step")
 SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "diversity", "pruning", "optimization", "diverged")
+OPTIONAL = ("modes", "pruning", "optimization")  # blocks that all records of a run have, or none
+SOURCES = ("metrics.json", KEPT)  # of a run's metrics: the file, or the records to aggregate
 
 
 class Unit(NamedTuple):
@@ -83,19 +88,14 @@ class Run:
 
     def records(self, count=None):
         """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
-        paths = [record_path(self.folder, image) for image in sorted(self.metrics.metadata.image_ids)]
-        try:
-            return [read_record(path) for path in [path for path in paths if path.is_file()][:count]]
-        except (RecordError, OSError) as error:
-            raise InputError(str(error)) from None
+        return _read(self.folder, self.metrics.metadata.image_ids, count)
 
     def only(self, images):
         """The run as if it had sampled these images (a set of ids) alone, from its records. Raises InputError."""
         records = [record for record, _ in self.records() if record["image_id"] in images]
         if len(records) < len(images):
             raise InputError(f"{self.folder}: common images need its records, and {len(images) - len(records)} are missing")
-        content = json.loads(to_json(aggregate(records, self.name)))
-        return replace(self, metrics=check_metrics(content, self.folder))
+        return replace(self, metrics=check_metrics(_aggregated(self.folder, records, self.name), self.folder))
 
     def active(self, image):
         """Number of particles of one image (its position) after the pruning."""
@@ -104,19 +104,23 @@ class Run:
 
 
 def find(arguments):
-    """Paths of all metrics.json that the arguments name: files, run folders, or folders of runs. Raises InputError."""
+    """What the runs' metrics are read from: paths of metrics.json, of records.jsonl.gz for kept runs. Raises InputError.
+
+    arguments: such files, run folders, or folders of runs.
+    """
     found = []
     for argument in map(Path, arguments):
         if argument.is_file():
             paths = [argument]
-        elif (argument / "metrics.json").is_file():
-            paths = [argument / "metrics.json"]
+        elif source(argument):
+            paths = [source(argument)]
         elif argument.is_dir():
-            paths = sorted(argument.rglob("metrics.json"))
+            folders = {path.parent for name in SOURCES for path in argument.rglob(name)}
+            paths = [path for path in map(source, sorted(folders)) if path]
         else:
             raise InputError(f"{argument}: no such file or folder")
         if not paths:
-            raise InputError(f"{argument}: holds no metrics.json; name a run folder, a folder of runs, or the file itself")
+            _refuse(argument)
         found += paths
     once = {}  # however often and however it is named
     for path in found:
@@ -124,35 +128,68 @@ def find(arguments):
     return list(once.values())
 
 
-def load(path, from_records=False):
-    """The Run of one metrics.json. Raises InputError.
+def source(folder):
+    """The one of SOURCES that a run folder has; None if it has neither."""
+    return next((path for path in (Path(folder) / name for name in SOURCES) if path.is_file()), None)
 
-    from_records: aggregate the records beside it anew, where there are any, and refuse a file that says otherwise.
+
+def _refuse(folder):
+    raise InputError(f"{folder}: holds no {' or '.join(SOURCES)}; name a run folder, a folder of runs, or the file itself")
+
+
+def load(path, from_records=False):
+    """The Run of a run folder, or of its metrics.json or records.jsonl.gz; of the latter, named after the folder.
+
+    Raises InputError.
+
+    from_records: aggregate the records beside metrics.json anew, where there are any, and refuse it if it says otherwise.
     """
     path = Path(path)
+    if path.is_dir():
+        path = source(path) or _refuse(path)
+    if path.name == KEPT:
+        name = Path(os.path.abspath(path.parent)).name  # of "." too
+        metrics = check_metrics(_aggregated(path.parent, [record for record, _ in _read(path.parent)], name), path)
+        return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged, not JSON ({error}); run its command again to write it anew") from None
     metrics = check_metrics(data, path)
-    if from_records and any((path.parent / "records").glob("*.npz")):
-        metrics = check_metrics(_aggregated(path, data), path)
+    if from_records and has_records(path.parent):
+        metrics = check_metrics(_anew(path, data), path)
     return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
 
 
-def _aggregated(path, data):
-    """The content of metrics.json from the records beside it."""
+def _read(folder, images=None, count=None):
+    """read_records as a list, of the first `count`. Raises InputError."""
     try:
-        records = [read_record(record)[0] for record in sorted((path.parent / "records").glob("*.npz"))]
+        return list(islice(read_records(folder, images), count))
     except (RecordError, OSError) as error:
         raise InputError(str(error)) from None
-    anew = aggregate(sorted(records, key=lambda r: r["image_id"]), data["metadata"]["name"])
+
+
+def _aggregated(folder, records, name):
+    """The content of metrics.json as it would be read back. Raises InputError where the records are not of one run."""
+    for record in records:
+        if any((record[key] is None) != (records[0][key] is None) for key in OPTIONAL) or (
+            record["fingerprint"] != records[0]["fingerprint"]
+        ):
+            raise InputError(
+                f"{folder}: the records of images {records[0]['image_id']} and {record['image_id']} belong to different "
+                "configurations; keep one run in a folder"
+            )
+    return json.loads(to_json(aggregate(records, name)))
+
+
+def _anew(path, data):
+    """The content of metrics.json from the records beside it."""
+    anew = _aggregated(path.parent, [record for record, _ in _read(path.parent)], data["metadata"]["name"])
     if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
         raise InputError(
             f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
             f"{anew['metadata']['num_images']}; run its command again to write it anew"
         )
-    anew = json.loads(to_json(anew))
     wrong = next((key for key in SCIENCE if anew[key] != data[key]), None)
     if wrong:
         raise InputError(f"{path}: {wrong} differs from its records; run its command again to write it anew")

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from utils.figures.style import bare_axes, measurement_picture, particle_title, plt
-from utils.records.files import read_record
+from utils.records.files import read_record, record_paths
 
 PAGE = 10
 
 
 def draw_all(folder):
     """(Re)draw all pages of a run folder; returns the paths."""
-    paths = sorted((Path(folder) / "records").glob("*.npz"))
+    paths = record_paths(folder)
     written = []
     for page, start in enumerate(range(0, len(paths), PAGE)):
         records = [(record, arrays) for record, arrays in map(read_record, paths[start : start + PAGE]) if arrays]

@@ -53,6 +53,12 @@ def record_path(folder, image_id):
     return Path(folder) / "records" / f"{image_id:05d}.npz"
 
 
+def record_paths(folder):
+    """Paths of the record files of a run folder, by image id."""
+    paths = (Path(folder) / "records").glob("*.npz")
+    return sorted(paths, key=lambda path: (len(path.name), path.name))  # from image 100000 on names are longer
+
+
 def write_record(folder, record, arrays):
     """Write one image's record: `record` is plain data, `arrays` are y, z, images (uint8), truth (uint8)."""
     packed = io.BytesIO()  # a full disk then fails in one plain write instead of inside the archive

@@ -14,7 +14,17 @@ from utils.config.fingerprint import differences, identity
 from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.records.aggregate import aggregate
-from utils.records.files import PARTIAL, RecordError, read_record, record_path, to_json, write_atomically, write_record
+from utils.records.files import (
+    PARTIAL,
+    RecordError,
+    read_record,
+    record_path,
+    record_paths,
+    to_json,
+    write_atomically,
+    write_record,
+)
+from utils.records.kept import KEPT, kept_path
 from utils.records.record import SCHEMA
 from utils.records.summary import eval_markdown
 
@@ -103,7 +113,7 @@ class RunFolder:
         another configuration: "leave out" with a warning, or "refuse" with an InputError.
         """
         found = {}
-        for path in sorted((self.path / "records").glob("*.npz")):
+        for path in record_paths(self.path):
             try:
                 record, _ = read_record(path)
             except RecordError as error:
@@ -187,6 +197,8 @@ def _keep_aside(path):
 def _refuse_foreign(path, own_identity):
     if not path.is_dir():
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
+    if kept_path(path).exists():
+        raise InputError(f"name={path.name}: {path} holds a run kept in {KEPT}, which cannot go on; choose another name=")
     saved = path / "config.yaml"
     if not saved.exists():
         if any(
@@ -199,7 +211,7 @@ def _refuse_foreign(path, own_identity):
     except Exception as error:  # a config of an older version or a damaged file
         raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
     changed = differences(old, own_identity)
-    if changed and any((path / "records").glob("*.npz")):  # a run that ended before its first record holds nothing
+    if changed and record_paths(path):  # a run that ended before its first record holds nothing
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise InputError(
             f"name={path.name}: {path} holds a result of another configuration: {'; '.join(changed[:3])}{more}; "

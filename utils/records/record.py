@@ -1,4 +1,4 @@
-"""What a record file must hold for the aggregation and the pictures to work; further keys are welcome."""
+"""What a record must hold for the aggregation, and with its arrays for the pictures; further keys are welcome."""
 
 from typing import Any, Literal
 
@@ -40,9 +40,12 @@ class Selection(Part):
     rule: str
 
 
-class Trace(Part):
+class KeptTrace(Part):
     timestep: Numbers
     pairwise_distance: Numbers
+
+
+class Trace(KeptTrace):
     psnr: list[Numbers]
     loss: list[Numbers]
 
@@ -98,7 +101,9 @@ class Run(Part):
     versions: dict[str, str]
 
 
-class Record(Part):
+class KeptRecord(Part):
+    """What the aggregation reads."""
+
     version: Literal[SCHEMA] = Field(alias="schema")
     image_id: int = Field(ge=0)
     file: str
@@ -111,7 +116,7 @@ class Record(Part):
     loss: Numbers
     noise_floor: float
     selection: Selection
-    trace: Trace
+    trace: KeptTrace
     pruning: Pruned | None
     optimization: Optimised | None
     time: Time
@@ -128,16 +133,10 @@ class Record(Part):
             "scores.lpips": self.scores.lpips,
             "loss": self.loss,
             "diverged": self.diverged,
-            **{f"trace.psnr[{i}]": row for i, row in enumerate(self.trace.psnr)},
-            **{f"trace.loss[{i}]": row for i, row in enumerate(self.trace.loss)},
         }
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
-        wrong = next((name for name, row in rows.items() if len(row) != count), None)
-        if wrong:
-            raise ValueError(f"{wrong} has not one value for each of the {count} particles")
-        if not len(self.trace.psnr) == len(self.trace.loss) == len(self.trace.pairwise_distance):
-            raise ValueError("trace: psnr, loss and pairwise_distance differ in their number of steps")
+        _one_value_each(rows, count)
         if not set(self.survivors) <= set(self.particles):
             raise ValueError(f"survivors={self.survivors} are not among particles={self.particles}")
         if self.selection.picked is not None and self.selection.picked >= count:
@@ -145,14 +144,35 @@ class Record(Part):
         return self
 
 
+class Record(KeptRecord):
+    """As a run writes it, beside its arrays."""
+
+    trace: Trace
+
+    @model_validator(mode="after")
+    def one_traced_value_per_particle(self):
+        psnr, loss = self.trace.psnr, self.trace.loss
+        rows = {f"trace.psnr[{i}]": row for i, row in enumerate(psnr)} | {f"trace.loss[{i}]": row for i, row in enumerate(loss)}
+        _one_value_each(rows, len(self.particles))
+        if not len(psnr) == len(loss) == len(self.trace.pairwise_distance):
+            raise ValueError("trace: psnr, loss and pairwise_distance differ in their number of steps")
+        return self
+
+
+def _one_value_each(rows, count):
+    wrong = next((name for name, row in rows.items() if len(row) != count), None)
+    if wrong:
+        raise ValueError(f"{wrong} has not one value for each of the {count} particles")
+
+
 def problem(record: Any, arrays: dict):
-    """What is wrong with a record as read from its file, in one line; None if nothing is."""
+    """What is wrong with a record as read from its file, in one line; None if nothing is. Without arrays it is a kept one."""
     try:
-        Record.model_validate(record)
+        (Record if arrays else KeptRecord).model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc']) or 'record'}: {first['msg']}"
-    if not arrays:  # stripped to what the aggregation needs, to be kept beside a publication
+    if not arrays:
         return None
     for name, (kinds, dimensions) in ARRAYS.items():
         if name not in arrays and name == "truth":  # a measurement comes without one

@@ -1,0 +1,96 @@
+"""Records of finished runs, in either form: one file per image as a run writes them, or all in one that is kept.
+
+    GROUP/RUN/config.yaml
+    GROUP/RUN/records.jsonl.gz    one line of JSON per image, by image id; about a kilobyte an image
+
+A kept record has no arrays and, of its trace, neither psnr nor loss, which only a run's own pictures show. metrics.json is
+not kept: it is a function of the records, and the run is called what its folder is called.
+"""
+
+import gzip
+import io
+import json
+import zlib
+from pathlib import Path
+
+from utils.records.files import RecordError, clean, read_record, record_path, record_paths, write_atomically
+from utils.records.record import problem
+
+KEPT = "records.jsonl.gz"
+DROPPED = ("psnr", "loss")  # of a record's trace
+REMEDY = "keep the run again with tools/evidence/keep_evidence.py"
+
+
+def kept_path(folder):
+    return Path(folder) / KEPT
+
+
+def has_records(folder):
+    """Whether a folder holds records in either form."""
+    return bool(record_paths(folder)) or kept_path(folder).is_file()
+
+
+def read_records(folder, images=None):
+    """Yields (record, arrays) of a run folder by image id, arrays empty where they were not kept.
+
+    images: only those of these ids that are there. Raises RecordError for a damaged file, OSError for one that cannot be
+    opened.
+    """
+    paths = record_paths(folder)
+    if not paths and kept_path(folder).is_file():
+        for record in read_kept(kept_path(folder)):
+            if images is None or record["image_id"] in images:
+                yield record, {}
+        return
+    wanted = None if images is None else {record_path(folder, image) for image in images}
+    for path in paths:
+        if wanted is None or path in wanted:
+            yield read_record(path)
+
+
+def write_kept(folder, records):
+    """Write records.jsonl.gz; equal records give equal bytes."""
+    lines = [
+        json.dumps(clean(_without_drawn(record)), separators=(",", ":"), allow_nan=False) + "\n"
+        for record in sorted(records, key=lambda record: record["image_id"])
+    ]
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as file:
+        file.write("".join(lines).encode())
+    write_atomically(kept_path(folder), lambda file: file.write(packed.getbuffer()))
+
+
+def _without_drawn(record):
+    return {**record, "trace": {key: value for key, value in record["trace"].items() if key not in DROPPED}}
+
+
+def read_kept(path):
+    """The records of one records.jsonl.gz, by image id. Raises RecordError naming the line, OSError."""
+    records, lines = {}, {}
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}: line {number}: not JSON ({type(error).__name__}); {REMEDY}") from None
+        wrong = problem(record, {})
+        if wrong:
+            raise RecordError(f"{path}: line {number}: damaged record ({wrong}); {REMEDY}")
+        image = record["image_id"]
+        if image in records:
+            raise RecordError(f"{path}: line {number}: image {image} stands in line {lines[image]} already; {REMEDY}")
+        records[image], lines[image] = record, number
+    if not records:
+        raise RecordError(f"{path}: line 1: holds no record; {REMEDY}")
+    return [records[image] for image in sorted(records)]
+
+
+def _lines(path):
+    """The lines of a gzip file, as bytes. Raises RecordError where it is damaged."""
+    done = 0
+    try:
+        with gzip.open(path) as file:
+            for line in file:
+                yield line
+                done += 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordError(f"{path}: damaged after line {done} ({error}); {REMEDY}") from None
