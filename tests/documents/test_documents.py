@@ -1,9 +1,11 @@
-"""PROJECT.md, README.md and the configuration name the same things."""
+"""The documents, the configuration and the files of the project name the same things."""
 
 import re
 
+import pytest
 from omegaconf import OmegaConf
 
+from tests.worlds.documents import DOCUMENTS, NAMES, anchors, code, links
 from utils.paths import PROJECT
 
 
@@ -32,11 +34,44 @@ def test_the_table_of_switches_is_that_of_the_config():
     assert switches_of_the_table() - in_groups == switches_of_the_config()
 
 
-def test_every_file_that_the_documents_name_exists():
+@pytest.mark.parametrize("name, lines", [("README.md", 150), ("PROJECT.md", 330)])
+def test_the_first_documents_stay_short(name, lines):
+    assert len((PROJECT / name).read_text().splitlines()) <= lines
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_every_file_that_a_document_names_exists(path):
     folders = "commands_gpu|commands_tpu|configs|tools|tests|utils|operators|docs|evidence"
-    wanted = set()
-    for name in ("README.md", "PROJECT.md"):
-        text = (PROJECT / name).read_text()
-        wanted |= set(re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.\w+)", text))
-    assert len(wanted) > 30
-    assert not sorted(path for path in wanted if not (PROJECT / path).exists())
+    wanted = set(re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.\w+)", path.read_text()))
+    assert not sorted(name for name in wanted if not (PROJECT / name).exists())
+
+
+def test_documents_name_many_files():
+    assert sum(len(re.findall(r"(?:tools|configs|utils|tests)/[\w/.-]+\.\w+", path.read_text())) for path in DOCUMENTS) > 100
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_every_link_leads_somewhere(path):
+    for target, anchor in links(path.read_text()):
+        there = path.parent / target if target else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there.read_text()), f"{target}#{anchor}"
+
+
+def test_every_document_is_reached_from_the_first_two():
+    reached, ahead = set(), [PROJECT / "README.md", PROJECT / "PROJECT.md"]
+    while ahead:
+        path = ahead.pop()
+        if path not in reached:
+            reached.add(path)
+            found = [(path.parent / target).resolve() for target, _ in links(path.read_text()) if target.endswith(".md")]
+            ahead += [path for path in found if path in DOCUMENTS]
+    assert reached == set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+def test_every_choice_of_a_group_is_shipped(path):
+    own = re.findall(r"^# my_parts/configs/(\w+)/(\w+)\.yaml$", path.read_text(), re.MULTILINE)
+    for text in [text for part in code(path.read_text()) for text in part]:
+        for group, choice in re.findall(r"(?<![\w./])(data|model|task|sampler|experiment)=([a-z][\w.-]+)", text):
+            assert (group, choice) in own or (PROJECT / "configs" / group / f"{choice}.yaml").exists(), text

@@ -1,4 +1,4 @@
-"""The tables of PROJECT.md are what the committed records give."""
+"""The tables of the documents are what the committed records give."""
 
 import json
 import subprocess
@@ -18,9 +18,13 @@ before
 old
 <!-- end -->
 between
-<!-- table: cost -->
+<!-- notes -->
 <!-- end -->
 after
+"""
+COSTS = """# Costs
+<!-- table: cost -->
+<!-- end -->
 """
 SPECS = [
     {"name": "modes", "folders": ["evidence/exp0", "evidence/exp1"], "kind": "modes"},
@@ -34,6 +38,8 @@ def project(tmp_path, composed):
     write_run(tmp_path / "evidence", composed, [["0", "failed"], ["failed", "failed"]], name="exp1", pictures=False)
     (tmp_path / "evidence" / "tables.yaml").write_text(yaml.safe_dump(SPECS))
     (tmp_path / "PROJECT.md").write_text(DOCUMENT)
+    (tmp_path / "docs" / "measured").mkdir(parents=True)
+    (tmp_path / "docs" / "measured" / "cost.md").write_text(COSTS)
     return tmp_path
 
 
@@ -42,18 +48,7 @@ def tool(project, monkeypatch, capsys):
     """tool(*options) -> (status, stdout, stderr)."""
 
     def start(*options):
-        monkeypatch.setattr(
-            sys,
-            "argv",
-            [
-                "project_tables.py",
-                "--project",
-                str(project / "PROJECT.md"),
-                "--tables",
-                str(project / "evidence" / "tables.yaml"),
-                *options,
-            ],
-        )
+        monkeypatch.setattr(sys, "argv", ["project_tables.py", "--project", str(project), *options])
         status = 0
         try:
             run(project_tables.main)
@@ -65,25 +60,45 @@ def tool(project, monkeypatch, capsys):
 
 
 def test_tables_are_replaced_and_the_text_around_them_is_not(tool, project):
-    assert tool()[:2] == (0, f"{project}/PROJECT.md: replaced modes, cost\n")
+    cost = project / "docs/measured/cost.md"
+    assert tool()[:2] == (0, f"{project}/PROJECT.md: replaced modes, notes\n{cost}: replaced cost\n")
     text = (project / "PROJECT.md").read_text()
     assert text.startswith("# Report\nbefore\n<!-- table: modes -->\n\n| experiment |") and text.endswith(
         "<!-- end -->\nafter\n"
     )
-    assert "old" not in text and "\n<!-- end -->\nbetween\n<!-- table: cost -->\n\n| experiment | success rate |" in text
-    assert "| exp0 | **100 %** (2/2) [34, 100] |" in text
-    assert tool() == (0, f"{project}/PROJECT.md: all 2 tables are up to date\n", "")
+    assert "old" not in text and "\n\n<!-- end -->\nbetween\n<!-- notes -->\n\nSuccess: a particle labelled" in text
+    assert "| exp0 | **100 %** (2/2) [34, 100] |" in cost.read_text()
+    assert cost.read_text().startswith("# Costs\n<!-- table: cost -->\n\n| experiment | success rate |")
+    assert tool() == (0, f"{project}: all 2 tables of 2 documents are up to date\n", "")
 
 
 def test_check_changes_nothing_and_fails_until_the_tables_are_right(tool, project):
     status, _, error = tool("--check")
-    assert status == 1 and "out of date: modes, cost" in error and (project / "PROJECT.md").read_text() == DOCUMENT
+    assert status == 1 and (project / "PROJECT.md").read_text() == DOCUMENT
+    assert "PROJECT.md: out of date: modes, notes;" in error and "cost.md: out of date: cost;" in error
     tool()
     assert tool("--check")[0] == 0
-    wrong = (project / "PROJECT.md").read_text().replace("(2/2)", "(1/2)", 1)
-    (project / "PROJECT.md").write_text(wrong)
+    edit(project, "PROJECT.md", "(2/2)", "(1/2)")
     status, _, error = tool("--check")
-    assert status == 1 and "out of date: modes;" in error
+    assert status == 1 and "out of date: modes;" in error and "cost.md" not in error
+    tool()
+    edit(project, "PROJECT.md", "Success: a particle", "Success: no particle")
+    status, _, error = tool("--check")
+    assert status == 1 and "out of date: notes;" in error
+
+
+def test_a_note_stands_once_in_a_document_and_the_baseline_under_its_table(tool, project):
+    runs = {"folders": ["evidence/exp0", "evidence/exp1"], "kind": "paired"}
+    specs = [*SPECS, {"name": "to_exp0", **runs, "baseline": "exp0"}, {"name": "to_exp1", **runs, "baseline": "exp1"}]
+    (project / "evidence" / "tables.yaml").write_text(yaml.safe_dump(specs))
+    tables = "".join(f"<!-- table: {name} -->\n<!-- end -->\n" for name in ("to_exp0", "to_exp1"))
+    (project / "README.md").write_text(tables + "<!-- notes -->\n<!-- end -->\n")
+    assert tool()[0] == 0
+    text = (project / "README.md").read_text()
+    assert text.count("95 % intervals") == text.count("Pairwise distance: of the latents") == 1
+    first, second = text.split("<!-- table: to_exp1 -->")
+    assert "Experiment minus exp0 on" in first and "Experiment minus exp1 on" in second
+    assert tool("--check")[0] == 0
 
 
 def test_tables_of_kept_runs_are_those_of_the_run_folders(tool, project):
@@ -92,7 +107,7 @@ def test_tables_of_kept_runs_are_those_of_the_run_folders(tool, project):
     for name in ("exp0", "exp1"):
         keep_evidence.keep(project / "results" / name, project / "evidence" / name)
     (project / "evidence" / "tables.yaml").write_text(yaml.safe_dump(SPECS))
-    assert tool("--check") == (0, f"{project}/PROJECT.md: all 2 tables are up to date\n", "")
+    assert tool("--check")[0] == 0
 
 
 def test_new_records_make_the_tables_out_of_date(tool, project, composed):
@@ -147,7 +162,15 @@ def test_a_table_of_priors_comes_from_their_files(tool, project):
             "table nodes is not described in tables.yaml",
         ),
         (lambda p: edit(p, "PROJECT.md", "old\n<!-- end -->\n", ""), "table modes has no closing line"),
-        (lambda p: edit(p, "PROJECT.md", "<!-- table: cost -->\n<!-- end -->\n", ""), "has no place for the table cost"),
+        (
+            lambda p: edit(p, "docs/measured/cost.md", "<!-- table: cost -->\n<!-- end -->\n", ""),
+            "has a place for the table cost",
+        ),
+        (lambda p: edit(p, "docs/measured/cost.md", "table: cost", "table: modes"), "table modes stands there and in"),
+        (lambda p: edit(p, "PROJECT.md", "between", "<!-- table: modes -->\n<!-- end -->"), "table modes stands there twice"),
+        (lambda p: edit(p, "PROJECT.md", "<!-- notes -->\n<!-- end -->\n", ""), "has no place for the notes of its tables"),
+        (lambda p: edit(p, "PROJECT.md", "between", "<!-- notes -->\n<!-- end -->"), "the notes stand there twice"),
+        (lambda p: edit(p, "PROJECT.md", "<!-- notes -->\n<!-- end -->", "<!-- notes -->"), "notes has no closing line"),
         (lambda p: edit(p, "evidence/tables.yaml", "kind: modes", "kind: moods"), "entry 0.kind"),
         (
             lambda p: edit(p, "evidence/tables.yaml", "baseline: exp1", "baseline: exp7"),
@@ -158,15 +181,16 @@ def test_a_table_of_priors_comes_from_their_files(tool, project):
         (lambda p: edit(p, "evidence/tables.yaml", "evidence/exp0", "evidence/exp9"), "no such file or folder"),
         (lambda p: edit(p, "evidence/tables.yaml", "columns:", "columns: [}"), "not YAML"),
         (lambda p: (p / "evidence" / "exp1" / "records" / "00001.npz").unlink(), "has 2 images, its records have 1"),
-        (lambda p: (p / "PROJECT.md").unlink(), "PROJECT.md: cannot be read"),
+        (lambda p: (p / "PROJECT.md").unlink(), "no document has a place for the table modes"),
+        (lambda p: (p / "PROJECT.md").write_bytes(b"\xff"), "PROJECT.md: cannot be read (not UTF-8)"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(tool, project, change, message):
     change(project)
-    before = (project / "PROJECT.md").read_text() if (project / "PROJECT.md").exists() else None
+    before = {path: path.read_bytes() for path in project.rglob("*.md")}
     status, text, error = tool()
     assert status == 2 and text == "" and message in error and error.count("\n") == 1
-    assert before is None or (project / "PROJECT.md").read_text() == before
+    assert {path: path.read_bytes() for path in project.rglob("*.md")} == before
 
 
 def edit(project, name, old, new):
@@ -177,8 +201,9 @@ def edit(project, name, old, new):
 
 @pytest.mark.skipif(not (PROJECT / "evidence" / "tables.yaml").exists(), reason="no evidence is committed")
 def test_the_tables_of_this_project_are_up_to_date():
-    command = [sys.executable, PROJECT / "tools/evidence/project_tables.py", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, PROJECT / "tools/evidence/project_tables.py", "--check"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -1,12 +1,14 @@
-"""Compute every table of PROJECT.md anew from the records under evidence/.
+"""Compute every table of the documents anew from the records under evidence/.
 
-    python tools/evidence/project_tables.py            # replaces the tables in PROJECT.md
+    python tools/evidence/project_tables.py            # replaces the tables in README.md, PROJECT.md and docs/
     python tools/evidence/project_tables.py --check    # changes nothing; exit status 1 where a table is out of date
 
-In PROJECT.md a table stands between `<!-- table: NAME -->` and `<!-- end -->`. evidence/tables.yaml says what is in it:
+In a document a table stands between `<!-- table: NAME -->` and `<!-- end -->`, in one document only. What holds for all tables
+of a kind stands once in each document, between `<!-- notes -->` and `<!-- end -->`. evidence/tables.yaml says what is in a
+table:
 
     - name: modes_faces                                  # the NAME
-      folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of PROJECT.md
+      folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of the project
       kind: modes                                        # quality, perception, modes, tuning, failures, tasks, cost,
                                                          # phases, paired; prior: files of tools/prior_quality.py
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
@@ -36,7 +38,8 @@ from utils.paths import PROJECT
 from utils.records.files import write_atomically
 
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
-BLOCK = re.compile(r"^<!-- table: (\S+) -->\n((?:(?!<!-- table: ).*\n)*?)<!-- end -->$", re.MULTILINE)
+NOTES = re.compile(r"^<!-- notes -->$", re.MULTILINE)
+BLOCK = re.compile(r"^<!-- (?:table: (\S+)|notes) -->\n((?:(?!<!-- (?:table: |notes )).*\n)*?)<!-- end -->$", re.MULTILINE)
 
 
 class Spec(BaseModel):
@@ -55,21 +58,33 @@ class Spec(BaseModel):
 
 
 def main():
-    parser = Parser(prog="project_tables.py", description="Compute the tables of PROJECT.md from the records.")
+    parser = Parser(prog="project_tables.py", description="Compute the tables of the documents from the records.")
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 where a table is out of date")
-    parser.add_argument("--project", default=PROJECT / "PROJECT.md", type=Path, help="the document")
-    parser.add_argument("--tables", default=PROJECT / "evidence" / "tables.yaml", type=Path, help="what its tables hold")
+    parser.add_argument("--project", default=PROJECT, type=Path, help="folder of README.md, PROJECT.md, docs/ and evidence/")
     args = parser.parse_args()
-    old = read(args.project)
-    new, changed = replace_tables(old, read_specs(args.tables), args.project)
-    if not changed:
-        print(f"{args.project}: all {len(START.findall(old))} tables are up to date")
-    elif args.check:
-        print(f"{args.project}: out of date: {', '.join(changed)}; run tools/evidence/project_tables.py", file=sys.stderr)
+    old = {path: read(path) for path in documents(args.project)}
+    new, changed = replace_tables(old, read_specs(args.project / "evidence" / "tables.yaml"), args.project)
+    for path, names in changed.items():
+        what = f"{path}: {'out of date:' if args.check else 'replaced'} {', '.join(names)}"
+        if args.check:
+            print(f"{what}; run tools/evidence/project_tables.py", file=sys.stderr)
+        else:
+            write_atomically(path, lambda file, text=new[path]: file.write(text.encode()))
+            print(what)
+    if changed and args.check:
         sys.exit(1)
-    else:
-        write_atomically(args.project, lambda file: file.write(new.encode()))
-        print(f"{args.project}: replaced {', '.join(changed)}")
+    if not changed:
+        tables = [len(START.findall(text)) for text in old.values()]
+        print(f"{args.project}: all {sum(tables)} tables of {sum(map(bool, tables))} documents are up to date")
+
+
+def documents(project):
+    """Paths of the documents that may hold tables. Raises InputError where there are none."""
+    found = [project / name for name in ("README.md", "PROJECT.md") if (project / name).is_file()]
+    found += sorted((project / "docs").rglob("*.md"))
+    if not found:
+        raise InputError(f"{project}: holds neither README.md nor PROJECT.md nor docs/*.md")
+    return found
 
 
 def read(path):
@@ -94,36 +109,62 @@ def read_specs(path):
     return {spec.name: spec for spec in specs}
 
 
-def replace_tables(text, specs, project):
-    """(new text, names of the tables that changed). Raises InputError where markers and specs do not fit together."""
-    opened, closed = START.findall(text), [name for name, _ in BLOCK.findall(text)]
-    for name in opened:
-        if name not in specs:
-            raise InputError(f"{project}: table {name} is not described in tables.yaml")
-        if opened.count(name) > 1:
-            raise InputError(f"{project}: table {name} stands there twice")
-        if name not in closed:
-            raise InputError(f"{project}: table {name} has no closing line <!-- end -->")
-    missing = next((name for name in specs if name not in opened), None)
+def replace_tables(texts, specs, project):
+    """({path: new text}, {path: names of what changed}) of {path: text}. Raises InputError where markers do not fit."""
+    check_markers(texts, specs, project)
+    new, changed = {}, {}
+    for path, text in texts.items():
+        tables = {name: table_of(specs[name], project) for name in START.findall(text)}
+        general = dict.fromkeys(note for table in tables.values() for note in table.notes if note not in table.own)
+        if general and not NOTES.search(text):
+            raise InputError(f"{path}: has no place for the notes of its tables; add the lines <!-- notes --> and <!-- end -->")
+        bodies = {name: "\n" + markdown(table, level=0) + paragraphs(table.own) for name, table in tables.items()}
+        bodies[None] = paragraphs(general)
+
+        def replaced(match, path=path, text=text, bodies=bodies):
+            body = bodies[match[1]]
+            if body != match[2]:
+                changed.setdefault(path, []).append(match[1] or "notes")
+            return text[match.start() : match.start(2)] + body + "<!-- end -->"
+
+        new[path] = BLOCK.sub(replaced, text)
+    return new, changed
+
+
+def check_markers(texts, specs, project):
+    """Every described table stands in one document, and every block is closed. Raises InputError."""
+    place = {}
+    for path, text in texts.items():
+        closed = [match[1] for match in BLOCK.finditer(text)]
+        for name in START.findall(text):
+            if name not in specs:
+                raise InputError(f"{path}: table {name} is not described in tables.yaml")
+            if name in place:
+                where = "" if place[name] == path else f" and in {place[name]}"
+                raise InputError(f"{path}: table {name} stands there{where or ' twice'}; keep it once")
+            if name not in closed:
+                raise InputError(f"{path}: table {name} has no closing line <!-- end -->")
+            place[name] = path
+        if len(NOTES.findall(text)) > 1:
+            raise InputError(f"{path}: the notes stand there twice; keep them once")
+        if NOTES.search(text) and None not in closed:
+            raise InputError(f"{path}: the block of notes has no closing line <!-- end -->")
+    missing = next((name for name in specs if name not in place), None)
     if missing:
         raise InputError(
-            f"{project}: has no place for the table {missing}; add the lines <!-- table: {missing} --> and <!-- end -->"
+            f"{project}: no document has a place for the table {missing}; "
+            f"add the lines <!-- table: {missing} --> and <!-- end --> to one"
         )
-    changed = []
-
-    def replaced(match):
-        body = render(specs[match[1]], project.parent)
-        if body != match[2]:
-            changed.append(match[1])
-        return f"<!-- table: {match[1]} -->\n{body}<!-- end -->"
-
-    return BLOCK.sub(replaced, text), changed
 
 
-def render(spec, root):
-    """Markdown of one table with its notes."""
-    table = prior_table(spec, root) if spec.kind == "prior" else run_table(spec, root)
-    return "\n" + markdown(table, level=0) + "".join(f"\n{note}\n" for note in table.notes) + "\n"
+def paragraphs(notes):
+    """Each note as a paragraph, with an empty line before the first and after the last."""
+    return "".join(f"\n{note}\n" for note in notes) + "\n"
+
+
+def table_of(spec, root):
+    """The Table that a Spec describes. Raises InputError."""
+    return prior_table(spec, root) if spec.kind == "prior" else run_table(spec, root)
 
 
 def prior_table(spec, root):

@@ -1,6 +1,6 @@
 """What trivial reconstructions reach on the images of finished runs, from the same noisy measurements; no sampling.
 
-    python tools/evidence/trivial_reconstruction.py results/tasks/* --picture docs/tasks.png
+    python tools/evidence/trivial_reconstruction.py results/tasks/* --picture docs/pictures/tasks.png
 
 Writes trivial.json into each run folder; tables of `kind: tasks` compare the run with it. The floor of a task is the
 reconstruction of the highest mean PSNR over the run's images. The mean image is that of the generator's training

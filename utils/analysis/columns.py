@@ -17,6 +17,7 @@ class Table(NamedTuple):
     columns: list
     rows: list  # one list of values per row, as long as columns
     notes: tuple = ()
+    own: tuple = ()  # those of the notes that hold for this table alone, not for all of its kind
 
 
 PICK = Column("pick_psnr", "label-free pick PSNR (dB)", "max")
@@ -193,10 +194,12 @@ NOTES = {
     "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
     "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "
     "number of samples. Autoencoder: the shipped test images. Decoder time: the fastest of 30 passes of 4 latents.",
-    "paired": "Experiment minus {baseline} on the common images and seeds. 95 % intervals: PSNR, distances and failed "
-    f"particles by a bootstrap over images (Student's t below {FEW} images), other rates from Wilson intervals of "
-    "the discordant images. PSNR in the better orientation where not said otherwise.",
+    "paired": f"95 % intervals: PSNR, distances and failed particles by a bootstrap over images (Student's t below {FEW} "
+    "images), other rates from Wilson intervals of the discordant images. PSNR in the better orientation where not said "
+    "otherwise.",
 }
+
+MINUS = "Experiment minus {baseline} on the common images and seeds."
 
 
 def known_keys():

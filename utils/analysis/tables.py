@@ -8,7 +8,7 @@ import csv
 import io
 import math
 
-from utils.analysis.columns import DISTANCE, KINDS, NOTES, PRIOR, Column, Table, known_keys
+from utils.analysis.columns import DISTANCE, KINDS, MINUS, NOTES, PRIOR, Column, Table, known_keys
 from utils.records.files import to_json
 
 MISSING = "–"
@@ -30,9 +30,9 @@ def lookup(row, key):
 
 def build(kind, summaries, columns=None):
     """The Table of one kind, or None where it would be empty (see NEEDS); columns: keys instead of the kind's own."""
-    (title, own), note = KINDS[kind], NOTES.get(kind)
-    known = known_keys() | {column.key: column for column in own}
-    chosen = own if columns is None else [known[key] for key in columns]
+    (title, heads), note, own = KINDS[kind], NOTES.get(kind), ()
+    known = known_keys() | {column.key: column for column in heads}
+    chosen = heads if columns is None else [known[key] for key in columns]
     rows = summaries
     if kind == "phases":
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
@@ -40,11 +40,13 @@ def build(kind, summaries, columns=None):
         rows = [s for s in summaries if s["trivial"]["psnr"]]
     if kind == "paired":
         rows = [s for s in summaries if s["paired"]]
-        title, note = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, note))
+        title, minus = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, MINUS))
+        own = (minus,)
     if not rows:
         return None
-    notes = [note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
-    return Table(title, chosen, [[lookup(row, column.key) for column in chosen] for row in rows], tuple(filter(None, notes)))
+    notes = [*own, note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
+    values = [[lookup(row, column.key) for column in chosen] for row in rows]
+    return Table(title, chosen, values, tuple(filter(None, notes)), own)
 
 
 def build_prior(rows):

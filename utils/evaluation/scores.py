@@ -38,7 +38,7 @@ class Lpips:
         missing = [name for name in LPIPS_FILES if not (folder / name).is_file()]
         self.network = None
         if missing:
-            log.warning("LPIPS is left out: put %s into %s (README, section LPIPS)", " and ".join(missing), folder)
+            log.warning("LPIPS is left out: put %s into %s (docs/data.md, section LPIPS)", " and ".join(missing), folder)
         else:
             self.network = piq.LPIPS(replace_pooling=True, reduction="none")
 

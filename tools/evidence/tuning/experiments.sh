@@ -2,7 +2,7 @@
 # Experiments 0 to 4 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
 #   bash tools/evidence/tuning/experiments.sh faces|scenes standard|hard|budget IMAGES [further overrides]
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
-# image are the same in all of them. The tables in PROJECT.md are computed from the copies under evidence/.
+# image are the same in all of them. The tables in docs/measured/ are computed from the copies under evidence/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 family=$1 difficulty=$2 images=$3

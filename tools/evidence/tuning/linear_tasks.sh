@@ -2,7 +2,7 @@
 # The sweeps behind the demo groups of the linear tasks and HDR, on validation faces only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
 #   bash tools/evidence/tuning/linear_tasks.sh rate|tau|end|default [further overrides]
-#   bash tools/evidence/tuning/linear_tasks.sh final      # the chosen settings on ten test images, and their table in PROJECT.md
+#   bash tools/evidence/tuning/linear_tasks.sh final      # the chosen settings on ten test images, and their table in docs/measured/tasks.md
 # Every cell is a run folder results/tuning/tasks/<task>/<setting>; the table of all cells is
 #   python tools/parse_metrics.py results/tuning/tasks --format csv --out evidence/tuning_tasks.csv
 set -euo pipefail
@@ -36,13 +36,13 @@ case $part in
   default)  # Langevin with all passes, at the rates of the groups
     SETTING="default_tau\${$GROUP.tau}_lr\${$GROUP.lr}"
     sweep gaussian_blur,down_sampling,inpainting,hdr,motion_blur,inpainting_rand data.end_id=2 batch_images=2 ;;
-  final)    # what PROJECT.md reports
+  final)    # what docs/measured/tasks.md reports
     run=(gpu=-1 sampler=fast num_samples=2 data.end_id=10 batch_images=10 save_dir=results/tasks)
     $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr "${run[@]}" \
       'name=${hydra:runtime.choices.task}' "${further[@]}"
     $python posterior_sample.py task=down_sampling "${run[@]}" $ANNEALING.num_steps=50 $ANNEALING.sigma_min=0.01 \
       name=down_sampling "${further[@]}"
-    $python tools/evidence/trivial_reconstruction.py results/tasks/* --picture docs/tasks.png
+    $python tools/evidence/trivial_reconstruction.py results/tasks/* --picture docs/pictures/tasks.png
     rm -rf evidence/tasks
     $python tools/evidence/keep_evidence.py results/tasks/* --to evidence/tasks
     $python tools/evidence/project_tables.py ;;

@@ -2,7 +2,7 @@
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
 #   bash tools/evidence/tuning/phase_retrieval.sh faces|scenes PART [further overrides]     # the parts stand below
-# Every cell is a run folder under results/tuning/<part>_<family>/; the tables in PROJECT.md are computed from the
+# Every cell is a run folder under results/tuning/<part>_<family>/; the tables in docs/measured/ are computed from the
 # copies that tools/evidence/keep_evidence.py makes of them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."

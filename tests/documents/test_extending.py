@@ -1,4 +1,4 @@
-"""The worked examples of README.md, "Adding your own", run as they stand there on a tiny prior and few steps."""
+"""The worked examples of docs/extending.md and docs/design.md run as they stand there on a tiny prior and few steps."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import pytest
 from utils.paths import PROJECT
 from utils.records.files import read_record
 
-README = (PROJECT / "README.md").read_text()
-FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", README, re.DOTALL))
+DOCUMENT = "".join((PROJECT / "docs" / name).read_text() for name in ("extending.md", "design.md"))
+FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", DOCUMENT, re.DOTALL))
 COMMANDS = {
     text.split("name=")[1]: shlex.split(text.replace("\\\n", " "))
-    for text in re.findall(r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", README, re.MULTILINE)
+    for text in re.findall(r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", DOCUMENT, re.MULTILINE)
 }
 
 
@@ -64,14 +64,9 @@ def example(folder, tiny_prior, tiny_images):
 
 
 def test_every_example_is_short_and_has_its_command():
-    assert {name.split("/")[-1] for name in FILES} == {
-        "grayscale.py",
-        "grayscale.yaml",
-        "principal.py",
-        "principal.yaml",
-        "colour.py",
-    }
-    assert set(COMMANDS) == {"grayscale", "principal", "colours"}
+    names = ("grayscale.py", "grayscale.yaml", "principal.py", "principal.yaml", "colour.py", "smooth.py", "smooth.yaml")
+    assert {name.split("/")[-1] for name in FILES} == set(names)
+    assert set(COMMANDS) == {"grayscale", "principal", "colours", "smooth"}
     for name, text in FILES.items():
         assert text.count("\n") < 30, name
 
@@ -92,3 +87,11 @@ def test_a_similarity_of_your_own(example, tiny_prior):
     apart, _ = example("colours", f"model.path={tiny_prior}")
     alone, _ = example("colours", f"model.path={tiny_prior}", "repulsion_scale=0", "resume=false")
     assert apart["psnr"]["sample"] != alone["psnr"]["sample"]
+
+
+def test_a_mechanism_of_your_own(example, tiny_prior):
+    smoothed, with_it = example("smooth", f"model.path={tiny_prior}")
+    assert [report["step"] for report in smoothed["mechanisms"]["smooth"][0]["events"]] == [0, 1]  # t = 1000 and 667
+    assert smoothed["pruning"] is None and list(smoothed["time"]["phases"]) == ["sampling"]
+    _, without = example("smooth", f"model.path={tiny_prior}", "mechanisms.smooth.share=0", "resume=false")
+    assert (with_it["z"] != without["z"]).any()

@@ -1,0 +1,111 @@
+"""Every command that a document shows: its program, its flags and its overrides exist."""
+
+import re
+import subprocess
+from functools import cache
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from tests.worlds.documents import DOCUMENTS, NAMES, commands
+from utils.paths import PROJECT
+
+HYDRA = {"-m", "--multirun", "--cfg", "--config-dir", "--help"}
+CONFIGS = {"posterior_sample.py": "default", "tools/train_prior.py": "train_prior", "tools/benchmark.py": "default"}
+OF_ALL = [pytest.param(path, id=name) for path, name in zip(DOCUMENTS, NAMES)]
+
+
+def of(path, program):
+    return [words for words in commands(path.read_text()) if words[0] == program]
+
+
+@cache
+def flags_of(tool):
+    """The flags that a tool adds to its parser, itself or in what it imports; those of Hydra where it composes a config."""
+    source = (PROJECT / tool).read_text()
+    for module in re.findall(r"^from ((?:tools|utils)\.[\w.]+) import", source, re.MULTILINE):
+        file = PROJECT / (module.replace(".", "/") + ".py")
+        source += file.read_text() if file.is_file() else ""
+    return set(re.findall(r'"(--[a-z-]+)"', source)) | (HYDRA if tool in CONFIGS else {"--help"})
+
+
+@cache
+def usage_of(script):
+    return subprocess.run(["bash", PROJECT / script], capture_output=True, text=True, check=True).stdout
+
+
+def flags(words):
+    """The flags among a command's words; brackets around optional ones and values after = fall off."""
+    return {word.strip("[]").split("=")[0] for word in words if word.strip("[]").startswith("-")}
+
+
+def combinations(words):
+    """Lists of plain overrides: one per value of a sweep, with the first values of the other sweeps."""
+    overrides = OverridesParser.create().parse_overrides(words)
+    values = [list(o.sweep_string_iterator()) if o.is_sweep_override() else [None] for o in overrides]
+    firsts = [o.input_line if value[0] is None else f"{o.get_key_element()}={value[0]}" for o, value in zip(overrides, values)]
+    yield firsts
+    for i, o in enumerate(overrides):
+        for value in values[i][1:]:
+            yield [*firsts[:i], f"{o.get_key_element()}={value}", *firsts[i + 1 :]]
+
+
+@pytest.mark.parametrize("path", OF_ALL)
+def test_every_python_program_and_flag_exists(path):
+    for words in of(path, "python"):
+        if words[1] in ("-c", "-m"):
+            continue
+        assert (PROJECT / words[1]).is_file(), words
+        assert flags(words[2:]) <= flags_of(words[1]), words
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")
+@pytest.mark.parametrize("path", OF_ALL)
+def test_every_override_composes(path):
+    for words in of(path, "python") + of(path, "torchrun"):
+        program = next((word for word in words if word in CONFIGS), None)
+        if program is None or "--config-dir" in words:  # with files of the reader's own: tests/documents/test_extending.py
+            continue
+        rest = [word for word in words[words.index(program) + 1 :] if "=" in word and not word.startswith("-")]
+        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+            for overrides in combinations(rest):
+                compose(CONFIGS[program], overrides=overrides)
+
+
+def test_the_examples_of_quoting_mean_what_they_say(composed):
+    (words,) = [words for words in of(PROJECT / "README.md", "python") if any("=3/" in word for word in words)]
+    assert composed(*words[2:]).data.root == "/data/run=3/{a} b"
+    (words,) = [words for words in of(PROJECT / "README.md", "python") if "-m" in words]
+    names = [composed(*overrides).name for overrides in combinations(words[3:])]
+    assert names == ["push_0", "push_0.1"]
+
+
+@pytest.mark.parametrize("path", OF_ALL)
+def test_every_script_and_flag_exists(path):
+    for words in of(path, "bash"):
+        assert (PROJECT / words[1]).is_file(), words
+        if words[1].startswith("commands_"):
+            assert all(flag in usage_of(words[1]) for flag in words[2:] if flag != "..."), words
+
+
+@pytest.mark.parametrize("path", OF_ALL)
+def test_every_part_of_a_sweep_exists(path):
+    for words in of(path, "bash"):
+        if "tools/evidence/tuning/" in words[1]:
+            source = (PROJECT / words[1]).read_text()
+            parts = [part for word in words[2:] for part in word.split("|") if re.fullmatch("[a-z_]+", part)]
+            for part in set(parts) - {"faces", "scenes"}:
+                assert re.search(rf"^  {part}\)", source, re.MULTILINE), words
+
+
+@pytest.mark.parametrize("path", OF_ALL)
+def test_every_make_target_exists(path):
+    makefile = (PROJECT / "Makefile").read_text()
+    for words in of(path, "make"):
+        assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+
+
+def test_documents_show_many_commands():
+    found = [words for path in DOCUMENTS for words in commands(path.read_text())]
+    assert len(found) > 80 and {words[0] for words in found} == {"python", "bash", "torchrun", "make"}

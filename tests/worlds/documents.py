@@ -1,0 +1,48 @@
+"""The documents read as a newcomer reads them: their code, the commands in it, their links and headings."""
+
+import re
+import shlex
+
+from utils.paths import PROJECT
+
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "PROJECT.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+NAMES = [str(path.relative_to(PROJECT)) for path in DOCUMENTS]
+
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
+_INLINE = re.compile(r"`([^`]+)`")
+
+
+def code(text):
+    """(lines of the blocks of shell code, inline code) of a document."""
+    blocks = [body for language, body in _FENCED.findall(text) if not language]
+    rest = _FENCED.sub("", text)
+    blocks += [block for block in _INDENTED.findall(rest)]
+    inline = [" ".join(span.split()) for span in _INLINE.findall(_INDENTED.sub("", rest))]
+    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()], inline
+
+
+def commands(text):
+    """Every command of a document as a list of words, without comments and without VARIABLE=value before it."""
+    lines, inline = code(text)
+    found = []
+    for line in lines + inline:
+        if re.match(r"(\w+=\S+ |\w+=\"[^\"]*\" )*(python|bash|torchrun|make) ", line):
+            for part in line.split(" && "):
+                words = shlex.split(part, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words.pop(0)
+                found.append(words)
+    return found
+
+
+def links(text):
+    """(target, anchor) of every link that stays inside the project; either may be empty."""
+    found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", _FENCED.sub("", text))
+    return [(target, anchor) for target, anchor in found if not target.startswith("http")]
+
+
+def anchors(text):
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", _FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
