@@ -1,21 +1,26 @@
 # make demo: environment + experiment 0 on one shipped image.   make test: environment + the tests.
-# make test-long: the slow ones as well.
+# make test-long: the slow ones as well.   make lint: what ruff and mypy (on the contracts) have to say; part of both.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # XLA's own compiler on the CPU, in a process of its own; least optimisation: the tests compile more than they compute
 XLA_ON_CPU := PJRT_DEVICE=CPU XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-long env
+.PHONY: demo lint test test-long env
 
 demo: $(READY)
 	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
 
-test: $(READY)
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
 	$(BIN)/python -m pytest -q tests
 	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
 
-test-long: $(READY)
+test-long: lint
 	$(BIN)/python -m pytest -q -m "slow or not slow" tests
 	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
 

@@ -1,8 +1,3 @@
 #!/usr/bin/env bash
-# Experiment 0 on a TPU: four independent particles, every part off (the DAPS baseline as one batch of four).
-EXPERIMENT=exp0_baseline
-PLATFORM=tpu
-SIZES=(1 10 100)
-SWITCHES=(num_samples=4 repulsion_scale=0.0 pruning_step=-1 optimization_step=-1)
-source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
-experiment "$@"
+# Experiment 0 on a TPU: commands_gpu/exp0_baseline.sh, the same switches on another device.
+PLATFORM=tpu exec bash "$(dirname "${BASH_SOURCE[0]}")/../commands_gpu/exp0_baseline.sh" "$@"

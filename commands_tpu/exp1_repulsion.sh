@@ -1,8 +1,3 @@
 #!/usr/bin/env bash
-# Experiment 1 on a TPU: four particles that repel each other early, full run.
-EXPERIMENT=exp1_repulsion
-PLATFORM=tpu
-SIZES=(1 10 100)
-SWITCHES=(num_samples=4 repulsion_scale=0.15 repulsion.end_step=500 pruning_step=-1 optimization_step=-1)
-source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
-experiment "$@"
+# Experiment 1 on a TPU: commands_gpu/exp1_repulsion.sh, the same switches on another device.
+PLATFORM=tpu exec bash "$(dirname "${BASH_SOURCE[0]}")/../commands_gpu/exp1_repulsion.sh" "$@"

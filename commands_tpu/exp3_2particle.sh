@@ -1,8 +1,3 @@
 #!/usr/bin/env bash
-# Experiment 3 on a TPU: experiment 1 with two particles from the start. Measuring a failure ratio needs 10 or 100 images.
-EXPERIMENT=exp3_2particle
-PLATFORM=tpu
-SIZES=(10 100)
-SWITCHES=(num_samples=2 repulsion_scale=0.15 repulsion.end_step=500 pruning_step=-1 optimization_step=-1)
-source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
-experiment "$@"
+# Experiment 3 on a TPU: commands_gpu/exp3_2particle.sh, the same switches on another device.
+PLATFORM=tpu exec bash "$(dirname "${BASH_SOURCE[0]}")/../commands_gpu/exp3_2particle.sh" "$@"

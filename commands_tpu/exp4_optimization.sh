@@ -1,8 +1,3 @@
 #!/usr/bin/env bash
-# Experiment 4 on a TPU: experiment 2 with hard data consistency in latent space from t = 200 on.
-EXPERIMENT=exp4_optimization
-PLATFORM=tpu
-SIZES=(1 10 100)
-SWITCHES=(num_samples=4 repulsion_scale=0.15 repulsion.end_step=500 pruning_step=200 optimization_step=200)
-source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
-experiment "$@"
+# Experiment 4 on a TPU: commands_gpu/exp4_optimization.sh, the same switches on another device.
+PLATFORM=tpu exec bash "$(dirname "${BASH_SOURCE[0]}")/../commands_gpu/exp4_optimization.sh" "$@"

@@ -1,7 +1,3 @@
 #!/usr/bin/env bash
-# Experiment 5 on a TPU: the best setting of experiments 1 to 4 (configs/experiment/exp5_final.yaml).
-EXPERIMENT=exp5_final
-PLATFORM=tpu
-SETS=(imagenet ffhq)
-source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
-experiment "$@"
+# Experiment 5 on a TPU: commands_gpu/exp5_final.sh, the same switches on another device.
+PLATFORM=tpu exec bash "$(dirname "${BASH_SOURCE[0]}")/../commands_gpu/exp5_final.sh" "$@"

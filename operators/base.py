@@ -20,26 +20,26 @@ class Operator(torch.nn.Module, ABC):
     separable = False
     linear = False
 
-    def __init__(self, sigma):
+    def __init__(self, sigma: float) -> None:
         super().__init__()
         self.sigma = float(sigma)
 
     @abstractmethod
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The noiseless measurement A(x), (P, ...)."""
 
-    def measure(self, x, noise):
+    def measure(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """A(x) + sigma noise; `noise` is standard normal, shaped like A(x)."""
         return self(x) + self.sigma * noise
 
-    def loss(self, x, y):
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sum of squared residuals of each particle, (P,)."""
         return (self(x) - y).square().flatten(1).sum(1)
 
-    def channel_loss(self, x, y):
+    def channel_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sum of squared residuals of each channel, (P, C); it adds up to the loss. For separable operators only."""
         return (self(x) - y).square().flatten(2).sum(2)
 
-    def noise_floor(self, y):
+    def noise_floor(self, y: torch.Tensor) -> float:
         """Expected loss of the true image, a float: number of measurements times sigma^2."""
         return y[0].numel() * self.sigma**2

@@ -27,6 +27,7 @@ LPIPS = (
     "https://download.pytorch.org/models/vgg16-397923af.pth (528 MB) and "
     "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt (6 kB)"
 )
+LPIPS_ALEX = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth (233 MB)"
 PACKAGES = {
     XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[xla]'"),
     "libtpu": ("use_tpu=true on a TPU", TPU_INSTALL),
@@ -71,6 +72,8 @@ def optional_rows():
     folder = hub / "hub" / "checkpoints"
     here = all((folder / name).is_file() for name in ("vgg16-397923af.pth", "lpips_weights.pt"))
     yield "LPIPS scores", str(folder), "present" if here else "missing", LPIPS
+    state = "present" if (folder / "alexnet-owt-7be5be79.pth").is_file() else "missing"
+    yield "LPIPS (AlexNet) scores", str(folder), state, LPIPS_ALEX
     weights = "checkpoints/GOPRO_wVAE.pth"
     yield (
         "task=nonlinear_blur",

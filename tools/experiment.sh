@@ -1,7 +1,8 @@
-# What the experiment scripts of commands_gpu/ and commands_tpu/ share; they source it and call `experiment "$@"`.
+# What the experiment scripts of commands_gpu/ share; they source it and call `experiment "$@"`.
 #
 # A script sets: EXPERIMENT (also its file name), SIZES (image counts it offers) or SETS (image sets, 100 images each),
-# PLATFORM (gpu | tpu), SWITCHES (Hydra overrides; unset: those of configs/experiment/$EXPERIMENT.yaml).
+# SWITCHES (Hydra overrides; unset: those of configs/experiment/$EXPERIMENT.yaml).
+# The scripts of commands_tpu/ are the same ones with PLATFORM=tpu in the environment; anything else means a GPU.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 PYTHON="$ROOT/.venv/bin/python"
@@ -51,7 +52,7 @@ run_one() {
     [ "$EXPERIMENT" = exp0_baseline ] || sampler=(sampler=fast)
     if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
   fi
-  if [ "$PLATFORM" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
+  if [ "${PLATFORM:-gpu}" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
   local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${sampler[@]}" "${SWITCHES[@]}"
                  "data.end_id=$n" "${device[@]}" "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
   echo "+ ${command[*]}"

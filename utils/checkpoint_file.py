@@ -6,6 +6,7 @@ list; this file is that list. Lightning's classes are on it as empty stand-ins, 
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,12 @@ LIGHTNING = (
 class Ignored(dict):
     """Stands for an allowed class whose content is not needed; building one runs no foreign code."""
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         pass
 
 
-def _allowed():
-    scalar = np._core.multiarray.scalar
+def _allowed() -> list[Any]:
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # pickles of NumPy name it
     numpy_types = [np.dtype, type(np.dtype("float64")), type(np.dtype("float32")), type(np.dtype("int64"))]
     return [
         *((type(name.rpartition(".")[2], (Ignored,), {}), name) for name in LIGHTNING),
@@ -39,7 +40,7 @@ def _allowed():
     ]
 
 
-def read_state_dict(path, key="model.path"):
+def read_state_dict(path: str | Path, key: str = "model.path") -> dict[str, torch.Tensor]:
     """{name: tensor} of a .ckpt/.pt/.pth file, on the CPU, memory-mapped where the format allows it.
 
     A Lightning checkpoint's "state_dict" is taken. key: the config key that named the file, for messages.
@@ -60,7 +61,7 @@ def read_state_dict(path, key="model.path"):
     return tensors
 
 
-def _reason(path, error):
+def _reason(path: Path, error: Exception) -> str:
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # not even the list of names can be read

@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from utils.errors import InputError
 
@@ -10,11 +12,11 @@ from utils.errors import InputError
 class Parser(argparse.ArgumentParser):
     """Wrong arguments are one line, as everywhere in this project."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def run(main):
+def run(main: Callable[[], None]) -> None:
     """Call main(); wrong input ends in one line and status 2, output cut short by a closed pipe in silence."""
     try:
         main()
@@ -25,7 +27,7 @@ def run(main):
         sys.exit(2)
 
 
-def write_text(text, out):
+def write_text(text: str, out: str | Path | None) -> None:
     """To the file `out`, or to the terminal where it is None."""
     if out is None:
         sys.stdout.write(text)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,14 +23,14 @@ class TestItem:
     id: int
     path: Path
 
-    def sha256(self):
+    def sha256(self) -> str:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
 
 class TestImage(TestItem):
     """An image, from which a measurement is simulated."""
 
-    def pixels(self, resolution):
+    def pixels(self, resolution: int) -> np.ndarray:
         """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
 
         As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1].
@@ -40,7 +41,7 @@ class TestImage(TestItem):
         image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
         return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
 
-    def check(self):
+    def check(self) -> None:
         with Image.open(self.path) as opened:
             opened.load()
 
@@ -48,7 +49,7 @@ class TestImage(TestItem):
 class Measurement(TestItem):
     """A measurement from an instrument, y as a .npy file of real numbers; there is no truth."""
 
-    def values(self):
+    def values(self) -> np.ndarray:
         """y as float32, without a leading axis of length 1."""
         y = np.load(self.path, allow_pickle=False)
         if not isinstance(y, np.ndarray):
@@ -57,11 +58,11 @@ class Measurement(TestItem):
             raise ValueError(f"holds {y.dtype} values that are not all finite real numbers")
         return y[0].astype(np.float32) if y.ndim == 4 and len(y) == 1 else y.astype(np.float32)
 
-    def check(self):
+    def check(self) -> None:
         self.values()
 
 
-def read_rgb(path):
+def read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] of a PNG or JPEG of any mode.
 
     Turned as its EXIF says; grey is repeated; 16-bit grey keeps its 16 bits; transparent parts are laid on white.
@@ -78,7 +79,7 @@ def read_rgb(path):
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
 
 
-def files_in(root, kind):
+def files_in(root: Path, kind: str) -> list[Path]:
     """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
     return sorted(
         f
@@ -89,7 +90,27 @@ def files_in(root, kind):
     )
 
 
-def select_images(settings):
+class DataBlock(Protocol):
+    """The block `data` of the config: where the set lies, and which of its items are meant."""
+
+    root: str
+    kind: Literal["images", "measurement"]
+    start_id: int
+    end_id: int | None
+    source: str
+
+
+class Selection(Protocol):
+    """What utils.config.settings.Settings says about the items of a run."""
+
+    @property
+    def data(self) -> DataBlock: ...
+
+    @property
+    def shard_of(self) -> tuple[int, int]: ...
+
+
+def select_images(settings: Selection) -> list[TestImage | Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
 
     Every selected item is read once here, so that a damaged one is found before hours of sampling.

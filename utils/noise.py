@@ -5,6 +5,9 @@ neither on the batch, on other particles, on pruning, sharding or resuming, nor 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 import torch
 
@@ -21,7 +24,7 @@ PURPOSES = {
 }
 
 
-def keyed_generator(seed, purpose, image=0, particle=0, step=0):
+def keyed_generator(seed: int, purpose: str, image: int = 0, particle: int = 0, step: int = 0) -> np.random.Generator:
     """A NumPy generator that only these decide; all key parts are integers in [0, 2^32).
 
     For what belongs to a whole run, such as an operator's mask or kernel, image, particle and step stay 0.
@@ -32,18 +35,26 @@ def keyed_generator(seed, purpose, image=0, particle=0, step=0):
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def keyed_normal(seed, image, particle, purpose, step, shape):
+def keyed_normal(seed: int, image: int, particle: int, purpose: str, step: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal numbers, float32 array of `shape`."""
     return keyed_generator(seed, purpose, image, particle, step).standard_normal(shape, dtype=np.float32)
+
+
+class Numbered(Protocol):
+    """What draws its noise by number: utils.sampling.particles.Particles."""
+
+    z: torch.Tensor
+    image: torch.Tensor
+    index: torch.Tensor
 
 
 class KeyedNoise:
     """Noise for all particles of a batch at once."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: int) -> None:
         self.seed = int(seed)
 
-    def draw(self, particles, purpose, step=0, count=None):
+    def draw(self, particles: Numbered, purpose: str, step: int = 0, count: int | None = None) -> torch.Tensor:
         """Noise like `particles.z`, (P, C, h, w), or (count, P, C, h, w) for `count` iterations of one step."""
         shape = tuple(particles.z.shape[1:]) if count is None else (count, *particles.z.shape[1:])
         arrays = [
@@ -53,6 +64,6 @@ class KeyedNoise:
         stacked = torch.from_numpy(np.stack(arrays, axis=0 if count is None else 1))
         return stacked.to(particles.z.device, particles.z.dtype)
 
-    def measurement(self, image, shape):
+    def measurement(self, image: int, shape: Sequence[int]) -> torch.Tensor:
         """Measurement noise of one image, CPU tensor of `shape`; the same for all its particles."""
         return torch.from_numpy(keyed_normal(self.seed, int(image), 0, "measurement", 0, tuple(shape)))

@@ -5,7 +5,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def find(path):
+def find(path: str | Path) -> Path:
     """A path from the config: as given from the working directory if it is there, else from the project folder."""
     path = Path(path).expanduser()
     return path if path.is_absolute() or path.exists() else PROJECT / path

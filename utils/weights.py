@@ -1,6 +1,7 @@
 """Where a prior's weights come from: a diffusers folder, an original checkpoint file, or a hub id. Needs no torch."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import InputError
@@ -18,16 +19,16 @@ PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "toke
 UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
 
 
-def cache_folder(checkpoint, weights="raw"):
+def cache_folder(checkpoint: str | Path, weights: str = "raw") -> Path:
     """Where the conversion of an original file is kept: beside it."""
     return Path(checkpoint).with_suffix(".ema.diffusers" if weights == "ema" else ".diffusers")
 
 
-def is_original(path):
+def is_original(path: str | Path) -> bool:
     return Path(path).suffix in ORIGINAL_SUFFIXES
 
 
-def is_hub_id(path):
+def is_hub_id(path: str | Path) -> bool:
     """owner/name that is no local path. `checkpoints/...` is always local."""
     return (
         HUB_ID.fullmatch(str(path)) is not None
@@ -38,12 +39,12 @@ def is_hub_id(path):
     )
 
 
-def locate(path):
+def locate(path: str | Path) -> str:
     """model.path as the loaders take it: an existing place, or the hub id unchanged."""
     return str(path) if is_hub_id(path) else str(find(path))
 
 
-def cached_snapshot(hub_id):
+def cached_snapshot(hub_id: str) -> Path | None:
     """The folder of a hub id in the cache (HF_HOME), or None."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -54,7 +55,7 @@ def cached_snapshot(hub_id):
         return None
 
 
-def snapshot(hub_id, ignore=()):
+def snapshot(hub_id: str, ignore: Sequence[str] = ()) -> Path:
     """The folder of a hub id: from the cache, else downloaded into it. Raises InputError without network or access.
 
     ignore: further file patterns that are not needed.
@@ -70,7 +71,7 @@ def snapshot(hub_id, ignore=()):
         raise InputError(not_cached(hub_id, type(error).__name__)) from None
 
 
-def not_cached(hub_id, reason):
+def not_cached(hub_id: str, reason: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return (

@@ -25,7 +25,7 @@ def switches_of_the_config():
     keys = set()
     for key, value in OmegaConf.load(PROJECT / "configs/default.yaml").items():
         if key not in ("defaults", "hydra"):
-            keys |= {f"{key}.{detail}" for detail in value} if OmegaConf.is_dict(value) else {key}
+            keys |= {f"{key}.{detail}" for detail in value} if OmegaConf.is_dict(value) and value else {key}
     return keys
 
 

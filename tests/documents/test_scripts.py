@@ -1,8 +1,8 @@
 """The experiment scripts: usage, order, and the switches that they pass visibly."""
 
 import os
-import shutil
 import subprocess
+import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -26,33 +26,6 @@ DEMO = REAL.replace(
 ).replace("imagenet_", "demo_")
 
 
-@pytest.fixture
-def script(tmp_path):
-    """script(*flags) -> the finished process, with a `python` that only prints its arguments and its folder."""
-    for folder in ("commands_gpu", "tools", "configs/experiment"):
-        shutil.copytree(PROJECT / folder, tmp_path / "project" / folder)
-    fake = tmp_path / "bin" / "python"
-    fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\necho "ran in $(pwd): $*"\n[ -z "$FAIL" ] || exit 3\n')
-    fake.chmod(0o755)
-
-    def start(*flags, name="exp0_baseline", **environment):
-        path = f"{fake.parent}:{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", str(tmp_path / f"project/commands_gpu/{name}.sh"), *flags],
-            text=True,
-            capture_output=True,
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path, **environment},
-        )
-
-    return start
-
-
-def commands(done):
-    return [line.split(": ", 1)[1] for line in done.stdout.splitlines() if line.startswith("ran in")]
-
-
 def test_usage_without_arguments(script):
     done = script()
     assert (done.returncode, done.stdout) == (0, USAGE)
@@ -61,25 +34,25 @@ def test_usage_without_arguments(script):
 @pytest.mark.parametrize("flags", [("--5",), ("--1", "--nonsense"), ("1",)])
 def test_unknown_arguments_run_nothing(script, flags):
     done = script(*flags)
-    assert done.returncode == 2 and commands(done) == []
+    assert done.returncode == 2 and done.commands == []
     assert done.stderr == f"unknown argument: {flags[-1]}; exp0_baseline.sh takes --1 --10 --100 --demo\n"
 
 
 def test_sizes_run_in_the_order_given(script, tmp_path):
     done = script("--10", "--1", "--100")
-    assert commands(done) == [REAL.format(n=n) for n in (10, 1, 100)]
+    assert done.commands == [REAL.format(n=n) for n in (10, 1, 100)]
     assert f"+ python {REAL.format(n=10)}" in done.stdout  # shown before it runs
     assert f"ran in {tmp_path}/project:" in done.stdout  # from any directory
 
 
 def test_demo_uses_the_shipped_prior_and_images(script):
-    assert commands(script("--demo")) == [DEMO.format(n=1)]
-    assert commands(script("--10", "--demo")) == [DEMO.format(n=10)]
+    assert script("--demo").commands == [DEMO.format(n=1)]
+    assert script("--10", "--demo").commands == [DEMO.format(n=10)]
 
 
 def test_a_failing_run_stops_the_script(script):
     done = script("--1", "--10", FAIL="1")
-    assert done.returncode == 3 and len(commands(done)) == 1
+    assert done.returncode == 3 and len(done.commands) == 1
 
 
 SWITCHES = {
@@ -93,7 +66,7 @@ SWITCHES = {
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_script_and_config_of_an_experiment_agree(script, composed, name):
-    (command,) = commands(script("--10", "--demo", name=name))
+    (command,) = script("--10", "--demo", name=name).commands
     assert all(switch in command.split() for switch in SWITCHES[name])
     assert f"save_dir=results/{name} name=demo_10" in command
     assert ("sampler=fast" in command) == (name != "exp0_baseline")  # which is pinned to the unaccelerated sampler
@@ -142,30 +115,30 @@ def test_experiment_5_takes_image_sets(script):
     imagenet = final("test-imagenet", "imagenet256ldm", "ldm_langevin", "imagenet")
     ffhq = final("test-ffhq", "ffhq256ldm", "ldm_langevin", "ffhq")
     assert script(name="exp5_final").stdout == FINAL_USAGE
-    assert commands(script("--imagenet", name="exp5_final")) == [imagenet]
-    assert commands(script("--ffhq", name="exp5_final")) == [ffhq]
-    assert commands(script("--ffhq", "--imagenet", name="exp5_final")) == [ffhq, imagenet]
+    assert script("--imagenet", name="exp5_final").commands == [imagenet]
+    assert script("--ffhq", name="exp5_final").commands == [ffhq]
+    assert script("--ffhq", "--imagenet", name="exp5_final").commands == [ffhq, imagenet]
 
 
 def test_experiment_5_on_the_shipped_priors(script):
     scenes, faces = (
         final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}", "sampler=fast ") for kind in ("scenes", "faces")
     )
-    assert commands(script("--demo", name="exp5_final")) == [scenes, faces]
-    assert commands(script("--demo", "--ffhq", name="exp5_final")) == [faces]
+    assert script("--demo", name="exp5_final").commands == [scenes, faces]
+    assert script("--demo", "--ffhq", name="exp5_final").commands == [faces]
 
 
 @pytest.mark.parametrize("flag", ["--10", "imagenet", "--coco", ""])
 def test_experiment_5_refuses_other_flags_in_one_line(script, flag):
     done = script("--imagenet", flag, name="exp5_final")
-    assert done.returncode == 2 and commands(done) == []
+    assert done.returncode == 2 and done.commands == []
     assert done.stderr == f"unknown argument: {flag}; exp5_final.sh takes --imagenet --ffhq --demo\n"
 
 
 def test_experiment_5_passes_details_of_the_parts_too(script, tmp_path):
     config = tmp_path / "project/configs/experiment/exp5_final.yaml"
     config.write_text("# @package _global_\nnum_samples: 3  # why: so\nrepulsion:\n  end_step: 300\npruning_step: -1\n")
-    (command,) = commands(script("--ffhq", name="exp5_final"))
+    (command,) = script("--ffhq", name="exp5_final").commands
     assert " num_samples=3 repulsion.end_step=300 pruning_step=-1 data.end_id" in command
 
 
@@ -174,9 +147,18 @@ def test_experiment_5_composes(composed):
     assert cfg.repulsion_scale > 0 and cfg.num_samples >= 2
 
 
-def test_real_runs_end_in_the_missing_checkpoint_line():
+def test_real_runs_end_in_the_missing_checkpoint_line(tmp_path):
     if list((PROJECT / "checkpoints").glob("ldm_imagenet256*")):
         pytest.skip("the real checkpoint is installed here")
-    done = subprocess.run(["bash", str(PROJECT / "commands_gpu/exp0_baseline.sh"), "--1"], capture_output=True, text=True)
+    # where there is no .venv the script takes the `python` of the PATH: let that be the one of this test
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(PROJECT / "commands_gpu/exp0_baseline.sh"), "--1"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "checkpoints/ldm_imagenet256" in done.stderr

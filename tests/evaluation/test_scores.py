@@ -1,10 +1,9 @@
-import logging
+"""PSNR, SSIM, the labels of the orientations, the label-free pick."""
 
 import piq
-import pytest
 import torch
 
-from utils.evaluation.scores import LPIPS_FILES, Lpips, log, mode_labels, pick, psnr, rotated, ssim
+from utils.evaluation.scores import mode_labels, pick, psnr, rotated, ssim
 
 
 def truth(side=16):
@@ -65,28 +64,3 @@ def test_pick_ignores_the_truth_and_missing_particles():
     assert pick([3.0, 1.0, 2.0]) == 1
     assert pick([None, float("nan"), 2.0]) == 2
     assert pick([None, None]) is None
-
-
-def test_lpips_is_null_with_one_warning_without_weights(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    log.propagate = True
-    with caplog.at_level(logging.WARNING, logger="latentdaps"):
-        lpips = Lpips()
-        assert lpips(truth()[None], truth()) == [None]
-        assert lpips(truth()[None], truth()) == [None]
-    assert len(caplog.records) == 1 and "vgg16-397923af.pth" in caplog.text
-
-
-def test_lpips_works_where_the_weights_are(tmp_path, monkeypatch):
-    """Random weights in the files' real layout: zero for equal images, larger for worse ones."""
-    from torchvision.models import vgg16
-
-    (tmp_path / "checkpoints").mkdir()
-    torch.manual_seed(0)
-    torch.save(vgg16(weights=None, init_weights=False).state_dict(), tmp_path / "checkpoints" / LPIPS_FILES[0])
-    torch.save([torch.rand(1, c, 1, 1) for c in (64, 128, 256, 512, 512)], tmp_path / "checkpoints" / LPIPS_FILES[1])
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    lpips = Lpips()
-    big = truth(64)
-    equal, near, far = lpips(torch.stack([big, noisy(big, 0.1), noisy(big, 0.5)]), big)
-    assert equal == pytest.approx(0, abs=1e-6) and 0 < near < far

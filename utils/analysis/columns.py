@@ -14,10 +14,10 @@ class Column(NamedTuple):
 
 class Table(NamedTuple):
     title: str
-    columns: list
-    rows: list  # one list of values per row, as long as columns
-    notes: tuple = ()
-    own: tuple = ()  # those of the notes that hold for this table alone, not for all of its kind
+    columns: list[Column]
+    rows: list[list]  # one list of values per row, as long as columns
+    notes: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()  # those of the notes that hold for this table alone, not for all of its kind
 
 
 PICK = Column("pick_psnr", "label-free pick PSNR (dB)", "max")
@@ -26,7 +26,7 @@ FAILED = Column("failed", "single particles failed", "min")
 
 FIRST = [Column("experiment", "experiment"), Column("images", "images"), Column("particles", "particles")]
 
-KINDS = {
+KINDS: dict[str, tuple[str, list[Column]]] = {
     "quality": (
         "PSNR in dB",
         FIRST
@@ -202,6 +202,6 @@ NOTES = {
 MINUS = "Experiment minus {baseline} on the common images and seeds."
 
 
-def known_keys():
+def known_keys() -> dict[str, Column]:
     """All keys that a column list may name, besides those of the phases."""
     return {column.key: column for kind, (_, columns) in KINDS.items() if kind != "phases" for column in columns}

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,21 +22,24 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def wilson(rate, n, level=LEVEL):
+def wilson(rate: float, n: int, level: float = LEVEL) -> Estimate | None:
     """Wilson's interval of a success rate in [0, 1] over n trials, as Estimate; None for n = 0.
 
     The rate need not be a multiple of 1/n: where an image contributes a mean over seeds or over subsets of particles,
     n is the number of images, which is conservative. Source: Wilson, J. Am. Stat. Assoc. 22 (1927).
     """
-    if n == 0:
-        return None
+    return Estimate(rate, *_wilson(rate, n, level)) if n else None
+
+
+def _wilson(rate: float, n: int, level: float) -> tuple[float, float]:
+    """The ends of Wilson's interval, n > 0."""
     z = stats.norm.ppf(0.5 + level / 2)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return Estimate(rate, max(0.0, centre - half), min(1.0, centre + half))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def clustered_mean(clusters, level=LEVEL):
+def clustered_mean(clusters: Sequence[Sequence[float]], level: float = LEVEL) -> Estimate | None:
     """Mean of all values with a bootstrap interval that resamples whole clusters (images), as Estimate; None if empty.
 
     clusters: one list of values per image (one value per seed). Values of one image are not independent, so it is the
@@ -48,7 +52,7 @@ def clustered_mean(clusters, level=LEVEL):
     sums = np.array([math.fsum(values) for values in clusters])
     counts = np.array([len(values) for values in clusters], dtype=float)
 
-    def mean(sums, counts, axis=-1):
+    def mean(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
         return sums.sum(axis) / counts.sum(axis)
 
     value = float(mean(sums, counts))
@@ -80,7 +84,7 @@ def clustered_mean(clusters, level=LEVEL):
     return Estimate(value, low, high)
 
 
-def paired_rate(clusters, level=LEVEL):
+def paired_rate(clusters: Sequence[Sequence[float]], level: float = LEVEL) -> Estimate | None:
     """Mean difference of two rates measured on the same images, as Estimate; None if empty.
 
     clusters: one list of differences in [-1, 1] per image. A bootstrap knows nothing of a change that none of the images
@@ -91,31 +95,31 @@ def paired_rate(clusters, level=LEVEL):
     if not means:
         return None
     n = len(means)
-    rises, falls = (wilson(math.fsum(max(0.0, sign * d) for d in means) / n, n, level) for sign in (1, -1))
-    p, q = rises.value, falls.value
+    p, q = (math.fsum(max(0.0, sign * d) for d in means) / n for sign in (1, -1))  # the shares of rises and of falls
+    (p_low, p_high), (q_low, q_high) = _wilson(p, n, level), _wilson(q, n, level)
     correlation = -math.sqrt(p * q / ((1 - p) * (1 - q))) if p < 1 and q < 1 else 0.0
 
-    def reach(a, b):
+    def reach(a: float, b: float) -> float:
         return math.sqrt(a * a + b * b - 2 * correlation * a * b)
 
-    return Estimate(
-        p - q, max(-1.0, p - q - reach(p - rises.low, falls.high - q)), min(1.0, p - q + reach(rises.high - p, q - falls.low))
-    )
+    low, high = p - q - reach(p - p_low, q_high - q), p - q + reach(p_high - p, q - q_low)
+    return Estimate(p - q, max(-1.0, low), min(1.0, high))
 
 
-def best_of_k(values, k):
+def best_of_k(values: Sequence[float | None], k: int) -> float | None:
     """Expected maximum over all subsets of k of the values; None if a value is missing or there are fewer than k.
 
     For the minimum (LPIPS) negate the values. Exact, by order statistics: the i-th smallest of n is the maximum of
     C(i-1, k-1) of the C(n, k) subsets. So the pairs of a run with four independent particles say what two would give.
     """
-    if len(values) < k or any(v is None for v in values):
+    known = [v for v in values if v is not None]
+    if len(known) < max(k, len(values)):
         return None
-    ordered, subsets = sorted(values), math.comb(len(values), k)
+    ordered, subsets = sorted(known), math.comb(len(known), k)
     return sum(math.comb(i, k - 1) / subsets * v for i, v in enumerate(ordered))
 
 
-def any_of_k(successes, k):
+def any_of_k(successes: Sequence[bool], k: int) -> float | None:
     """Probability that a random subset of k particles holds a success; `successes` is a list of booleans."""
     n, failed = len(successes), sum(not s for s in successes)
     return None if n < k else 1 - math.comb(failed, k) / math.comb(n, k)

@@ -1,6 +1,5 @@
 """Checks the composed config before anything heavy is imported or anything on disk is touched."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -26,7 +25,7 @@ def check(cfg: DictConfig) -> Settings:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
-        nodes = OmegaConf.to_container(cfg, resolve=True)
+        nodes: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         settings = Settings.model_validate(nodes)
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
@@ -53,9 +52,10 @@ def _documents(cfg: DictConfig) -> dict[str, str]:
     return documents
 
 
-def _key(location: Sequence[Any], cfg: DictConfig) -> str:
+def _key(location: tuple[int | str, ...], cfg: DictConfig) -> str:
     """The dotted key of a pydantic error, without the name of the alternative that pydantic appends at a union."""
-    key, node = [], cfg
+    key: list[str] = []
+    node: Any = cfg
     for part in location:
         key.append(str(part))
         node = node.get(part) if OmegaConf.is_dict(node) else None

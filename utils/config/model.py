@@ -2,7 +2,10 @@
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
+from utils.config.settings import Model
 from utils.errors import InputError, short
 from utils.paths import find
 from utils.weights import cache_folder, cached_snapshot, is_hub_id, is_original, not_cached
@@ -18,8 +21,8 @@ OUR_LOADERS = {
 }
 
 
-def check_model(model):
-    """Raises InputError if the weights that `model` (utils.config.settings.Model) names cannot be there, or do not fit it."""
+def check_model(model: Model) -> None:
+    """Raises InputError if the weights that `model` (the block of that name) names cannot be there, or do not fit it."""
     if model.target not in OUR_LOADERS:
         return
     _check_keys(model)
@@ -55,13 +58,13 @@ def check_model(model):
         )
 
 
-def _check_keys(model):
+def _check_keys(model: Model) -> None:
     taken = ("path", "resolution", "timestep_map", "source", *OUR_LOADERS[model.target])
     for key in sorted(model.model_fields_set - {"target", *taken}):
         raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
 
 
-def check_folder(model, folder):
+def check_folder(model: Model, folder: Path) -> None:
     """A diffusers folder: its parts, their weights, and the resolution that they imply."""
     stable = model.target == STABLE_DIFFUSION
     autoencoder = "vqvae" if (folder / "vqvae").is_dir() else "vae"
@@ -109,7 +112,7 @@ def check_folder(model, folder):
         raise InputError(f"model.inner_resolution={model.inner_resolution}: the prior takes multiples of {multiple}")
 
 
-def _check_stable_diffusion(model):
+def _check_stable_diffusion(model: Model) -> None:
     from importlib.util import find_spec
 
     for key in ("prompt", "guidance_scale", "inner_resolution"):
@@ -119,12 +122,12 @@ def _check_stable_diffusion(model):
         raise InputError("model: Stable Diffusion needs the package transformers; install it with pip install -e '.[sd]'")
 
 
-def _json(model, path):
+def _json(model: Model, path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         raise InputError(f"model.path={model.path}: {path} is damaged; get it from: {model.source}") from None
 
 
-def _offline():
+def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

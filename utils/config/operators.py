@@ -1,7 +1,7 @@
 """What each forward operator accepts, checked before torch is imported. An operator of your own may take anything."""
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,7 +22,7 @@ class SuperResolution(Arguments):
     resolution: int
     scale_factor: int = Field(ge=2)
 
-    def check(self):
+    def check(self) -> None:
         if self.scale_factor > self.resolution:
             raise ValueError(f"scale_factor={self.scale_factor}: must not exceed the resolution {self.resolution}")
 
@@ -35,7 +35,7 @@ class Inpainting(Arguments):
     margin: int = Field(default=32, ge=0)
     seed: int = Field(ge=0, lt=2**32)
 
-    def check(self):
+    def check(self) -> None:
         if self.mask_type == "random":
             low, high = self.mask_prob_range or (0, 0)
             if not 0 <= low < high <= 1:
@@ -54,7 +54,7 @@ class Blur(Arguments):
     kernel_size: int = Field(ge=3)
     intensity: float = Field(gt=0)
 
-    def check(self, resolution):
+    def check(self, resolution: int) -> None:
         if self.kernel_size % 2 == 0 or self.kernel_size // 2 >= resolution:
             raise ValueError(
                 f"kernel_size={self.kernel_size}: must be odd and below {2 * resolution} for images of {resolution} pixels"
@@ -76,7 +76,7 @@ class NonlinearBlur(Arguments):
     weights: str
     seed: int = Field(ge=0, lt=2**32)
 
-    def check(self):
+    def check(self) -> None:
         if self.resolution % 128:
             raise ValueError(f"resolution={self.resolution}: the nonlinear blur takes multiples of 128")
         if not find(self.weights).is_file():
@@ -89,14 +89,14 @@ class NonlinearBlur(Arguments):
 class DeepinvPhysics(Arguments):
     physics: dict
 
-    def check(self):
+    def check(self) -> None:
         if find_spec("deepinv") is None:
             raise ValueError("physics: needs the package deepinv; install it with pip install -e '.[deepinv]'")
         if not str(self.physics.get("_target_", "")).startswith("deepinv."):
             raise ValueError("physics._target_: name a class of deepinv, for example deepinv.physics.Inpainting")
 
 
-OURS = {
+OURS: dict[str, type[Arguments]] = {
     "operators.phase_retrieval.PhaseRetrieval": PhaseRetrieval,
     "operators.super_resolution.SuperResolution": SuperResolution,
     "operators.inpainting.Inpainting": Inpainting,
@@ -112,7 +112,7 @@ OURS = {
 SEPARABLE = tuple(name for name in OURS if name.rpartition(".")[2] not in ("NonlinearBlur", "DeepinvPhysics"))
 
 
-def check_operator(key, target, arguments, resolution):
+def check_operator(key: str, target: str, arguments: dict[str, Any], resolution: int) -> None:
     """Raises InputError for a wrong argument of one of our operators.
 
     key: where the operator stands in the config; arguments: dict without `_target_`; resolution: of the images.
@@ -128,10 +128,9 @@ def check_operator(key, target, arguments, resolution):
         name = ".".join(str(part) for part in first["loc"])
         value = "" if first["type"] == "missing" else f"={first['input']}"
         raise InputError(f"{key}.{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    if getattr(checked, "resolution", resolution) != resolution:
-        raise InputError(
-            f"{key}.resolution={checked.resolution}: the images have {resolution} pixels; leave it at ${{data.resolution}}"
-        )
+    own = getattr(checked, "resolution", resolution)
+    if own != resolution:
+        raise InputError(f"{key}.resolution={own}: the images have {resolution} pixels; leave it at ${{data.resolution}}")
     try:
         if isinstance(checked, Blur):
             checked.check(resolution)

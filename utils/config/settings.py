@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 from utils.sampling.vocabulary import SIMILARITIES
 
 
-def _possible_path(text):
+def _possible_path(text: str) -> str:
     if any(ord(c) < 32 for c in text):
         raise ValueError("has control characters, which no file name should have")
     if any(len(part.encode(errors="surrogatepass")) > 255 for part in text.split("/")) or len(text) > 3000:
@@ -23,7 +23,7 @@ def _possible_path(text):
     return text
 
 
-def _similarity(name):
+def _similarity(name: str) -> str:
     if name not in SIMILARITIES and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
         raise ValueError(f"is none of {', '.join(SIMILARITIES)}, and no module.function of your own")
     return name

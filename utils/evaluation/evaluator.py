@@ -8,7 +8,7 @@ import torch
 
 from operators.base import Operator
 from utils.data import TestItem
-from utils.evaluation.scores import PICK_RULE, Lpips, mode_labels, pick, psnr, rotated, ssim
+from utils.evaluation.scores import PICK_RULE, Lpips, LpipsAlex, mode_labels, pick, psnr, rotated, ssim
 from utils.evaluation.trace import Trace
 from utils.records.aggregate import SCORES
 from utils.sampling.mechanism import Mechanism
@@ -42,7 +42,7 @@ class Evaluator:
     ) -> None:
         self.operator, self.success, self.particles = operator, success, particles
         self.clock, self.mechanisms = clock, mechanisms
-        self.lpips = Lpips()
+        self.lpips, self.lpips_alex = Lpips(), LpipsAlex()
 
     def record(
         self,
@@ -108,11 +108,13 @@ class Evaluator:
     def _scores(self, x, truth, place):
         if truth is None:
             return {name: [None] * len(self.particles) for name in SCORES}
-        return {
+        scores = {
             "psnr": place(psnr(x, truth).tolist()),
             "ssim": place(ssim(x, truth).tolist()),
             "lpips": place(self.lpips(x, truth)),
         }
+        alex = self.lpips_alex(x, truth)
+        return scores if alex is None else {**scores, "lpips_alex": place(alex)}
 
     def _modes(self, x, truth, place):
         if truth is None or not self.operator.rotation_ambiguity:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from pathlib import Path
 
 import piq
@@ -10,6 +11,7 @@ import torch
 log = logging.getLogger("latentdaps")
 
 LPIPS_FILES = ("vgg16-397923af.pth", "lpips_weights.pt")
+LPIPS_ALEX_FILE = "alexnet-owt-7be5be79.pth"
 
 
 def to_unit(x):
@@ -30,11 +32,16 @@ def ssim(x, truth):
     return piq.ssim(to_unit(x), to_unit(truth).expand(x.shape), data_range=1.0, reduction="none")
 
 
+def _weights_folder():
+    """Where torchvision and piq look for downloaded weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
 class Lpips:
     """LPIPS with average pooling, as DAPS reports it; None with one warning where the weights are absent."""
 
     def __init__(self):
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        folder = _weights_folder()
         missing = [name for name in LPIPS_FILES if not (folder / name).is_file()]
         self.network = None
         if missing:
@@ -48,6 +55,31 @@ class Lpips:
             return [None] * len(x)
         with torch.no_grad():
             return self.network(to_unit(x), to_unit(truth).expand(x.shape)).flatten().tolist()
+
+
+class LpipsAlex:
+    """LPIPS with AlexNet, as its authors' package `lpips` computes it (Zhang et al., arXiv 1801.03924); optional.
+
+    Only the backbone has to be there: the package brings the linear weights.
+    """
+
+    MIN_SIDE = 31  # pixels; the second pooling has nothing left of a smaller image
+
+    def __init__(self):
+        self.network = None
+        if (_weights_folder() / LPIPS_ALEX_FILE).is_file():
+            import lpips
+
+            with warnings.catch_warnings():  # the package asks torchvision in an older way
+                warnings.simplefilter("ignore")
+                self.network = lpips.LPIPS(net="alex", verbose=False)
+
+    def __call__(self, x, truth):
+        """(P,) scores of images (P, 3, H, W) in [-1, 1], or None where the backbone is absent or the images too small."""
+        if self.network is None or min(x.shape[-2:]) < self.MIN_SIDE:
+            return None
+        with torch.no_grad():
+            return self.network(to_unit(x), to_unit(truth).expand(x.shape), normalize=True).flatten().tolist()
 
 
 def rotated(x):

@@ -2,6 +2,10 @@
 
 from abc import ABC, abstractmethod
 
+import torch
+
+from utils.priors.timesteps import TimestepMap
+
 
 class LatentPrior(ABC):
     """Encoder, decoder and denoiser of a latent diffusion model.
@@ -14,31 +18,33 @@ class LatentPrior(ABC):
     timestep_map: utils.priors.timesteps.TimestepMap, or None if the prior has no timesteps
     """
 
-    latent_shape: tuple
+    latent_shape: tuple[int, int, int]
     resolution: int
-    timestep_map = None
+    device: torch.device
+    dtype: torch.dtype
+    timestep_map: TimestepMap | None = None
 
     @abstractmethod
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         """(P, 3, H, W) -> (P, C, h, w)."""
 
     @abstractmethod
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         """(P, C, h, w) -> (P, 3, H, W), differentiable in z."""
 
     @abstractmethod
-    def denoise(self, z, sigma):
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """E[z0 | z0 + sigma noise = z]; sigma is a 0-d or (P,) tensor on the device, > 0."""
 
-    def compute_in(self, dtype):
+    def compute_in(self, dtype: torch.dtype) -> None:
         """Weights and activations of decoder and denoiser in `dtype`; images and latents stay in `self.dtype`.
 
         A prior without networks ignores it.
         """
 
-    def checkpoint_decoder(self):
+    def checkpoint_decoder(self) -> None:
         """Keep no decoder activations for the backward pass, compute them again; a decoder without any ignores it."""
 
-    def resident_bytes(self):
+    def resident_bytes(self) -> int:
         """Bytes that the networks occupy: part of the peak memory that is reported on the CPU."""
         return 0

@@ -4,25 +4,37 @@ metrics.json is a pure function of the records, so resuming, sharding and mergin
 """
 
 import statistics
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from utils.records.files import clean
 from utils.records.record import PHASES, SCHEMA
 
+Records = list[dict[str, Any]]
+Value = TypeVar("Value")
+
 SCORES = ("psnr", "ssim", "lpips")
+OPTIONAL_SCORES = ("lpips_alex",)  # in metrics.json where a record has them
 
 
-def finite(values):
+def finite(values: Iterable[Value | None]) -> list[Value]:
     return [v for v in values if v is not None]
 
 
-def spread(values):
+def spread(values: Iterable[float | None]) -> float | None:
     """Standard deviation with ddof 1; 0 for one value, None for none."""
-    values = finite(values)
-    return None if not values else 0.0 if len(values) == 1 else statistics.stdev(values)
+    known = finite(values)
+    return None if not known else 0.0 if len(known) == 1 else statistics.stdev(known)
 
 
-def score_block(records, name):
-    samples = [r["scores"][name] for r in records]
+def present_scores(records: Records) -> tuple[str, ...]:
+    """The names of the scores of some records of one run."""
+    return (*SCORES, *(name for name in OPTIONAL_SCORES if any(r["scores"].get(name) is not None for r in records)))
+
+
+def score_block(records: Records, name: str) -> dict[str, list]:
+    """An optional score is null in the records that were made without it."""
+    samples = [r["scores"].get(name) or [None] * len(r["particles"]) for r in records]
     present = [finite(values) for values in samples]
     return {
         "sample": samples,
@@ -33,7 +45,7 @@ def score_block(records, name):
     }
 
 
-def modes_block(records):
+def modes_block(records: Records) -> dict[str, list] | None:
     if records[0]["modes"] is None:
         return None
     labels = [r["modes"]["label"] for r in records]  # None: pruned or diverged
@@ -47,7 +59,7 @@ def modes_block(records):
     }
 
 
-def pruning_block(records):
+def pruning_block(records: Records) -> dict[str, Any] | None:
     if records[0]["pruning"] is None:
         return None
     reports = [r["pruning"] for r in records]
@@ -58,7 +70,7 @@ def pruning_block(records):
     }
 
 
-def optimization_block(records):
+def optimization_block(records: Records) -> dict[str, list] | None:
     if records[0]["optimization"] is None:
         return None
     reports = [r["optimization"] for r in records]
@@ -70,25 +82,25 @@ def optimization_block(records):
     }
 
 
-def recombination_block(records):
+def recombination_block(records: Records) -> dict[str, Any] | None:
     """Of records made with it: per image its events."""
-    reports = [r.get("recombination") for r in records]
-    return None if None in reports else {"events": [report["events"] for report in reports]}
+    reports = finite([r.get("recombination") for r in records])
+    return {"events": [report["events"] for report in reports]} if reports else None
 
 
-def own_blocks(records):
+def own_blocks(records: Records) -> dict[str, Any]:
     """{name: block per image} of mechanisms of one's own; absent where there are none."""
     names = dict.fromkeys(name for r in records for name in r.get("mechanisms", {}))
     return {"mechanisms": {name: [r.get("mechanisms", {}).get(name) for r in records] for name in names}} if names else {}
 
 
-def phase_names(records):
+def phase_names(records: Records) -> tuple[str, ...]:
     """Names of the phases of some records of one run, in the order of the run."""
     seen = {name for r in records for name in r["time"]["phases"]}
     return next((names for names in PHASES if set(names) == seen), tuple(sorted(seen)))
 
 
-def phases_block(records):
+def phases_block(records: Records) -> dict[str, dict[str, float]]:
     """Times and steps add up over images, network calls stay per particle: their mean over images."""
     phases = {}
     encodes = any("encoder_forward" in phase for r in records for phase in r["time"]["phases"].values())
@@ -103,7 +115,7 @@ def phases_block(records):
     return phases
 
 
-def peaks(records):
+def peaks(records: Records) -> dict[str, float | None]:
     """{phase: peak MB or None}, the maximum over images."""
     names = phase_names(records)
     return {
@@ -112,7 +124,7 @@ def peaks(records):
     }
 
 
-def device_block(records, highest):
+def device_block(records: Records, highest: float | None) -> dict[str, Any]:
     """The device, its peak over all records, and the same for each of several cores."""
     device = {key: value for key, value in records[-1]["device"].items() if key != "core"}
     cores = sorted({r["device"]["core"] for r in records if r["device"].get("core") is not None})
@@ -129,13 +141,13 @@ def device_block(records, highest):
     return {**device, "peak_memory_mb": highest}
 
 
-def compile_seconds(records):
+def compile_seconds(records: Records) -> float | None:
     """Seconds of compiling over all images; None where nothing is compiled."""
     known = finite([r["time"].get("compile_s") for r in records])
     return sum(known) if known else None
 
 
-def aggregate(records, name):
+def aggregate(records: Records, name: str) -> dict[str, Any]:
     """The content of metrics.json from records sorted by image id, all of one configuration; `name` is the run's.
 
     What the records say about the run (seed, overrides, commit, versions, device) is taken from the last one.
@@ -155,7 +167,7 @@ def aggregate(records, name):
                 "device": device_block(records, highest),
                 "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None},
             },
-            **{name: score_block(records, name) for name in SCORES},
+            **{name: score_block(records, name) for name in present_scores(records)},
             "modes": modes_block(records),
             "selection": {
                 "picked": [r["selection"]["picked"] for r in records],

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from utils.records.record import problem
 PARTIAL = ".partial"  # ending of files that are still being written
 
 
-def write_atomically(path, write):
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     """Create or replace `path` in one step: `write(file)` fills a temporary file beside it."""
     path = Path(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
@@ -30,7 +32,7 @@ def write_atomically(path, write):
         raise
 
 
-def clean(value):
+def clean(value: Any) -> Any:
     """Plain JSON: tuples to lists, NaN and infinities to None."""
     if isinstance(value, dict):
         return {key: clean(v) for key, v in value.items()}
@@ -41,7 +43,7 @@ def clean(value):
     return value
 
 
-def to_json(value):
+def to_json(value: Any) -> bytes:
     return json.dumps(clean(value), indent=1, allow_nan=False).encode()
 
 
@@ -49,24 +51,24 @@ class RecordError(Exception):
     """A record file that is damaged or not ours."""
 
 
-def record_path(folder, image_id):
+def record_path(folder: str | Path, image_id: int) -> Path:
     return Path(folder) / "records" / f"{image_id:05d}.npz"
 
 
-def record_paths(folder):
+def record_paths(folder: str | Path) -> list[Path]:
     """Paths of the record files of a run folder, by image id."""
     paths = (Path(folder) / "records").glob("*.npz")
     return sorted(paths, key=lambda path: (len(path.name), path.name))  # from image 100000 on names are longer
 
 
-def write_record(folder, record, arrays):
+def write_record(folder: str | Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write one image's record: `record` is plain data, `arrays` are y, z, images (uint8), truth (uint8)."""
     packed = io.BytesIO()  # a full disk then fails in one plain write instead of inside the archive
-    np.savez_compressed(packed, record=np.frombuffer(to_json(record), np.uint8), **arrays)
+    np.savez_compressed(packed, record=np.frombuffer(to_json(record), np.uint8), **arrays)  # type: ignore[arg-type]  # numpy: any name is allow_pickle
     write_atomically(record_path(folder, record["image_id"]), lambda file: file.write(packed.getbuffer()))
 
 
-def read_record(path):
+def read_record(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(record, arrays) of one file. Raises RecordError for a damaged one, OSError for one that cannot be opened."""
     path = Path(path)
     if path.is_dir():

@@ -4,7 +4,8 @@ Keys that a later program adds are kept and do no harm; missing keys, wrong type
 non-finite numbers are refused with one line.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -43,7 +44,7 @@ class Metadata(Block):
 
 
 class Score(Block):
-    """psnr (dB), ssim, lpips: per particle, and over each image's surviving particles."""
+    """psnr (dB), ssim, lpips, lpips_alex: per particle, and over each image's surviving particles."""
 
     sample: PerParticle
     mean: PerImage
@@ -108,6 +109,27 @@ class Optimization(Block):
     time_s: list[float]
 
 
+class Recombined(Block):
+    """One particle of one image at one event."""
+
+    index: int
+    donors: list[int]  # whose channels it has now, by number
+    turned: list[bool]
+    loss: PerImage  # per channel, before
+    score: PerImage  # of each candidate
+    accepted: bool
+
+
+class Event(Block):
+    step_index: int
+    timestep: float
+    particles: list[Recombined]
+
+
+class Recombination(Block):
+    events: list[list[Event]]  # per image
+
+
 class Metrics(Block):
     """The whole file."""
 
@@ -116,6 +138,7 @@ class Metrics(Block):
     psnr: Score
     ssim: Score
     lpips: Score
+    lpips_alex: Score | None = None  # only where its backbone was found
     modes: Modes | None
     selection: Selection
     diversity: Diversity
@@ -124,10 +147,11 @@ class Metrics(Block):
     cost: Cost
     pruning: Pruning | None
     optimization: Optimization | None
+    recombination: Recombination | None = None
     diverged: list[list[bool]]
 
     @model_validator(mode="after")
-    def _lengths(self):
+    def _lengths(self) -> Self:
         """Every list per image has num_images entries, every list per particle num_samples."""
         n, p = self.metadata.num_images, self.metadata.num_samples
         for key, values in _lists(self, per_image=True):
@@ -155,12 +179,13 @@ class Metrics(Block):
         return self
 
 
-def _lists(m, per_image):
+def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
     """(key, list) of all lists that have one entry per image, or of those whose rows have one per particle."""
     blocks = {
         "psnr": m.psnr,
         "ssim": m.ssim,
         "lpips": m.lpips,
+        "lpips_alex": m.lpips_alex,
         "modes": m.modes,
         "selection": m.selection,
         "diversity": m.diversity,
@@ -171,12 +196,13 @@ def _lists(m, per_image):
         "psnr": ("sample",),
         "ssim": ("sample",),
         "lpips": ("sample",),
+        "lpips_alex": ("sample",),
         "modes": ("label", "psnr_aligned"),
         "pruning": ("loss",),
         "optimization": ("calls", "iterations", "stopped_by"),
     }
     columns = {
-        **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips")},
+        **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips", "lpips_alex")},
         "modes": ("psnr_rotated_truth", "coverage", "success"),
         "selection": ("picked", "psnr", "psnr_aligned"),
         "diversity": ("pairwise_distance",),
@@ -194,7 +220,7 @@ def _lists(m, per_image):
         yield "time.per_step_s", m.time.per_step_s
 
 
-def check_metrics(data, source):
+def check_metrics(data: Any, source: str) -> Metrics:
     """Metrics of the parsed content of one metrics.json; `source` names it in errors. Raises InputError."""
     version = data.get("schema") if isinstance(data, dict) else None
     if version is None:

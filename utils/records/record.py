@@ -1,7 +1,8 @@
 """What a record must hold for the aggregation, and with its arrays for the pictures; further keys are welcome."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCHEMA = 1
@@ -25,6 +26,7 @@ class Scores(Part):
     psnr: Numbers
     ssim: Numbers
     lpips: Numbers
+    lpips_alex: Numbers | None = None  # only where its backbone was found
 
 
 class Modes(Part):
@@ -104,7 +106,7 @@ class Run(Part):
 class KeptRecord(Part):
     """What the aggregation reads."""
 
-    version: Literal[SCHEMA] = Field(alias="schema")
+    version: Literal[1] = Field(alias="schema")
     image_id: int = Field(ge=0)
     file: str
     sha256: str
@@ -125,15 +127,17 @@ class KeptRecord(Part):
     run: Run
 
     @model_validator(mode="after")
-    def one_value_per_particle(self):
+    def one_value_per_particle(self) -> Self:
         count = len(self.particles)
-        rows = {
+        rows: dict[str, list] = {
             "scores.psnr": self.scores.psnr,
             "scores.ssim": self.scores.ssim,
             "scores.lpips": self.scores.lpips,
             "loss": self.loss,
             "diverged": self.diverged,
         }
+        if self.scores.lpips_alex is not None:
+            rows["scores.lpips_alex"] = self.scores.lpips_alex
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
         _one_value_each(rows, count)
@@ -150,7 +154,7 @@ class Record(KeptRecord):
     trace: Trace
 
     @model_validator(mode="after")
-    def one_traced_value_per_particle(self):
+    def one_traced_value_per_particle(self) -> Self:
         psnr, loss = self.trace.psnr, self.trace.loss
         rows = {f"trace.psnr[{i}]": row for i, row in enumerate(psnr)} | {f"trace.loss[{i}]": row for i, row in enumerate(loss)}
         _one_value_each(rows, len(self.particles))
@@ -159,13 +163,13 @@ class Record(KeptRecord):
         return self
 
 
-def _one_value_each(rows, count):
+def _one_value_each(rows: dict[str, list], count: int) -> None:
     wrong = next((name for name, row in rows.items() if len(row) != count), None)
     if wrong:
         raise ValueError(f"{wrong} has not one value for each of the {count} particles")
 
 
-def problem(record: Any, arrays: dict):
+def problem(record: Any, arrays: dict[str, np.ndarray]) -> str | None:
     """What is wrong with a record as read from its file, in one line; None if nothing is. Without arrays it is a kept one."""
     try:
         (Record if arrays else KeptRecord).model_validate(record)

@@ -1,24 +1,36 @@
 """What a run folder says to a reader: eval.md and the rows of the closing table."""
 
 import statistics
+from collections.abc import Iterable
+from typing import Any
 
 from utils.records.aggregate import finite, spread
 
+# key in metrics.json, name, digits, which of an image's particles is the best
+ROWS = (
+    ("psnr", "PSNR", 2, "max"),
+    ("ssim", "SSIM", 3, "max"),
+    ("lpips", "LPIPS", 3, "min"),
+    ("lpips_alex", "LPIPS (AlexNet)", 3, "min"),
+)
 
-def mean_and_spread(values, digits):
-    values = finite(values)
-    if not values:
+
+def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
+    known = finite(values)
+    if not known:
         return "not available"
-    return f"{statistics.fmean(values):.{digits}f} ± {spread(values):.{digits}f}"
+    return f"{statistics.fmean(known):.{digits}f} ± {spread(known):.{digits}f}"
 
 
-def summary_table(metrics):
+def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows (name, best of N by the truth, mean over particles, label-free pick), as text."""
     rows = []
-    for name, digits in (("psnr", 2), ("ssim", 3), ("lpips", 3)):
-        block, best = metrics[name], "min" if name == "lpips" else "max"
+    for key, name, digits, best in ROWS:
+        if key not in metrics:  # an optional score
+            continue
+        block = metrics[key]
         picked = [row[i] if i is not None else None for row, i in zip(block["sample"], metrics["selection"]["picked"])]
-        rows.append((name.upper(), *(mean_and_spread(v, digits) for v in (block[best], block["mean"], picked))))
+        rows.append((name, *(mean_and_spread(v, digits) for v in (block[best], block["mean"], picked))))
     if metrics["modes"] is not None:
         aligned = metrics["modes"]["psnr_aligned"]
         rows.append(
@@ -37,7 +49,7 @@ def summary_table(metrics):
     return rows
 
 
-def eval_markdown(metrics):
+def eval_markdown(metrics: dict[str, Any]) -> str:
     """eval.md: the table that DAPS writes, with the mean and the label-free pick beside the oracle's best."""
     meta, n = metrics["metadata"], metrics["metadata"]["num_images"]
     lines = [
