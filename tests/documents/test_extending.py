@@ -83,9 +83,12 @@ def test_a_prior_of_your_own(example, tiny_images):
     assert np.isfinite(metrics["psnr"]["max"]).all()
 
 
-def test_a_similarity_of_your_own(example, tiny_prior):
+def test_a_similarity_of_your_own(example, run, folder, tiny_prior, monkeypatch):
     apart, _ = example("colours", f"model.path={tiny_prior}")
-    alone, _ = example("colours", f"model.path={tiny_prior}", "repulsion_scale=0", "resume=false")
+    monkeypatch.syspath_prepend(folder / "my_parts")
+    switches = [word for word in COMMANDS["colours"] if "=" in word and not word.startswith(("repulsion", "name"))]
+    found_in = f"hydra.searchpath=[file://{folder}/my_parts/configs]"
+    _, alone = run(found_in, *switches, "num_samples=2", "data.end_id=1")  # the run above without its force
     assert apart["psnr"]["sample"] != alone["psnr"]["sample"]
 
 

@@ -1,7 +1,5 @@
-"""LPIPS where its weights are, through piq and held to the package `lpips`; the AlexNet row where its backbone is.
-
-No trained backbone is shipped: these have seeded random weights. The linear weights are the real ones of the package.
-"""
+"""LPIPS through piq held to the package `lpips`, and the AlexNet row, each where its backbone is found: backbones have
+seeded random weights here, the linear weights are the package's own."""
 
 import json
 import logging

@@ -1,3 +1,5 @@
+"""Keyed noise: a draw depends on seed, image, particle, purpose and step, and on nothing else."""
+
 import numpy as np
 import pytest
 import torch

@@ -7,7 +7,6 @@ import pytest
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -19,6 +18,7 @@ from operators.kernel_wizard import KernelWizard
 from operators.nonlinear_blur import NonlinearBlur
 from operators.phase_retrieval import PhaseRetrieval
 from operators.super_resolution import SuperResolution
+from tests.worlds import runs
 from utils.config.operators import OURS, check_operator
 from utils.errors import InputError
 from utils.paths import PROJECT
@@ -257,15 +257,10 @@ def task_configs():
     return [(f.stem, group) for f in files for group in OmegaConf.load(f)]
 
 
-def composed(*overrides):
-    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-        return compose("default", overrides=list(overrides))
-
-
 @pytest.mark.parametrize("task, group", task_configs())
 def test_every_task_group_composes_and_builds_its_operator(task, group):
     side = 64 if group.startswith("demo_") else 256
-    cfg = composed(f"task={task}", f"task_group={group}", f"data.resolution={side}")
+    cfg = runs.config([f"task={task}", f"task_group={group}", f"data.resolution={side}"])
     if task in ("nonlinear_blur", "deepinv"):
         pytest.skip("needs a file or a package that is not shipped")
     container = OmegaConf.to_container(cfg.task[group].operator, resolve=True)
@@ -303,7 +298,7 @@ def test_every_task_has_the_groups_of_both_public_model_families():
 )
 def test_wrong_operator_arguments_are_one_line_naming_the_key(task, overrides, word):
     changed = [o.replace("operator.", "task.demo_langevin.operator.") for o in overrides]
-    cfg = composed(f"task={task}", *changed)
+    cfg = runs.config([f"task={task}", *changed])
     container = OmegaConf.to_container(cfg.task.demo_langevin.operator, resolve=True)
     with pytest.raises(InputError) as caught:
         check_operator("task.demo_langevin.operator", container.pop("_target_"), container, 64)

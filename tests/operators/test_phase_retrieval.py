@@ -1,3 +1,5 @@
+"""Phase retrieval: magnitudes, gradients and noise against plain numpy and the formula."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,8 +1,6 @@
 """The original checkpoints: their structure at full size, their layout and equations at small size, and bad files."""
 
-import os
 import pickle
-import subprocess
 import sys
 import types
 import zipfile
@@ -12,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.worlds import compvis as original
+from tests.worlds import runs
 from utils.checkpoint_file import LIGHTNING, read_state_dict
 from utils.errors import InputError
-from utils.paths import PROJECT
 from utils.priors import compvis
 from utils.priors.latent_diffusion import load_pipeline
 
@@ -241,43 +239,25 @@ def test_lightning_state_is_read_without_lightning(name, tmp_path):
     assert read_state_dict(path)["a"].tolist() == [1, 1]
 
 
-def run(tmp_path, path, *overrides):
-    from PIL import Image
-
-    images = tmp_path / "images"
-    images.mkdir(exist_ok=True)
-    Image.new("RGB", (20, 30), "teal").save(images / "a.png")
-    command = [
-        sys.executable,
-        str(PROJECT / "posterior_sample.py"),
-        "data=folder",
-        f"data.root={images}",
-        "gpu=-1",
-        f"model.path={path}",
-        f"model.resolution={RESOLUTION}",
-        "num_samples=2",
-        f"save_dir={tmp_path}",
-        "name=run",
-        "sampler.annealing_scheduler_config.num_steps=2",
-        "task.demo_langevin.mcmc_sampler_config.num_steps=1",
-        *overrides,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_prior, tiny_images, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("checkpoints"), tiny_prior, tiny_images)
 
 
-def test_original_file_runs_from_the_command_line(checkpoint, tmp_path):
+def test_original_file_is_refused_by_the_wrong_model_and_then_runs_with_the_right_one(checkpoint, place):
     path, _, conditional = checkpoint
     wrong, right = ("ffhq256ldm", "imagenet256ldm") if conditional else ("imagenet256ldm", "ffhq256ldm")
-    refused = run(tmp_path, path, f"model={wrong}")
-    assert refused.returncode == 2 and refused.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert f"use model={right}" in refused.stderr and "Traceback" not in refused.stderr
-    done = run(tmp_path, path, f"model={right}")  # same name: the refused run left nothing that stands in the way
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "metrics.json").is_file() and path.with_suffix(".diffusers").is_dir()
+    overrides = (f"model.path={path}", "data.end_id=1")
+    with pytest.raises(InputError, match=f"use model={right}") as caught:
+        place.run(right, f"model={wrong}", *overrides)
+    assert "\n" not in str(caught.value)
+    folder = place.run(right, f"model={right}", *overrides)  # same name: the refused run left nothing in the way
+    assert (folder / "metrics.json").is_file() and path.with_suffix(".diffusers").is_dir()
 
 
-def test_code_in_a_checkpoint_is_one_line_from_the_command_line(tmp_path):
+def test_code_in_a_checkpoint_is_one_line_from_the_command_line(place, tmp_path):
     torch.save({"state_dict": {"a": torch.ones(1)}, "x": Code(tmp_path / "ran")}, tmp_path / "evil.ckpt")
-    done = run(tmp_path, tmp_path / "evil.ckpt", "model=ffhq256ldm")
+    overrides = place.all("evil", "model=ffhq256ldm", f"model.path={tmp_path / 'evil.ckpt'}")
+    done = runs.command(*overrides, check=False)
     assert done.returncode == 2 and "which was not run" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr and not (tmp_path / "ran").exists()

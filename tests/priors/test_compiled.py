@@ -18,16 +18,16 @@ def results(prior, z):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return runs.Place(tmp_path_factory.mktemp("compiled"), images=1)
+def place(tmp_path_factory, tiny_prior, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("compiled"), tiny_prior, images=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_same_numbers_at_each_size(place, checkpointing):
+def test_the_same_numbers_at_each_size(tiny_prior, checkpointing):
     from utils.priors.latent_diffusion import load_pipeline
 
-    plain = load_pipeline(place.folder / "tiny", torch.device("cpu"))
+    plain = load_pipeline(tiny_prior, torch.device("cpu"))
     if checkpointing:
         plain.checkpoint_decoder()
     compiled = CompiledPrior(plain)
@@ -42,8 +42,7 @@ def test_the_same_numbers_at_each_size(place, checkpointing):
 
 
 @pytest.mark.slow
-def test_a_pruned_run_with_compiled_networks(place, monkeypatch):
-    runs.without_pictures(monkeypatch)
+def test_a_pruned_run_with_compiled_networks(place):
     overrides = (
         "data.end_id=1",
         "num_samples=3",

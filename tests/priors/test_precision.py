@@ -19,7 +19,7 @@ UNIT = 2**-8  # rounding of bfloat16, relative
 @pytest.fixture(scope="module")
 def vq_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vq")
-    tiny_priors.ldm_pipeline().save_pretrained(folder)
+    tiny_priors.vq_pipeline().save_pretrained(folder)
     return folder
 
 

@@ -25,14 +25,14 @@ def model_settings(path, target="utils.priors.latent_diffusion.load_pipeline", *
 @pytest.fixture(scope="module")
 def ldm_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ldm") / "pipeline"
-    tiny_priors.ldm_pipeline().save_pretrained(folder)
+    tiny_priors.vq_pipeline().save_pretrained(folder)
     return folder
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_denoiser_inverts_the_noising_that_the_network_predicts(prediction_type, tmp_path):
     """With x_t = a z0 + s eps: the network's epsilon or v determines z0, here checked in the scheduler's own formula."""
-    pipeline = tiny_priors.ldm_pipeline(prediction_type=prediction_type)
+    pipeline = tiny_priors.vq_pipeline(prediction_type=prediction_type)
     pipeline.save_pretrained(tmp_path / "p")
     prior = latent_diffusion.load_pipeline(tmp_path / "p", "cpu", resolution=32)
     z = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -48,7 +48,7 @@ def test_denoiser_inverts_the_noising_that_the_network_predicts(prediction_type,
 
 
 def test_folder_of_an_ldm_pipeline_loads_as_it_was_saved(ldm_folder):
-    saved = tiny_priors.ldm_pipeline()
+    saved = tiny_priors.vq_pipeline()
     prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32)
     check_model(model_settings(ldm_folder))
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1

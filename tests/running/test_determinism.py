@@ -15,10 +15,8 @@ EXACT, FLOAT32_DB = 1e-9, 1e-4
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        runs.without_pictures(patch)
-        yield runs.Place(tmp_path_factory.mktemp("determinism"), images=IMAGES)
+def place(tmp_path_factory, tiny_prior, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("determinism"), tiny_prior, images=IMAGES)
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,8 @@ ALWAYS_THE_SAME = settings(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        runs.without_pictures(patch)
-        yield runs.Place(tmp_path_factory.mktemp("malformed"), images=3)
+def place(tmp_path_factory, tiny_prior, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("malformed"), tiny_prior, images=3)
 
 
 # --- overrides ---------------------------------------------------------------------------------------------------
@@ -175,7 +173,7 @@ def test_malformed_overrides_are_refused_in_one_line_and_touch_no_record(place):
     before = {p: p.read_bytes() for p in folder.rglob("*.npz")}
     refused = set()
 
-    @ALWAYS_THE_SAME
+    @settings(ALWAYS_THE_SAME, max_examples=300)  # each one composes the config
     @example("data", "3")
     @example("", "3")
     @example("data", "[1,2]")

@@ -12,13 +12,8 @@ from utils.sampling.passes import Passes
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return runs.Place(tmp_path_factory.mktemp("memory"), images=2)
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    runs.without_pictures(monkeypatch)
+def place(tmp_path_factory, tiny_prior, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("memory"), tiny_prior, images=2)
 
 
 def out_of_memory_above(limit, sizes):

@@ -1,6 +1,7 @@
 """Resuming: whatever ends a run, the same command finishes it with the results of an undisturbed one."""
 
 import errno
+import importlib
 import json
 import multiprocessing
 import os
@@ -22,8 +23,8 @@ from utils.records.files import PARTIAL, read_record, to_json
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return runs.Place(tmp_path_factory.mktemp("resume"))
+def place(tmp_path_factory, tiny_prior, tiny_images, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("resume"), tiny_prior, tiny_images)
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +84,22 @@ def in_child(overrides, kill_at, counted):
     counted.value = calls
 
 
-PRELOAD = ["sampler", "utils.build", "utils.evaluation", "utils.figures", "utils.priors.latent_diffusion", "posterior_sample"]
+PRELOAD = [
+    "posterior_sample",
+    "utils.running.build",
+    "utils.evaluation.evaluator",
+    "utils.evaluation.trace",
+    "utils.priors.latent_diffusion",
+    "utils.figures.run",
+    __name__,
+]
 
 
 @pytest.fixture(scope="module")
 def children():
     """Starts runs in processes forked from one that has torch loaded already."""
+    for name in PRELOAD:  # a name that is gone would be passed over in silence there
+        importlib.import_module(name)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
 
@@ -146,7 +157,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_with_the_records_so_far_aggregated(place
         [
             sys.executable,
             "posterior_sample.py",
-            *place.all(name, "data.end_id=6", "sampler.annealing_scheduler_config.num_steps=100"),
+            *place.all(name, "data.end_id=12", "sampler.annealing_scheduler_config.num_steps=100"),
         ],
         cwd=runs.PROJECT,
         env=runs.environment(),
@@ -162,12 +173,12 @@ def test_ctrl_c_and_sigterm_end_cleanly_with_the_records_so_far_aggregated(place
     report = "\n".join(status.describe(place.path(name)))
     running.send_signal(number)
     _, errors = running.communicate()
-    assert re.search(r"[1-6] of 6 images done, [0-9.]+ s per image", report), "tools/status.py while the run goes on"
+    assert re.search(r"[1-9][0-9]* of 12 images done, [0-9.]+ s per image", report), "tools/status.py while the run goes on"
     assert running.returncode == 130, errors
     assert "Traceback" not in errors
     assert "interrupted" in errors
     done = [int(p.stem) for p in sorted(place.path(name).glob("records/*.npz"))]
-    assert 0 < len(done) < 6
+    assert 0 < len(done) < 12
     assert runs.metrics_of(place.path(name))["metadata"]["image_ids"] == done
 
 

@@ -20,7 +20,7 @@ def without_times(metrics):
 
 
 def test_everything_a_run_promises_is_there(run):
-    folder, metrics = run()
+    folder, metrics = run(pictures=True)
     for name in (
         "config.yaml",
         "metrics.json",
@@ -183,7 +183,7 @@ def test_a_damaged_record_is_set_aside_and_its_image_sampled_again(run):
 
 
 def test_the_grid_is_paged_at_ten_images(run):
-    folder, _ = run("data.end_id=11", "num_samples=1", "sampler.annealing_scheduler_config.num_steps=1")
+    folder, _ = run("data.end_id=11", "num_samples=1", "sampler.annealing_scheduler_config.num_steps=1", pictures=True)
     assert {p.name for p in folder.glob("*.png")} == {"grid_results.png", "grid_results_2.png", "trace.png", "trace_2.png"}
     with Image.open(folder / "grid_results.png") as first, Image.open(folder / "grid_results_2.png") as second:
         assert first.height > 4 * second.height

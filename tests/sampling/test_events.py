@@ -113,6 +113,7 @@ def test_all_parts_together_report_their_phases(run):
         "optimization.max_iterations=3",
         "optimization.every=1",
         "name=all",
+        pictures=True,
     )
     phases = m["time"]["phases"]
     assert tuple(phases) == BOTH

@@ -1,3 +1,5 @@
+"""One Langevin or HMC step, and the score that drives it, against their formulas."""
+
 import torch
 
 from utils.sampling.mcmc import ChainState, hmc_step, langevin_step, posterior_score

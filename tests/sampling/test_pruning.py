@@ -1,3 +1,5 @@
+"""Pruning: which particles are kept, by measurement loss and by diversity, and that a run goes on with them alone."""
+
 from types import SimpleNamespace
 
 import pytest

@@ -1,3 +1,5 @@
+"""The repulsive force between the particles of an image: its direction, its strength, and what it leaves alone."""
+
 from types import SimpleNamespace
 
 import pytest

@@ -1,3 +1,5 @@
+"""The generator of the shipped images: reproducible, disjoint splits, and never like its own rotation."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,11 +13,16 @@ from utils.errors import InputError
 from utils.records.files import read_record, record_path, write_record
 
 
+@pytest.fixture(scope="module")
+def half_done(tmp_path_factory, tiny_prior, no_pictures):
+    """The folder of a run over 4 images, of which shard 0/2 is done."""
+    return runs.Place(tmp_path_factory.mktemp("status"), tiny_prior, images=4).run("status", "data.end_id=4", "shard=0/2")
+
+
 @pytest.fixture
-def folder(tmp_path):
-    """Shard 0/2 of a run over 4 images is done, shard 1/2 not begun."""
-    place = runs.Place(tmp_path, images=4)
-    folder = place.run("status", "data.end_id=4", "shard=0/2")
+def folder(half_done, tmp_path):
+    """A copy of it in which shard 1/2 has begun."""
+    folder = shutil.copytree(half_done, tmp_path / "status")
     (folder / "run_shard-1-of-2.log").touch()
     return folder
 

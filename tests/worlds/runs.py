@@ -1,4 +1,4 @@
-"""Small runs for the tests: a random 16-pixel latent diffusion model, a float64 analytic prior, images, and ways to run."""
+"""Tiny runs: 16-pixel images, the tiny prior or a float64 analytic one, and ways to start them."""
 
 import json
 import os
@@ -14,7 +14,6 @@ from utils.paths import PROJECT
 
 SIDE = 16
 TINY = (
-    "num_samples=2",
     "gpu=-1",
     f"model.resolution={SIDE}",
     f"data.resolution={SIDE}",
@@ -22,46 +21,6 @@ TINY = (
     "task.demo_langevin.mcmc_sampler_config.num_steps=2",
 )
 ANALYTIC = "model._target_=tests.worlds.runs.load_analytic"
-
-
-def save_tiny_pipeline(folder):
-    """A random LDMPipeline of 16-pixel images: AutoencoderKL (8, 8) and UNet2DModel, latents (4, 8, 8), v-prediction."""
-    import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, LDMPipeline, UNet2DModel
-
-    torch.manual_seed(0)
-    autoencoder = AutoencoderKL(
-        latent_channels=4,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        sample_size=SIDE,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        mid_block_add_attention=False,
-        scaling_factor=1.0,
-    )
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-    )
-    scheduler = DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="scaled_linear",
-        beta_start=0.0015,
-        beta_end=0.0195,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        prediction_type="v_prediction",
-    )
-    LDMPipeline(vqvae=autoencoder, unet=unet, scheduler=scheduler).save_pretrained(folder)
-    return folder
 
 
 def save_images(folder, count):
@@ -175,19 +134,22 @@ def assert_close(a, b, absolute, path="metrics"):
 
 
 class Place:
-    """A folder with a tiny prior and images; runs go into out/<name>."""
+    """A folder for runs of a second each, `particles` per image: 3 annealing steps of 2 inner iterations.
 
-    def __init__(self, folder, images=6):
-        self.folder = folder
-        self.images = save_images(folder / "images", images)
-        self.overrides = [*TINY, f"model.path={save_tiny_pipeline(folder / 'tiny')}", f"data.root={self.images}"]
+    prior: folder of the tiny pipeline; images: a folder of 16-pixel images, or how many to draw; overrides: of all runs.
+    """
+
+    def __init__(self, folder, prior, images=6, particles=2, overrides=()):
+        self.folder, self.prior = folder, prior
+        self.images = save_images(folder / "images", images) if isinstance(images, int) else images
+        self.overrides = [*TINY, f"num_samples={particles}", f"model.path={prior}", f"data.root={self.images}", *overrides]
 
     def all(self, name, *overrides):
         """The overrides of one run; its folder is `path(name)`."""
-        return [*self.overrides, f"save_dir={self.folder / 'out'}", f"name={name}", *overrides]
+        return [*self.overrides, f"save_dir={self.folder / 'results'}", f"name={name}", *overrides]
 
     def path(self, name):
-        return self.folder / "out" / name
+        return self.folder / "results" / name
 
     def run(self, name, *overrides):
         run(*self.all(name, *overrides))
