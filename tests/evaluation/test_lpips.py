@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.models import alexnet, vgg16
 
-from tests.worlds.tiny import ldm_pipeline
+from tests.worlds.tiny import vq_pipeline
 from utils.evaluation.scores import LPIPS_ALEX_FILE, LPIPS_FILES, Lpips, LpipsAlex, log
 from utils.records.aggregate import aggregate
 from utils.records.files import RecordError, read_record, record_path, write_record
@@ -148,7 +148,7 @@ def bigger(tmp_path, tiny_images):
     for path in sorted(tiny_images.glob("*.png")):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.open(path).resize((32, 32)).save(tmp_path / "images" / path.name)
-    ldm_pipeline().save_pretrained(tmp_path / "prior")
+    vq_pipeline().save_pretrained(tmp_path / "prior")
     return (
         f"model.path={tmp_path}/prior",
         "model.resolution=32",
