@@ -1,5 +1,7 @@
 """What the comparison figures show, read back from matplotlib's own objects."""
 
+import json
+
 import matplotlib
 import numpy as np
 import pytest
@@ -130,3 +132,46 @@ def test_without_pictures_in_the_records_there_are_none_drawn(tmp_path, composed
     write_run(tmp_path, composed, LABELS, pictures=False)
     experiment = gather([runs.load(path) for path in runs.find([tmp_path])])
     assert [name for name, _ in cf.every(experiment) if name.startswith("reconstructions")] == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "labels, options",
+    [
+        (LABELS, {}),
+        ([["0"], ["180"]], {}),  # one particle: no distance
+        (LABELS, {"truth": False}),  # measurements: no PSNR
+        ([["0"], ["0"]], {"truth": False}),
+        (LABELS, {"name": "_hidden"}),  # matplotlib leaves such labels out of legends
+    ],
+)
+def test_no_figure_warns(tmp_path, composed, labels, options):
+    write_run(tmp_path, composed, labels, **options)
+    assert cf.draw_all(gather([runs.load(path) for path in runs.find([tmp_path])]), tmp_path / "figures")
+
+
+def test_every_experiment_is_in_the_legend(tmp_path, composed):
+    for name in ("_hidden", "shown"):
+        write_run(tmp_path, composed, LABELS, name=name)
+    found = gather([runs.load(path) for path in runs.find([tmp_path])])
+    for draw in (cf.step_time, cf.quality_cost):
+        assert [text.get_text() for text in draw(found).axes[0].get_legend().get_texts()] == [" _hidden", "shown"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_drawn_is_left_out(tmp_path, composed):
+    write_run(tmp_path, composed, LABELS, name="a", truth=False)
+    assert [name for name, _ in cf.every(gather([runs.load(path) for path in runs.find([tmp_path])]))] == [
+        "step_time",
+        "pairwise_distance",
+    ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_figure_without_a_line_has_no_legend(tmp_path, composed):
+    folder = write_run(tmp_path, composed, LABELS)
+    content = json.loads((folder / "metrics.json").read_text())
+    content["diversity"]["pairwise_distance"] = [[None] * 10] * 2  # all particles diverged at once
+    (folder / "metrics.json").write_text(json.dumps(content))
+    axis = cf.pairwise_distance(gather([runs.load(folder / "metrics.json")])).axes[0]
+    assert axis.get_legend() is None and not axis.lines

@@ -174,12 +174,13 @@ def place(tmp_path_factory, tiny_prior):
     return runs.Place(folder, tiny_prior, folder / "pixels")
 
 
-def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place):
+def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys):
     paths = sorted((place.run("truth", "data=folder") / "records").glob("*.npz"))
     (place.folder / "measured").mkdir()
     for i, path in enumerate(paths):
         np.save(place.folder / f"measured/{i}.npy", read_record(path)[1]["y"])
     measured = place.run("measured", "data=measurement", f"data.root={place.folder / 'measured'}")
+    printed = capsys.readouterr().out
     metrics = runs.metrics_of(measured)
     assert metrics["psnr"]["sample"] == [[None, None]] * 2 and metrics["psnr"]["max"] == [None, None]
     assert metrics["modes"] is None and metrics["selection"]["psnr"] == [None, None]
@@ -191,6 +192,14 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place):
         np.testing.assert_array_equal(arrays["z"], its_arrays["z"])  # the same y, the same noise, the same result
         assert record["loss"][record["selection"]["picked"]] == min(record["loss"])
     assert (measured / "grid_results.png").stat().st_size > 1000
+    shown = (measured / "eval.md").read_text()
+    for i, (record, _) in enumerate(records):
+        loss, floor = min(record["loss"]), record["noise_floor"]
+        assert metrics["loss"]["sample"][i] == record["loss"] and metrics["loss"]["noise_floor"][i] == floor
+        assert metrics["loss"]["ratio"][i] == [value / floor for value in record["loss"]]
+        assert f"| {i} | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |" in shown
+        assert f" {loss / floor:.3f} " in printed
+    assert "loss / noise floor" in printed
 
 
 def test_measurement_of_the_wrong_shape_is_one_line(place):

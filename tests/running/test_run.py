@@ -49,6 +49,7 @@ def test_metrics_json_has_the_documented_keys(run):
         "lpips",
         "modes",
         "selection",
+        "loss",
         "diversity",
         "time",
         "vram",
@@ -89,6 +90,8 @@ def test_metrics_json_has_the_documented_keys(run):
     assert m["diverged"] == [[False] * 4] * 2
     picked = m["selection"]["picked"]
     assert m["selection"]["psnr"] == [m["psnr"]["sample"][i][p] for i, p in enumerate(picked)]
+    np.testing.assert_allclose(np.array(m["loss"]["sample"]) / np.array(m["loss"]["noise_floor"])[:, None], m["loss"]["ratio"])
+    assert picked == np.argmin(m["loss"]["ratio"], axis=1).tolist()
 
 
 def test_the_same_command_twice_gives_the_same_result(run):

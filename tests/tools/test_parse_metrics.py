@@ -50,13 +50,16 @@ def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
     titles = re.findall(r"^### (.*)$", text, re.MULTILINE)
     assert titles == [
         "PSNR in dB",
+        "PSNR (dB): mean / median / 5 % quantile",
         "SSIM and LPIPS as is",
         "Success and modes",
         "Settings",
+        "Measurement loss / noise floor",
         "Images in which no particle succeeded",
         "Cost per image",
         "Phases, per image",
         "Paired differences to exp0_base, 95 % intervals",
+        "Paired tests against exp0_base",
     ]
     for block in text.split("### ")[1:]:
         rows = [line for line in block.splitlines() if line.startswith("|")]

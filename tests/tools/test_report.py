@@ -10,6 +10,8 @@ import pytest
 from tests.worlds.synthetic import write_run
 from tools import report
 from tools.evidence import keep_evidence
+from utils.analysis import runs
+from utils.analysis.experiments import gather
 from utils.command_line import run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
@@ -81,9 +83,6 @@ def test_only_what_differs_is_among_the_differences(page):
 
 
 def test_without_records_the_page_shows_the_grid_of_a_run_or_says_that_there_are_no_pictures(tmp_path, composed):
-    from utils.analysis import runs
-    from utils.analysis.experiments import gather
-
     write_results(tmp_path / "full", composed)
     for folder in (tmp_path / "full").iterdir():
         keep_evidence.keep(folder, tmp_path / "kept" / folder.name)
@@ -93,6 +92,15 @@ def test_without_records_the_page_shows_the_grid_of_a_run_or_says_that_there_are
     assert "hold no pictures" in text and text.count("<img") == 5
     (tmp_path / "kept" / "exp0_base" / "grid_results.png").write_bytes(b"\x89PNG grid")
     assert [picture["caption"] for picture in report.drawings(experiments, 1)[1]] == ["exp0_base: results."]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_on_measurements_has_its_losses_on_the_page(tmp_path, composed):
+    write_run(tmp_path, composed, LABELS, truth=False)
+    text = report.page(gather([runs.load(path) for path in runs.find([tmp_path])]), "exp0", "title", 1)
+    section = text[text.index("<h3>Measurement loss / noise floor") :]
+    assert "<td>1.500 ± 0.000</td><td>0.000 ± 0.000</td><td>–</td>" in section  # mean, pick, best by the truth
+    assert text.count("<img") == 2  # steps and distances; no figure of a PSNR that is not known
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,22 @@ PSNR = {"0": 25.0, "180": 24.0, "mixed": 18.0, "failed": 12.0, None: None}  # dB
 
 
 def write_run(
-    parent, composed, labels, name="exp0", seed=42, overrides=(), gain=0.0, seconds=2.0, first_image=0, pictures=True
+    parent,
+    composed,
+    labels,
+    name="exp0",
+    seed=42,
+    overrides=(),
+    gain=0.0,
+    seconds=2.0,
+    first_image=0,
+    pictures=True,
+    truth=True,
 ):
     """Write one run folder; labels: per image, per particle ("0", "180", "mixed", "failed", None = pruned).
 
     composed: the fixture; gain: added to every PSNR; seconds: per image. Particle 0 has the lowest measurement loss,
-    then particle 1, and so on.
+    then particle 1, and so on. truth=False: a run on measurements.
     """
     folder = parent / name
     (folder / "records").mkdir(parents=True)
@@ -45,13 +55,25 @@ def write_run(
     records = []
     for i, row in enumerate(labels):
         record = {"fingerprint": "0", "run": run} | make_record(first_image + i, row, gain + 0.1 * i, seconds, cfg)
+        if not truth:
+            forget_truth(record)
         records.append(record)
         arrays = {"truth": picture(i), "y": np.zeros((3, 24, 24), np.float32), "z": np.zeros((4, 4, 8, 8), np.float32)}
         arrays["images"] = np.stack([np.rot90(picture(i), 2 * (row[k] == "180")) for k in record["survivors"]])
+        if not truth:
+            del arrays["truth"]
         write_record(folder, record, arrays if pictures else {})
     (folder / "metrics.json").write_bytes(to_json(aggregate(records, name)))
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     return folder
+
+
+def forget_truth(record):
+    """What a record of a measurement lacks."""
+    unknown = [None] * len(record["particles"])
+    record |= {"scores": {name: unknown for name in record["scores"]}, "modes": None}
+    record["selection"] |= {"psnr": None, "psnr_aligned": None}
+    record["trace"]["psnr"] = [unknown] * STEPS
 
 
 def picture(seed):

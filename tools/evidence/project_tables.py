@@ -9,8 +9,9 @@ table:
 
     - name: modes_faces                                  # the NAME
       folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of the project
-      kind: modes                                        # quality, perception, modes, tuning, failures, tasks, cost,
-                                                         # phases, paired; prior: files of tools/prior_quality.py
+      kind: modes                                        # quality, robust, perception, modes, tuning, loss, failures,
+                                                         # tasks, cost, phases, paired, paired_tests; prior: files of
+                                                         # tools/prior_quality.py
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
       columns: [experiment, success, paired.success]     # instead of the kind's own columns
       common: true                                       # only the images that all of the runs hold

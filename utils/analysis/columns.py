@@ -40,6 +40,18 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("psnr_aligned.pick", "better orientation: pick", "max"),
         ],
     ),
+    "robust": (
+        "PSNR (dB): mean / median / 5 % quantile",
+        FIRST
+        + [
+            Column("robust.single", "single particles"),
+            Column("robust.pick", "label-free pick"),
+            Column("robust.best", "best of the particles"),
+            Column("success_single", "success of single particles", "max"),
+            Column("success_pick", "success of the label-free pick", "max"),
+            Column("success", "success of the best", "max"),
+        ],
+    ),
     "perception": (
         "SSIM and LPIPS as is",
         FIRST
@@ -77,6 +89,17 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("psnr_aligned.mean", "mean PSNR, better orientation (dB)", "max"),
             Column("psnr_aligned.spread", "std over particles (dB)"),
             Column("both_modes", "both orientations", "max"),
+            PICK,
+        ],
+    ),
+    "loss": (
+        "Measurement loss / noise floor",
+        FIRST
+        + [
+            Column("noise_floor", "noise floor", None, 3),
+            Column("loss.mean", "loss / floor: mean", None, 3),
+            Column("loss.pick", "label-free pick", None, 3),
+            Column("loss.best", "best by the truth", None, 3),
             PICK,
         ],
     ),
@@ -146,10 +169,26 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("paired.pairwise_distance", "pairwise distance"),
         ],
     ),
+    "paired_tests": (
+        "Paired tests against {baseline}",
+        [
+            FIRST[0],
+            Column("paired.images", "common images"),
+            Column("paired.changed.success", "images rescued / lost (McNemar's p)"),
+            Column("paired.changed.success_pick", "label-free pick: rescued / lost (McNemar's p)"),
+            Column("paired.wilcoxon.best", "best: median difference in dB (Wilcoxon's p)", None, 3),
+            Column("paired.wilcoxon.mean", "mean: median difference in dB (Wilcoxon's p)", None, 3),
+            Column("paired.wilcoxon.pick", "label-free pick: median difference in dB (Wilcoxon's p)", None, 3),
+        ],
+    ),
 }
+
+PAIRED = ("paired", "paired_tests")  # kinds whose rows are differences to a baseline
 
 NEEDS = {
     "paired": "more than one run",
+    "paired_tests": "more than one run",
+    "loss": "metrics.json with losses; of an older run by --from-records",
     "phases": "a measured run",
     "tasks": "trivial.json of the runs, by tools/evidence/trivial_reconstruction.py",
 }  # what a table cannot be made without
@@ -183,13 +222,18 @@ NOTES = {
     "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
     "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
     "measurement loss.",
+    "robust": "In the better orientation where the task has two; single particles: all that were not pruned; best: per "
+    f"image by the truth; pick: by the lowest measurement loss. {RATES} {FAILURES} Of a subset of the particles only "
+    "expectations are known, and they have no quantiles.",
     "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
     "modes": f"{RATES} {FAILURES}",
     "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
+    "loss": "Mean ± standard deviation over images. Loss: sum of squared residuals of the measurement; noise floor: its "
+    "expected value at the true image. Near 1 a particle explains the measurement up to its noise; below, it fits noise too.",
     "failures": "Success: a particle labelled 0 or 180. Where several seeds are pooled their mean number, and the seeds in "
     "brackets; of a subset of the particles the expected number, and the images that fail with some subset.",
     "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
-    "95 % interval by a bootstrap over images.",
+    f"95 % interval by a bootstrap over images (Student's t below {FEW} images).",
     "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
     "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
     "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "
@@ -197,7 +241,15 @@ NOTES = {
     "paired": f"95 % intervals: PSNR, distances and failed particles by a bootstrap over images (Student's t below {FEW} "
     "images), other rates from Wilson intervals of the discordant images. PSNR in the better orientation where not said "
     "otherwise.",
+    "paired_tests": "On the common images and seeds, in the better orientation where the task "
+    "has two. Rescued: images that succeed here and not there, lost: the reverse (of several seeds by the sign of the mean), "
+    "with the exact two-sided p of McNemar's test. Wilcoxon's signed-rank test is of the differences per image.",
 }
+
+COMPARISONS = (
+    "{tests} in this table, not corrected for their number: where nothing differs about one in 20 still stands out "
+    "(Bonferroni's bound for one of them: p = {bound})."
+)
 
 MINUS = "Experiment minus {baseline} on the common images and seeds."
 

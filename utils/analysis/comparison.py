@@ -7,6 +7,7 @@ from pathlib import Path
 from utils.analysis import stats
 from utils.analysis.costs import cost, mean_std, phases
 from utils.analysis.experiments import find_label
+from utils.records.aggregate import finite
 
 SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
 
@@ -51,8 +52,11 @@ def summarise(experiment, reference=None):
     for name in RATES:
         row[name] = _rate(e.values(name), e.clusters(name))
     row["failed"], row["failures"] = _failed(e), _failures(e)
-    for name in ("pick_psnr", "coverage", "pairwise_distance"):
+    row["success_single"] = _complement(row["failed"])
+    row["robust"] = {part: _distribution(_robust_values(e, part)) for part in ("single", "pick", "best")}
+    for name in ("pick_psnr", "coverage", "pairwise_distance", "noise_floor"):
         row[name] = mean_std(e, name)
+    row["loss"] = {part: mean_std(e, f"loss.{part}") for part in ("best", "mean", "pick")}
     row["trivial"] = {
         "name": next(iter(e.runs[0].trivial), None),
         "psnr": mean_std(e, "psnr.trivial"),
@@ -87,18 +91,56 @@ def _failed(e):
     Particles of one image fail together, so images are resampled. Where there is little to resample (all images
     agree, such as on no failure at all, or they are few), the interval is Wilson's with n = number of images.
     """
-    clusters, failed, surviving = {}, 0.0, 0
+    clusters, weights, failed, surviving = {}, {}, 0.0, 0
     for unit, values in e.units.items():
         if values.get("failed") is not None:
             count = round(values["surviving"])
-            clusters.setdefault((unit.data, unit.image), []).extend([values["failed"]] * count)
+            clusters.setdefault((unit.data, unit.image), []).append(values["failed"])
+            weights.setdefault((unit.data, unit.image), []).append(count)
             failed, surviving = failed + values["failed"] * count, surviving + count
-    found = stats.clustered_mean(list(clusters.values()))
+    found = stats.clustered_mean(list(clusters.values()), weights=list(weights.values()))
     if found is None:
         return None
     if found.low == found.high or len(clusters) < stats.FEW:
         found = stats.wilson(found.value, len(clusters))
     return {"rate": found.value, "count": round(failed, 9), "n": surviving, "low": found.low, "high": found.high}
+
+
+def _complement(rate):
+    """The rate of what did not happen."""
+    if rate is None:
+        return None
+    return {
+        "rate": 1 - rate["rate"],
+        "count": round(rate["n"] - rate["count"], 9),
+        "n": rate["n"],
+        "low": 1 - rate["high"],
+        "high": 1 - rate["low"],
+    }
+
+
+def _robust_values(e, part):
+    """PSNR of single particles, of the pick or of the best, per image and seed, in the better orientation.
+
+    Empty for pick and best of a derived experiment: its values are expectations, whose spread is not that of outcomes.
+    """
+    if part == "single":
+        blocks = [run.metrics.modes.psnr_aligned if run.metrics.modes else run.metrics.psnr.sample for run in e.runs]
+        return finite([value for block in blocks for row in block for value in row])
+    return [] if e.derived else finite([better(values, part) for values in e.units.values()])
+
+
+def better(values, part):
+    """PSNR of the best, the mean or the pick from an image's values; in the better orientation where the task has two."""
+    return values.get(f"psnr_aligned.{part}", values.get(f"psnr.{part}"))
+
+
+def _distribution(values):
+    """{average, median, low5, n} of the values: what a mean and a standard deviation hide where there are two modes."""
+    if not values:
+        return None
+    median, low = stats.quantiles(values)
+    return {"average": statistics.fmean(values), "median": median, "low5": low, "n": len(values)}
 
 
 def _failures(e):
@@ -142,7 +184,42 @@ def paired(e, reference):
         if quantity == "failed" and found is not None and found.low == found.high:  # the images agree: nothing to resample
             found = stats.paired_rate(list(clusters.values()))
         row[quantity] = _difference(found, len(clusters))
+    row["changed"] = {name: _changed(e, reference, common, name) for name in ("success", "success_pick")}
+    row["wilcoxon"] = {part: _wilcoxon(e, reference, common, part) for part in ("best", "mean", "pick")}
     return row
+
+
+def _differences(e, reference, common, get):
+    """[difference] of get(values) per common image that both know, the mean over its seeds."""
+    grouped = {}
+    for unit in common:
+        a, b = get(e.units[unit]), get(reference.units[unit])
+        if a is not None and b is not None:
+            grouped.setdefault((unit.data, unit.image), []).append(a - b)
+    return [statistics.fmean(found) for found in grouped.values()]
+
+
+def _changed(e, reference, common, name):
+    """{gained, lost, p, n}: images that succeed only here, only in the reference, and McNemar's exact p.
+
+    Of several seeds an image counts by the sign of its mean difference. None where one of the two is derived: an
+    expectation over subsets is no outcome.
+    """
+    if e.derived or reference.derived:
+        return None
+    found = _differences(e, reference, common, lambda values: values.get(name))
+    if not found:
+        return None
+    gained, lost = sum(d > 0 for d in found), sum(d < 0 for d in found)
+    return {"gained": gained, "lost": lost, "p": stats.mcnemar(gained, lost), "n": len(found)}
+
+
+def _wilcoxon(e, reference, common, part):
+    """{shift, p, n}: the median difference per image of a PSNR in the better orientation, and Wilcoxon's p."""
+    found = _differences(e, reference, common, lambda values: better(values, part))
+    if not found:
+        return None
+    return {"shift": statistics.median(found), "p": stats.wilcoxon(found), "n": len(found)}
 
 
 def per_image(experiments):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.analysis import stats
-from utils.analysis.runs import Run, exploration_end, image_values
+from utils.analysis.runs import FOUND, Run, exploration_end, image_values
 from utils.config.fingerprint import identity
 from utils.errors import InputError
 from utils.records.aggregate import finite
@@ -121,7 +121,7 @@ def unique_labels(runs):
 def best_of(experiment, k):
     """The experiment that k of its particles would have made: expectations over all subsets of k per image.
 
-    The label-free pick needs the losses of the particles, which only the records have: it is left out.
+    The label-free pick needs the losses of the particles: it is left out where metrics.json is older than they are.
     """
     units = {}
     for run in experiment.runs:
@@ -150,8 +150,21 @@ def best_of(experiment, k):
                     "coverage": found[0] + found[1],
                     "both_modes": found[0] + found[1] - found[2],
                 }
+            if m.loss:
+                values |= _picks(m, i, k)
             units[unit] = values
     return Experiment(f"{experiment.label}: best of {k} of {experiment.num_samples}", experiment.runs, units, k)
+
+
+def _picks(m, i, k):
+    """{quantity: expectation over all subsets of k particles} of what the label-free pick of image i would have."""
+    scores = {"psnr": m.psnr.sample[i], "ssim": m.ssim.sample[i], "lpips": m.lpips.sample[i]}
+    if m.modes:
+        scores["psnr_aligned"] = m.modes.psnr_aligned[i]
+    values = {f"{name}.pick": stats.pick_of_k(m.loss.sample[i], row, k) for name, row in scores.items()}
+    if m.modes:
+        values["success_pick"] = stats.pick_of_k(m.loss.sample[i], [float(label in FOUND) for label in m.modes.label[i]], k)
+    return {**values, "pick_psnr": values["psnr_aligned.pick" if m.modes else "psnr.pick"]}
 
 
 def find_label(experiments, label):

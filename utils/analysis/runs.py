@@ -13,7 +13,7 @@ from typing import NamedTuple
 import yaml
 
 from utils.errors import InputError
-from utils.records.aggregate import aggregate, finite, spread
+from utils.records.aggregate import aggregate, at_best, finite, spread
 from utils.records.files import RecordError, to_json
 from utils.records.kept import KEPT, has_records, read_records
 from utils.records.metrics import check_metrics
@@ -21,7 +21,7 @@ from utils.records.metrics import check_metrics
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
 READ = ("data.root", "step_clock", "repulsion_scale", "repulsion.end_step", "pruning_step", "optimization_step")
-SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "diversity", "pruning", "optimization", "diverged")
+SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "loss", "diversity", "pruning", "optimization", "diverged")
 OPTIONAL = ("modes", "pruning", "optimization")  # blocks that all records of a run have, or none
 SOURCES = ("metrics.json", KEPT)  # of a run's metrics: the file, or the records to aggregate
 
@@ -190,7 +190,7 @@ def _anew(path, data):
             f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
             f"{anew['metadata']['num_images']}; run its command again to write it anew"
         )
-    wrong = next((key for key in SCIENCE if anew[key] != data[key]), None)
+    wrong = next((key for key in SCIENCE if key in data and anew[key] != data[key]), None)
     if wrong:
         raise InputError(f"{path}: {wrong} differs from its records; run its command again to write it anew")
     return anew
@@ -254,7 +254,8 @@ def image_values(run, position, until):
     best, mean, pick: over the surviving particles by the truth, their mean, the particle picked without the truth;
     pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
     pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included; trivial, gain: of the
-    best trivial reconstruction, and by how much the mean over particles exceeds it.
+    best trivial reconstruction, and by how much the mean over particles exceeds it; noise_floor: the expected loss of the
+    true image, of which the loss.* are multiples.
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
@@ -281,6 +282,14 @@ def image_values(run, position, until):
             "surviving": float(len(survivors)),
             "failed": statistics.fmean(label not in FOUND for label in survivors) if survivors else None,
             "success_pick": float(picked is not None and m.modes.label[i][picked] in FOUND),
+        }
+    if m.loss:
+        ratio, aligned = m.loss.ratio[i], m.modes.psnr_aligned[i] if m.modes else m.psnr.sample[i]
+        values |= {
+            "loss.best": at_best(ratio, aligned),
+            "loss.mean": statistics.fmean(finite(ratio)) if finite(ratio) else None,
+            "loss.pick": None if picked is None else ratio[picked],
+            "noise_floor": m.loss.noise_floor[i],
         }
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     if run.trivial:

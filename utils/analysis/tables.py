@@ -1,14 +1,14 @@
 """Tables of compared experiments as Markdown, LaTeX, CSV and JSON.
 
 A column names its number by the dotted key of utils.analysis.comparison.summarise; the shape of the value decides how it is
-written: mean ± std, rate [interval], difference [interval], or a plain number.
+written: mean ± std, rate [interval], difference [interval], mean / median / quantile, a test with its p, or a plain number.
 """
 
 import csv
 import io
 import math
 
-from utils.analysis.columns import DISTANCE, KINDS, MINUS, NOTES, PRIOR, Column, Table, known_keys
+from utils.analysis.columns import COMPARISONS, DISTANCE, KINDS, MINUS, NOTES, PAIRED, PRIOR, Column, Table, known_keys
 from utils.records.files import to_json
 
 MISSING = "–"
@@ -38,15 +38,29 @@ def build(kind, summaries, columns=None):
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
     if kind == "tasks":
         rows = [s for s in summaries if s["trivial"]["psnr"]]
-    if kind == "paired":
+    if kind == "loss":
+        rows = [s for s in summaries if s["loss"]["pick"]]
+    if kind in PAIRED:
         rows = [s for s in summaries if s["paired"]]
         title, minus = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, MINUS))
         own = (minus,)
     if not rows:
         return None
-    notes = [*own, note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
     values = [[lookup(row, column.key) for column in chosen] for row in rows]
+    own = tuple(filter(None, (*own, comparisons(values))))
+    notes = [*own, note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
     return Table(title, chosen, values, tuple(filter(None, notes)), own)
+
+
+def comparisons(values):
+    """One line on how many intervals of differences and p-values the cells hold; None where there is none."""
+    found = [cell for row in values for cell in row if isinstance(cell, dict)]
+    intervals = sum(cell.get("low") is not None for cell in found if "difference" in cell)
+    tests = sum("p" in cell for cell in found)
+    if not intervals + tests:
+        return None
+    named = " and ".join(f"{n} {name}" for n, name in ((intervals, "intervals of differences"), (tests, "p-values")) if n)
+    return COMPARISONS.format(tests=named, bound=f"{0.05 / (intervals + tests):.2g}")
 
 
 def build_prior(rows):
@@ -65,6 +79,11 @@ def number(value, digits):
     return f"{value:.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits) if digits else f"{value:.0f}"
 
 
+def p_text(p):
+    """Two significant digits; below 0.001 only that."""
+    return "p = 1" if p > 0.995 else f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
+
+
 def parts(value, digits):
     """(number that may be bold, rest) of one cell, as text."""
     if value is None:
@@ -76,6 +95,13 @@ def parts(value, digits):
         count = f"{value['count']:.1f}".removesuffix(".0")
         span = f"[{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
         return f"{100 * value['rate']:.0f} %", f" ({count}/{value['n']}) {span}"
+    if isinstance(value, dict) and "median" in value:
+        return " / ".join(number(value[key], digits) for key in ("average", "median", "low5")), ""
+    if isinstance(value, dict) and "p" in value:
+        if "gained" in value:
+            return f"{value['gained']} / {value['lost']}", f" ({p_text(value['p'])})"
+        shift = number(value["shift"], digits)
+        return f"+{shift}" if float(shift) > 0 else shift, f" ({p_text(value['p'])})"
     if isinstance(value, dict) and "difference" in value:
         span = "" if value["low"] is None else f" [{number(value['low'], digits)}, {number(value['high'], digits)}]"
         text = number(value["difference"], digits)

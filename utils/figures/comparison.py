@@ -10,6 +10,7 @@ from utils.errors import InputError
 from utils.figures import reconstructions
 from utils.figures.run import numbers
 from utils.figures.style import plt
+from utils.records.aggregate import finite
 
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 GREYS = ("black", "0.45", "0.25", "0.6", "0.1", "0.5")
@@ -40,11 +41,14 @@ def every(experiments, images=reconstructions.IMAGES):
     yield "step_time", step_time(measured)
     if any(e.num_samples > 1 for e in measured):
         yield "pairwise_distance", pairwise_distance(measured)
-    yield "psnr_distribution", psnr_distribution(measured)
+    scored = [e for e in measured if any(finite(row) for run in e.runs for row in run.metrics.psnr.sample)]
+    if scored:
+        yield "psnr_distribution", psnr_distribution(scored)
     labelled = [e for e in measured if e.runs[0].metrics.modes]
     if labelled:
         yield "mode_map", mode_map(labelled)
-    yield "quality_cost", quality_cost(measured)
+    if scored:
+        yield "quality_cost", quality_cost(scored)
     for e in measured:
         figure = reconstructions.draw(e, images)
         if figure is not None:
@@ -94,7 +98,7 @@ def per_step(experiments, get, axis):
         mean = np.where(known.any(0), np.nansum(rows, 0) / np.maximum(known.sum(0), 1), np.nan)
         axis.plot(
             mean,
-            label=e.label,
+            label=legend_name(e),
             marker=MARKERS[i % len(MARKERS)],
             markevery=(i, max(1, len(mean) // 6)),
             markersize=4,
@@ -103,7 +107,18 @@ def per_step(experiments, get, axis):
         )
     mark_events(axis, experiments)
     axis.set_xlabel("annealing step")
-    axis.legend(fontsize=7)
+    legend(axis)
+
+
+def legend(axis, **options):
+    """A legend of what is labelled; none where nothing was drawn, which matplotlib warns of."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=7, **options)
+
+
+def legend_name(experiment):
+    """Its label; matplotlib leaves those out that begin with an underscore."""
+    return f" {experiment.label}" if experiment.label.startswith("_") else experiment.label
 
 
 def step_time(experiments):
@@ -157,7 +172,7 @@ def psnr_distribution(experiments):
     axis.scatter([], [], marker="*", s=90, color="black", label="mean of the pick")
     axis.set_xticks(range(len(experiments)), [e.label for e in experiments], rotation=20, ha="right", fontsize=8)
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    legend(axis, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -247,11 +262,11 @@ def quality_cost(experiments):
                     linestyle="none",
                     elinewidth=0.7,
                     capsize=2,
-                    label=e.label if part == "best" else None,
+                    label=legend_name(e) if part == "best" else None,
                 )
     axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
     axis.set_title("filled: best by the truth; open: label-free pick; bars: standard error over images", fontsize=8)
     axis.set_xlim(left=0)
-    axis.legend(fontsize=7)
+    legend(axis)
     return figure

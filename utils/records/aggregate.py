@@ -4,7 +4,7 @@ metrics.json is a pure function of the records, so resuming, sharding and mergin
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from utils.records.files import clean
@@ -57,6 +57,22 @@ def modes_block(records: Records) -> dict[str, list] | None:
         "coverage": [len(f) for f in found],
         "success": [bool(f) for f in found],
     }
+
+
+def loss_block(records: Records) -> dict[str, Any]:
+    """Measurement loss per particle, the expected loss of the true image per image, and their ratios (None at floor 0)."""
+    samples, floors = [r["loss"] for r in records], [r["noise_floor"] for r in records]
+    return {
+        "sample": samples,
+        "noise_floor": floors,
+        "ratio": [[v / floor if floor and v is not None else None for v in row] for row, floor in zip(samples, floors)],
+    }
+
+
+def at_best(values: Sequence[Value], scores: Sequence[float | None]) -> Value | None:
+    """The value of the particle of the highest score (the first of several); None where no particle has a score."""
+    known = [(score, -i) for i, score in enumerate(scores) if score is not None]
+    return values[-max(known)[1]] if known else None
 
 
 def pruning_block(records: Records) -> dict[str, Any] | None:
@@ -175,6 +191,7 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
                 "psnr_aligned": [r["selection"]["psnr_aligned"] for r in records],
                 "rule": records[0]["selection"]["rule"],
             },
+            "loss": loss_block(records),
             "diversity": {"pairwise_distance": [r["trace"]["pairwise_distance"] for r in records]},
             "time": {
                 "total_s": sum(r["time"]["image_s"] for r in records),

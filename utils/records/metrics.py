@@ -68,6 +68,12 @@ class Selection(Block):
     rule: str
 
 
+class Loss(Block):
+    sample: PerParticle  # sum of squared residuals of the measurement
+    noise_floor: PerImage  # expected value of it at the true image
+    ratio: PerParticle
+
+
 class Diversity(Block):
     pairwise_distance: list[list[Number]]  # per annealing step
 
@@ -141,6 +147,7 @@ class Metrics(Block):
     lpips_alex: Score | None = None  # only where its backbone was found
     modes: Modes | None
     selection: Selection
+    loss: Loss | None = None  # not in files of an older program
     diversity: Diversity
     time: Time
     vram: dict[str, Number]
@@ -188,6 +195,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "lpips_alex": m.lpips_alex,
         "modes": m.modes,
         "selection": m.selection,
+        "loss": m.loss,
         "diversity": m.diversity,
         "pruning": m.pruning,
         "optimization": m.optimization,
@@ -198,6 +206,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "lpips": ("sample",),
         "lpips_alex": ("sample",),
         "modes": ("label", "psnr_aligned"),
+        "loss": ("sample", "ratio"),
         "pruning": ("loss",),
         "optimization": ("calls", "iterations", "stopped_by"),
     }
@@ -205,6 +214,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips", "lpips_alex")},
         "modes": ("psnr_rotated_truth", "coverage", "success"),
         "selection": ("picked", "psnr", "psnr_aligned"),
+        "loss": ("noise_floor",),
         "diversity": ("pairwise_distance",),
         "pruning": ("kept", "dropped", "distance"),
         "optimization": ("time_s",),

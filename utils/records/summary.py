@@ -4,7 +4,9 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
-from utils.records.aggregate import finite, spread
+from utils.records.aggregate import at_best, finite, spread
+
+LOSS = "loss / noise floor"
 
 # key in metrics.json, name, digits, which of an image's particles is the best
 ROWS = (
@@ -24,13 +26,13 @@ def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
 
 def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows (name, best of N by the truth, mean over particles, label-free pick), as text."""
-    rows = []
+    rows, picks = [], metrics["selection"]["picked"]
     for key, name, digits, best in ROWS:
         if key not in metrics:  # an optional score
             continue
         block = metrics[key]
-        picked = [row[i] if i is not None else None for row, i in zip(block["sample"], metrics["selection"]["picked"])]
-        rows.append((name, *(mean_and_spread(v, digits) for v in (block[best], block["mean"], picked))))
+        values = (block[best], block["mean"], of_picks(block["sample"], picks))
+        rows.append((name, *(mean_and_spread(v, digits) for v in values)))
     if metrics["modes"] is not None:
         aligned = metrics["modes"]["psnr_aligned"]
         rows.append(
@@ -40,13 +42,38 @@ def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
                     mean_and_spread(v, 2)
                     for v in (
                         [max(finite(row), default=None) for row in aligned],
-                        [statistics.fmean(finite(row)) if finite(row) else None for row in aligned],
+                        means(aligned),
                         metrics["selection"]["psnr_aligned"],
                     )
                 ),
             )
         )
+    ratios = metrics["loss"]["ratio"]
+    scores = metrics["psnr"]["sample"] if metrics["modes"] is None else metrics["modes"]["psnr_aligned"]
+    of_best = [at_best(row, score) for row, score in zip(ratios, scores)]
+    rows.append((LOSS, *(mean_and_spread(v, 3) for v in (of_best, means(ratios), of_picks(ratios, picks)))))
     return rows
+
+
+def means(rows: list[list]) -> list[float | None]:
+    """Mean over the particles of each image, None where none is known."""
+    return [statistics.fmean(finite(row)) if finite(row) else None for row in rows]
+
+
+def of_picks(rows: list[list], picks: list[int | None]) -> list:
+    """The value of each image's label-free pick, None where there is none."""
+    return [None if i is None else row[i] for row, i in zip(rows, picks)]
+
+
+def loss_lines(metrics: dict[str, Any]) -> list[str]:
+    """Markdown rows of the picks' losses, image by image: all that a measurement without a truth says of its result."""
+    loss, picks = metrics["loss"], metrics["selection"]["picked"]
+    found = zip(metrics["metadata"]["image_ids"], picks, of_picks(loss["sample"], picks), loss["noise_floor"])
+    lines = ["| image | label-free pick | its loss | noise floor | loss / noise floor |", "|---:|---:|---:|---:|---:|"]
+    for (image, pick, value, floor), ratio in zip(found, of_picks(loss["ratio"], picks)):
+        shown = ("none", "–") if value is None else (f"p{pick}", f"{value:.5g}")
+        lines.append(f"| {image} | {' | '.join(shown)} | {floor:.5g} | {'–' if ratio is None else f'{ratio:.3f}'} |")
+    return lines
 
 
 def eval_markdown(metrics: dict[str, Any]) -> str:
@@ -68,11 +95,15 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
             f"Success (a particle at 0 or 180 degrees): {sum(success)} of {n} images. "
             f"Both orientations found: {sum(c == 2 for c in coverage)} of {n}.",
         ]
+    if not any(finite(row) for row in metrics["psnr"]["sample"]):
+        lines += ["", *loss_lines(metrics)]
     diverged = sum(sum(row) for row in metrics["diverged"])
     lines += [
         "",
         f"{metrics['time']['total_s']:.1f} s in all; diverged particles: {diverged}.",
         f"Label-free pick: {metrics['selection']['rule']}.",
+        "Loss: sum of squared residuals of the measurement; noise floor: its expected value at the true image, so that a ratio "
+        "near 1 explains the measurement up to its noise.",
         "",
     ]
     return "\n".join(lines)

@@ -71,12 +71,17 @@ def pick_cell(values, picked):
     return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
 
 
+def ratio_cell(ratios, picked):
+    """The pick's loss as a multiple of the noise floor; a dash without a pick or without noise."""
+    return "-" if picked is None or ratios[picked] is None else f"{ratios[picked]:.3f}"
+
+
 def print_results(metrics, folder):
     """The closing table: one row per image (the last 20), then the means."""
     n = metrics["metadata"]["num_samples"]
     table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {n} particles")
     modes, selection = metrics["modes"], metrics["selection"]
-    for name in ("image", "modes", f"best of {n}", "mean", "pick", "seconds"):
+    for name in ("image", "modes", f"best of {n}", "mean", "pick", "loss / floor", "seconds"):
         table.add_column(name, justify="left" if name == "modes" else "right")
     for i, image_id in list(enumerate(metrics["metadata"]["image_ids"]))[-20:]:
         values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
@@ -88,6 +93,7 @@ def print_results(metrics, folder):
             f"{max(values_known):.2f} dB" if values_known else "-",
             f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
             pick_cell(values, picked),
+            ratio_cell(metrics["loss"]["ratio"][i], picked),
             f"{metrics['time']['per_image_s'][i]:.1f}",
         )
     means = Table(title="mean ± standard deviation over images")

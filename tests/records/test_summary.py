@@ -1,0 +1,76 @@
+"""The losses in metrics.json, eval.md and the closing table, from records whose answers are known."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.worlds.synthetic import forget_truth, make_record
+from utils.records.aggregate import aggregate, at_best, loss_block
+from utils.records.summary import eval_markdown, summary_table
+from utils.running.console import print_results
+
+PLAIN = OmegaConf.create({"pruning_step": -1, "optimization_step": -1})
+RUN = {"run": {"seed": 0, "num_samples": 2, "overrides": [], "git_commit": None, "versions": {}}}
+
+
+def records(truth):
+    """Two images of two particles: losses 3 and 2 at a floor of 2; the second particle of image 8 has none.
+
+    In the better orientation particle 0 is the better one, as is particle 1.
+    """
+    found = [make_record(image, ["180", "mixed"], 0.0, 1.0, PLAIN) | RUN for image in (7, 8)]
+    for record, losses, picked in zip(found, ([3.0, 2.0], [3.0, None]), (1, 0)):
+        record |= {"loss": losses, "noise_floor": 2.0}
+        record["selection"]["picked"] = picked
+        if not truth:
+            forget_truth(record)
+    return found
+
+
+def test_the_block_has_losses_floors_and_ratios():
+    assert loss_block(records(True)) == {
+        "sample": [[3.0, 2.0], [3.0, None]],
+        "noise_floor": [2.0, 2.0],
+        "ratio": [[1.5, 1.0], [1.5, None]],
+    }
+    noiseless = [record | {"noise_floor": 0.0} for record in records(True)]
+    assert loss_block(noiseless)["ratio"] == [[None, None]] * 2
+
+
+@pytest.mark.parametrize("scores, value", [([1.0, 3.0, 2.0], "b"), ([None, None, 2.0], "c"), ([5.0, 5.0, 1.0], "a")])
+def test_the_value_at_the_best_score(scores, value):
+    assert at_best(["a", "b", "c"], scores) == value
+    assert at_best(["a"], [None]) is None
+
+
+def test_the_summary_has_a_row_of_losses():
+    # by the truth particle 0 is better (24 against 18 dB); the picks are particles 1 and 0
+    assert summary_table(aggregate(records(True), "x"))[-1] == (
+        "loss / noise floor",
+        "1.500 ± 0.000",
+        "1.375 ± 0.177",
+        "1.250 ± 0.354",
+    )
+
+
+def test_without_a_truth_the_losses_stand_image_by_image():
+    text = eval_markdown(aggregate(records(False), "x"))
+    assert "| loss / noise floor | not available | 1.375 ± 0.177 | 1.250 ± 0.354 |" in text
+    assert "| 7 | p1 | 2 | 2 | 1.000 |\n| 8 | p0 | 3 | 2 | 1.500 |" in text
+    assert "| 7 | p1" not in eval_markdown(aggregate(records(True), "x"))
+
+
+def test_an_image_without_a_finite_particle_has_no_loss():
+    lost = records(False)
+    lost[0] |= {"loss": [None, None]}
+    lost[0]["selection"]["picked"] = None
+    assert "| 7 | none | – | 2 | – |" in eval_markdown(aggregate(lost, "x"))
+
+
+def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    print_results(aggregate(records(False), "x"), "folder")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [row for row in rows if row[0] in ("7", "8")] == [
+        ["7", "-", "-", "-", "p1", "1.000", "1.0"],
+        ["8", "-", "-", "-", "p0", "1.500", "1.0"],
+    ]
