@@ -61,6 +61,7 @@ SWITCHES = {
     "exp2_pruning": ("num_samples=4", "pruning_step=200", "optimization_step=-1"),
     "exp3_2particle": ("num_samples=2", "pruning_step=-1", "optimization_step=-1"),
     "exp4_optimization": ("num_samples=4", "pruning_step=200", "optimization_step=200"),
+    "exp6_recombination": ("num_samples=4", "pruning_step=-1", "optimization_step=-1", "recombination_step=300"),
 }
 
 
@@ -73,6 +74,7 @@ def test_script_and_config_of_an_experiment_agree(script, composed, name):
     cfg = composed(f"experiment={name}")
     for switch in ("num_samples", "repulsion_scale", "pruning_step", "optimization_step"):
         assert f"{switch}={cfg[switch]}" in command.split()
+    assert cfg.recombination_step == (300 if name == "exp6_recombination" else -1)
     assert cfg.repulsion_scale == 0 or f"repulsion.end_step={cfg.repulsion.end_step}" in command.split()
     assert (cfg.repulsion_scale > 0) == (name != "exp0_baseline")
 

@@ -2,7 +2,15 @@
 
 import pytest
 
-NAMES = ("exp0_baseline", "exp1_repulsion", "exp2_pruning", "exp3_2particle", "exp4_optimization", "exp5_final")
+NAMES = (
+    "exp0_baseline",
+    "exp1_repulsion",
+    "exp2_pruning",
+    "exp3_2particle",
+    "exp4_optimization",
+    "exp5_final",
+    "exp6_recombination",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

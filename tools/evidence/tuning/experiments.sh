@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Experiments 0 to 4 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
+# Experiments 0 to 4 and 6 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
 #   bash tools/evidence/tuning/experiments.sh faces|scenes standard|hard|budget IMAGES [further overrides]
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/measured/ are computed from the copies under evidence/.
@@ -9,12 +9,13 @@ family=$1 difficulty=$2 images=$3
 further=("${@:4}")
 python=.venv/bin/python
 [ -x $python ] || python=python
-push=()  # as the experiment has it
+push=() exchange=()  # as the experiment has it
 case $difficulty in
   standard) setting=(sampler=fast) ;;
   hard) setting=(sampler=fast task_group=demo_hard) ;;
   budget) setting=(sampler=budget task_group=demo_budget)
-          push=(repulsion_scale=0.05) ;;  # six annealing steps do not recover from a stronger one
+          push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
+          exchange=(recombination_step=500 recombination.every=1) ;;
   *) echo "unknown difficulty $difficulty: choose standard, hard or budget" >&2; exit 2 ;;
 esac
 
@@ -28,6 +29,7 @@ run exp1_repulsion exp1_repulsion "${push[@]}"
 run exp2_pruning exp2_pruning "${push[@]}"
 run exp3_2particle exp3_2particle "${push[@]}"
 run exp4_optimization exp4_optimization "${push[@]}"
+run exp6_recombination exp6_recombination "${push[@]}" "${exchange[@]}"
 if [ $difficulty = budget ]; then
   run exp1_repulsion exp1_repulsion_0.15
   run exp2_pruning exp2_pruning_0.15
