@@ -13,6 +13,7 @@ import jinja2
 import yaml
 from markupsafe import Markup, escape
 
+from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.columns import KINDS
 from utils.analysis.comparison import compare
@@ -60,11 +61,12 @@ def page(experiments, baseline, title, images):
         for e in measured
         if e.runs[0].config
     ]
+    exchanges = [ancestry(e.runs[0], images) for e in measured]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text()).render(
         title=title,
         runs=[r for e in measured for r in e.runs],
-        tables=[html_table(table) for table in (build(kind, summaries) for kind in KINDS) if table],
+        tables=[html_table(table) for table in (*(build(kind, summaries) for kind in KINDS), *exchanges) if table],
         rule=measured[0].runs[0].metrics.selection.rule,
         figures=figures,
         pictures=pictures,

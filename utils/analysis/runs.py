@@ -238,6 +238,8 @@ def events(run):
     end = steps_above(run, exploration_end(run))
     if end is not None and run.config["repulsion_scale"] > 0:
         found.append(("repulsion ends", end))
+    if run.metrics.recombination:
+        found += [("exchange", event.step_index + 1) for event in run.metrics.recombination.events[0]]
     if run.metrics.pruning:
         found.append(("pruning", run.metrics.pruning.step_index))
     if run.metrics.optimization:

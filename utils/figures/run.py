@@ -85,6 +85,10 @@ def draw_trace(records):
         row[2].axhline(record["noise_floor"], color="grey", linewidth=0.8)
         row[2].set_yscale("log")
         row[0].set_ylabel(f"image {record['image_id']}")
+        for name, step in marks(record):
+            for axis in row:
+                axis.axvline(step - 0.5, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+            row[0].annotate(name, (step - 0.5, 0), xycoords=("data", "axes fraction"), rotation=90, fontsize=6, color="0.4")
     for axis, title in zip(
         axes[0], ("PSNR as is (dB)", "mean pairwise latent distance", "measurement loss (grey: noise floor)")
     ):
@@ -94,6 +98,12 @@ def draw_trace(records):
     axes[0][0].legend(fontsize=7)
     figure.tight_layout()
     return figure
+
+
+def marks(record):
+    """[(name, first annealing step after it)] of what acted between steps."""
+    exchanges = [("exchange", event["step_index"] + 1) for event in (record.get("recombination") or {"events": []})["events"]]
+    return exchanges + ([("pruning", record["pruning"]["step_index"])] if record["pruning"] else [])
 
 
 def numbers(values):
