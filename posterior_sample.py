@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import call
-from utils.data import select_images
+from utils.data import names_in_set, select_images
 from utils.errors import InputError
 from utils.records.folder import RunFolder
 from utils.running import console
@@ -58,7 +58,7 @@ def run(cfg, rank=ALONE):
 
     metrics = None
     try:
-        pending = folder.pending(images)
+        pending = folder.pending(images, names_in_set(settings))
         if len(pending) < len(images):
             console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
         if pending:
@@ -78,10 +78,12 @@ def sample(settings, images, folder):
     from utils.evaluation.evaluator import Evaluator
     from utils.evaluation.trace import Trace
     from utils.running.batching import images_per_batch
-    from utils.running.build import build, load_batch
+    from utils.running.build import build, check_measurements, load_batch
     from utils.sampling.profiler import Profiler
 
     parts = build(settings)
+    if settings.data.kind == "measurement":
+        check_measurements(parts, images)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.sampler.mechanisms)
     per_batch = images_per_batch(parts, settings, images)
     device = devices.describe(parts.device)

@@ -1,7 +1,8 @@
 """The network of the nonlinear blur: an image and a blur code in, the blurred image out.
 
 Layer names are those of the published weights (GOPRO_wVAE.pth). Source: Tran et al., "Explore image deblurring via
-encoded blur kernel space" (CVPR 2021); VinAIResearch/blur-kernel-space-exploring, models/kernel_encoding.
+encoded blur kernel space" (CVPR 2021); VinAIResearch/blur-kernel-space-exploring, models/kernel_encoding and
+models/backbones/unet_parts.py.
 """
 
 import torch
@@ -24,22 +25,10 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-class TwoConvolutions(nn.Module):
-    """(5 x 5 convolution, ReLU) twice."""
-
-    def __init__(self, inside, outside):
-        super().__init__()
-        self.double_conv = nn.Sequential(
-            nn.Conv2d(inside, outside, 5, padding=2), nn.ReLU(), nn.Conv2d(outside, outside, 5, padding=2), nn.ReLU()
-        )
-
-    def forward(self, x):
-        return self.double_conv(x)
-
-
 class Level(nn.Module):
     """One level of the adapter's U-Net; the innermost one takes the code in.
 
+    Both ways are 4 x 4 convolutions of stride 2, without a bias but for the way up of the outermost level.
     The original's activations work in place, so the skip connection carries the activated x, not x.
     """
 
@@ -51,8 +40,7 @@ class Level(nn.Module):
         self.submodule = submodule
         self.up = nn.Sequential(
             nn.ReLU(),
-            TwoConvolutions(2 * inside, outside),
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.ConvTranspose2d(2 * inside, outside, 4, 2, 1, bias=outermost),
             nn.Tanh() if outermost else nn.Identity(),
         )
 

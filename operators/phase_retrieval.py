@@ -10,7 +10,11 @@ class PhaseRetrieval(Operator):
     The FFT is two-dimensional, centred and orthonormal; `pad` adds int(oversample / 8 * H) zeros on each side, so
     oversample 2 turns 64 pixels into 96. Source: DAPS, forward_operator/__init__.py, PhaseRetrieval.
 
-    oversample: > 0; 2 makes the measurement unique up to the 180-degree rotation of each channel
+    Each channel turned by 180 degrees has the same measurement, so a colour image has 2^3 = 8. That there are no
+    others is known only where a side has at least 2 H - 1 samples (Hayes 1982); oversample 2 gives 1.5 H: 384 of the
+    511 that 256 pixels want.
+
+    oversample: > 0; from 4 on the sides reach 2 H
     sigma:      standard deviation of the noise on the magnitude, >= 0
     """
 

@@ -1,6 +1,8 @@
 """What is reconstructed: images from a folder, or measurements without a truth. Choosing and checking need no torch."""
 
 import hashlib
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,10 +10,17 @@ from typing import Literal, Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.paths import find
 
-SUFFIXES = {"images": (".png", ".jpg", ".jpeg"), "measurement": (".npy",)}
+log = logging.getLogger("latentdaps")
+
+SUFFIXES = {
+    "images": (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"),
+    "measurement": (".npy",),
+}
+KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy file"}
+TWELVE_BITS = 4095
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,13 @@ class TestImage(TestItem):
         image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
         return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
 
-    def check(self) -> None:
+    def check(self) -> bool:
+        """Raises if the file cannot be read; whether it is 12-bit grey."""
         with Image.open(self.path) as opened:
+            if opened.format in ("TIFF", "WEBP") and (count := getattr(opened, "n_frames", 1)) > 1:
+                raise ValueError(f"holds {count} pictures; save each as a file of its own")
             opened.load()
+            return white(opened) == TWELVE_BITS
 
 
 class Measurement(TestItem):
@@ -54,24 +67,53 @@ class Measurement(TestItem):
         y = np.load(self.path, allow_pickle=False)
         if not isinstance(y, np.ndarray):
             raise ValueError("is an archive of several arrays")
-        if y.dtype.kind not in "fiu" or not np.isfinite(y).all():
-            raise ValueError(f"holds {y.dtype} values that are not all finite real numbers")
-        return y[0].astype(np.float32) if y.ndim == 4 and len(y) == 1 else y.astype(np.float32)
+        if y.dtype.kind not in "fiu":
+            raise ValueError(f"holds {y.dtype} values, not real numbers")
+        with np.errstate(over="ignore"):
+            single = y.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise ValueError(f"holds {y.dtype} values that are not all finite in float32, in which the program computes")
+        return single[0] if len(self.leading(y.shape)) else single
+
+    def shape(self) -> tuple[int, ...]:
+        """Of `values`, from the head of the file alone."""
+        shape = np.load(self.path, allow_pickle=False, mmap_mode="r").shape
+        return shape[len(self.leading(shape)) :]
+
+    @staticmethod
+    def leading(shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The axes of `shape` that are a batch of one."""
+        return shape[:1] if len(shape) == 4 and shape[0] == 1 else ()
 
     def check(self) -> None:
         self.values()
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] of a PNG or JPEG of any mode.
+def white(image: Image.Image) -> float:
+    """The value that stands for white in a loaded Pillow image, a number.
 
-    Turned as its EXIF says; grey is repeated; 16-bit grey keeps its 16 bits; transparent parts are laid on white.
+    Cameras of 12 bits write files of 16: grey that stays below 4096 has its white at 4095. Raises ValueError for
+    values of a range that is not known.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return 255
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= (1 if image.mode == "F" else 65535)):
+        raise ValueError(f"holds grey from {low} to {high}; integers from 0 to 65535 and fractions from 0 to 1 are read")
+    return 1 if image.mode == "F" else TWELVE_BITS if high <= TWELVE_BITS else 65535
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1] of an image file of any mode.
+
+    Turned as its EXIF says; grey is repeated and keeps its bits (see `white`); transparent parts are laid on white.
     """
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         image.load()
-    if image.mode.startswith("I"):  # 16-bit grey, in Pillow "I;16" or, from some files, "I"
-        grey = np.asarray(image, dtype=np.float32) / 65535
+    if image.mode == "F" or image.mode.startswith("I"):  # 16-bit grey is in Pillow "I;16" or, from some files, "I"
+        grey = np.asarray(image).astype(np.float32) / white(image)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -81,13 +123,38 @@ def read_rgb(path: Path) -> np.ndarray:
 
 def files_in(root: Path, kind: str) -> list[Path]:
     """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
-    return sorted(
-        f
-        for f in root.rglob("*")
-        if f.suffix.lower() in SUFFIXES[kind]
-        and f.is_file()
-        and not any(part.startswith(".") for part in f.relative_to(root).parts)
-    )
+    return sorted(file for file in _below(root) if _is_read(file, kind))
+
+
+def _is_read(file: Path, kind: str) -> bool:
+    return file.suffix.lower() in SUFFIXES[kind] and file.is_file()
+
+
+def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files in `folder` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
+
+    above: the folders on the way here, so that a link to one of them ends.
+    """
+    place = folder.resolve()
+    if place in above:
+        return
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _below(entry, above | {place})
+        else:
+            yield entry
+
+
+def names_in_set(settings: "Selection") -> list[str]:
+    """File names of the whole set; an image's id is its position here."""
+    return [file.name for file in files_in(find(settings.data.root), settings.data.kind)]
 
 
 class DataBlock(Protocol):
@@ -113,26 +180,38 @@ class Selection(Protocol):
 def select_images(settings: Selection) -> list[TestImage | Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
 
-    Every selected item is read once here, so that a damaged one is found before hours of sampling.
+    Every selected item is read once here, so that a damaged one is found before hours of sampling. What lies beside
+    the set's files, and how unusual ones are read, is said in one line of the log each.
     """
     data, root = settings.data, find(settings.data.root)
     if not root.is_dir():
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
     kind = Measurement if data.kind == "measurement" else TestImage
     files = files_in(root, data.kind)
+    left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
+    beside = f"; left out: {_few(left)}" if left else ""
     if not files:
-        raise InputError(f"data.root={data.root}: no {'.npy file' if kind is Measurement else 'PNG or JPEG image'} in {root}")
+        raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
+    if left:
+        log.info("data.root=%s: %d files are no %s%s", data.root, len(left), KINDS[data.kind], beside)
     end = data.end_id if data.end_id is not None else len(files)
     if end > len(files):
-        raise InputError(f"data.end_id={end}: {root} has {len(files)} images")
+        raise InputError(f"data.end_id={end}: {root} has {len(files)} images{beside}")
     if data.start_id >= end:
-        raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images")
+        raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
     k, n = settings.shard_of
     items = [kind(i, files[i]) for i in range(data.start_id, end)][k::n]
+    twelve_bits = []
     for item in items:
         try:
-            item.check()
+            if item.check():
+                twelve_bits.append(item.path.name)
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"data.root: {item.path} cannot be read ({reason}); replace or remove it") from None
+            raise InputError(f"data.root: {item.path} cannot be read ({one_line(error)}); replace or remove it") from None
+    if twelve_bits:
+        log.info("16-bit grey that stays below 4096 is read as 12-bit, white at 4095: %s", _few(twelve_bits))
     return items
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

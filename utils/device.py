@@ -12,7 +12,7 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 
 log = logging.getLogger("latentdaps")
 
@@ -58,7 +58,9 @@ def _import_xla():
         import torch_xla
         import torch_xla.runtime  # noqa: F401
     except (ImportError, OSError) as error:
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not fit this torch ({_line(error)})"
+        reason = (
+            "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not fit this torch ({one_line(error)})"
+        )
         raise InputError(f"use_tpu=true: torch_xla {reason}; install it with {TPU_INSTALL}") from None
     return torch_xla
 
@@ -78,15 +80,11 @@ def _xla_device():
 def _no_tpu(error):
     """The line for a device that could not be opened."""
     if "in use" in str(error) or "busy" in str(error).lower():
-        return InputError(f"use_tpu=true: another process uses the TPU ({_line(error)}); end that process first")
+        return InputError(f"use_tpu=true: another process uses the TPU ({one_line(error)}); end that process first")
     return InputError(
-        f"use_tpu=true: no TPU found ({_line(error)}); on a TPU VM install {TPU_INSTALL}, "
+        f"use_tpu=true: no TPU found ({one_line(error)}); on a TPU VM install {TPU_INSTALL}, "
         "or set PJRT_DEVICE=CPU to run XLA on the CPU"
     )
-
-
-def _line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class CoreFailure(Exception):
@@ -381,8 +379,7 @@ def out_of_memory_in_one_line():
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"out of memory ({str(error).splitlines()[0] if str(error) else 'host'}); try a smaller "
-            "batch_images= or num_samples=, or another gpu="
+            f"out of memory ({one_line(error)}); try a smaller batch_images= or num_samples=, or another gpu="
         ) from None
 
 

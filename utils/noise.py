@@ -5,7 +5,8 @@ neither on the batch, on other particles, on pruning, sharding or resuming, nor 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -29,10 +30,27 @@ def keyed_generator(seed: int, purpose: str, image: int = 0, particle: int = 0, 
 
     For what belongs to a whole run, such as an operator's mask or kernel, image, particle and step stay 0.
     """
+    for name, part in (("seed", seed), ("image", image), ("particle", particle), ("step", step)):
+        if not 0 <= part < 2**32:
+            raise ValueError(f"{name}={part}: a part of the noise's key lies in [0, 2^32)")
     key = np.array([seed, (image << 32) | particle], dtype=np.uint64)
     # the two low counter words run while numbers are drawn, the two high ones are ours
     counter = np.array([0, 0, step, PURPOSES[purpose]], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+@contextmanager
+def keyed_globals(seed: int, purpose: str) -> Iterator[None]:
+    """Inside, torch's (CPU) and NumPy's global state follow the key; for code of others that draws from them."""
+    start = int(keyed_generator(seed, purpose).integers(2**32))
+    state = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(start)
+        np.random.seed(start)
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
 
 
 def keyed_normal(seed: int, image: int, particle: int, purpose: str, step: int, shape: tuple[int, ...]) -> np.ndarray:

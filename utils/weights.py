@@ -7,7 +7,7 @@ from pathlib import Path
 from utils.errors import InputError
 from utils.paths import find
 
-ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth")
+ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -25,7 +25,7 @@ def cache_folder(checkpoint: str | Path, weights: str = "raw") -> Path:
 
 
 def is_original(path: str | Path) -> bool:
-    return Path(path).suffix in ORIGINAL_SUFFIXES
+    return Path(path).suffix.lower() in ORIGINAL_SUFFIXES
 
 
 def is_hub_id(path: str | Path) -> bool:

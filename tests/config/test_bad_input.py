@@ -135,7 +135,7 @@ def test_a_machine_without_git_has_no_commit(monkeypatch):
 
 def test_empty_image_folder(composed, tiny, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no PNG or JPEG image"):
+    with pytest.raises(InputError, match="no PNG, JPEG, TIFF, WEBP or BMP image"):
         posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/empty"))
 
 

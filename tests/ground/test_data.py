@@ -108,7 +108,7 @@ def test_ids_are_positions_in_the_whole_sorted_set(tmp_path):
     [
         ("a.png", b"", "cannot be read"),
         ("a.png", b"\x89PNG\r\n", "cannot be read"),
-        ("a.txt", b"x", "no PNG or JPEG"),
+        ("a.gif", b"x", "no PNG, JPEG, TIFF, WEBP or BMP image in .*left out: a.gif"),
         (None, None, "not found"),
     ],
 )
@@ -120,6 +120,83 @@ def test_bad_image_folders_are_one_line(name, content, word, tmp_path):
     with pytest.raises(InputError, match=word) as caught:
         select_images(settings(root))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.webp", "a.bmp"])
+def test_other_lossless_formats_are_the_same_image(name, tmp_path):
+    save(tmp_path, Image.fromarray(GRADIENT), name, **({"lossless": True} if "webp" in name else {}))
+    (item,) = select_images(settings(tmp_path))
+    np.testing.assert_allclose(read_rgb(item.path), GRADIENT / 255, atol=1e-6)
+
+
+def test_truncated_files_of_every_format_are_one_line(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for suffix in ("png", "jpg", "tif", "webp", "bmp"):
+        folder = tmp_path / suffix
+        folder.mkdir()
+        path = save(folder, noise, f"a.{suffix}")
+        whole = path.read_bytes()
+        for keep in (0, 4, 20, 200, len(whole) // 2):
+            path.write_bytes(whole[:keep])
+            with pytest.raises(InputError, match="cannot be read"):
+                select_images(settings(folder))
+
+
+@pytest.mark.parametrize("highest, white", [(0, 4095), (255, 4095), (4095, 4095), (4096, 65535), (65535, 65535)])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_twelve_bits_in_sixteen_have_their_white_at_4095_and_it_is_said(highest, white, name, tmp_path, caplog):
+    values = np.zeros((8, 8), np.uint16)
+    values[0, 0] = highest
+    save(tmp_path, Image.fromarray(values), name)
+    with caplog.at_level("INFO", "latentdaps"):
+        (item,) = select_images(settings(tmp_path))
+    assert read_rgb(item.path)[0, 0, 0] == pytest.approx(highest / white)
+    assert (f"read as 12-bit, white at 4095: {name}" in caplog.text) == (white == 4095)
+
+
+@pytest.mark.parametrize(
+    "values, word", [([[0.0, 1.5]], "grey from 0.0 to 1.5"), ([[-1, 2]], "grey from -1 to 2"), ([[0.0, 1.0]], None)]
+)
+def test_grey_of_an_unknown_range_is_refused(values, word, tmp_path):
+    array = np.array(values)
+    path = save(tmp_path, Image.fromarray(array.astype(np.float32 if array.dtype.kind == "f" else np.int32)), "a.tif")
+    if word is None:
+        np.testing.assert_array_equal(read_rgb(path)[0, :, 0], values[0])
+        return
+    with pytest.raises(InputError, match=word):
+        select_images(settings(tmp_path))
+
+
+def test_a_file_of_several_pictures_is_refused(tmp_path):
+    pages = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    save(tmp_path, pages[0], "a.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="holds 3 pictures"):
+        select_images(settings(tmp_path))
+
+
+def test_what_is_not_read_is_counted_and_named_in_one_line(tmp_path, caplog):
+    for name in ("b.png", "a.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    for name in ("x.gif", "notes.txt", ".hidden", "y.heic"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with caplog.at_level("INFO", "latentdaps"):
+        assert [item.path.name for item in select_images(settings(tmp_path))] == ["a.jpg", "b.png"]
+    assert len(caplog.records) == 1
+    assert "4 files are no PNG" in caplog.text and "left out: gone.png, notes.txt, x.gif and 1 more" in caplog.text
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path):
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    for folder in (root / "sub", elsewhere):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "i.png")
+    (root / "linked").symlink_to(elsewhere)
+    (root / "sub" / "up").symlink_to(root)
+    (elsewhere / "back").symlink_to(root / "sub")
+    (root / "self").symlink_to(root / "self")
+    names = [str(item.path.relative_to(root)) for item in select_images(settings(root))]
+    assert names == ["linked/back/i.png", "linked/i.png", "sub/i.png"]
 
 
 def test_truncated_image_is_found_before_sampling(tmp_path):
@@ -135,6 +212,7 @@ def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
     (item,) = select_images(settings(tmp_path, "measurement"))
     assert isinstance(item, Measurement)
     np.testing.assert_array_equal(item.values(), y[0].astype(np.float32))
+    assert item.shape() == (3, 5, 5)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +220,7 @@ def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
     [
         (np.array([1j]), "complex"),
         (np.array([np.nan]), "finite"),
+        (np.array([1e40]), "holds float64 values that are not all finite in float32"),
         (np.array([{}], dtype=object), "cannot be read"),
         (None, "cannot be read"),
         ({"y": np.ones(2)}, "archive of several arrays"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.noise import PURPOSES, KeyedNoise, keyed_normal
+from utils.noise import PURPOSES, KeyedNoise, keyed_generator, keyed_normal
 from utils.sampling.particles import Particles
 
 
@@ -40,9 +40,32 @@ def test_noise_is_standard_normal():
     assert values.var() == pytest.approx(1, abs=5 * (2 / 200_000) ** 0.5)
 
 
-def test_noise_is_pinned():
+@pytest.mark.parametrize("part", ["seed", "image", "particle", "step"])
+@pytest.mark.parametrize("value", [-1, 2**32])
+def test_parts_outside_their_range_would_share_a_key_and_are_refused(part, value):
+    key = dict(seed=1, image=2, particle=3, purpose="initial", step=4)
+    keyed_normal(**{**key, part: 2**32 - 1}, shape=1)
+    with pytest.raises(ValueError, match=rf"{part}={value}: .*\[0, 2\^32\)"):
+        keyed_normal(**{**key, part: value}, shape=1)
+
+
+PINNED = {
+    (42, 3, 1, "annealing", 5): [-0.9133699, -0.17188653, -0.25284696, 0.54963213],
+    (0, 0, 0, "initial", 0): [1.5053303, 0.5184232, 0.12157429, -0.90083563],
+    (2**32 - 1, 2**32 - 1, 2**32 - 1, "mcmc", 49): [-2.1376414, 0.36633015, 0.2198493, 0.33244935],
+    (42, 7, 0, "measurement", 0): [-0.14132968, 1.2680106, -0.69387853, -0.7443414],
+}
+
+
+@pytest.mark.parametrize("key, values", PINNED.items())
+def test_noise_is_pinned(key, values):
     """A change here changes every published result."""
-    expected = np.random.Generator(np.random.Philox(key=[42, (3 << 32) | 1], counter=[0, 0, 5, 2])).standard_normal(
-        4, dtype=np.float32
-    )
-    assert np.array_equal(keyed_normal(42, 3, 1, "annealing", 5, 4), expected)
+    assert np.array_equal(keyed_normal(*key, 4), np.float32(values))
+
+
+@pytest.mark.parametrize(
+    "purpose, values",
+    [("mask", [2671081093, 1026676739, 2042868634]), ("kernel", [1043096156, 314912140, 478256195])],
+)
+def test_draws_for_masks_and_kernels_are_pinned(purpose, values):
+    assert keyed_generator(42, purpose).integers(2**32, size=3).tolist() == values

@@ -1,20 +1,24 @@
 """The original checkpoints: their structure at full size, their layout and equations at small size, and bad files."""
 
-import pickle
+import argparse
 import sys
 import types
 import zipfile
+from collections import defaultdict
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from diffusers import DDIMScheduler
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
 from tests.worlds import compvis as original
 from tests.worlds import runs
-from utils.checkpoint_file import LIGHTNING, read_state_dict
+from utils.checkpoint_file import STAND_INS, read_state_dict
 from utils.errors import InputError
 from utils.priors import compvis
 from utils.priors.latent_diffusion import load_pipeline
+from utils.weights import is_original
 
 RESOLUTION, LATENT = 16, 8
 VQ_CHANNELS, UNET_CHANNELS = (32, 64), (64, 96)
@@ -179,6 +183,90 @@ def test_wrong_family_names_the_right_model(checkpoint):
         load_pipeline(path, "cpu", class_label=None if conditional else 1000, resolution=RESOLUTION)
 
 
+LAYOUTS = {
+    "state_dict": lambda state: {"state_dict": state, "global_step": torch.tensor(3)},
+    "bare": lambda state: state,
+    "model": lambda state: {"model": state, "optimizer": {"state": {}}},
+    "model, state_dict": lambda state: {"state_dict": {"model": state}},
+    "ema alone": lambda state: {"ema": state, "args": argparse.Namespace(lr=0.1)},
+    "model_ema alone": lambda state: {"model_ema": state},
+    "module.": lambda state: {"state_dict": prefixed("module.", state)},
+    "_orig_mod.module.": lambda state: prefixed("_orig_mod.module.", state),
+    "ema.": lambda state: prefixed("ema.", state),
+    "model.": lambda state: prefixed("model.", state),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights_are_found_where_people_put_them(layout, tmp_path):
+    state, _ = original_checkpoint()
+    torch.save(LAYOUTS[layout](state), tmp_path / "model.pth")
+    found = read_state_dict(tmp_path / "model.pth")
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "MODEL.CKPT", "model.Safetensors"])
+def test_other_endings_are_read(name, tmp_path):
+    state, _ = original_checkpoint()
+    save_file(state, tmp_path / name) if "safetensors" in name.lower() else save(state, tmp_path / name)
+    assert is_original(tmp_path / name)
+    prior = load_pipeline(tmp_path / name, "cpu", resolution=RESOLUTION)
+    assert prior.latent_shape == (3, LATENT, LATENT) and (tmp_path / name).with_suffix(".diffusers").is_dir()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("turned_back", [False, True])
+def test_half_precision_is_the_same_noise_schedule(dtype, turned_back, tmp_path):
+    state, _ = original_checkpoint()
+    low = {name: tensor.to(dtype) for name, tensor in state.items()}
+    path = save({k: t.float() for k, t in low.items()} if turned_back else low, tmp_path / "model.ckpt")
+    out = compvis.convert(path, tmp_path / "out", resolution=RESOLUTION)
+    written = load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {t.dtype for t in written.values()} == {torch.float32}
+    assert torch.equal(written["conv_in.weight"], low[compvis.UNET + "input_blocks.0.0.weight"].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_another_noise_schedule_is_refused_in_every_precision(dtype, tmp_path):
+    """Stable Diffusion's betas, the nearest public schedule."""
+    other = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).alphas_cumprod
+    state = {**original_checkpoint()[0], "alphas_cumprod": other.to(dtype)}
+    with pytest.raises(InputError, match="another noise schedule"):
+        compvis.convert(save(state, tmp_path / "model.ckpt"), tmp_path / "out", resolution=RESOLUTION)
+
+
+def test_averaged_weights_in_a_state_dict_of_their_own(tmp_path):
+    state, _ = original_checkpoint()
+    raw = {k: v for k, v in state.items() if not k.startswith(compvis.EMA)}
+    torch.save({"model": raw, "ema": {k: 2 * v for k, v in raw.items()}}, tmp_path / "model.pt")
+    folders = (compvis.convert(tmp_path / "model.pt", tmp_path / kind, kind, RESOLUTION) for kind in ("raw", "ema"))
+    a, b = (load_file(folder / "unet" / "diffusion_pytorch_model.safetensors") for folder in folders)
+    assert all(torch.equal(b[name], 2 * a[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    "name, content, word",
+    [
+        ("model.ckpt", b"<!DOCTYPE html><html>", "is a web page"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
+        ("model.safetensors", b"", "truncated"),
+        ("model.safetensors", bytes(100), "truncated"),
+    ],
+)
+def test_files_that_are_something_else_say_what_they_are(name, content, word, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=word) as caught:
+        read_state_dict(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_file_of_a_diffusers_folder_names_the_folder(checkpoint, tmp_path):
+    out = compvis.convert(checkpoint[0], tmp_path / "out", resolution=RESOLUTION)
+    file = out / "unet" / "diffusion_pytorch_model.safetensors"
+    with pytest.raises(InputError, match="is one network of a diffusers folder; give model.path the folder"):
+        compvis.convert(file, tmp_path / "again", resolution=RESOLUTION)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
 def test_truncated_file_is_one_line(keep, checkpoint, tmp_path):
     content = checkpoint[0].read_bytes()
@@ -203,17 +291,29 @@ class Code:
 def test_code_in_a_pickle_does_not_run(zipped, tmp_path):
     victim = tmp_path / "ran"
     path = tmp_path / "evil.ckpt"
-    if zipped:
-        torch.save({"state_dict": {"a": torch.ones(1)}, "x": Code(victim)}, path)
-    else:
-        path.write_bytes(pickle.dumps({"state_dict": Code(victim)}))
-    with pytest.raises(InputError) as caught:
+    torch.save({"state_dict": {"a": torch.ones(1)}, "x": Code(victim)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match="asks for code .*open.*which was not run.*save its state_dict alone") as caught:
         read_state_dict(path)
     assert not victim.exists() and "\n" not in str(caught.value)
-    assert not zipped or "not run" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", LIGHTNING)
+def test_the_reason_names_what_is_foreign_and_nothing_that_is_allowed(tmp_path):
+    """Settings of omegaconf bring plain types along, which were once named in the place of the foreign class."""
+    content = {"state_dict": {"a": torch.ones(1)}, "hyper": OmegaConf.create({"b": [1, 2]}), "x": Code(tmp_path / "ran")}
+    torch.save(content | {"d": defaultdict(list, a=[int])}, tmp_path / "model.ckpt")
+    with pytest.raises(InputError, match=r"asks for code \([\w.]*open\), which"):
+        read_state_dict(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    "nothing", [defaultdict(dict, a={"b": 1}), argparse.Namespace(lr=0.1), OmegaConf.create({"lr": [0.1, {}]})]
+)
+def test_settings_beside_the_weights_are_read_over(nothing, tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(2)}, "hyper_parameters": nothing}, tmp_path / "model.ckpt")
+    assert read_state_dict(tmp_path / "model.ckpt")["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", [n for n in STAND_INS if "lightning" in n])
 def test_lightning_state_is_read_without_lightning(name, tmp_path):
     """The classes appear as dictionary keys and as objects with state."""
     module, _, leaf = name.rpartition(".")

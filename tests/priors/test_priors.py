@@ -13,6 +13,7 @@ from utils.config.model import check_model
 from utils.config.settings import Model
 from utils.errors import InputError
 from utils.priors import latent_diffusion
+from utils.priors.timesteps import ContinuousBetas
 from utils.weights import is_hub_id, snapshot
 
 
@@ -80,6 +81,31 @@ def test_incomplete_folders_are_one_line_before_torch_is_needed(damage, word, ld
     with pytest.raises(InputError, match=word) as caught:
         check_model(model_settings(folder))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, word",
+    [
+        ("model.bin", "a kind that is not read; a checkpoint ends in .ckpt"),
+        ("set/model.CKPT", "holds model.CKPT; give that file"),
+    ],
+)
+def test_a_file_in_the_wrong_place_says_so(name, word, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=word):
+        check_model(model_settings(tmp_path / name if "/" not in name else tmp_path / "set"))
+
+
+def test_a_folder_of_half_precision_alone_is_read_in_single(tmp_path):
+    pipeline = tiny_priors.ldm_pipeline()
+    pipeline.vqvae.half(), pipeline.unet.half()
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    assert not list((tmp_path / "half" / "unet").glob("diffusion_pytorch_model.safetensors"))
+    check_model(model_settings(tmp_path / "half"))
+    prior = latent_diffusion.load_pipeline(tmp_path / "half", "cpu", resolution=32)
+    assert {p.dtype for p in (*prior.unet.parameters(), *prior.autoencoder.parameters())} == {torch.float32}
+    assert torch.equal(prior.unet.conv_in.weight, pipeline.unet.conv_in.weight.float())
 
 
 def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
@@ -201,6 +227,37 @@ def test_stable_diffusion_denoises_as_guidance_says(stable):
         expected = alpha.sqrt() * x_t - (1 - alpha).sqrt() * output
     sigma = ((1 - alpha) / alpha).sqrt()
     torch.testing.assert_close(load_stable(stable).denoise(z, sigma), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_official_timesteps_are_those_that_daps_gives_stable_diffusion(stable):
+    """1000 times the inverse of a cubic, for betas sqrt-linear from 0.00085 to 0.012, as published."""
+    sigma = torch.tensor([10.0, 4.918, 2.232, 0.916, 0.330, 0.11378], dtype=torch.float64)
+    official = load_stable(stable, timestep_map="official").timestep_map(sigma)
+    assert official.tolist() == pytest.approx([936, 793, 595, 329, 95, 15], abs=0.6)
+    trained = load_stable(stable).timestep_map(sigma)
+    assert trained.tolist() == pytest.approx([934, 792, 593, 328, 94, 14], abs=0.6)
+
+
+def test_official_timesteps_of_latent_diffusion_are_those_of_linear_betas(ldm_folder):
+    prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32, timestep_map="official")
+    sigma = torch.tensor([10.0, 4.918, 2.232, 0.916, 0.330, 0.11378], dtype=torch.float64)
+    assert prior.timestep_map(sigma).tolist() == pytest.approx([675, 564, 419, 242, 97, 31], abs=0.6)
+
+
+def test_schedule_for_which_daps_has_no_timesteps_is_one_line():
+    with pytest.raises(InputError, match="beta_schedule=squaredcos_cap_v2.*use model.timestep_map=trained"):
+        ContinuousBetas(SimpleNamespace(beta_schedule="squaredcos_cap_v2", num_train_timesteps=1000))
+
+
+def test_stable_diffusion_of_half_precision_alone_is_read(stable, tmp_path):
+    from utils.priors.stable_diffusion import embed_prompts
+
+    words = tiny_priors.stable_diffusion_pipeline(tmp_path / "words", stable.prediction_type)
+    words.to(dtype=torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    check_model(model_settings(tmp_path / "half", SD, **PROMPT))
+    half, single = (embed_prompts(folder, ["a"]) for folder in (tmp_path / "half", stable.folder))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, single, rtol=1e-2, atol=1e-2)
 
 
 def test_guidance_of_one_is_the_prompt_alone_in_one_pass(stable):

@@ -34,7 +34,7 @@ from utils.analysis.columns import KINDS, NEEDS, known_keys
 from utils.analysis.comparison import compare
 from utils.analysis.tables import build, build_prior, markdown
 from utils.command_line import Parser, run
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.paths import PROJECT
 from utils.records.files import write_atomically
 
@@ -100,7 +100,7 @@ def read_specs(path):
     try:
         specs = TypeAdapter(list[Spec]).validate_python(yaml.safe_load(read(path)))
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not YAML ({one_line(error)})") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -13,7 +13,7 @@ from utils.config.metadata import run_metadata
 from utils.config.overrides import unknown_key
 from utils.config.relations import check_relations
 from utils.config.settings import Composition, Settings
-from utils.errors import InputError, short
+from utils.errors import InputError, one_line, short
 
 
 def check(cfg: DictConfig) -> Settings:
@@ -28,7 +28,7 @@ def check(cfg: DictConfig) -> Settings:
         nodes: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
         settings = Settings.model_validate(nodes)
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
-        raise InputError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}; give it a value") from None
+        raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = _key(first["loc"], cfg)

@@ -8,7 +8,7 @@ from typing import Any
 from utils.config.settings import Model
 from utils.errors import InputError, short
 from utils.paths import find
-from utils.weights import cache_folder, cached_snapshot, is_hub_id, is_original, not_cached
+from utils.weights import ORIGINAL_SUFFIXES, cache_folder, cached_snapshot, is_hub_id, is_original, not_cached
 
 WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -49,6 +49,12 @@ def check_model(model: Model) -> None:
         if (cache / "conversion.json").is_file() and not place.is_file():
             check_folder(model, cache)
         return
+    if place.is_file():
+        raise InputError(
+            f"model.path={model.path}: is a file of a kind that is not read; a checkpoint ends in "
+            f"{', '.join(ORIGINAL_SUFFIXES)}, a diffusers model is a folder"
+        )
+    _check_not_beside(model, place)
     check_folder(model, place)
     made_of = _json(model, place / "conversion.json") if (place / "conversion.json").is_file() else {}
     if model.weights != made_of.get("weights", "raw"):
@@ -62,6 +68,13 @@ def _check_keys(model: Model) -> None:
     taken = ("path", "resolution", "timestep_map", "source", *OUR_LOADERS[model.target])
     for key in sorted(model.model_fields_set - {"target", *taken}):
         raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
+
+
+def _check_not_beside(model: Model, folder: Path) -> None:
+    """A folder that has an original file in it instead of a diffusers model."""
+    originals = sorted(file for file in folder.glob("*") if is_original(file) and file.is_file())
+    if originals and not (folder / "unet").is_dir():
+        raise InputError(f"model.path={model.path}: is no diffusers folder but holds {originals[0].name}; give that file")
 
 
 def check_folder(model: Model, folder: Path) -> None:

@@ -94,6 +94,13 @@ class DeepinvPhysics(Arguments):
             raise ValueError("physics: needs the package deepinv; install it with pip install -e '.[deepinv]'")
         if not str(self.physics.get("_target_", "")).startswith("deepinv."):
             raise ValueError("physics._target_: name a class of deepinv, for example deepinv.physics.Inpainting")
+        noise = self.physics.get("noise_model") or {}
+        kind = str(noise.get("_target_", "")).rpartition(".")[2] if isinstance(noise, dict) else str(noise)
+        if kind not in ("", "ZeroNoise") and not (kind == "GaussianNoise" and noise.get("sigma") == self.sigma):
+            raise ValueError(
+                f"physics.noise_model={kind}: here the noise is Gaussian of standard deviation sigma={self.sigma}; "
+                "leave noise_model out"
+            )
 
 
 OURS: dict[str, type[Arguments]] = {

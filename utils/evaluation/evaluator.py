@@ -62,7 +62,8 @@ class Evaluator:
         on_device = where.to(result.image.device)
         mine = result.particles.select(where)
         x, z, y, survivors = result.image[on_device].float().cpu(), mine.z.cpu(), mine.y[:1], mine.index.tolist()
-        ok = torch.isfinite(z).flatten(1).all(1).tolist()
+        # finite latents can have a loss beyond float32, or decode to nothing finite
+        ok = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(z, x, result.loss[on_device].cpu())]
 
         def place(values):
             """Values of the survivors -> one per starting particle; None where pruned or diverged."""

@@ -27,8 +27,9 @@ def particle_title(record, position):
     if record["diverged"][position]:
         return f"p{index}: diverged"
     psnr = record["scores"]["psnr"][position]
+    loss = record["loss"][position]
     if psnr is None:
-        return f"p{index}\nloss {record['loss'][position]:.4g}"
+        return f"p{index}\nloss {loss:.4g}" if loss is not None else f"p{index}\nno finite loss"
     if record["modes"] is None:
         return f"p{index}\n{psnr:.1f} dB"
     label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]
@@ -41,6 +42,7 @@ def measurement_picture(y):
 
     (C, H, W[, 2]) is an image, anything with fewer axes one line of grey.
     """
+    y = y.astype(np.float64)  # squares of large measurements leave float32
     if y.ndim < 3:
         y = y.reshape(1, 1, -1)
     y = y if y.ndim == 3 else np.linalg.norm(y.reshape(*y.shape[:3], -1), axis=-1)

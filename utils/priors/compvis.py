@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel, VQModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors.torch import save_file
 
-from utils.checkpoint_file import read_state_dict
+from utils.checkpoint_file import read_averaged, read_state_dict
 from utils.errors import InputError
 from utils.weights import cache_folder
 
@@ -227,6 +227,8 @@ def convert(checkpoint, out, weights="raw", resolution=256):
     state = read_state_dict(checkpoint)
     if "encoder.conv_in.weight" in state:  # the first stage by itself; loss. holds its discriminator
         state = {VQ + name: tensor for name, tensor in state.items()}
+    if any(name.startswith("down_blocks.") or ".down_blocks." in name for name in state):
+        raise InputError(f"{checkpoint}: is one network of a diffusers folder; give model.path the folder that holds unet/")
     networks = {name: tensor for name, tensor in state.items() if not name.startswith(NOT_NETWORK)}
     unet_state = _under(networks, UNET)
     vq_state = _under(networks, VQ)
@@ -253,12 +255,15 @@ def _under(state, prefix):
 
 
 def _averaged(unet_state, state, source):
-    """The EMA weights; the original stores them under names without dots."""
+    """The averaged weights: as the original has them, under names without dots, or a state dict of their own."""
     names = {name: EMA + "diffusion_model" + name.replace(".", "") for name in unet_state}
-    missing = sorted(names[name] for name in names if names[name] not in state)
-    if missing:
+    missing = sorted(flat for flat in names.values() if flat not in state)
+    if not missing:
+        return {name: state[flat] for name, flat in names.items()}
+    beside = _under(read_averaged(source), UNET)
+    if beside.keys() != unet_state.keys():
         raise InputError(f"{source}: model.weights=ema: missing keys {_few(missing)}; use model.weights=raw")
-    return {name: state[flat] for name, flat in names.items()}
+    return beside
 
 
 def _check_conditioning(unet, embedding, source):
@@ -274,7 +279,13 @@ def _check_conditioning(unet, embedding, source):
 
 def _check_schedule(scheduler, state, source):
     stored = state.get("alphas_cumprod")
-    if stored is not None and not (len(stored) == 1000 and torch.allclose(stored.float(), scheduler.alphas_cumprod, atol=1e-4)):
+    if stored is None:
+        return
+    stored = stored.float()
+    # of a file in low precision, also if it was turned back to float32, the schedule is rounded too
+    low = next((d for d in (torch.bfloat16, torch.float16) if torch.equal(stored.to(d).float(), stored)), None)
+    tolerance = torch.finfo(low).eps if low else 1e-4
+    if len(stored) != 1000 or not torch.allclose(stored, scheduler.alphas_cumprod, rtol=0, atol=tolerance):
         raise InputError(f"{source}: was trained on another noise schedule than FFHQ, CelebA and cin256-v2")
 
 

@@ -10,11 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
 
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
-from utils.priors.timesteps import TimestepMap
+from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
 from utils.weights import is_hub_id, is_original, snapshot
 
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -25,7 +25,7 @@ def load_pipeline(path, device, timestep_map="trained", weights="raw", class_lab
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
-    timestep_map: "trained" or "official" (utils.priors.timesteps.TimestepMap); weights: "raw" or "ema", of an original file;
+    timestep_map: "trained" or "official" (utils.priors.timesteps); weights: "raw" or "ema", of an original file;
     resolution: what the images are expected to be, None to take the prior's own (256 for an original file);
     dtype: of latents, images and networks, however the weights are stored (see also LatentDiffusionPrior.compute_in);
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
@@ -53,14 +53,22 @@ def load_parts(path, dtype=torch.float32):
     folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
     loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
     try:
-        autoencoder = _class_of(path / folder, AUTOENCODERS).from_pretrained(path / folder, **loading)
-        unet = _class_of(path / "unet", UNETS).from_pretrained(path / "unet", **loading)
+        autoencoder, unet = (
+            _class_of(part, known).from_pretrained(part, variant=variant(part), **loading)
+            for part, known in ((path / folder, AUTOENCODERS), (path / "unet", UNETS))
+        )
         return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise InputError(
-            f"model.path={path}: cannot be loaded ({type(error).__name__}: {reason}); copy the folder again from its source"
+            f"model.path={path}: cannot be loaded ({type(error).__name__}: {one_line(error)}); "
+            "copy the folder again from its source"
         ) from None
+
+
+def variant(folder):
+    """diffusers' name of the weights in `folder`: "fp16" where there are only such, else None."""
+    names = [file.name for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
 def _class_of(path, known):
@@ -85,7 +93,7 @@ class LatentDiffusionPrior(LatentPrior):
     """Wraps a diffusers autoencoder, UNet and scheduler as a denoiser in sigma.
 
     With x_t = z / sqrt(1 + sigma^2) and t = t(sigma), the network predicts epsilon or v:
-    epsilon: D(z, sigma) = z - sigma epsilon(x_t, t)           (DAPS, cores/latent_diffusion.py)
+    epsilon: D(z, sigma) = z - sigma epsilon(x_t, t)           (DAPS, model/precond.py)
     v:       D(z, sigma) = x_t / sqrt(1 + sigma^2) - sigma / sqrt(1 + sigma^2) v(x_t, t)
 
     context: (1, L, D) what a conditional UNet attends to, None for an unconditional one
@@ -101,11 +109,17 @@ class LatentDiffusionPrior(LatentPrior):
                 f"model.path: its scheduler has prediction_type={self.prediction_type}; epsilon and v_prediction are supported"
             )
         self.context = context
-        self.timestep_map = TimestepMap(timestep_map, scheduler.alphas_cumprod)
+        official = self.official_timesteps(scheduler.config) if timestep_map == "official" else None
+        self.timestep_map = TimestepMap(timestep_map, scheduler.alphas_cumprod, official)
         self.scaling_factor = autoencoder.config.scaling_factor
         self.latent_shape = (unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
         self.resolution = unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)
         self.dtype = self.network_dtype = unet.dtype
+
+    @staticmethod
+    def official_timesteps(scheduler_config):
+        """sigma -> timestep as DAPS has it for this family."""
+        return linear_beta_timesteps
 
     def to(self, device):
         self.autoencoder, self.unet = self.autoencoder.to(device), self.unet.to(device)

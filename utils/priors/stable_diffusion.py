@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from utils.errors import InputError
-from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts
+from utils.errors import InputError, one_line
+from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts, variant
+from utils.priors.timesteps import ContinuousBetas
 from utils.weights import is_hub_id, snapshot
 
 
@@ -46,11 +47,13 @@ def embed_prompts(path, prompts):
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
-        encoder = CLIPTextModel.from_pretrained(path / "text_encoder", local_files_only=True).eval()
+        place = path / "text_encoder"
+        loading = {"variant": variant(place), "torch_dtype": torch.float32, "local_files_only": True}
+        encoder = CLIPTextModel.from_pretrained(place, **loading).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"model.path={path}: text encoder or tokenizer cannot be loaded "
-            f"({type(error).__name__}); copy the folder again from its source"
+            f"({type(error).__name__}: {one_line(error)}); copy the folder again from its source"
         ) from None
     tokens = tokenizer(
         prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
@@ -70,6 +73,8 @@ class StableDiffusionPrior(LatentDiffusionPrior):
         self.guidance_scale, self.inner_resolution, self.resolution = guidance_scale, inner_resolution, resolution
         side = inner_resolution // 2 ** (len(autoencoder.config.block_out_channels) - 1)
         self.latent_shape = (unet.config.in_channels, side, side)
+
+    official_timesteps = staticmethod(ContinuousBetas)
 
     def encode(self, x):
         return super().encode(F.interpolate(x, size=self.inner_resolution, mode="bilinear"))

@@ -5,7 +5,7 @@ from collections import Counter
 import torch
 
 from utils import device as devices
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 
 
 class SplitPrior:
@@ -94,8 +94,7 @@ def _try_compiler(device):
     try:
         torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # no compiler, no Triton, no Python headers, a device too old: kinds and causes differ
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"compile=true: torch.compile does not work here ({reason}); install a C++ compiler (g++), on "
+            f"compile=true: torch.compile does not work here ({one_line(error)}); install a C++ compiler (g++), on "
             "GPUs also triton, or use compile=false"
         ) from None

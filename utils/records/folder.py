@@ -131,14 +131,24 @@ class RunFolder:
                 log.warning("record %s belongs to another configuration and is left out", path)
         return dict(sorted(found.items()))
 
-    def pending(self, images):
-        """Those of `images` that have no record yet. Raises InputError if a record was made from another image."""
+    def pending(self, images, names=None):
+        """Those of `images` that have no record yet. Raises InputError if a record was made from another image.
+
+        names: file names of the whole set by id, to find images that were added or removed outside this selection.
+        """
         done = self.records(foreign="refuse")
         for image in images:
             if image.id in done and done[image.id]["sha256"] != image.sha256():
                 raise InputError(
                     f"record {record_path(self.path, image.id)} was made from another image than "
                     f"{image.path}; choose another name= or resume=false"
+                )
+        for number, record in done.items() if names is not None else ():
+            if number >= len(names) or names[number] != record["file"]:
+                now = f"{number} is {names[number]}" if number < len(names) else f"there is no {number}"
+                raise InputError(
+                    f"record {record_path(self.path, number)} was made from {record['file']}, and now {now}: an image was "
+                    "added or removed; put the set back as it was, or choose another name= or resume=false"
                 )
         return [image for image in images if image.id not in done]
 

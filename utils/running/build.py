@@ -19,8 +19,8 @@ from utils import device as devices  # noqa: E402
 from utils.config.plan import plan  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem  # noqa: E402
-from utils.errors import InputError  # noqa: E402
-from utils.noise import KeyedNoise  # noqa: E402
+from utils.errors import InputError, one_line  # noqa: E402
+from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
@@ -55,7 +55,8 @@ def build(settings: Settings) -> Parts:
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     devices.setup_device(device, tf32=settings.precision == "tf32")  # XLA must be up before the first backward pass
     prior = load_prior(settings, device)
-    operator = make(f"task.{settings.task_group}.operator", settings.operator_node).to(device)
+    with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
+        operator = make(f"task.{settings.task_group}.operator", settings.operator_node).to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
     if settings.step_clock == "noise" and prior.timestep_map is None:
@@ -127,8 +128,7 @@ def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
-        cause = error.__cause__ or error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = one_line(error.__cause__ or error)
         raise InputError(
             f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
             "and the files that it names"
@@ -138,11 +138,10 @@ def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
 def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> tuple[Particles, torch.Tensor | None]:
     """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
 
-    truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements. Raises InputError if a measurement does
-    not fit the operator.
+    truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements, which `check_measurements` has checked.
     """
     if settings.data.kind == "measurement":
-        truth, y = None, torch.stack([given_measurement(parts, image) for image in images]).to(parts.device)
+        truth, y = None, torch.stack([torch.from_numpy(image.values()) for image in images]).to(parts.device)
     else:
         truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
         y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
@@ -157,14 +156,15 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
     return particles, truth
 
 
-def given_measurement(parts: Parts, image: Measurement) -> torch.Tensor:
-    """y of one utils.data.Measurement as a CPU tensor, in the shape that the operator gives."""
+def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
+    """Raises InputError, before anything is sampled, if one of some utils.data.Measurement does not fit the operator."""
     side = parts.prior.resolution
     wanted = tuple(parts.operator(torch.zeros(1, 3, side, side, device=parts.device)).shape[1:])
-    y = torch.from_numpy(image.values())
-    if tuple(y.shape) != wanted:
-        raise InputError(f"data.root: {image.path} has shape {tuple(y.shape)}; this task measures {wanted}")
-    return y
+    wrong = [(image.path, shape) for image in images if (shape := tuple(image.shape())) != wanted]
+    if wrong:
+        path, shape = wrong[0]
+        more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
+        raise InputError(f"data.root: {path} has shape {shape}; this task measures {wanted}{more}")
 
 
 def measure(parts: Parts, x: torch.Tensor, image_id: int) -> torch.Tensor:

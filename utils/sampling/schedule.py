@@ -1,7 +1,7 @@
 """Noise levels, timesteps and learning rates of LatentDAPS, and the clock that the switches refer to.
 
-Plain numbers, computed once; no torch, so that the config check can use it. Source of the grids: DAPS, cores/scheduler.py and
-cores/latent_diffusion.py; the poly-7 spacing is that of Karras et al., arXiv 2206.00364, equation 5.
+Plain numbers, computed once; no torch, so that the config check can use it. Source of the grids: DAPS, cores/scheduler.py;
+the poly-7 spacing is that of Karras et al., arXiv 2206.00364, equation 5.
 """
 
 from collections.abc import Sequence

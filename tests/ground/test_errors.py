@@ -1,0 +1,41 @@
+"""The reason of an error in one line, whole, and a part of one's own that cannot be built."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from utils.errors import InputError, one_line
+from utils.running.build import make
+
+
+def test_all_lines_of_an_error_are_kept():
+    assert one_line(ValueError("Error loading 'myop.Gray':\n  No module named 'nothing'\n")) == (
+        "Error loading 'myop.Gray': No module named 'nothing'"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+def test_an_error_without_a_text_is_its_type(text):
+    assert one_line(MemoryError(text)) == "MemoryError"
+
+
+@pytest.mark.parametrize("size, length", [(400, 400), (401, 400), (10_000, 400), (10_000, 101)])
+def test_a_long_text_keeps_its_beginning_and_its_end(size, length):
+    line = one_line(ValueError("a" * (size // 2) + "b" * (size - size // 2)), length)
+    assert len(line) <= length and line[0] == "a" and line[-1] == "b"
+    assert (" ... " in line) == (size > length)
+
+
+BROKEN = {
+    "own_import": ("import nothing_at_all", "No module named 'nothing_at_all'"),
+    "own_crash": ("class Gray:\n    def __init__(self):\n        1 / 0", "division by zero"),
+}
+
+
+@pytest.mark.parametrize("module", BROKEN)
+def test_a_part_of_ones_own_that_cannot_be_built_says_why(module, tmp_path, monkeypatch):
+    source, cause = BROKEN[module]
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=f"_target_={module}.Gray: cannot be built .*{cause}") as caught:
+        make("task.ldm.operator", OmegaConf.create({"_target_": f"{module}.Gray"}))
+    assert "\n" not in str(caught.value)
