@@ -143,9 +143,9 @@ def test_a_truncated_image_among_good_ones(composed, tiny, tiny_images, tmp_path
     (tmp_path / "images").mkdir()
     for path in sorted(tiny_images.iterdir())[:3]:
         (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
-    bad = tmp_path / "images" / "001.png"
+    bad = tmp_path / "images" / "00001.png"
     bad.write_bytes(bad.read_bytes()[:100])
-    with pytest.raises(InputError, match="001.png cannot be read"):
+    with pytest.raises(InputError, match="00001.png cannot be read"):
         posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/images"))
     assert not (tmp_path / "results").exists()
 

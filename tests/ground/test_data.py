@@ -253,7 +253,8 @@ def place(tmp_path_factory, tiny_prior):
     return runs.Place(folder, tiny_prior, folder / "pixels")
 
 
-def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys):
+def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     paths = sorted((place.run("truth", "data=folder") / "records").glob("*.npz"))
     (place.folder / "measured").mkdir()
     for i, path in enumerate(paths):

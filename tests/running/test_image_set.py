@@ -15,7 +15,7 @@ def images(tiny_images, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for i in (1, 2, 3):
-        shutil.copy(tiny_images / f"{i:03d}.png", folder)
+        shutil.copy(tiny_images / f"{i:05d}.png", folder / f"{i:03d}.png")
     return folder
 
 
