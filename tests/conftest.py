@@ -8,6 +8,7 @@ os.environ.setdefault("PJRT_DEVICE", "CPU")
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 from tests.worlds import runs
 
@@ -23,6 +24,7 @@ def as_in_a_fresh_process():
     for handler in log.handlers:  # else every later run writes into the logs of the earlier ones
         handler.close()
     log.handlers, log.propagate = [], True
+    HydraConfig.instance().cfg = None  # else the next run's records name the command line of this one
     log.setLevel(logging.INFO)
 
 

@@ -89,22 +89,29 @@ def test_chain_operator_and_loss_see_float32(run, monkeypatch):
     assert not np.array_equal(a, b) and np.abs(a - b).max() < 0.5  # dB, of a random decoder after two steps
 
 
-def test_the_fingerprint_knows_the_precision(composed):
-    plain = fingerprint(composed())
-    older = OmegaConf.create({k: v for k, v in composed().items() if k != "precision"})
-    assert fingerprint(older) == plain, "records from before the switch stay valid"
-    assert len({plain, fingerprint(composed("precision=bf16")), fingerprint(composed("precision=tf32", "gpu=0"))}) == 3
-    assert fingerprint(composed("compile=true", "batch_images=auto")) == plain
+@pytest.fixture
+def fingerprint_of(composed):
+    return lambda *overrides: fingerprint(OmegaConf.to_container(composed(*overrides), resolve=True))
 
 
-def test_the_fingerprint_takes_whole_numbers_for_floats(composed):
+def test_the_fingerprint_knows_the_precision(fingerprint_of, composed):
+    plain = fingerprint_of()
+    older = OmegaConf.to_container(composed(), resolve=True)
+    for switch in ("precision", "recombination_step", "recombination", "mechanisms"):
+        del older[switch]
+    assert fingerprint(older) == plain, "records from before the switches stay valid"
+    assert len({plain, fingerprint_of("precision=bf16"), fingerprint_of("precision=tf32", "gpu=0")}) == 3
+    assert fingerprint_of("compile=true", "batch_images=auto") == plain
+
+
+def test_the_fingerprint_takes_whole_numbers_for_floats(fingerprint_of):
     written = (
         "repulsion_scale=0",
         "sampler.annealing_scheduler_config.sigma_max=10",
         "task.demo_langevin.operator.oversample=2",
     )
-    assert fingerprint(composed(*written)) == fingerprint(composed())
-    assert fingerprint(composed("task.demo_langevin.operator.oversample=3")) != fingerprint(composed())
+    assert fingerprint_of(*written) == fingerprint_of()
+    assert fingerprint_of("task.demo_langevin.operator.oversample=3") != fingerprint_of()
 
 
 @pytest.mark.parametrize(

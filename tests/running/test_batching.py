@@ -42,7 +42,7 @@ def test_where_memory_is_counted_one_inner_iteration_decides(run, monkeypatch, c
     monkeypatch.setattr(
         LatentDAPS,
         "data_gradient",
-        lambda self, prior, particles, *rest: (calls.append(len(particles)), gradient(self, prior, particles, *rest))[1],
+        lambda self, particles, *rest: (calls.append(len(particles)), gradient(self, particles, *rest))[1],
     )
     monkeypatch.setattr(devices, "free_memory_bytes", lambda device: 1000 * 2**20)
     monkeypatch.setattr(devices, "memory_of", memory_of)

@@ -56,6 +56,7 @@ def test_metrics_json_has_the_documented_keys(run):
         "cost",
         "pruning",
         "optimization",
+        "recombination",
         "diverged",
     }
     assert {
