@@ -82,10 +82,11 @@ case $part in
     for scale in 0 0.05 0.15; do
       cell scale$scale 40 data.start_id=16 sampler=fast task_group=demo_hard repulsion_scale=$scale repulsion.end_step=500
     done ;;
-  recombination)  # on the images of repulsion_hard, whose cells are without it
-    for scale in 0.15 0; do
-      cell scale${scale}_recombination 40 data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard \
-        repulsion_scale=$scale repulsion.end_step=500 recombination_step=300
-    done ;;
+  recombination)  # at the hard setting, on the images of repulsion_hard, whose cells are without it
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion.end_step=500 recombination_step=300)
+    for scale in 0.15 0; do cell scale${scale}_recombination 40 "${hard[@]}" repulsion_scale=$scale; done
+    cell two_recombination 40 "${hard[@]}" repulsion_scale=0.15 num_samples=2
+    cell correlation_recombination 40 "${hard[@]}" repulsion_scale=0.15 recombination.choice=correlation
+    cell two_independent 40 "${hard[@]}" repulsion_scale=0 num_samples=2 recombination_step=-1 ;;
   *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
