@@ -47,7 +47,7 @@ def draw_grid(records):
                 for spine in axis.spines.values():
                     spine.set(visible=True, linewidth=3, color="tab:orange")
     figure.suptitle("framed: the particle picked without the truth (lowest measurement loss)", fontsize=8)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / figure.get_figheight()))  # below the line above, in inches
     return figure
 
 
@@ -84,6 +84,8 @@ def draw_trace(records):
         row[1].plot(steps, numbers(trace["pairwise_distance"]), color="black")
         row[2].axhline(record["noise_floor"], color="grey", linewidth=0.8)
         row[2].set_yscale("log")
+        for which in (row[2].yaxis.set_major_formatter, row[2].yaxis.set_minor_formatter):
+            which("{x:g}")  # the default writes formulas, which names of runs must not be taken for
         row[0].set_ylabel(f"image {record['image_id']}")
         for name, step in marks(record):
             for axis in row:
