@@ -1,6 +1,7 @@
 """PSNR, SSIM, the labels of the orientations, the label-free pick."""
 
 import piq
+import pytest
 import torch
 
 from utils.evaluation.scores import mode_labels, pick, psnr, rotated, ssim
@@ -44,6 +45,52 @@ def test_an_image_like_its_own_rotation_needs_the_margin():
     assert both["label"] == ["0"]  # exact: it beats the other by more than the margin
     blurred = torch.full((1, 3, 16, 16), -0.95)
     assert mode_labels(blurred, dark, 20.0, 3.0)["label"] == ["failed"]
+
+
+def off_by(upright_db, turned_db):
+    """(truth, x), (3, 2, 8) each, with a value per half: PSNR upright_db as it is and turned_db turned, in each channel."""
+    a, b = (2 * 10 ** (-db / 20) for db in (upright_db, turned_db))
+    halves = torch.tensor([0.0, (b * b - a * a) ** 0.5]).repeat_interleave(4)
+    return halves.expand(3, 2, 8), (halves + a).expand(3, 2, 8)
+
+
+def label_of(truth, x, threshold_db=20.0, margin_db=3.0):
+    return mode_labels(x[None], truth, threshold_db, margin_db)["label"][0]
+
+
+@pytest.mark.parametrize(
+    "upright_db, turned_db, expected",
+    [
+        (21.0, 17.0, "0"),
+        (21.0, 19.0, "failed"),  # within the margin, though the other orientation is below the threshold
+        (25.0, 21.0, "0"),  # both reach the threshold: by the margin
+        (25.0, 23.0, "failed"),
+        (19.0, 10.0, "failed"),
+        (30.0, 24.0, "0"),
+    ],
+)
+def test_an_orientation_needs_threshold_and_margin(upright_db, turned_db, expected):
+    truth, x = off_by(upright_db, turned_db)
+    modes = mode_labels(x[None], truth, 20.0, 3.0)
+    assert (modes["psnr_0"][0], modes["psnr_180"][0]) == pytest.approx((upright_db, turned_db), abs=1e-3)
+    assert modes["label"] == [expected]
+    assert mode_labels(x[None], rotated(truth), 20.0, 3.0)["label"] == ["180" if expected == "0" else "failed"]
+
+
+def test_mixed_needs_an_orientation_of_each_channel():
+    """By threshold and margin, as the whole image; channels of one orientation are that of the image."""
+    near, below, within = off_by(25.0, 20.5), off_by(19.0, 15.5), off_by(25.0, 23.0)
+
+    def channels(*parts):
+        """(truth, x) of a channel of each of the parts, the second turned."""
+        turned = [(truth, rotated(x) if c == 1 else x) for c, (truth, x) in enumerate(parts)]
+        return [torch.stack([part[i][0] for part in turned]) for i in (0, 1)]
+
+    assert label_of(*channels(near, near, near)) == "mixed"
+    assert label_of(*channels(near, near, below)) == "failed"
+    assert label_of(*channels(near, near, within)) == "failed"
+    assert label_of(*channels(near, near, near), margin_db=5.0) == "failed"
+    assert label_of(*near) == "0"
 
 
 def test_aligned_psnr_is_the_better_orientation():

@@ -34,6 +34,26 @@ def test_image_and_particle_do_not_collide():
     assert len(streams) == 400
 
 
+def test_measurement_noise_has_a_key_of_its_own_for_each_image():
+    """The particles start from other numbers than those that their measurement holds."""
+    noise = KeyedNoise(42)
+    measured = noise.measurement(3, (2, 4))
+    assert measured.shape == (2, 4) and np.array_equal(measured, keyed_normal(42, 3, 0, "measurement", 0, (2, 4)))
+    others = [
+        noise.measurement(4, (2, 4)).numpy(),
+        *(keyed_normal(42, 3, 0, p, 0, (2, 4)) for p in PURPOSES if p != "measurement"),
+    ]
+    assert all(abs(measured.numpy() - other).min() > 0 for other in others)
+
+
+@pytest.mark.parametrize(
+    "purpose, value",
+    [("velocity", 0.66363037), ("recombination", 0.33704158), ("mask", 0.18750171), ("kernel", 0.84400022)],
+)
+def test_the_first_number_of_a_purpose_stays(purpose, value):
+    assert keyed_normal(42, 3, 1, purpose, 5, 1)[0] == pytest.approx(value, abs=1e-6)
+
+
 def test_noise_is_standard_normal():
     values = keyed_normal(7, 0, 0, "mcmc", 0, 200_000)
     assert values.mean() == pytest.approx(0, abs=5 / 200_000**0.5)

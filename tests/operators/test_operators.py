@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from operators.blur import GaussianBlur, MotionBlur
+from operators.blur import GaussianBlur, MotionBlur, motion_path
 from operators.deepinv_adapter import DeepinvPhysics
 from operators.hdr import HighDynamicRange
 from operators.inpainting import Inpainting
@@ -21,6 +21,7 @@ from operators.super_resolution import SuperResolution
 from tests.worlds import published, runs
 from utils.config.operators import OURS, check_operator
 from utils.errors import InputError
+from utils.noise import keyed_generator
 from utils.paths import PROJECT
 
 
@@ -141,6 +142,29 @@ def test_linear_ones_are_linear_and_pass_the_adjoint_test(case):
         assert (operator(b) * v).sum().item() == pytest.approx((b * adjoint).sum().item(), rel=1e-10)
 
 
+class Fourier:
+    """A physics as those of deepinv: images in [0, 1] in, a complex measurement out."""
+
+    def A(self, x):
+        return torch.complex(x, -2 * x)
+
+
+def test_a_physics_of_deepinv_sees_unit_images_and_gives_real_numbers():
+    y = DeepinvPhysics(Fourier())(torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1))
+    assert y.shape == (1, 3, 1, 1, 2)
+    assert y.flatten(0, 3).tolist() == [[0.0, 0.0], [0.5, -1.0], [1.0, -2.0]]
+
+
+def test_high_dynamic_range_clips_at_the_ends_of_the_range():
+    y = HighDynamicRange(scale=2.0)(torch.tensor([-1.0, -0.4, 0.0, 0.3, 0.8]))
+    assert y.tolist() == pytest.approx([-1.0, -0.8, 0.0, 0.6, 1.0])
+
+
+def test_the_loss_of_the_channels_adds_up():
+    x, y = torch.zeros(2, 3, 2, 2), torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1).expand(2, 3, 2, 2)
+    assert HighDynamicRange().channel_loss(x, y).tolist() == [[4.0, 16.0, 36.0]] * 2
+
+
 KEYED = {
     "inpainting_box": lambda seed: Inpainting(64, "box", [9, 30], margin=4, seed=seed).mask,
     "inpainting_random": lambda seed: Inpainting(64, "random", mask_prob_range=[0.5, 0.9], seed=seed).mask,
@@ -166,6 +190,14 @@ def test_super_resolution_equals_antialiased_bicubic_inside():
     theirs = F.interpolate(x, scale_factor=0.25, mode="bicubic", antialias=True)
     torch.testing.assert_close(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], rtol=1e-6, atol=1e-6)
     assert (ours - theirs)[..., 0, :].abs().max() > 1e-4
+
+
+def test_super_resolution_mirrors_the_image_at_its_borders():
+    """The edge twice: as inside of an image that is really larger."""
+    x = np.random.default_rng(0).random((1, 3, 16, 16))
+    wide = np.pad(x, ((0, 0), (0, 0), (16, 16), (16, 16)), mode="symmetric")
+    ours, theirs = (SuperResolution(len(v[0, 0]), 4).double()(torch.from_numpy(v)) for v in (x, wide))
+    torch.testing.assert_close(ours, theirs[..., 4:8, 4:8], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("side, scale", [(64, 4), (33, 4), (50, 3)])
@@ -194,11 +226,37 @@ def test_motion_kernel_is_a_path_that_sums_to_one():
         assert 0.005 < (kernel > 0.2 * kernel.max()).float().mean() < 0.3  # neither a point nor a field
 
 
+def test_the_motion_path_has_its_length_and_bends_with_its_intensity():
+    """Lengths are 0.75 d (U(0, 1) + U(0, intensity^2)) up to one step; a straight one has no bend."""
+    paths = {i: [motion_path(keyed_generator(seed, "kernel"), 100.0, i) for seed in range(60)] for i in (0.0, 0.8)}
+    steps = {i: [np.abs(np.diff(p)) for p in some if len(p) > 2] for i, some in paths.items()}
+    for intensity, mean in ((0.0, 37.5), (0.8, 61.5)):
+        lengths = np.array([s.sum() for s in steps[intensity]])
+        assert lengths.mean() == pytest.approx(mean, abs=10)
+        size = np.concatenate(steps[intensity])
+        assert size.mean() == pytest.approx(100 * (1.1 - intensity) / 31, rel=0.1)  # Beta(1, 30)
+
+    def bend(path):
+        return np.abs(np.angle(np.diff(path)[1:] / np.diff(path)[:-1])).max()
+
+    assert max(bend(p) for p in paths[0.0] if len(p) > 2) < 0.5 < max(bend(p) for p in paths[0.8] if len(p) > 2)
+    assert max(abs(p.mean()) for some in paths.values() for p in some) < 1e-9
+
+
 def test_box_loses_one_box_of_the_stated_size():
     for seed in range(20):
         lost = torch.nonzero(Inpainting(256, "box", [128, 129], margin=32, seed=seed).mask == 0)
         assert len(lost) == 128**2 and (lost.amax(0) - lost.amin(0) + 1).tolist() == [128, 128]
         assert lost.min() >= 32 and lost.max() < 224
+
+
+def test_the_lost_box_keeps_its_margin_and_its_range():
+    """All places and sizes occur, and none beyond."""
+    lost = [torch.nonzero(Inpainting(12, "box", [3, 5], margin=2, seed=seed).mask == 0) for seed in range(60)]
+    sides = {tuple((box.amax(0) - box.amin(0) + 1).tolist()) for box in lost}
+    assert sides == {(3, 3), (3, 4), (4, 3), (4, 4)}
+    assert {box.min().item() for box in lost} >= {2, 3} and min(box.min() for box in lost) == 2
+    assert max(box.max() for box in lost) == 8  # a corner is drawn below 12 - 2 - side
 
 
 def test_random_mask_loses_the_stated_share():

@@ -39,3 +39,10 @@ def test_gradient_is_clipped_entry_by_entry():
     gradient, z = torch.tensor([[-5.0, 0.5, 3.0]]), torch.zeros(1, 3)
     score = posterior_score(gradient, z, z, torch.tensor(1.0), tau=1.0)
     assert score.tolist() == [[1.0, -0.5, -1.0]]
+
+
+def test_the_gradient_is_clipped_before_it_is_scaled():
+    """The clip is of the squared residual's gradient, as in DAPS: it does not depend on tau."""
+    gradient, z = torch.tensor([[-5.0, 0.5, 3.0]]), torch.zeros(1, 3)
+    score = posterior_score(gradient, z, z, torch.tensor(1.0), tau=0.1, likelihood_factor=0.5, clip=1.0)
+    torch.testing.assert_close(score, torch.tensor([[50.0, -25.0, -50.0]]))

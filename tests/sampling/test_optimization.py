@@ -100,6 +100,36 @@ def test_a_non_finite_particle_stops_alone():
     torch.testing.assert_close(z[[0, 2, 3]], healthy[0][[0, 2, 3]], rtol=0, atol=1e-12)
 
 
+def test_the_noise_level_counts_every_measurement():
+    """Three measurements: a loss of 2.9 sigma^2 is noise, one of 3.1 is not."""
+    particles = problem(2, spread=1.0)
+    inside, outside = (particles.at(at_loss(particles, factor * SIGMA**2)) for factor in (2.9, 3.1))
+    assert call(inside)[1]["iterations"][1] == 0 < call(outside)[1]["iterations"][1]
+    assert call(outside, stop_factor=1.1)[1]["iterations"][1] == 0
+
+
+def at_loss(particles, wanted):
+    """Latents on the line from the solution through the particles, at this loss."""
+    solution = particles.z[:1]
+    offset = particles.z - solution
+    own = loss(particles, particles.z).clamp(min=1e-12)
+    return solution + offset * (wanted / own).sqrt().view(-1, 1, 1, 1)
+
+
+def test_its_steps_are_those_of_adam():
+    particles = problem(2, spread=3.0)
+    iterations = 7
+    z, _ = call(particles, max_iterations=iterations, stop_factor=0.0)
+    expected = particles.z.clone().requires_grad_()
+    adam = torch.optim.Adam([expected], lr=0.05)
+    for _ in range(iterations):
+        adam.zero_grad()
+        loss(particles, expected).sum().backward()
+        adam.step()
+    torch.testing.assert_close(z[1], expected[1].detach(), rtol=1e-9, atol=1e-9)
+    assert loss(particles, z)[1] < loss(particles, particles.z)[1]  # still descending: the last iterate is the best
+
+
 @pytest.mark.parametrize("every, calls", [(1, 2), (5, 2)])
 def test_the_result_of_the_run_is_its_output(run, every, calls):
     """The last step always has a call, and no noise comes after it."""

@@ -8,6 +8,7 @@ import torch
 from tests.worlds import analytic
 from tests.worlds.analytic import MIXTURE
 from utils.sampling.events import Events
+from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
 from utils.sampling.pruning import Choice, Pruning, choose
 from utils.sampling.schedule import StepClock, annealing_sigmas
@@ -48,9 +49,35 @@ def test_a_batch_of_non_finite_particles_shrinks_all_the_same():
     assert choose([float("nan")] * 4, distances(4), 100.0, 1.0, 2, settings()) == Choice([0, 1], [])
 
 
-def run(pruning=None, images=(0, 1), sizes=None):
+def pruned_by(z, loss, images, count=2, sigma=1.0, **changes):
+    """{image id: report} of particles with one-dimensional latents z, 8 measurements each, and these losses."""
+    n = len(z) // len(images)
+    y = torch.zeros(len(images), 8, dtype=torch.float64)
+    particles = Particles.start(y, images, n, 0, (1, 1, 1), torch.float64)
+    particles = particles.at(torch.tensor(z, dtype=torch.float64).view(-1, 1, 1, 1))
+    operator = analytic.Identity(sigma)
+    return Pruning(count, settings(**changes), EVENTS)(particles, torch.tensor(loss, dtype=torch.float64), operator)[1]
+
+
+def test_each_image_is_judged_by_its_own_losses_and_distances():
+    """The twins are 0 and 1 in the first image, 0 and 2 in the second, whose particle 1 fits worst."""
+    z = [0.0, 0.1, 5.0, 9.0, 0.0, 5.0, 0.1, 9.0]
+    reports = pruned_by(z, [10.0, 11.0, 12.0, 13.0, 10.0, 14.0, 11.0, 12.0], [4, 7])
+    assert (reports[4]["kept"], reports[7]["kept"]) == ([0, 2], [0, 3])
+    assert reports[4]["distance"] == pytest.approx([0.1, 5.0, 9.0, 4.9, 8.9, 4.0])
+    assert reports[7]["distance"] == pytest.approx([5.0, 0.1, 9.0, 4.9, 4.0, 8.9])
+
+
+@pytest.mark.parametrize("excess, kept", [(7.9, [0, 2]), (8.1, [0, 1])])
+def test_the_scale_below_the_floor_is_the_standard_deviation_of_the_truths_loss(excess, kept):
+    """8 measurements of unit noise: the truth's loss is chi-square with mean 8 and standard deviation 4."""
+    reports = pruned_by([0.0, 0.1, 8.0, 9.0], [1.0, 1.5, 8.0 + excess, 50.0], [0])
+    assert reports[0]["kept"] == kept  # particle 1 is near, so it fills the slot of an unworthy one
+
+
+def run(pruning=None, images=(0, 1), sizes=None, chain=None):
     particles = analytic.start(MIXTURE, [0.3, 0.1, -0.2], 4, images)
-    loop = analytic.sampler(MIXTURE, seed=42)
+    loop = analytic.sampler(MIXTURE, chain, seed=42)
     if pruning is not None:
         loop.mechanisms, loop.events = (pruning,), EVENTS
 
@@ -61,9 +88,18 @@ def run(pruning=None, images=(0, 1), sizes=None):
     return loop.sample(particles, Profiler(torch.device("cpu")), on_step)
 
 
-def test_a_kept_particle_follows_the_trajectory_it_would_have_had():
-    full, pruned = run(), run(Pruning(2, settings(), EVENTS))
+CHAINS = {
+    "langevin": analytic.chain(),
+    "fresh velocity": analytic.chain(mc_algo="hmc", momentum=0.8),
+    "velocity kept": analytic.chain(mc_algo="hmc", momentum=0.8, keep_velocity=True),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
+def test_a_kept_particle_follows_the_trajectory_it_would_have_had(chain):
+    full, pruned = run(chain=chain), run(Pruning(2, settings(), EVENTS), chain=chain)
     assert len(pruned.particles) == 4
+    assert pruned.particles.index.tolist() != [0, 1, 0, 1]  # not simply the first ones
     for image, index, z in zip(pruned.particles.image.tolist(), pruned.particles.index.tolist(), pruned.particles.z):
         assert index in pruned.of_image("pruning", image)[0]["kept"]
         twin = (full.particles.image == image) & (full.particles.index == index)

@@ -10,6 +10,7 @@ from utils.records.files import read_record
 from utils.sampling.recombination import (
     Recombination,
     candidates_of,
+    denoising_loss,
     disagreement,
     donors_of,
     held_channel,
@@ -185,6 +186,49 @@ def test_turns_and_donors_have_their_own_switches():
     assert torch.equal(new.z[1], particles.z[1]) and event["particles"][2]["accepted"]
     new, event = recombined(particles, donors=False)
     assert event["particles"][1]["accepted"] and event["particles"][2]["donors"] == [2, 2, 2]
+
+
+def test_the_denoising_loss_weighs_each_level_by_its_variance():
+    """A denoiser that returns what it is given errs by sigma e: each level adds the mean square of its noise."""
+    prior = SimpleNamespace(denoise=lambda z, sigma: z)
+    noise = torch.stack([torch.full((2, 1, 2, 2), 3.0), torch.full((2, 1, 2, 2), 0.5)])
+    noise[0, 1] = 1.0
+    loss = denoising_loss(prior, torch.zeros(2, 1, 2, 2), noise, torch.tensor([0.1, 2.0]))
+    torch.testing.assert_close(loss, torch.tensor([9.25, 1.25]))
+
+
+def test_candidates_of_an_image_are_judged_under_one_noise():
+    """Else the score would compare draws, not candidates."""
+    _, particles = solved_in_parts()
+    world, heard = World(), []
+    world.noise = SimpleNamespace(draw=lambda particles, *key, count: heard.append(particles.index.tolist()) or draw(particles))
+
+    def draw(particles):  # another number for each particle
+        level = torch.arange(len(particles), dtype=torch.float32).view(1, -1, 1, 1, 1)
+        return level.expand(2, -1, 3, 16, 16)
+
+    seen = []
+    world.denoise = lambda z, sigma: seen.append(z) or z
+    mechanism = Recombination(500, settings(), StepClock("progress", annealing_sigmas(10, 10.0, 0.1)), PhaseRetrieval())
+    children = torch.zeros(3, 4, 3, 16, 16)
+    z, score = mechanism.judge(children, particles, SimpleNamespace(step=5), world)
+    assert heard == [[0, 0, 0]] and z.shape == children.shape and score.shape == (3, 4)
+    added = (seen[0] - 1e-3).flatten(1).mean(1).view(3, 4)  # at sigma 0.5
+    torch.testing.assert_close(added, torch.tensor([0.0, 0.5, 1.0])[:, None].expand(3, 4))
+
+
+def test_the_new_velocity_is_that_of_the_step_to_come():
+    _, particles = solved_in_parts(velocity=True)
+    world, keys = World(), []
+
+    def draw(particles, purpose, step=0, count=None):
+        keys.append((purpose, step))
+        return World.noise.draw(particles, purpose, step, count)
+
+    world.noise = SimpleNamespace(draw=draw)
+    mechanism = Recombination(500, settings(), StepClock("progress", annealing_sigmas(10, 10.0, 0.1)), PhaseRetrieval())
+    mechanism.after_chain(particles, SimpleNamespace(step=5), world)
+    assert keys == [("recombination", 5), ("velocity", 6)]  # step 5 has used its own
 
 
 OVERRIDES = ("num_samples=3", "sampler.annealing_scheduler_config.num_steps=6", "recombination.every=1")

@@ -1,5 +1,6 @@
 """The repulsive force between the particles of an image: its direction, its strength, and what it leaves alone."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.events import Events
 from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
-from utils.sampling.repulsion import SIMILARITIES, Repulsion, repel
+from utils.sampling.repulsion import SIMILARITIES, Repulsion, bandwidth_of, repel
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
 SETTINGS = SimpleNamespace(decay="linear", end_step=200, bandwidth="median", place="drift", similarity="latent")
@@ -113,6 +114,66 @@ def test_strength_is_full_at_the_start_and_zero_from_the_end_step_on(decay):
     strengths = [strength(i) for i in range(50)]
     assert strengths[0] == pytest.approx(0.7) and strengths[40:] == [0.0] * 10
     assert all(a >= b for a, b in zip(strengths, strengths[1:])) and strengths[39] > 0
+
+
+def force(place, similarity="latent"):
+    settings = SimpleNamespace(**{**vars(SETTINGS), "place": place, "similarity": similarity})
+    return Repulsion(1.0, settings, Events(StepClock("progress", annealing_sigmas(5, 5.0, 0.2))))
+
+
+def mean_distance(x):
+    return torch.pdist(x.flatten(1)).mean()
+
+
+def test_in_the_chain_a_descent_along_the_bent_gradient_parts_the_particles():
+    """By strength x similarity x the length of the data gradient; with none of it, not at all."""
+    x, gradient, strength = values(4), values(4, seed=1), torch.tensor(0.3, dtype=torch.float64)
+    bent = force("chain").bend(gradient, x, 4, strength)
+    assert mean_distance(x - 0.1 * (bent - gradient)) > mean_distance(x)
+    _, similar = repel("latent", x, 4, "median")
+    lengths = [v.flatten(1).norm(dim=1) for v in (bent - gradient, gradient)]
+    torch.testing.assert_close(lengths[0], 0.3 * similar * lengths[1])
+    assert torch.equal(force("chain").bend(gradient, x, 4, 0 * strength), gradient)
+
+
+@pytest.mark.parametrize("similarity", ["latent", "image"])
+def test_in_the_drift_particles_part_relative_to_the_drift(similarity):
+    """Through the decoder too, whose images are compared."""
+    z, z0hat = values(4, 1, (2, 1, 1)), values(4, 2, (2, 1, 1))
+    y = torch.zeros(1, 3, 1, 1, dtype=torch.float64)
+    particles = Particles.start(y, [0], 4, 0, (2, 1, 1), torch.float64).at(z)
+    s = SimpleNamespace(strengths={"repulsion": torch.tensor(0.3, dtype=torch.float64)})
+    moved = force("drift", similarity).guide(z0hat, particles, s, analytic.sampler(analytic.MIXTURE))
+    on = (lambda v: v) if similarity == "latent" else analytic.MIXTURE.decode
+    assert mean_distance(on(moved)) > mean_distance(on(z0hat))
+    _, similar = repel(similarity, on(z0hat), 4, "median")
+    lengths = [v.flatten(1).norm(dim=1) for v in (moved - z0hat, z0hat - z)]
+    torch.testing.assert_close(lengths[0], 0.3 * similar * lengths[1])
+    assert torch.equal(force("chain", similarity).guide(z0hat, particles, s, None), z0hat)
+
+
+@pytest.mark.parametrize("similarity, where", [("latent", "latent"), ("image", "image"), ("rotation", "image")])
+def test_in_the_chain_it_acts_where_it_compares(similarity, where):
+    assert force("chain", similarity).bends == where and force("drift", similarity).bends is None
+
+
+def test_the_median_bandwidth_is_of_the_pairs_alone():
+    """Of an even number the lower one; a non-finite particle has no pairs."""
+    line = torch.tensor([0.0, 1.0, 3.0, 7.0], dtype=torch.float64)
+    squared = (line[:, None] - line[None]).square()[None]
+    pairs = ~torch.eye(4, dtype=torch.bool)[None]
+    assert bandwidth_of(squared, pairs, "median").item() == pytest.approx(9 / math.log(5))  # of 1, 4, 9, 16, 36, 49
+    pairs[:, 3] = pairs[:, :, 3] = False
+    assert bandwidth_of(squared, pairs, "median").item() == pytest.approx(4 / math.log(5))  # of 1, 4, 9
+    assert bandwidth_of(squared, pairs, 2.5).item() == 2.5
+
+
+def test_decays_halfway():
+    """Of the way from t = 1000 to the end step, here from step 0 to step 40 of 50."""
+    clock = StepClock("progress", annealing_sigmas(50, 10.0, 0.1))
+    for decay, half in {"constant": 1.0, "linear": 0.5, "quadratic": 0.25, "cosine": 0.5}.items():
+        settings = SimpleNamespace(**{**vars(SETTINGS), "decay": decay})
+        assert Repulsion(0.8, settings, Events(clock)).strength(20) == pytest.approx(0.8 * half)
 
 
 class Magnitude(Operator):

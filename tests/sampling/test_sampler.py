@@ -11,8 +11,10 @@ from sampler import LatentDAPS
 from tests.worlds import analytic
 from tests.worlds.analytic import MIXTURE, PoisonedNoise
 from utils.noise import KeyedNoise
+from utils.sampling.mechanism import Mechanism
 from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
+from utils.sampling.schedule import ode_sigmas
 
 CPU = torch.device("cpu")
 CHAIN = dict(
@@ -196,6 +198,92 @@ def test_mean_pairwise_distance_stays_within_an_image():
     z = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 0.0], [100.0, 0.0], [100.0, 1.0], [100.0, 2.0]], dtype=torch.float64)
     distance = particles.at(z.view(6, 1, 1, 2)).mean_pairwise_distance()
     torch.testing.assert_close(distance, torch.tensor([10 / 3, 4 / 3], dtype=torch.float64))
+
+
+class Seen(KeyedNoise):
+    """Noise that remembers what was drawn."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.keys = []
+
+    def draw(self, particles, purpose, step=0, count=None):
+        self.keys.append((purpose, step))
+        return super().draw(particles, purpose, step, count)
+
+
+def test_each_draw_has_a_key_of_its_own_that_names_its_purpose():
+    noise, steps = Seen(42), range(analytic.ANNEALING.num_steps)
+    loop = analytic.sampler(MIXTURE, analytic.chain(mc_algo="hmc", momentum=0.5))
+    loop.noise = noise
+    loop.sample(analytic.start(MIXTURE, [0.3, 0.1, -0.2], 1), Profiler(CPU))
+    expected = [(purpose, step) for step in steps for purpose in ("mcmc", "velocity", "annealing")]
+    assert sorted(noise.keys) == sorted([("initial", 0), *expected])
+
+
+def test_the_result_is_of_the_final_latents():
+    """The last chain iteration decoded the latents before its step: its loss would pick another particle."""
+    seen = []
+    particles = analytic.start(MIXTURE, [0.3, 0.1, -0.2], 4)
+    loop = analytic.sampler(MIXTURE, seed=42)
+    result = loop.sample(particles, Profiler(CPU), seen.append)
+    image = MIXTURE.decode(result.particles.z)
+    assert torch.equal(result.image, image)
+    assert torch.equal(result.loss, (image - particles.y).square().flatten(1).sum(1))
+    assert (result.loss - seen[-1].loss).abs().min() > 1e-3
+
+
+def test_the_numbers_of_a_step_are_those_of_its_grids():
+    annealing = SimpleNamespace(num_steps=5, sigma_max=5.0, sigma_min=0.2)
+    loop = analytic.sampler(MIXTURE, analytic.chain(lr=0.06, lr_min_ratio=0.5), annealing)
+    grid = [(5 ** (1 / 7) + i / 5 * (0.2 ** (1 / 7) - 5 ** (1 / 7))) ** 7 for i in range(5)] + [0.0]
+    for step in range(5):
+        s = loop.scalars(step)
+        assert (s.sigma.item(), s.sigma_next.item()) == pytest.approx((grid[step], grid[step + 1]))
+        assert s.lr.item() == pytest.approx(0.06 * (1 - 0.5 * step / 6))  # over N + 1
+        assert [level.item() for level in s.ode] == pytest.approx(ode_sigmas(grid[step], 2, 0.01))
+
+
+class Doubling(Mechanism):
+    """Doubles z0hat and the particles."""
+
+    name = "doubling"
+
+    def acts(self, step):
+        return step == 1
+
+    def guide(self, z0hat, particles, s, sampler):
+        return 2 * z0hat
+
+    def after_chain(self, particles, s, sampler):
+        return particles.at(2 * particles.z), {0: {"step": s.step}}
+
+
+class Adding(Doubling):
+    name = "adding"
+
+    def guide(self, z0hat, particles, s, sampler):
+        return z0hat + 1
+
+    def after_chain(self, particles, s, sampler):
+        return particles.at(particles.z + 1), {0: {"step": s.step}}
+
+
+def test_mechanisms_act_in_their_order_on_what_the_ones_before_left():
+    def one_step(mechanisms):
+        """z0hat, z0y and z of annealing step 1 from the same particles."""
+        loop = analytic.sampler(MIXTURE)
+        loop.mechanisms, chain, starts = mechanisms, loop.inner_chain, []
+        loop.inner_chain = lambda particles, z0hat, *rest: (starts.append(z0hat), chain(particles, z0hat, *rest))[1]
+        particles = analytic.start(MIXTURE, [0.3, 0.1, -0.2], 2)
+        after, info, reports = loop.annealing_step(particles.at(torch.ones_like(particles.z)), loop.scalars(1))
+        noise = loop.scalars(1).sigma_next * loop.noise.draw(particles, "annealing", 1)
+        return starts[0], info.particles.z, after.z - noise, reports
+
+    plain, (z0hat, z0y, z, reports) = one_step(()), one_step((Doubling(), Adding()))
+    torch.testing.assert_close(z0hat, 2 * plain[0] + 1)
+    torch.testing.assert_close(z, 2 * z0y + 1)  # what the callback sees is before any of them
+    assert reports == {"doubling": {0: {"step": 1}}, "adding": {0: {"step": 1}}}
 
 
 def test_the_last_step_adds_no_noise(network_prior):

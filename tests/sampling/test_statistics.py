@@ -5,13 +5,16 @@ import pytest
 import torch
 
 from tests.worlds import analytic
+from utils.noise import KeyedNoise
 from utils.priors.analytic import GaussianMixturePrior
+from utils.sampling.schedule import annealing_sigmas
 
 COUNT = 16000
 GAUSSIAN = GaussianMixturePrior(means=[[0.5, -1.0]], stds=[0.8], weights=[1.0], decoder=[[1.0, 0.4], [-0.3, 0.9], [0.2, 0.1]])
 Y_GAUSSIAN = [1.2, -0.4, 0.3]
 MIXTURE = GaussianMixturePrior(means=[[-2.0], [2.0]], stds=[0.5, 0.5], weights=[0.5, 0.5], decoder=[[1.0]])
 Y_MIXTURE = [0.25]
+SIGMAS = annealing_sigmas(analytic.ANNEALING.num_steps, analytic.ANNEALING.sigma_max, analytic.ANNEALING.sigma_min)
 
 
 def worst_z_score(sampled, law):
@@ -34,8 +37,14 @@ def kolmogorov_smirnov(sampled, law):
 
 
 @pytest.fixture(scope="module")
-def gaussian_samples():
-    return analytic.samples(GAUSSIAN, Y_GAUSSIAN, COUNT)
+def gaussian_steps():
+    """Where the chains of the annealing steps ended, and the final latents."""
+    return analytic.samples_of_steps(GAUSSIAN, Y_GAUSSIAN, COUNT)
+
+
+@pytest.fixture(scope="module")
+def gaussian_samples(gaussian_steps):
+    return gaussian_steps[-1]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +54,42 @@ def mixture_samples():
 
 def test_mean_and_covariance_agree_with_the_propagated_kernel(gaussian_samples):
     assert worst_z_score(gaussian_samples, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN)) < 4.5
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_so_they_do_after_each_annealing_step(gaussian_steps, steps):
+    """The later steps forget the first ones: an error there is seen only before it has faded."""
+    assert worst_z_score(gaussian_steps[steps - 1], analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, steps=steps)) < 4.5
+
+
+@pytest.mark.parametrize(
+    "steps, wrong",
+    [
+        (1, dict(first_sigma=SIGMAS[1])),
+        (1, dict(first_sigma=SIGMAS[-2])),
+        (1, dict(settings=analytic.chain(num_steps=2))),
+        (2, dict(drop_step=0)),
+        (3, dict(settings=analytic.chain(lr_min_ratio=1.0))),
+    ],
+    ids=["initial sigma one step down", "initial sigma_min", "inner iteration dropped", "first step dropped", "no ramp"],
+)
+def test_an_error_at_the_start_is_noticed(gaussian_steps, steps, wrong):
+    assert worst_z_score(gaussian_steps[steps - 1], analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, steps=steps, **wrong)) > 8
+
+
+class InitialNoiseAgain(KeyedNoise):
+    """After the first annealing step comes the noise that the particles started from."""
+
+    def draw(self, particles, purpose, step=0, count=None):
+        return super().draw(particles, "initial" if purpose == "annealing" else purpose, step, count)
+
+
+def test_noise_that_was_used_before_is_noticed():
+    """Short chains, which leave what the flow still knows of it."""
+    settings = analytic.chain(lr=0.003)
+    steps = analytic.samples_of_steps(GAUSSIAN, Y_GAUSSIAN, 3000, noise=InitialNoiseAgain(0), settings=settings)
+    assert worst_z_score(steps[0], analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, settings, steps=1)) < 4.5
+    assert worst_z_score(steps[1], analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, settings, steps=2)) > 8
 
 
 @pytest.mark.parametrize(

@@ -74,19 +74,36 @@ def start(prior, y, count, image_ids=(0,), first=0):
 
 def samples(prior, y, count, **kwargs):
     """(count, d) final latents of one run with many particles."""
-    particles = start(prior, y, count)
-    result = sampler(prior, **kwargs).sample(particles, Profiler(torch.device("cpu")))
-    return result.particles.z.flatten(1).numpy()
+    return samples_of_steps(prior, y, count, **kwargs)[-1]
 
 
-def gaussian_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, drop_step=None):
-    """Mean (d,) and covariance (d, d) of the sampler's output for a one-component prior, by affine propagation."""
+def samples_of_steps(prior, y, count, noise=None, **kwargs):
+    """Of one run with many particles: (count, d) where the chain of each annealing step ended, at last the final latents.
+
+    noise: drawn from in place of the sampler's own
+    """
+    loop, ends = sampler(prior, **kwargs), []
+    loop.noise = noise or loop.noise
+    particles, profiler = start(prior, y, count), Profiler(torch.device("cpu"))
+    result = loop.sample(particles, profiler, lambda info: ends.append(info.particles.z))
+    return [z.flatten(1).numpy() for z in (*ends, result.particles.z)]
+
+
+def gaussian_law(
+    prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, drop_step=None, steps=None, first_sigma=None
+):
+    """Mean (d,) and covariance (d, d) of the sampler's output for a one-component prior, by affine propagation.
+
+    steps: after the chains of so many annealing steps, before the next noise; first_sigma: of the initial draw, where it
+    shall not be that of the grid
+    """
     settings = settings or chain()
     m, s2 = prior.means[0].numpy(), float(prior.stds[0]) ** 2
     w, y = prior.decoder.numpy(), np.asarray(y, dtype=float)
     d, eye = len(m), np.eye(len(m))
     sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
-    mean, cov = np.zeros(d), sigmas[0] ** 2 * eye
+    mean, cov = np.zeros(d), (first_sigma or sigmas[0]) ** 2 * eye
+    sigmas = [*sigmas[: steps or -1], 0.0]
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):
         if step == drop_step:
             continue

@@ -103,7 +103,8 @@ def mode_labels(x, truth, threshold_db, margin_db):
 
     is_upright, is_turned = orientation(upright, turned)
     channel_upright, channel_turned = orientation(*per_channel)
-    mixed = (channel_upright | channel_turned).all(1) & channel_upright.any(1) & channel_turned.any(1)
+    # channels of one orientation give it to the whole image: in what is left they differ
+    mixed = (channel_upright | channel_turned).all(1)
     labels = [
         "0" if a else "180" if b else "mixed" if m else "failed"
         for a, b, m in zip(is_upright.tolist(), is_turned.tolist(), mixed.tolist())

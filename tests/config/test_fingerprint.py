@@ -1,0 +1,101 @@
+"""Which settings decide results: these are in the fingerprint of the records, and no others."""
+
+import copy
+
+import pytest
+from omegaconf import OmegaConf
+
+from utils.config.fingerprint import differences, fingerprint
+
+
+@pytest.fixture(scope="module")
+def plain(composed):
+    """A resolved config with every part off."""
+    return OmegaConf.to_container(composed(), resolve=True)
+
+
+def changed(nodes, **values):
+    """The config with other values; two underscores stand for a dot."""
+    other = copy.deepcopy(nodes)
+    for key, value in values.items():
+        *path, last = key.split("__")
+        node = other
+        for name in path:
+            node = node[name]
+        assert node[last] != value
+        node[last] = value
+    return other
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(gpu=3),
+        dict(num_cores=8),
+        dict(shard="1/2"),
+        dict(batch_images=7),
+        dict(max_particles_per_pass=2),
+        dict(compile=True),
+        dict(gradient_checkpointing=True),
+        dict(save_dir="elsewhere", name="other"),
+        dict(resume=False),
+        dict(data__start_id=3, data__end_id=5, data__source="elsewhere", model__source="elsewhere"),
+        dict(task__ldm__mcmc_sampler_config__lr=1.0),  # of another group
+        dict(repulsion__decay="cosine"),
+        dict(pruning__fill="clone", pruning_keep=1),
+        dict(optimization__lr=1.0),
+        dict(recombination__every=7),
+        dict(repulsion_scale=0.5, num_samples=1, repulsion__decay="cosine"),
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_what_changes_no_result_leaves_it(plain, values):
+    one_particle = {"num_samples": 1, "repulsion_scale": 0.5} if "repulsion_scale" in values else {}
+    other = {k: v for k, v in values.items() if k not in one_particle}
+    base = changed(plain, **one_particle)
+    assert fingerprint(changed(base, **other)) == fingerprint(base)
+
+
+ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombination_step=500)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(seed=7),
+        dict(num_samples=2),
+        dict(precision="bf16"),
+        dict(data__root="elsewhere"),
+        dict(model__path="elsewhere"),
+        dict(success__threshold_db=21.0),
+        dict(task__demo_langevin__mcmc_sampler_config__lr=1.0),
+        dict(repulsion_scale=0.25),
+        dict(repulsion__decay="cosine"),
+        dict(pruning_step=400),
+        dict(pruning__fill="clone"),
+        dict(pruning_keep=1),
+        dict(optimization_step=100),
+        dict(optimization__lr=1.0),
+        dict(recombination_step=400),
+        dict(recombination__every=7),
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_what_changes_results_changes_it(plain, values):
+    """Details of parts where these are on."""
+    base = changed(plain, **ON)
+    assert fingerprint(changed(base, **values)) != fingerprint(base)
+
+
+@pytest.mark.parametrize("part", ON)
+def test_switching_a_part_on_changes_it(plain, part):
+    assert fingerprint(changed(plain, **{part: ON[part]})) != fingerprint(plain)
+
+
+def test_differences_are_named_by_their_place():
+    old, new = {"a": 1, "b": {"c": 2, "d": 3}, "gone": 4}, {"a": 1, "b": {"c": 5, "d": 3}, "new": 6}
+    assert differences(old, new) == [
+        "b.c is 2 there and 5 here",
+        "gone is 4 there and None here",
+        "new is None there and 6 here",
+    ]
