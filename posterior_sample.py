@@ -79,12 +79,14 @@ def sample(settings, images, folder):
     from utils.evaluation.trace import Trace
     from utils.running.batching import images_per_batch
     from utils.running.build import build, check_measurements, load_batch
+    from utils.running.chain_check import check_chain
     from utils.sampling.profiler import Profiler
 
     parts = build(settings)
     if settings.data.kind == "measurement":
         check_measurements(parts, images)
     evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.sampler.mechanisms)
+    check_chain(parts, settings, images[0])
     per_batch = images_per_batch(parts, settings, images)
     device = devices.describe(parts.device)
     if settings.batch_images == "auto":

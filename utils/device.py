@@ -214,6 +214,11 @@ def spectrum_magnitude(x, pad_y, pad_x):
     return form(x, pad_y, pad_x)
 
 
+def compiles_each_graph(device):
+    """Whether work that nothing repeats, such as a check, would take a compilation first."""
+    return device.type == "xla"
+
+
 def batch_may_shrink(device):
     """Whether dropping finished particles saves work; on XLA each new batch size costs a compilation."""
     return device.type != "xla"

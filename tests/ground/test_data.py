@@ -296,7 +296,10 @@ def test_measurement_of_the_wrong_shape_is_one_line(place):
         (["data=folder"], "data.root"),
         (["data=folder", "data.root=/absent"], "data.root=/absent"),
         (["data=test-ffhq", "data.resolution=16"], "test-ffhq"),
-        (["task_group=pixel"], "demo_langevin, demo_hmc, demo_low_noise, demo_hard, demo_budget, ldm_langevin, ldm, sd"),
+        (
+            ["task_group=pixel"],
+            "demo_langevin, demo_hmc, demo_low_noise, demo_hard, demo_budget, ldm_langevin, ldm_langevin_public, ldm, sd",
+        ),
         (["model.path=/absent/model.ckpt"], "/absent/model.ckpt"),
         (["model.weights=best"], "model.weights"),
     ],

@@ -19,6 +19,7 @@ TINY = (
     f"data.resolution={SIDE}",
     "sampler.annealing_scheduler_config.num_steps=3",
     "task.demo_langevin.mcmc_sampler_config.num_steps=2",
+    "chain_check=false",
 )
 ANALYTIC = "model._target_=tests.worlds.runs.load_analytic"
 

@@ -18,6 +18,7 @@ NOT_IN_FINGERPRINT = (
     "max_particles_per_pass",
     "compile",
     "gradient_checkpointing",
+    "chain_check",
     "save_dir",
     "name",
     "resume",

@@ -187,6 +187,7 @@ class Settings(Section):
     precision: Literal["fp32", "tf32", "bf16"]
     compile: bool
     gradient_checkpointing: bool
+    chain_check: bool | Literal["auto"] = "auto"
     shard: str
     save_dir: PathText
     name: PathText

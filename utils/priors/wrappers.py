@@ -69,10 +69,12 @@ class CompiledPrior:
     Decoding without a gradient stays as it was: it happens a few times per image, and would be one more graph per size.
     No CUDA graphs: their outputs would be overwritten by the next pass, while the sampler still holds them.
     Raises InputError if there is no compiler.
+
+    plain: the prior as it was; compiled functions have no second derivative
     """
 
     def __init__(self, prior):
-        self._prior = prior
+        self._prior = self.plain = prior
         devices.watch_compile()
         torch._dynamo.config.recompile_limit = max(SIZES, torch._dynamo.config.recompile_limit)
         self._decode, self._denoise = (torch.compile(f, dynamic=False) for f in (prior.decode, prior.denoise))

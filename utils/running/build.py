@@ -16,6 +16,7 @@ import torch  # noqa: E402
 from operators.base import Operator  # noqa: E402
 from sampler import LatentDAPS  # noqa: E402
 from utils import device as devices  # noqa: E402
+from utils.config.operators import OURS  # noqa: E402
 from utils.config.plan import plan  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem  # noqa: E402
@@ -24,6 +25,7 @@ from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
+from utils.running.tryout import try_operator, try_prior, try_similarity  # noqa: E402
 from utils.sampling.events import Events  # noqa: E402
 from utils.sampling.mechanism import Mechanism  # noqa: E402
 from utils.sampling.optimization import HardDataConsistency  # noqa: E402
@@ -31,9 +33,9 @@ from utils.sampling.particles import Particles  # noqa: E402
 from utils.sampling.passes import Passes  # noqa: E402
 from utils.sampling.pruning import Pruning  # noqa: E402
 from utils.sampling.recombination import Recombination  # noqa: E402
-from utils.sampling.repulsion import Repulsion  # noqa: E402
+from utils.sampling.repulsion import Repulsion, own_similarity  # noqa: E402
 from utils.sampling.schedule import StepClock, annealing_sigmas  # noqa: E402
-from utils.sampling.vocabulary import RepulsionSettings  # noqa: E402
+from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
@@ -56,7 +58,9 @@ def build(settings: Settings) -> Parts:
     devices.setup_device(device, tf32=settings.precision == "tf32")  # XLA must be up before the first backward pass
     prior = load_prior(settings, device)
     with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
-        operator = make(f"task.{settings.task_group}.operator", settings.operator_node).to(device)
+        operator = make(f"task.{settings.task_group}.operator", settings.operator_node)
+    try_parts_of_ones_own(settings, prior, operator, device)
+    operator = operator.to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
     if settings.step_clock == "noise" and prior.timestep_map is None:
@@ -68,6 +72,18 @@ def build(settings: Settings) -> Parts:
     mechanisms = [*planned(settings, events, prior, operator), *own_mechanisms(settings, clock)]
     sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain, events, mechanisms, passes)
     return Parts(device, prior, operator, noise, sampler, clock)
+
+
+def try_parts_of_ones_own(settings: Settings, prior: LatentPrior, operator: Operator, device: torch.device) -> None:
+    """Those that are not ours, and any physics of deepinv. Raises InputError in one line that names the part."""
+    model, target = settings.model.target, settings.group.operator.target
+    if not model.startswith("utils.priors.") and not devices.compiles_each_graph(device):
+        try_prior(f"model._target_={model}", getattr(prior, "plain", prior))
+    if target not in OURS or "physics" in settings.operator_node:
+        try_operator(f"task.{settings.task_group}.operator._target_={target}", operator, prior, device)
+    similarity = settings.repulsion.similarity
+    if settings.repulsion_scale and settings.num_samples > 1 and similarity not in SIMILARITIES:
+        try_similarity(f"repulsion.similarity={similarity}", own_similarity(similarity), prior)
 
 
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:

@@ -1,0 +1,98 @@
+"""Parts of one's own are tried once on two small inputs, before anything is sampled: what breaks the contract of
+operators/base.py, utils/priors/base.py or utils/sampling/repulsion.py ends in one line that names the part and the cause."""
+
+from collections.abc import Callable
+
+import torch
+
+from operators.base import Operator
+from utils import device as devices
+from utils.errors import InputError, one_line
+from utils.priors.base import LatentPrior
+
+
+def try_operator(key: str, operator: Operator, prior: LatentPrior, device: torch.device) -> None:
+    """Raises InputError. key: the operator's, with its class."""
+    if not isinstance(operator, Operator):
+        raise broken(key, "is no operators.base.Operator", "subclass it")
+    operator = operator.to(device)
+    x = ramp((2, 3, prior.resolution, prior.resolution), prior)
+    y = measured(key, "forward", operator, x)
+    single = measured(key, "forward", operator, x[:1])
+    if single.shape[1:] != y.shape[1:]:
+        raise broken(
+            key,
+            f"forward gives {tuple(y.shape)} for two images and {tuple(single.shape)} for one",
+            "keep the other axes",
+        )
+    loss = measured(key, "loss", lambda x: operator.loss(x, torch.zeros_like(y)), x)
+    if loss.shape != (2,):
+        raise broken(key, f"loss gives {tuple(loss.shape)} for two images", "return one number for each, (P,)")
+
+
+def try_prior(key: str, prior: LatentPrior) -> None:
+    """Raises InputError. key: the prior's, with its class."""
+    try:
+        z, wanted = ramp((2, *prior.latent_shape), prior), (2, 3, prior.resolution, prior.resolution)
+    except (AttributeError, TypeError) as error:
+        raise broken(key, one_line(error), "give it latent_shape, resolution, device and dtype") from None
+    image = measured(key, "decode", prior.decode, z)
+    if tuple(image.shape) != wanted:
+        raise broken(key, f"decode gives {tuple(image.shape)} for two latents", f"return {wanted}")
+    sigma = torch.ones((), dtype=prior.dtype, device=prior.device)
+    clean = measured(key, "denoise", lambda z: prior.denoise(z, sigma), z, gradient=False)
+    if clean.shape != z.shape:
+        raise broken(key, f"denoise gives {tuple(clean.shape)} for latents {tuple(z.shape)}", "return the shape of the latents")
+
+
+def try_similarity(key: str, similarity: Callable[[torch.Tensor], torch.Tensor], prior: LatentPrior) -> None:
+    """Raises InputError. key: repulsion.similarity with its value."""
+    measured(key, "it", similarity, ramp((2, 3, prior.resolution, prior.resolution), prior))
+
+
+def ramp(shape: tuple[int, ...], prior: LatentPrior) -> torch.Tensor:
+    """Numbers from -0.9 to 0.9, all different and none of them 0: no kink of an operator is met."""
+    count = torch.Size(shape).numel()
+    return torch.linspace(-0.9, 0.9, count + count % 2, dtype=prior.dtype, device=prior.device)[:count].reshape(shape)
+
+
+def measured(
+    key: str, name: str, part: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, gradient: bool = True
+) -> torch.Tensor:
+    """part(x), detached: a real tensor with the first axis of x, differentiable in x. Raises InputError."""
+    of = f"for {tuple(x.shape)}"
+    try:
+        with torch.set_grad_enabled(gradient):
+            x = x.detach().requires_grad_(gradient)
+            result = part(x)
+            fault = what_is_wrong(result, x, gradient)
+            if fault is None and gradient:
+                torch.autograd.grad(result.sum(), x)
+    except InputError:
+        raise
+    except Exception as error:  # whatever code of others raises
+        if devices.is_out_of_memory(error):
+            raise
+        raise broken(key, f"{name} fails {of} ({type(error).__name__}: {one_line(error)})", "mend it") from None
+    if fault is not None:
+        raise broken(key, f"{name} {fault[0]} {of}", fault[1])
+    return result.detach()
+
+
+def what_is_wrong(result: torch.Tensor, x: torch.Tensor, gradient: bool) -> tuple[str, str] | None:
+    """(fault, remedy) of what a part returned for x."""
+    if not isinstance(result, torch.Tensor):
+        return f"gives no tensor but {type(result).__name__}", "return a tensor"
+    if result.is_complex():
+        return "gives complex numbers", "return real ones, for example torch.view_as_real of them"
+    if not result.is_floating_point():
+        return f"gives {result.dtype}", "return floating-point numbers"
+    if result.ndim == 0 or len(result) != len(x):
+        return f"gives {tuple(result.shape)}", "the first axis belongs to the particles: keep it"
+    if gradient and not result.requires_grad:
+        return "gives a result without a gradient", "compute it from its input by tensor operations, without detach or NumPy"
+    return None
+
+
+def broken(key: str, fault: str, remedy: str) -> InputError:
+    return InputError(f"{key}: {fault}; {remedy}")
