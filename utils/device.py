@@ -51,6 +51,18 @@ def get_device(use_tpu=False, gpu=0, local_rank=0):
     return torch.device("cuda", gpu + local_rank)
 
 
+def exchange_gradients(device, rank):
+    """Join the processes of torchrun that train one network: NCCL between GPUs, one for each local rank; gloo on the CPU.
+
+    device: "cuda" or "cpu", which from here on means this rank's own; rank: utils.running.ranks.Rank.
+    """
+    import torch
+
+    if device == "cuda":
+        torch.cuda.set_device(get_device(local_rank=rank.local))
+    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+
+
 def _import_xla():
     """torch_xla with a TPU as its device, unless PJRT_DEVICE names another. Raises InputError."""
     os.environ.setdefault("PJRT_DEVICE", "TPU")  # left to itself torch_xla would take the CPU where it finds no TPU

@@ -32,6 +32,8 @@ def test_the_autoencoder_keeps_the_test_images_in_both_orientations(family):
 def test_the_weights_stay_small():
     files = [f for family in FAMILIES for f in (PROJECT / "checkpoints" / f"demo-{family}").rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 25e6
+    natural = [f for f in (PROJECT / "checkpoints" / "natural-32").rglob("*") if f.is_file()]
+    assert 0 < sum(f.stat().st_size for f in natural) <= 12e6
 
 
 def test_experiment_0_on_the_first_two_faces(composed, tmp_path):

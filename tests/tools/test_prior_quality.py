@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tools.demo_prior import prior_quality
+from tools.demo_prior.real_images import Family, Folder
 from utils.command_line import run
 from utils.paths import PROJECT
 
@@ -47,7 +48,7 @@ def test_scenes_are_rotated_as_in_training_and_faces_are_not():
     from tools.demo_prior.make_demo_data import SEEDS, demo_images
 
     for family, fraction in (("faces", 0.0), ("scenes", 0.5)):
-        images = prior_quality.real_images(family, 60)
+        images = Family(family).draw(60, 64)
         drawn = torch.from_numpy(demo_images(family, SEEDS["test"], 60)).permute(0, 3, 1, 2) / 127.5 - 1
         turned = (images != drawn).flatten(1).any(1).float().mean()
         assert turned == 0 if fraction == 0 else 0.3 < turned < 0.7
@@ -58,12 +59,25 @@ def test_a_coarse_solver_is_further_away_and_figures_are_complete():
     from utils.priors.latent_diffusion import load_pipeline
 
     prior = load_pipeline(PROJECT / "checkpoints" / "demo-faces", torch.device("cpu"))
-    figures, latents = prior_quality.measure(prior, "faces", 20, 12)
-    coarse, _ = prior_quality.measure(prior, "faces", 20, 2)
+    figures, latents = prior_quality.measure(prior, Family("faces"), 20, 12)
+    coarse, _ = prior_quality.measure(prior, Family("faces"), 20, 2)
     assert latents.shape == (20, 4, 16, 16) and coarse["ratio"] > 1.5 * figures["ratio"]
     assert coarse["detail"]["ratio"] > figures["detail"]["ratio"] and {*figures["layout"]} == {"distance", "floor", "ratio"}
     assert figures["floor"] == coarse["floor"] and figures["decoder_ms"] > 0
     assert 28 < figures["psnr_rotated"]["min"] < figures["psnr_rotated"]["mean"]
+
+
+@torch.no_grad()
+def test_samples_are_nearer_to_a_folder_of_what_the_prior_knows():
+    from utils.priors.latent_diffusion import load_pipeline
+
+    prior = load_pipeline(PROJECT / "checkpoints" / "demo-faces", torch.device("cpu"))
+    faces, scenes = (
+        prior_quality.measure(prior, Folder(PROJECT / "dataset" / f"demo-{name}"), 20, 8)[0] for name in ("faces", "scenes")
+    )
+    assert scenes["distance"]["mean"] > 2 * faces["distance"]["mean"] and faces["images"] == 100
+    # the same images in another order, so up to the rounding of a sum
+    assert faces["psnr_upright"] == pytest.approx(prior_quality.autoencoder_psnr(prior, Family("faces"))["psnr_upright"])
 
 
 @pytest.mark.parametrize(
@@ -72,6 +86,8 @@ def test_a_coarse_solver_is_further_away_and_figures_are_complete():
         (("checkpoints/celeba",), "its family: faces, scenes"),
         (("--count", "5"), "at least 20 samples"),
         (("nowhere/demo-faces",), "nowhere/demo-faces"),
+        (("--images", "nowhere"), "images=nowhere: folder"),
+        (("--images", "dataset/demo-faces", "--count", "60"), "count=60: samples are compared with twice as many images"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, arguments, message):

@@ -1,15 +1,16 @@
-"""How good a shipped prior is, as numbers beside the eye: unconditional samples, autoencoder, decoder time. Offline.
+"""How good a prior is, as numbers beside the eye: unconditional samples, autoencoder, decoder time. Offline.
 
     python tools/prior_quality.py --out evidence/prior_quality.json           # both shipped priors, minutes on one core
     python tools/prior_quality.py checkpoints/demo-scenes --count 1000 --sheet scenes.png
+    python tools/prior_quality.py checkpoints/own --images results/train_prior/own/held_out    # against a folder's images
 
-Samples against images of the generator's test split, by the Frechet distance of their latents' statistics. Both sides
+Samples against images that the prior was not trained on, by the Frechet distance of their latents' statistics. Both sides
 are latents (samples as they are, images encoded) and both pass through decoder and encoder once more. Features of a
 latent: its channels average-pooled to 4 x 4, and per channel the log mean energy of two bands of detail (what the
 first and the second 2 x 2 pooling remove), each feature divided by its standard deviation over the images. The floor
 is the distance between two disjoint sets of as many images. `layout` and `detail` are the distances of the pooled values
 and of the log energies alone. Where the prior was trained on rotated images
-(configs/train_prior.yaml), the images are rotated with the same probability.
+(configs/train_prior.yaml), the family's images are rotated with the same probability.
 
 The distance depends on the number of samples, so compare only rows with the same one. Mean and standard deviation are
 over random divisions of 2 N images into the two sets; the samples stay the same. Source of the distance: Heusel et
@@ -24,37 +25,40 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from tools.demo_prior.real_images import SEED, Family, Folder
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError
-from utils.paths import PROJECT
 
 PRIORS = ("checkpoints/demo-faces", "checkpoints/demo-scenes")
 BATCH = 50
+FEWEST_SAMPLES = 20
 STEPS = 30  # of the solver, one network call each
 POOLED = 16  # values of a channel that say where things are; the others say how sharp they are
 DIVISIONS = 20
 TIMED_BATCH, TIMED_PASSES = 4, 30
-SEED = 42
 
 
 def main():
-    parser = Parser(prog="prior_quality.py", description="Measure shipped priors.")
+    parser = Parser(prog="prior_quality.py", description="Measure priors.")
     parser.add_argument(
         "priors",
         nargs="*",
         default=PRIORS,
         metavar="FOLDER",
-        help="of a prior, its name ends with the family (default: both shipped ones)",
+        help="of a prior; without --images its name ends with the family (default: both shipped ones)",
     )
+    parser.add_argument("--images", metavar="FOLDER", help="measure against these images instead of a family of the generator")
     parser.add_argument("--count", type=int, default=500, help="samples; images are twice as many (default: 500)")
     parser.add_argument("--steps", type=int, default=STEPS, help="solver steps of one sample (default: %(default)s)")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1: CPU")
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON instead of printing them")
     parser.add_argument("--sheet", metavar="FILE", help="also save the first 20 samples of each prior as a picture")
     args = parser.parse_args()
-    if args.count < 20 or args.steps < 1:
-        raise InputError(f"count={args.count}, steps={args.steps}: at least 20 samples and 1 step are needed")
-    families = [family_of(folder) for folder in args.priors]
+    if args.count < FEWEST_SAMPLES or args.steps < 1:
+        raise InputError(f"count={args.count}, steps={args.steps}: at least {FEWEST_SAMPLES} samples and 1 step are needed")
+    sources = [Folder(args.images) if args.images else Family.of(folder) for folder in args.priors]
+    for source in sources:
+        source.check(2 * args.count)
 
     import torch
 
@@ -67,32 +71,22 @@ def main():
     device = devices.get_device(gpu=args.gpu)
     devices.setup_device(device)
     rows = []
-    for folder, family in zip(args.priors, families):
+    for folder, source in zip(args.priors, sources):
         prior = load_pipeline(locate(folder), device)
         with torch.no_grad():
-            row, latents = measure(prior, family, args.count, args.steps)
+            row, latents = measure(prior, source, args.count, args.steps)
             rows.append({"folder": str(folder), **row})
             if args.sheet:
-                save_samples(prior, latents[:20], args.sheet, family, several=len(families) > 1)
+                save_samples(prior, latents[:20], args.sheet, Path(folder).name, several=len(sources) > 1)
         print(f"{folder}: done in {row['seconds']:.0f} s", file=sys.stderr)
     write_text(json.dumps(rows, indent=1) + "\n", args.out)
 
 
-def family_of(folder):
-    """Name of the image family that a prior's folder was trained on. Raises InputError."""
-    from tools.demo_prior.make_demo_data import FAMILIES
-
-    family = next((family for family in FAMILIES if Path(folder).name.endswith(family)), None)
-    if family is None:
-        raise InputError(f"{folder}: the name of a prior's folder ends with its family: {', '.join(FAMILIES)}")
-    return family
-
-
-def measure(prior, family, count, steps):
-    """(figures, (count, C, h, w) latents of the samples)."""
+def measure(prior, source, count, steps=STEPS):
+    """(figures, (count, C, h, w) latents of the samples); source: Family or Folder of the images to compare with."""
     started = time.monotonic()
     latents = samples(prior, count, steps)
-    images = real_images(family, 2 * count)
+    images = source.draw(2 * count, prior.resolution)
     sampled = features(through_autoencoder(prior, latents))
     real = features(through_autoencoder(prior, in_batches(prior.encode, images, prior.device)))
     pooled = POOLED * latents.shape[1]
@@ -100,13 +94,13 @@ def measure(prior, family, count, steps):
         compare(sampled[:, part], real[:, part]) for part in (slice(None), slice(pooled), slice(pooled, None))
     )
     figures = {
-        "family": family,
+        "family": source.name,
         "samples": count,
         "steps": steps,
         **whole,
         "layout": layout,
         "detail": detail,
-        **autoencoder_psnr(prior, family),
+        **autoencoder_psnr(prior, source),
         "decoder_ms": decoder_ms(prior),
     }
     return {**figures, "seconds": time.monotonic() - started}, latents
@@ -131,20 +125,6 @@ def samples(prior, count, steps):
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(count, *prior.latent_shape, generator=generator).to(prior.device, prior.dtype)
     return in_batches(sample, noise, prior.device)
-
-
-def real_images(family, count):
-    """(count, 3, H, W) images of the test split in [-1, 1], rotated as often as those the prior was trained on."""
-    import torch
-    from omegaconf import OmegaConf
-
-    from tools.demo_prior.make_demo_data import SEEDS, demo_images
-    from utils.evaluation.scores import rotated
-
-    fraction = OmegaConf.load(PROJECT / "configs" / "train_prior.yaml").unet.rotated_fraction[family]
-    drawn = torch.from_numpy(demo_images(family, SEEDS["test"], count)).permute(0, 3, 1, 2) / 127.5 - 1
-    turned = torch.from_numpy(np.random.default_rng(SEED).random(count) < fraction)
-    return torch.where(turned[:, None, None, None], rotated(drawn), drawn)
 
 
 def in_batches(work, tensor, device):
@@ -200,16 +180,12 @@ def summary(values):
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "n": len(values), "missing": 0}
 
 
-def autoencoder_psnr(prior, family):
-    """PSNR in dB of the shipped test images through the autoencoder: mean and minimum, upright and rotated."""
-    import torch
-
-    from utils.data import TestImage
+def autoencoder_psnr(prior, source):
+    """PSNR in dB of images through the autoencoder: mean and minimum, upright and rotated."""
     from utils.evaluation.scores import psnr, rotated
 
-    files = sorted((PROJECT / "dataset" / f"demo-{family}").glob("*.png"))
-    x = torch.stack([torch.from_numpy(TestImage(i, f).pixels(prior.resolution)) for i, f in enumerate(files)])
-    figures = {"images": len(files)}
+    x = source.for_autoencoder(prior.resolution)
+    figures = {"images": len(x)}
     for name, truth in (("upright", x), ("rotated", rotated(x))):
         values = in_batches(lambda part: psnr(prior.decode(prior.encode(part)), part), truth, prior.device)
         figures[f"psnr_{name}"] = {"mean": values.mean().item(), "min": values.min().item()}
@@ -228,10 +204,10 @@ def decoder_ms(prior):
     return 1e3 * min(pieces.run(DECODER, TIMED_PASSES)) / TIMED_BATCH
 
 
-def save_samples(prior, latents, path, family, several):
+def save_samples(prior, latents, path, name, several):
     from tools.demo_prior.training import save_sheet
 
-    path = Path(path).with_stem(f"{Path(path).stem}_{family}") if several else Path(path)
+    path = Path(path).with_stem(f"{Path(path).stem}_{name}") if several else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_sheet(prior.decode(latents), path)
 

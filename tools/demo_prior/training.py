@@ -8,29 +8,47 @@ import torch
 from PIL import Image
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from utils.errors import InputError
+from utils.running.ranks import Rank
+
+ALONE = Rank()
+
 
 def cosine(step, steps, warmup):
     """Learning-rate factor: linear warm-up, then cosine down to 2 %."""
     return min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
+def step_seed(seed, step, rank):
+    """Of the random numbers that one rank draws in one step."""
+    return seed * 10_000_000 + step + rank * 10**14
+
+
 class Trainer:
     """The loop that both stages share: schedule, EMA, progress, resumable checkpoints.
 
-    The random numbers of step k come from a generator seeded by (seed, k), so a resumed run repeats an
-    undisturbed one.
+    The random numbers of step k come from a generator seeded by (seed, k) and the rank, so a resumed run repeats an
+    undisturbed one. Under torchrun every rank draws its own batch, and the gradients are averaged: the batch of a step
+    is `settings.batch` times the number of ranks. Rank 0 reports and saves.
     """
 
-    def __init__(self, name, cfg, model, optimisers, settings, on_save):
+    def __init__(self, name, cfg, model, optimisers, settings, on_save, rank=ALONE):
         self.name, self.cfg, self.model, self.settings, self.on_save = name, cfg, model, settings, on_save
+        self.rank = rank
         self.optimisers = optimisers
         self.averaged = torch.optim.swa_utils.AveragedModel(model, avg_fn=self._blend)
         self.path = Path(cfg.work) / f"{name}.pt"
         self.step = 0
         if self.path.exists():
             saved = torch.load(self.path, map_location=cfg.device, weights_only=True)
-            model.load_state_dict(saved["model"])
-            self.averaged.load_state_dict(saved["averaged"])
+            try:
+                model.load_state_dict(saved["model"])
+                self.averaged.load_state_dict(saved["averaged"])
+            except RuntimeError:
+                raise InputError(
+                    f"{name}: {self.path} is of another network than the config describes; "
+                    "go on with the widths it was started with, use another name or work, or remove it"
+                ) from None
             for optimiser, state in zip(self.optimisers, saved["optimisers"]):
                 optimiser.load_state_dict(state)
             self.step = saved["step"]
@@ -68,17 +86,19 @@ class Trainer:
             TextColumn("loss {task.fields[loss]:.4f}"),
         )
         started, mean = time.time(), float("nan")
-        with Progress(*columns) as progress:
+        with Progress(*columns, disable=not self.rank.first) as progress:
             task = progress.add_task(self.name, total=self.settings.steps, completed=self.step, loss=mean)
             while self.step < self.settings.steps:
                 factor = cosine(self.step, self.settings.steps, self.settings.get("warmup", 40))
                 for optimiser, rates in zip(self.optimisers, base):
                     for group, rate in zip(optimiser.param_groups, rates):
                         group["initial_lr"], group["lr"] = rate, rate * factor
-                generator = torch.Generator().manual_seed(self.cfg.seed * 10_000_000 + self.step)
+                generator = torch.Generator().manual_seed(step_seed(self.cfg.seed, self.step, self.rank.index))
                 loss = loss_of(generator)
                 self.model.zero_grad(set_to_none=True)
                 loss.backward()
+                if self.rank.count > 1:
+                    self.average_gradients()
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
                 for optimiser in self.optimisers:
                     optimiser.step()
@@ -86,10 +106,20 @@ class Trainer:
                 self.step += 1
                 mean = loss.item() if math.isnan(mean) else 0.99 * mean + 0.01 * loss.item()
                 progress.update(task, advance=1, loss=mean)
-                if self.step % self.cfg.save_every == 0 or self.step == self.settings.steps:
+                if self.rank.first and (self.step % self.cfg.save_every == 0 or self.step == self.settings.steps):
                     self.save()
-        print(f"{self.name}: {self.step} steps, {time.time() - started:.0f} s in this process", flush=True)
+        if self.rank.first:
+            print(f"{self.name}: {self.step} steps, {time.time() - started:.0f} s in this process", flush=True)
         return self.averaged.module.eval().requires_grad_(False)
+
+    def average_gradients(self):
+        """Over the ranks, in one exchange."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        parts = flat.div_(self.rank.count).split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts):
+            gradient.copy_(part.view_as(gradient))
 
 
 def psnr(a, b):

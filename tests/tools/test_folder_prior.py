@@ -1,0 +1,102 @@
+"""From a folder of pictures to a prior that posterior_sample.py takes: the whole way, with networks of a few weights."""
+
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from tools.demo_prior import train_prior
+from tools.demo_prior.training import Trainer
+from utils.paths import PROJECT
+
+
+@pytest.fixture
+def configured(tiny_images, tmp_path):
+    """configured(work, *overrides) -> config of a training that takes a second."""
+
+    def make(work, *overrides):
+        small = (
+            f"data.root={tiny_images} data.resolution=16 data.held_out=0.3 name=own save_every=2 "
+            "autoencoder.channels=[8,8] autoencoder.steps=4 autoencoder.batch=4 "
+            "unet.channels=[8,32] unet.steps=4 unet.batch=4"
+        ).split()
+        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+            folders = [f"work={tmp_path / work}", f"out={tmp_path / work / 'out'}"]
+            return compose("train_prior", overrides=[*small, *folders, *overrides])
+
+    return make
+
+
+def weights(folder):
+    return {part: load_file(folder / part / "diffusion_pytorch_model.safetensors") for part in ("vqvae", "unet")}
+
+
+def test_the_prior_of_a_folder_reconstructs_its_held_out_images(configured, composed, tiny, tmp_path, capsys):
+    import posterior_sample
+
+    train_prior.train(configured("work"))
+    prior, work = tmp_path / "work/out/own", tmp_path / "work/own"
+    assert (prior / "held_out.txt").read_text() == (work / "held_out.txt").read_text() != ""
+    assert (work / "autoencoder.png").exists() and (work / "unet.png").exists()
+    assert "quality: not measured" in capsys.readouterr().out, "too few images are held out here"
+
+    common = [override for override in tiny if not override.startswith(("model.", "data."))]
+    mine = ["model=own", f"model.path={prior}", "model.resolution=16", "data=folder", f"data.root={work / 'held_out'}"]
+    cfg = composed(*common, *mine, "data.end_id=1", "num_samples=2")
+    posterior_sample.run(cfg)
+    assert (tmp_path / "results/run/metrics.json").exists()
+
+
+def test_a_killed_training_goes_on_to_the_same_prior(configured, tmp_path, monkeypatch):
+    train_prior.train(configured("straight", "data.flip=true", "data.rotate=true"))
+    save = Trainer.save
+
+    def save_and_die(trainer):
+        save(trainer)
+        if trainer.step == 2:
+            raise KeyboardInterrupt
+
+    for _ in ("autoencoder", "unet"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Trainer, "save", save_and_die)
+            train_prior.train(configured("killed", "data.flip=true", "data.rotate=true"))
+    train_prior.train(configured("killed", "data.flip=true", "data.rotate=true"))
+    straight, killed = (weights(tmp_path / name / "out/own") for name in ("straight", "killed"))
+    assert all(torch.equal(straight[part][key], killed[part][key]) for part in straight for key in straight[part])
+
+
+def test_flip_and_rotate_add_the_views_that_their_names_say(configured, tmp_path):
+    for flip, rotate in ((False, False), (True, False), (False, True), (True, True)):
+        cfg = configured("views", f"data.flip={flip}", f"data.rotate={rotate}")
+        cfg.work = str(tmp_path / "views")
+        (tmp_path / "views").mkdir(exist_ok=True)
+        data = train_prior.FolderImages(cfg)
+        x = data.images
+        expected = [x, x.flip(-1), x.flip(-1, -2), x.flip(-2)]
+        wanted = [expected[0], *[expected[1]] * flip, *[expected[2]] * rotate, *[expected[3]] * (flip and rotate)]
+        assert all(torch.equal(a, b) for a, b in zip(data.views(), wanted, strict=True))
+        batch, allowed = data.augmented(x), torch.cat(wanted)
+        seen = [(allowed == image).flatten(1).all(1).nonzero()[0, 0].item() // len(x) for image in batch]
+        assert set(seen) == set(range(len(wanted))), "a batch shows every view and no other"
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["data.root=nowhere"], "data.root=nowhere: folder"),
+        (["data.root={empty}"], "no PNG or JPEG image"),
+        (["data.root={images}", "data.resolution=15"], "data.resolution=15: autoencoder and UNet halve it"),
+        (["data.root={images}", "stages=[faces]"], "stages=faces: choose from autoencoder, unet, export, quality"),
+        (["data.root={images}", "data.held_out=1.0e-9"], "leaves 12 images for training and 0 held out"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, tiny_images, tmp_path, overrides, message):
+    (tmp_path / "empty").mkdir()
+    filled = [override.format(empty=tmp_path / "empty", images=tiny_images) for override in overrides]
+    monkeypatch.setattr(sys, "argv", ["train_prior.py", f"work={tmp_path / 'work'}", *filled])
+    with pytest.raises(SystemExit) as stop:
+        train_prior.main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1

@@ -1,0 +1,54 @@
+"""tools/unpack_cifar10.py: a made-up archive in the published format becomes the pictures that were put in."""
+
+import io
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools import unpack_cifar10
+from utils.command_line import run
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """(path, {file: (n, 1 + 3072) records}) of three photographs in each of the six files."""
+    rng, files = np.random.default_rng(0), {}
+    for name in [*unpack_cifar10.PARTS["train"], *unpack_cifar10.PARTS["test"]]:
+        files[name] = np.concatenate([[[0], [1], [0]], rng.integers(0, 256, (3, 3072))], axis=1).astype(np.uint8)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in {**{n: r.tobytes() for n, r in files.items()}, "batches.meta.txt": b"cat\nship\n\n"}.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path, files
+
+
+def start(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["unpack_cifar10.py", *map(str, arguments)])
+    run(unpack_cifar10.main)
+
+
+def test_pictures_are_those_of_the_archive(archive, monkeypatch, tmp_path):
+    path, files = archive
+    start(monkeypatch, path, tmp_path / "out")
+    assert len(list((tmp_path / "out/train").rglob("*.png"))) == 15 and len(list((tmp_path / "out/test").rglob("*.png"))) == 3
+    third = files["data_batch_2.bin"][2, 1:]  # the fourth cat: each file has two
+    with Image.open(tmp_path / "out/train/cat/0003.png") as picture:
+        red, green, blue = np.asarray(picture).transpose(2, 0, 1)
+    assert (red.ravel() == third[:1024]).all() and (green.ravel() == third[1024:2048]).all()
+    assert (blue.ravel() == third[2048:]).all()
+
+
+def test_another_archive_is_one_line_and_status_2(monkeypatch, tmp_path, capsys):
+    with tarfile.open(tmp_path / "empty.tar.gz", "w:gz"):
+        pass
+    (tmp_path / "torn.tar.gz").write_bytes(b"no archive")
+    for name, message in (("empty", "get the binary version"), ("torn", "download it again"), ("missing", "No such file")):
+        with pytest.raises(SystemExit) as stop:
+            start(monkeypatch, tmp_path / f"{name}.tar.gz", tmp_path / "out")
+        error = capsys.readouterr().err
+        assert stop.value.code == 2 and message in error and error.count("\n") == 1

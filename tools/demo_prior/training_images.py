@@ -1,0 +1,139 @@
+"""What a prior is trained on: the families that the generator draws, or the images of a folder. No torch here.
+
+A folder's held-out images are chosen by a hash of their relative path, so that the choice needs no list, stays when
+other images are added, and is the same on every machine.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from tools.demo_prior.make_demo_data import SEEDS, SIDE, demo_images
+from utils.data import TestImage, files_in
+from utils.errors import InputError
+from utils.paths import find
+
+HELD_OUT_LIST = "held_out.txt"
+HELD_OUT_FOLDER = "held_out"
+HEAD_DIM = 32  # of the attention on the UNet's coarsest level
+WATCHED = 64  # held-out images on which the autoencoder is watched
+
+
+def drawn_images(family, count, work):
+    """The training split of one family, (count, 3, SIDE, SIDE) uint8, drawn once and kept in `work`."""
+    return kept(Path(work) / f"{family}_{count}.npy", lambda: demo_images(family, SEEDS["train"], count).transpose(0, 3, 1, 2))
+
+
+def kept(path, make):
+    """The array in `path`; made and written first where there is none."""
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, make())
+        partial.rename(path)
+    return np.load(path)
+
+
+def is_held_out(relative, share):
+    """Whether the image of this path below the folder belongs to the held-out share, 0 to 1."""
+    digest = hashlib.sha256(Path(relative).as_posix().encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def check_data(cfg):
+    """Raises InputError where the configured images, sizes or names cannot be trained on."""
+    data, f = cfg.data, 2 ** (len(cfg.autoencoder.channels) - 1)
+    if data.root is None:
+        for key, value in (("resolution", SIDE), ("flip", False), ("rotate", False)):
+            if data[key] != value:
+                raise InputError(f"data.{key}={data[key]}: the drawn families have {value}; give data.root=FOLDER as well")
+        return
+    if not 0 < data.held_out < 1:
+        raise InputError(f"data.held_out={data.held_out}: is a share of the images, between 0 and 1, such as 0.02")
+    step = f * 2 ** (len(cfg.unet.channels) - 1)
+    if data.resolution < step or data.resolution % step:
+        raise InputError(
+            f"data.resolution={data.resolution}: autoencoder and UNet halve it {step.bit_length() - 1} times; "
+            f"use a multiple of {step}, or fewer entries in autoencoder.channels or unet.channels"
+        )
+    for part in ("autoencoder", "unet"):
+        if any(width % cfg[part].norm_num_groups for width in cfg[part].channels):
+            raise InputError(f"{part}.channels={list(cfg[part].channels)}: use multiples of {cfg[part].norm_num_groups}")
+    if cfg.unet.channels[-1] % HEAD_DIM:
+        raise InputError(f"unet.channels={list(cfg.unet.channels)}: the last one has attention; use a multiple of {HEAD_DIM}")
+
+
+class ImageFolder:
+    """The images of data.root, split into training and held-out ones.
+
+    root: folder of PNG and JPEG images, any size and mode, subfolders too; resolution: side in pixels, each image is
+    resized and centre-cropped as posterior_sample.py does; held_out: share that training never sees; work: folder that
+    keeps the training images as one array, the list of the held-out paths, and links to them for data=folder.
+    Raises InputError: no such folder, too few images, one that cannot be read, or a `work` of other images.
+    """
+
+    def __init__(self, root, resolution, held_out, work):
+        self.root, self.resolution, self.work = find(root), resolution, Path(work)
+        if not self.root.is_dir():
+            raise InputError(f"data.root={root}: folder {self.root} not found")
+        paths = [file.relative_to(self.root).as_posix() for file in files_in(self.root, "images")]
+        if not paths:
+            raise InputError(f"data.root={root}: no PNG or JPEG image in {self.root}")
+        self.held_out = [path for path in paths if is_held_out(path, held_out)]
+        self.trained = [path for path in paths if not is_held_out(path, held_out)]
+        if not self.held_out or not self.trained:
+            raise InputError(
+                f"data.root={root}: data.held_out={held_out} leaves {len(self.trained)} images for training and "
+                f"{len(self.held_out)} held out; use another share or more images"
+            )
+        self.belongs = {
+            "resolution": resolution,
+            "held_out": held_out,
+            "images": len(paths),
+            "paths_sha256": hashlib.sha256("\n".join(paths).encode()).hexdigest(),
+        }
+
+    def prepare(self):
+        """Write into `work` what is kept there; once, then only compared."""
+        record = self.work / "data.json"
+        if record.exists() and json.loads(record.read_text()) != self.belongs:
+            raise InputError(
+                f"work={self.work}: was started with other images or another data.resolution or data.held_out; "
+                "use another name or work, or remove it"
+            )
+        (self.work / HELD_OUT_LIST).write_text("".join(f"{path}\n" for path in self.held_out))
+        for path in self.held_out:
+            link = self.work / HELD_OUT_FOLDER / path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to((self.root / path).resolve())
+        self.training_images()
+        record.write_text(json.dumps(self.belongs, indent=1) + "\n")
+
+    def training_images(self):
+        """(N, 3, resolution, resolution) uint8, in the order of the paths."""
+        return kept(self.work / f"images_{self.resolution}.npy", lambda: self.read(self.trained))
+
+    def watched_images(self):
+        """(n, 3, resolution, resolution) uint8, held out, evenly spaced over the paths."""
+        count = min(WATCHED, len(self.held_out))
+        return self.read([self.held_out[i * len(self.held_out) // count] for i in range(count)])
+
+    def read(self, paths):
+        array = np.empty((len(paths), 3, self.resolution, self.resolution), np.uint8)
+        for i, path in track(enumerate(paths), "images", len(paths), transient=True):
+            pixels = read_pixels(self.root / path, self.resolution)
+            array[i] = np.clip(np.rint((pixels + 1) * 127.5), 0, 255)
+        return array
+
+
+def read_pixels(path, resolution):
+    """(3, resolution, resolution) float32 in [-1, 1], as posterior_sample.py takes an image. Raises InputError."""
+    try:
+        return TestImage(0, path).pixels(resolution)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be read ({reason}); replace or remove it") from None
