@@ -56,8 +56,9 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     kept["data"] = {k: v for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
     kept["task"] = nodes["task"][nodes["task_group"]]
-    # results of full precision carry no mark: records from before there was a choice stay valid
+    # full precision and the group's own likelihood carry no mark: records from before there was a choice stay valid
     off = {
+        "temperature": nodes.get("temperature") is None,
         "precision": nodes.get("precision", "fp32") == "fp32",
         "repulsion": not nodes["repulsion_scale"] or nodes["num_samples"] == 1,
         "pruning": nodes["pruning_step"] < 0,

@@ -5,7 +5,7 @@ import re
 from utils.config.model import check_model
 from utils.config.operators import OURS, SEPARABLE, check_operator
 from utils.config.plan import plan
-from utils.config.settings import Settings
+from utils.config.settings import TAU_MIN, Settings
 from utils.errors import InputError, short
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
@@ -35,6 +35,11 @@ def check_relations(s: Settings) -> None:
         )
     if s.chain.keep_velocity and s.chain.mc_algo != "hmc":
         raise InputError(f"keep_velocity=true: mc_algo={s.chain.mc_algo} has no velocity; choose mc_algo=hmc")
+    if s.temperature is not None and s.chain.tau < TAU_MIN:
+        raise InputError(
+            f"temperature={s.temperature}: its square root times task.{s.task_group}.operator.sigma={s.group.operator.sigma} "
+            f"must be at least {TAU_MIN}, as a likelihood's standard deviation; raise one of the two, or write temperature=null"
+        )
     if diffusion.sigma_min >= annealing.sigma_min:
         raise InputError(
             f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from utils.sampling.vocabulary import SIMILARITIES
 
+TAU_MIN = 1e-9  # its square is still far from float32's smallest number
+
 
 def _possible_path(text: str) -> str:
     if any(ord(c) < 32 for c in text):
@@ -97,7 +99,7 @@ class MCMC(Section):
     num_steps: int = Field(ge=1)
     lr: float = Field(gt=0)
     lr_min_ratio: float = Field(ge=0)
-    tau: float = Field(ge=1e-9)
+    tau: float = Field(ge=TAU_MIN)
     momentum: float = Field(ge=0, lt=1)
     keep_velocity: bool = False  # of HMC: the velocity goes on from one annealing step to the next
     likelihood_factor: float = Field(gt=0)
@@ -174,6 +176,7 @@ class Settings(Section):
     task_group: str
     seed: int = Field(ge=0, lt=2**32)
     step_clock: Literal["progress", "noise"]
+    temperature: float | None = Field(default=None, gt=0)  # the likelihood's variance over that of the noise
     repulsion_scale: float = Field(ge=0)
     pruning_step: int = Field(ge=-1, le=1000)
     pruning_keep: int = Field(ge=1)
@@ -230,8 +233,17 @@ class Settings(Section):
 
     @property
     def chain(self) -> MCMC:
-        """The inner chain: the task group's, with what the sampler says otherwise."""
-        overrides = {key: value for key, value in self.sampler.chain if value is not None}
+        """The inner chain: the task group's, with what the sampler says otherwise, and the likelihood of `temperature`.
+
+        The likelihood's standard deviation is tau / sqrt(2 likelihood_factor). A `temperature` T makes it sigma sqrt(T), with
+        sigma that of the operator, in place of both keys. lr stays: the data's curvature, 2 likelihood_factor |J|^2 / tau^2
+        with J the Jacobian of A(D(z)), falls by as much as the likelihood widens, and the chain slows down with it. So lr may
+        rise by that ratio, while lr times the whole curvature (the prior's 1 / sigma_i^2 of the annealing included) stays
+        below 2 for Langevin and 2 (1 + momentum) for HMC; else num_steps has to.
+        """
+        overrides: dict[str, Any] = {key: value for key, value in self.sampler.chain if value is not None}
+        if self.temperature is not None:
+            overrides |= {"tau": self.group.operator.sigma * self.temperature**0.5, "likelihood_factor": 0.5}
         return self.group.mcmc_sampler_config.model_copy(update=overrides)
 
     @property

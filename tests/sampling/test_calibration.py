@@ -1,0 +1,111 @@
+"""Simulation-based calibration of the loop where the posterior is known, with controls that the same statistic must reject."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.worlds import analytic
+from tools.evidence import calibration
+from tools.evidence.calibration import HONEST, PARTICLES, PRIOR_STD, SETTINGS, SINGULAR_VALUES
+from utils.config.check import check
+from utils.config.compose import compose
+from utils.priors.analytic import GaussianMixturePrior
+
+TRUTHS = 8  # of 128 independent coordinates each: 1024 ranks
+DEFAULTS = SETTINGS["defaults"]
+COLD = SETTINGS["converged, published likelihood (`temperature=0.02`)"]
+WRONG = {
+    "defaults": DEFAULTS,
+    "published likelihood in the converged chain": COLD,
+    "half the variance": ("temperature=0.5", *HONEST[1:]),
+    "twice the variance": ("temperature=2", *HONEST[1:]),
+}
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """ranks(overrides), each computed once."""
+    known = {}
+
+    def of(overrides):
+        if overrides not in known:
+            known[overrides] = calibration.ranks(overrides, TRUTHS)
+        return known[overrides]
+
+    return of
+
+
+def spreads(overrides):
+    """(standard deviation of the sampler's law, of its error against the truth) for each coordinate, in closed form."""
+    settings = check(compose(overrides))
+    values, inverse = np.unique(SINGULAR_VALUES, return_inverse=True)
+    prior = GaussianMixturePrior(np.zeros((1, len(values))), [PRIOR_STD], [1.0], np.diag(values))
+    law = analytic.hmc_law if settings.chain.mc_algo == "hmc" else analytic.gaussian_law
+    grids = settings.sampler.annealing_scheduler_config, settings.sampler.diffusion_scheduler_config
+    (at_0, cov), (at_1, _) = (law(prior, np.full(len(values), y), settings.chain, *grids) for y in (0.0, 1.0))
+    gain = at_1 - at_0  # of the mean with y
+    error = PRIOR_STD**2 * (1 - gain * values) ** 2 + (gain * settings.group.operator.sigma) ** 2
+    return np.sqrt(np.diag(cov))[inverse], np.sqrt(error)[inverse]
+
+
+def covered(overrides, level):
+    """Probability that a central interval of PARTICLES samples covers the truth, mean over the coordinates."""
+    spread, error = spreads(overrides)
+    truth = np.linspace(-8, 8, 4001)
+    weight = stats.norm.pdf(truth) / stats.norm.pdf(truth).sum()
+    below = stats.norm.cdf(truth * (error / spread)[:, None])  # (coordinates, grid) probability that a sample is
+    outside = round((1 - level) / 2 * (PARTICLES + 1))
+    inside = stats.binom.cdf(PARTICLES - outside, PARTICLES, below) - stats.binom.cdf(outside - 1, PARTICLES, below)
+    return float((inside * weight).sum(1).mean())
+
+
+def agrees(found, level, probability):
+    """Whether the share of truths covered is one that has this probability, on the level of 0.1 %."""
+    low, high = stats.binom.interval(0.999, found.size, probability)
+    return low <= calibration.coverage(found, level).value * found.size <= high
+
+
+def test_the_honest_likelihood_is_calibrated(ranks):
+    found = ranks(HONEST)
+    assert calibration.uniformity(found) > 0.01
+    assert agrees(found, 0.95, 0.95) and agrees(found, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_likelihood_is_noticed(ranks, name):
+    assert calibration.uniformity(ranks(WRONG[name])) < 1e-3
+
+
+@pytest.mark.parametrize("overrides", [DEFAULTS, COLD], ids=["defaults", "converged"])
+def test_the_published_likelihood_covers_as_little_as_its_law_says(ranks, overrides):
+    found = ranks(overrides)
+    for level in (0.5, 0.95):
+        assert not agrees(found, level, level)
+        assert agrees(found, level, covered(overrides, level))
+
+
+def test_a_nominal_interval_of_95_percent_covers_23_percent():
+    """With infinitely many samples; 2 Phi(1.96 / 50^0.5) - 1 = 22 % where the data alone decide and the chain converges."""
+    strong = SINGULAR_VALUES == 1
+    for overrides, coordinates, expected in ((DEFAULTS, strong, 0.233), (COLD, strong, 0.225), (COLD, ~strong, 0.221)):
+        spread, error = (values[coordinates] for values in spreads(overrides))
+        assert 2 * stats.norm.cdf(1.96 * spread / error) - 1 == pytest.approx(expected, abs=0.001)
+
+
+def posterior():
+    """Standard deviation of the posterior for each coordinate."""
+    return (SINGULAR_VALUES**2 / 0.05**2 + 1 / PRIOR_STD**2) ** -0.5
+
+
+def test_the_honest_setting_is_the_posterior_in_closed_form():
+    spread, error = spreads(HONEST)
+    assert spread == pytest.approx(posterior(), rel=0.01)
+    assert error == pytest.approx(posterior(), rel=0.01)
+
+
+def test_a_well_solved_ode_counts_the_prior_half():
+    """Its end keeps the prior's width, where one Euler step gives the denoiser's mean: DAPS's bias, not the likelihood's."""
+    spread, error = spreads(SETTINGS["converged, `temperature=1`, ODE of 20 Euler steps"])
+    weak = SINGULAR_VALUES == 0.5  # the data as precise as the prior: 1 / (1 + 1/2) instead of 1 / (1 + 1)
+    assert (spread / posterior())[weak] ** 2 == pytest.approx(4 / 3, rel=0.05)
+    assert (error / posterior())[weak].min() > 1.05
