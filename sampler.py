@@ -61,7 +61,7 @@ class LatentDAPS:
     ) -> None:
         self.passes = passes or Passes()
         self.counted = CountingPrior(prior)
-        self.prior = SplitPrior(self.counted, self.passes)
+        self.prior: LatentPrior = SplitPrior(self.counted, self.passes)  # type: ignore[assignment]  # stands for what it wraps
         self.operator, self.noise = operator, noise
         self.diffusion, self.chain = diffusion, chain
         self.kernel = mcmc.langevin_step if chain.mc_algo == "langevin" else partial(mcmc.hmc_step, momentum=chain.momentum)
@@ -151,10 +151,10 @@ class LatentDAPS:
 
         Mechanisms of the chain bend the gradient where they are measured: on the image or on the latent.
         """
-        n = particles.per_image
+        n, strengths = particles.per_image, {} if s is None else s.strengths
         on_image = [m for m in acting if m.bends == "image"]
 
-        def one_pass(z, y):
+        def one_pass(z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 image = self.prior.decode(z)
@@ -162,14 +162,14 @@ class LatentDAPS:
                 loss = self.operator.loss(seen, y)
                 (gradient,) = torch.autograd.grad(loss.sum(), seen)
                 for m in on_image:
-                    gradient = m.bend(gradient, seen.detach(), n, s.strengths[m.name])
+                    gradient = m.bend(gradient, seen.detach(), n, strengths[m.name])
                 (gradient,) = torch.autograd.grad(image, z, gradient)
             return gradient, loss.detach(), image.detach()
 
         gradient, loss, image = self.passes(one_pass, particles.z, particles.y, together=n if on_image else 1)
         for m in acting:
             if m.bends == "latent":
-                gradient = m.bend(gradient, particles.z, n, s.strengths[m.name])
+                gradient = m.bend(gradient, particles.z, n, strengths[m.name])
         return gradient, loss, image
 
     def exact_loss(self, particles: Particles) -> torch.Tensor:

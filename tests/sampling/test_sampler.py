@@ -310,3 +310,16 @@ def test_epsilon_and_v_prediction_are_the_same_denoiser():
         prior.timestep_map = TimestepMap("trained", torch.linspace(0.99, 0.01, 1000))
         prior.unet = lambda x, t, output=output: SimpleNamespace(sample=output)
         torch.testing.assert_close(prior.denoise(z0 + column * noise, sigma), z0)
+
+
+def test_the_loop_is_its_steps():
+    """One annealing step can be called alone; the loop adds nothing to a chain of them."""
+    loop = analytic.sampler(MIXTURE, seed=42)
+    particles = analytic.start(MIXTURE, [0.3, 0.1, -0.2], 3, (0, 1))
+    result = loop.sample(particles, Profiler(CPU))
+    with torch.no_grad():
+        particles = particles.at(loop.sigmas[0] * loop.noise.draw(particles, "initial"))
+        for step in range(len(loop.sigmas) - 1):
+            particles, info, reports = loop.annealing_step(particles, loop.scalars(step))
+            assert info.step == step and reports == {}
+    assert torch.equal(particles.z, result.particles.z)

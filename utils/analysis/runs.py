@@ -16,7 +16,7 @@ from utils.errors import InputError
 from utils.records.aggregate import aggregate, at_best, finite, spread
 from utils.records.files import RecordError, to_json
 from utils.records.kept import KEPT, has_records, read_records
-from utils.records.metrics import check_metrics
+from utils.records.metrics import Metrics, check_metrics
 
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
@@ -39,7 +39,7 @@ class Run:
     """One run folder. metrics: utils.records.metrics.Metrics; config: the merged config as a dict, None where it is missing."""
 
     folder: Path
-    metrics: object
+    metrics: Metrics
     config: dict | None
 
     @property

@@ -41,7 +41,7 @@ def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     except ValidationError:  # of an older version: as it is
         return kept
 
-    def like(value, other):
+    def like(value: Any, other: Any) -> Any:
         if isinstance(value, dict) and isinstance(other, dict):
             return {key: like(inner, other.get(key)) for key, inner in value.items()}
         return float(value) if isinstance(other, float) and isinstance(value, int) else value

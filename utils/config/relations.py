@@ -70,7 +70,7 @@ def check_relations(s: Settings) -> None:
     check_model(s.model)
 
 
-def _check_speed(s):
+def _check_speed(s: Settings) -> None:
     if s.precision == "tf32" and (s.use_tpu or s.gpu < 0):
         raise InputError(
             f"precision=tf32: only CUDA devices have it, and {'use_tpu=true' if s.use_tpu else f'gpu={s.gpu}'} "

@@ -10,7 +10,7 @@ docs/design.md shows one of one's own, with its YAML block.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -44,7 +44,7 @@ class Mechanism:
     bends: what `bend` is measured on, "image" or "latent"; None if it does not act within the chain
     """
 
-    name: ClassVar[str]
+    name: str
     bends: Literal["image", "latent"] | None = None
 
     def acts(self, step: int) -> bool:

@@ -57,7 +57,7 @@ class Passes:
             self.max_particles, halved = math.ceil(size / 2), True
 
     @staticmethod
-    def _run(work, tensors, particles, size, together):
+    def _run(work: Callable[..., Any], tensors: tuple[torch.Tensor, ...], particles: int, size: int, together: int) -> Any:
         if size == particles:
             return work(*tensors)
         # passes of nearly equal size need less memory than full ones with a small rest

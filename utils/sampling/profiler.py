@@ -58,7 +58,7 @@ class Profiler:
         started = devices.clock(self.device)
         yield
         self.step_s.append(devices.clock(self.device) - started)
-        self._current.steps += 1
+        self.phases[phase].steps += 1
 
     def _enter(self, name: str, particles: int, probed_mb: float | None) -> None:
         devices.reset_peak_memory(self.device)

@@ -154,13 +154,13 @@ class Repulsion(Mechanism):
         return direction / _norm(direction).clamp(min=1e-20), similarity
 
 
-def _length(strength, similarity, reference):
+def _length(strength: torch.Tensor, similarity: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(strength * _column(similarity, reference) * _norm(reference))
 
 
-def _norm(value):
+def _norm(value: torch.Tensor) -> torch.Tensor:
     return _column(value.flatten(1).norm(dim=1), value)
 
 
-def _column(values, like):
+def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))

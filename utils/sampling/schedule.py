@@ -51,7 +51,10 @@ class StepClock:
     ) -> None:
         self.name = name
         self.num_steps = len(sigmas) - 1
-        self._noise_timesteps = [timestep_map.of(s) for s in sigmas[:-1]] if name == "noise" else None
+        self._noise_timesteps: list[float] | None = None
+        if name == "noise":
+            assert timestep_map is not None, "this clock reads the prior's timesteps"
+            self._noise_timesteps = [timestep_map.of(s) for s in sigmas[:-1]]
 
     def timestep(self, step: int) -> float:
         """The timestep of annealing step `step` (0 .. N-1), a float in [0, 1000]."""
