@@ -98,7 +98,7 @@ def test_a_file_in_the_wrong_place_says_so(name, word, tmp_path):
 
 
 def test_a_folder_of_half_precision_alone_is_read_in_single(tmp_path):
-    pipeline = tiny_priors.ldm_pipeline()
+    pipeline = tiny_priors.vq_pipeline()
     pipeline.vqvae.half(), pipeline.unet.half()
     pipeline.save_pretrained(tmp_path / "half", variant="fp16")
     assert not list((tmp_path / "half" / "unet").glob("diffusion_pytorch_model.safetensors"))

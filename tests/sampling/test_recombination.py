@@ -297,3 +297,23 @@ def test_an_operator_whose_loss_is_no_sum_over_channels_is_refused(composed):
 
     with pytest.raises(InputError, match="recombination_step=500: the loss of .*NonlinearBlur is no sum over channels"):
         check(composed("task=nonlinear_blur", "task_group=ldm", "recombination_step=500"))
+
+
+def test_nothing_is_decided_by_the_truth(run, monkeypatch):
+    """With a poisoned truth the same measurement leads to the same latents and the same exchanges, bit for bit."""
+    from utils.running import build
+
+    load_batch = build.load_batch
+    honest, with_truth = run(*OVERRIDES, "recombination_step=500", "name=honest")
+
+    def poisoned(*arguments):
+        particles, truth = load_batch(*arguments)
+        return particles, torch.full_like(truth, float("nan"))
+
+    monkeypatch.setattr(build, "load_batch", poisoned)
+    blind, without = run(*OVERRIDES, "recombination_step=500", "name=blind")
+    assert without["psnr"]["sample"] != with_truth["psnr"]["sample"]  # the poison is there
+    assert without["recombination"] == with_truth["recombination"]
+    for name in ("00000.npz", "00001.npz"):
+        latents = [read_record(folder / "records" / name)[1]["z"] for folder in (honest, blind)]
+        assert (latents[0] == latents[1]).all()

@@ -14,6 +14,7 @@ from utils.sampling.optimization import HardDataConsistency
 from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
 from utils.sampling.pruning import Pruning
+from utils.sampling.recombination import Recombination
 from utils.sampling.repulsion import Repulsion
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
@@ -31,6 +32,8 @@ CHAIN = SimpleNamespace(
     gradient_clip=1.0,
 )
 REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="drift", similarity="rotation")
+# whatever is behind the best is bad, so that something is exchanged
+RECOMBINATION = SimpleNamespace(every=1, excess=0.0, deviation=0.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0])
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
 OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1)
 
@@ -49,6 +52,7 @@ class World:
         repulsion_scale=0.0,
         pruning_step=-1,
         optimization_step=-1,
+        recombination_step=-1,
         every=1,
         place=REPULSION.place,
         algorithm="langevin",
@@ -65,6 +69,7 @@ class World:
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         mechanisms = [
             *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
+            *([Recombination(recombination_step, RECOMBINATION, clock, operator)] if recombination_step >= 0 else []),
             *([Pruning(keep, PRUNING, events)] if pruning_step >= 0 else []),
             *([HardDataConsistency(OPTIMIZATION, events)] if optimization_step >= 0 else []),
         ]

@@ -48,8 +48,8 @@ def test_noise_is_the_same_bit_for_bit(xla):
 
 @pytest.mark.parametrize(
     "switches",
-    [*SWITCHES.values(), dict(repulsion_scale=0.5, place="chain"), dict(algorithm="hmc")],
-    ids=[*SWITCHES, "chain", "hmc"],
+    [*SWITCHES.values(), dict(repulsion_scale=0.5, place="chain"), dict(algorithm="hmc"), dict(recombination_step=700)],
+    ids=[*SWITCHES, "chain", "hmc", "recombination"],
 )
 def test_latents_equal_the_cpus(worlds, switches):
     on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)
@@ -58,6 +58,8 @@ def test_latents_equal_the_cpus(worlds, switches):
     assert [r["particles"] for r in on_xla.of_image("optimization", 0)] == [
         r["particles"] for r in on_cpu.of_image("optimization", 0)
     ]
+    for here, there in zip(on_cpu.of_image("recombination", 0), on_xla.of_image("recombination", 0), strict=True):
+        assert here["accepted"].any() and torch.equal(here["source"], there["source"].cpu())
     for here, there in zip(on_cpu.of_image("pruning", 0), on_xla.of_image("pruning", 0), strict=True):
         assert there["kept"] == here["kept"]
         assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)

@@ -40,9 +40,10 @@ def donors_of(
     loss (P, C), not finite for a particle that diverged; floor: expected loss of a channel; count: measurements of a
     channel; same_image (P, P) bool. Also by how much its own channel fits worse than the donor's, (P, C), in floors.
     """
-    loss = torch.nan_to_num(loss, nan=torch.inf)
+    loss = torch.where(torch.isnan(loss), torch.inf, loss)  # XLA's nan_to_num takes no infinity
     best, donor = torch.where(same_image[:, :, None], loss[None], torch.inf).min(dim=1)  # (P, C) each
-    behind = torch.nan_to_num((loss - best) / floor, nan=torch.inf)
+    behind = (loss - best) / floor
+    behind = torch.where(torch.isnan(behind), torch.inf, behind)
     good = behind <= s.excess * (best / floor - 1).clamp(min=0) + s.deviation * (2 / count) ** 0.5
     own = torch.arange(len(loss), device=loss.device)[:, None].expand(loss.shape)
     taken = ~good & torch.isfinite(best) if s.donors else torch.zeros_like(good)
