@@ -98,7 +98,7 @@ class Evaluator:
             },
             "pruning": blocks.pop("pruning", None),
             "optimization": blocks.pop("optimization", None),
-            **{name: blocks.pop(name) for name in ("recombination",) if name in blocks},
+            **({"recombination": blocks.pop("recombination")} if "recombination" in blocks else {}),
             **({"mechanisms": blocks} if blocks else {}),
             "time": _time(profiler, batch_images),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],

@@ -13,7 +13,7 @@ import torch
 from utils import device as devices
 from utils.sampling.events import Events
 from utils.sampling.mechanism import Mechanism, Report, Sampler
-from utils.sampling.particles import Particles
+from utils.sampling.particles import Particles, column
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import OptimizationSettings
 
@@ -106,7 +106,7 @@ class HardDataConsistency(Mechanism):
             gradient, loss, _ = data_gradient(active)
             better = loss < active.best_loss
             active.best_loss = torch.where(better, loss, active.best_loss)
-            active.best = torch.where(_column(better, active.z), active.z, active.best)
+            active.best = torch.where(column(better, active.z), active.z, active.best)
             proposal = self._adam_step(active, gradient, iteration)
             moved = (proposal - active.start).square().flatten(1).mean(1).sqrt()
             reasons = torch.stack([loss <= limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
@@ -127,7 +127,7 @@ class HardDataConsistency(Mechanism):
                 active.z = proposal
                 active = active.select(torch.nonzero(going).flatten())
             else:  # one compiled graph for all iterations: a stopped particle stays in place
-                active.z = torch.where(_column(going.to(device), proposal), proposal, active.z)
+                active.z = torch.where(column(going.to(device), proposal), proposal, active.z)
         return result, {"iterations": iterations, "stopped_by": stopped_by}
 
     def _adam_step(self, active, gradient, iteration):
@@ -139,7 +139,3 @@ class HardDataConsistency(Mechanism):
         corrections = corrections.to(gradient.dtype).to(gradient.device)
         momentum, variance = active.momentum / corrections[0], active.variance / corrections[1]
         return active.z - self.settings.lr * momentum / (variance.sqrt() + 1e-8)
-
-
-def _column(mask, like):
-    return mask.view(-1, *[1] * (like.dim() - 1))

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from operators.base import Operator
 from utils.priors.base import LatentPrior
 from utils.sampling.mechanism import Mechanism, Report, Sampler
-from utils.sampling.particles import Particles
+from utils.sampling.particles import Particles, column
 from utils.sampling.scalars import StepScalars
 from utils.sampling.schedule import StepClock
 from utils.sampling.vocabulary import RecombinationSettings
@@ -131,10 +131,10 @@ class Recombination(Mechanism):
         rows = torch.arange(len(chosen), device=chosen.device)
         own = source == rows[:, None]
         accepted = ~own.all(1) | turned[rows, chosen].any(1)
-        new = particles.at(torch.where(_column(accepted, particles.z), z[rows, chosen], particles.z))
+        new = particles.at(torch.where(column(accepted, particles.z), z[rows, chosen], particles.z))
         if particles.velocity is not None:  # a child has none: it starts like the first step
             fresh = sampler.noise.draw(particles, "velocity", s.step + 1)
-            new = replace(new, velocity=torch.where(_column(accepted, fresh), fresh, particles.velocity))
+            new = replace(new, velocity=torch.where(column(accepted, fresh), fresh, particles.velocity))
         found = {"source": source, "turned": turned[rows, chosen], "loss": loss, "score": score, "accepted": accepted}
         return new, {i: {"step": s.step, "where": w, "index": particles.index, **found} for i, w in _positions(particles)}
 
@@ -180,7 +180,3 @@ class Recombination(Mechanism):
 def _positions(particles: Particles) -> list[tuple[int, torch.Tensor]]:
     """[(image id, positions of its particles)] in order of first appearance."""
     return [(image, particles.of_image(image)) for image in dict.fromkeys(particles.image.tolist())]
-
-
-def _column(mask: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return mask.view(-1, *[1] * (like.dim() - 1))

@@ -19,7 +19,7 @@ from utils.errors import InputError
 from utils.priors.base import LatentPrior
 from utils.sampling.events import Events
 from utils.sampling.mechanism import Mechanism, Sampler
-from utils.sampling.particles import Particles
+from utils.sampling.particles import Particles, column
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings
 
@@ -155,12 +155,8 @@ class Repulsion(Mechanism):
 
 
 def _length(strength: torch.Tensor, similarity: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    return torch.nan_to_num(strength * _column(similarity, reference) * _norm(reference))
+    return torch.nan_to_num(strength * column(similarity, reference) * _norm(reference))
 
 
 def _norm(value: torch.Tensor) -> torch.Tensor:
-    return _column(value.flatten(1).norm(dim=1), value)
-
-
-def _column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))
+    return column(value.flatten(1).norm(dim=1), value)
