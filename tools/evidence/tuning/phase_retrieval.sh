@@ -88,5 +88,24 @@ case $part in
     cell two_recombination 40 "${hard[@]}" repulsion_scale=0.15 num_samples=2
     cell correlation_recombination 40 "${hard[@]}" repulsion_scale=0.15 recombination.choice=correlation
     cell two_independent 40 "${hard[@]}" repulsion_scale=0 num_samples=2 recombination_step=-1 ;;
+  recombination_settings)  # at the standard and budget settings, without and with repulsion
+    common=(data.start_id=16 batch_images=4 repulsion.end_step=500)
+    for scale in 0 0.15; do
+      cell standard_scale$scale 40 "${common[@]}" sampler=fast repulsion_scale=$scale
+      cell standard_scale${scale}_recombination 40 "${common[@]}" sampler=fast repulsion_scale=$scale recombination_step=300
+      budget=("${common[@]}" sampler=budget task_group=demo_budget recombination.every=1 repulsion_scale=$scale)
+      cell budget_scale$scale 40 "${budget[@]}"
+      cell budget_scale${scale}_recombination500 40 "${budget[@]}" recombination_step=500
+      cell budget_scale${scale}_recombination700 40 "${budget[@]}" recombination_step=700
+    done ;;
+  recombination_mechanisms)  # which of the others is still needed beside it, at the hard setting
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion.end_step=500)
+    cell pruned 40 "${hard[@]}" repulsion_scale=0.15 pruning_step=200
+    cell pruned_recombination 40 "${hard[@]}" repulsion_scale=0.15 pruning_step=200 recombination_step=300
+    cell polished_recombination 40 "${hard[@]}" repulsion_scale=0.15 optimization_step=200 recombination_step=300
+    cell all_recombination 40 "${hard[@]}" repulsion_scale=0.15 pruning_step=200 optimization_step=200 recombination_step=300
+    half=("${hard[@]}" num_samples=2 $ANNEALING=13)
+    cell two_half_independent 40 "${half[@]}"
+    cell two_half_recombination 40 "${half[@]}" repulsion_scale=0.15 recombination_step=400 recombination.every=1 ;;
   *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
