@@ -93,6 +93,8 @@ case $part in
     for scale in 0 0.15; do
       cell standard_scale$scale 40 "${common[@]}" sampler=fast repulsion_scale=$scale
       cell standard_scale${scale}_recombination 40 "${common[@]}" sampler=fast repulsion_scale=$scale recombination_step=300
+    done
+    for scale in 0 0.05 0.15; do
       budget=("${common[@]}" sampler=budget task_group=demo_budget recombination.every=1 repulsion_scale=$scale)
       cell budget_scale$scale 40 "${budget[@]}"
       cell budget_scale${scale}_recombination500 40 "${budget[@]}" recombination_step=500
