@@ -97,7 +97,7 @@ def sample(settings, images, folder):
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(on_device, on_progress=partial(advance, len(batch)))
+            trace = Trace(on_device, partial(advance, len(batch)), parts.operator)
             profiler = Profiler(parts.device)
             result = parts.sampler.sample(particles, profiler, on_step=trace)
             finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]

@@ -8,10 +8,13 @@ import torch
 class Operator(torch.nn.Module, ABC):
     """Acts on images (P, 3, H, W) in [-1, 1], on the first axis independently, with tensor operations only.
 
+    A measurement y (P, ...) is NaN where nothing was measured; each particle's own may be missing elsewhere.
+
     sigma: standard deviation of the measurement noise, >= 0
     rotation_ambiguity: True if an image and its 180-degree rotation have the same measurement
     turns: True if the rotation of each channel alone leaves the measurement unchanged
     separable: True if channel c of the measurement, (P, C, ...), depends on channel c of the image alone
+    magnitude: True if the measurement is a modulus, so that its square is an intensity
     linear: True if A(a x + b z) = a A(x) + b A(z)
     """
 
@@ -19,6 +22,7 @@ class Operator(torch.nn.Module, ABC):
     turns = False
     separable = False
     linear = False
+    magnitude = False
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
@@ -32,14 +36,35 @@ class Operator(torch.nn.Module, ABC):
         """A(x) + sigma noise; `noise` is standard normal, shaped like A(x)."""
         return self(x) + self.sigma * noise
 
+    def residual(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """A(x) - y, and 0, with a gradient of 0, where y is NaN: not measured."""
+        return torch.where(torch.isnan(y), 0.0, self(x) - y)
+
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sum of squared residuals of each particle, (P,)."""
-        return (self(x) - y).square().flatten(1).sum(1)
+        return self.residual(x, y).square().flatten(1).sum(1)
 
     def channel_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Sum of squared residuals of each channel, (P, C); it adds up to the loss. For separable operators only."""
-        return (self(x) - y).square().flatten(2).sum(2)
+        return self.residual(x, y).square().flatten(2).sum(2)
 
-    def noise_floor(self, y: torch.Tensor) -> float:
-        """Expected loss of the true image, a float: number of measurements times sigma^2."""
-        return y[0].numel() * self.sigma**2
+    def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """{term: (P,)} of a loss that is a weighted sum of terms, unweighted; none of one that is not."""
+        return {}
+
+    def floor_components(self, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """{term: (P,)}: the terms' own floors."""
+        return {}
+
+    def noise_floor(self, y: torch.Tensor, axis: int = 1) -> torch.Tensor:
+        """Expected loss of the true image, (P,): number of measurements times sigma^2. axis 2: that of each channel, (P, C)."""
+        return measurements(y, axis) * self.sigma**2
+
+    def floor_spread(self, y: torch.Tensor, axis: int = 1) -> torch.Tensor:
+        """Standard deviation of the true image's loss as a share of its floor, and shaped like it: here of a chi-square."""
+        return (2 / measurements(y, axis)) ** 0.5
+
+
+def measurements(y: torch.Tensor, axis: int = 1) -> torch.Tensor:
+    """How many numbers of y (P, ...) are not NaN, over the axes from `axis` on, in y's precision: (P,), or (P, C) from 2 on."""
+    return (~torch.isnan(y)).flatten(axis).sum(axis).to(y.dtype)

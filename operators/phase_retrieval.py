@@ -21,6 +21,7 @@ class PhaseRetrieval(Operator):
     rotation_ambiguity = True
     turns = True
     separable = True
+    magnitude = True
 
     def __init__(self, oversample=2.0, sigma=0.05):
         super().__init__(sigma)

@@ -15,10 +15,19 @@ MAY_IMPORT = {
     "operators": ("ground",),
     "utils.sampling": ("ground", *CONTRACTS),
     "utils.records": ("ground", "utils.config.fingerprint", "utils.config.settings"),
-    "utils.evaluation": ("ground", "utils.records", "utils.sampling", "operators.base"),
+    "utils.evaluation": ("ground", "utils.records", "utils.sampling", "operators.base", "operators.gradients"),
     "utils.analysis": ("ground", "utils.records", "utils.config.fingerprint"),
     "utils.figures": ("ground", "utils.records", "utils.analysis"),
-    "utils.running": ("ground", "utils.config", "utils.priors", "operators.base", "utils.sampling", "utils.records", "sampler"),
+    "utils.running": (
+        "ground",
+        "utils.config",
+        "utils.priors",
+        "operators.base",
+        "operators.fidelity",
+        "utils.sampling",
+        "utils.records",
+        "sampler",
+    ),
     "sampler": ("ground", *CONTRACTS, "utils.priors.wrappers", "utils.sampling"),
 }
 WITHOUT_TORCH = ("utils.config", "utils.records", "utils.analysis", *PLAN, "utils.weights", "utils.errors", "utils.paths")

@@ -22,6 +22,7 @@ PURPOSES = {
     "recombination": 5,
     "mask": 32,
     "kernel": 33,
+    "floor": 34,
 }
 
 

@@ -92,6 +92,17 @@ def test_unknown_key_or_group_is_named(composed, tiny, override, key):
             "repulsion.bandwidth=1.0: squared distances of latents of 256 numbers",
         ),
         (("repulsion_scale=0.3", "repulsion.end_step=1000"), "repulsion.end_step=1000: the annealing begins at t = 1000"),
+        (("fidelity.gaussian=0",), "fidelity: all weights are 0"),
+        (("fidelity.poisson=1",), "fidelity.poisson=1.0: give fidelity.photons"),
+        (("fidelity.photons=10",), "fidelity.photons=10.0: only poisson and amplitude read it"),
+        (("fidelity.gradient=0.1",), "fidelity.gradient=0.1: the measurement of operators.phase_retrieval.PhaseRetrieval is a"),
+        (
+            ("task=hdr", "fidelity.silog=1"),
+            "fidelity.silog=1.0: the measurement of operators.hdr.HighDynamicRange is no magnitude",
+        ),
+        (("task=hdr", "fidelity.free_scale=true"), "fidelity.free_scale=true: the measurement of .* is no magnitude"),
+        (("fidelity.gaussian=0", "fidelity.ssi=1", "fidelity.free_scale=true"), "fidelity.free_scale=true: of the terms here"),
+        (("fidelity.ssi=1", "task.demo_langevin.operator.sigma=0"), "fidelity.gaussian: its unit is .*sigma, which is 0"),
     ],
 )
 def test_values_that_do_not_go_together(composed, tiny, overrides, message):

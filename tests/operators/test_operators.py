@@ -119,7 +119,7 @@ def test_noise_has_mean_zero_and_the_stated_variance(case):
     n = len(residual)
     assert abs(residual.mean()) < 5 * operator.sigma / n**0.5
     assert residual.var().item() == pytest.approx(operator.sigma**2, rel=5 * (2 / n) ** 0.5)
-    assert operator.noise_floor(clean) == pytest.approx(clean.numel() * operator.sigma**2)
+    assert operator.noise_floor(clean).item() == pytest.approx(clean.numel() * operator.sigma**2)
 
 
 def test_everything_it_holds_follows_to(case):

@@ -65,6 +65,6 @@ def test_noise_floor_is_the_loss_of_the_truth():
     noise = torch.randn(64, 3, 18, 18, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     y = operator.measure(x, noise)
     losses = operator.loss(x, y)
-    floor = operator.noise_floor(y)
+    floor = operator.noise_floor(y)[0].item()
     error = floor * (2 / (3 * 18 * 18)) ** 0.5 / 64**0.5
     assert losses.mean().item() == pytest.approx(floor, abs=5 * error)

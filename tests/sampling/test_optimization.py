@@ -34,7 +34,9 @@ def call(particles, passes=None, **changes):
             passes.append(len(p))
         return loop.data_gradient(p)
 
-    return HardDataConsistency(settings(**changes), loop.events)(particles, data_gradient, SIGMA)
+    return HardDataConsistency(settings(**changes), loop.events)(
+        particles, data_gradient, analytic.Identity(SIGMA).noise_floor(particles.y)
+    )
 
 
 def loss(particles, z):
@@ -106,6 +108,16 @@ def test_the_noise_level_counts_every_measurement():
     inside, outside = (particles.at(at_loss(particles, factor * SIGMA**2)) for factor in (2.9, 3.1))
     assert call(inside)[1]["iterations"][1] == 0 < call(outside)[1]["iterations"][1]
     assert call(outside, stop_factor=1.1)[1]["iterations"][1] == 0
+
+
+def test_the_noise_level_counts_the_measured_ones_of_each_particle():
+    """Particle 1 lacks one measurement of three: it may have 2 sigma^2, and 2.5 is too much."""
+    particles = problem(2, spread=1.0)
+    particles = particles.at(at_loss(particles, 2.5 * SIGMA**2))
+    assert call(particles)[1]["iterations"] == [0, 0]
+    error = (MIXTURE.decode(particles.z) - particles.y)[1].flatten()
+    particles.y[1, error.abs().argmin()] = torch.nan
+    assert call(particles)[1]["iterations"][1] > 0
 
 
 def at_loss(particles, wanted):

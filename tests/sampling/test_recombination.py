@@ -18,7 +18,7 @@ from utils.sampling.recombination import (
 )
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
-FLOOR, COUNT = 100.0, 200  # so that one standard deviation is a tenth of the floor
+FLOOR, SPREAD = 100.0, 0.1
 ONE_IMAGE = torch.ones(3, 3, dtype=torch.bool)
 
 
@@ -28,7 +28,8 @@ def settings(**changes):
 
 
 def sources(loss, same_image=ONE_IMAGE, **changes):
-    return donors_of(torch.tensor(loss), FLOOR, COUNT, same_image, settings(**changes))[0].tolist()
+    floor = torch.full((len(loss), len(loss[0])), FLOOR)
+    return donors_of(torch.tensor(loss), floor, SPREAD * torch.ones_like(floor), same_image, settings(**changes))[0].tolist()
 
 
 def test_a_bad_channel_comes_from_the_particle_that_fits_it_best():

@@ -4,14 +4,17 @@ from types import SimpleNamespace
 
 import torch
 
+from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
+from utils.config.settings import Fidelity
 from utils.evaluation.trace import Trace
 from utils.noise import KeyedNoise
 from utils.priors.latent_diffusion import load_pipeline
 from utils.sampling.events import Events
 from utils.sampling.optimization import HardDataConsistency
 from utils.sampling.particles import Particles
+from utils.sampling.passes import Passes
 from utils.sampling.profiler import Profiler
 from utils.sampling.pruning import Pruning
 from utils.sampling.recombination import Recombination
@@ -59,13 +62,20 @@ class World:
         lr=CHAIN.lr,
         count=4,
         keep=2,
+        lost=0.0,
+        fidelity=None,
+        passes=None,
         on_step=lambda info: None,
     ):
-        """(result, profiler) of one image with `count` particles, `keep` after a pruning."""
+        """(result, profiler) of one image, or a batch of some, with `count` particles each, `keep` after a pruning.
+
+        lost: share of the measurement's pixels that are missing, other ones in each image; fidelity: keys of the data term
+        """
         annealing = SimpleNamespace(num_steps=steps, sigma_max=10.0, sigma_min=0.1)
         clock = StepClock("progress", annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
         events = Events(clock, repulsion_scale > 0, REPULSION.end_step, pruning_step, optimization_step, every)
-        operator = PhaseRetrieval().to(self.device)
+        operator = PhaseRetrieval()
+        operator = (operator if fidelity is None else WithFidelity(operator, Fidelity(**fidelity))).to(self.device)
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         mechanisms = [
             *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
@@ -82,12 +92,17 @@ class World:
             SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr}),
             events,
             mechanisms,
+            Passes(passes),
         )
-        truth = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(image)) * 2 - 1
-        truth = truth.to(self.prior.dtype)
-        y = operator(truth[None].to(self.device))
-        particles = Particles.start(y, [image], count, 0, self.prior.latent_shape, self.prior.dtype)
-        trace, profiler = Trace({image: truth.to(self.device)}), Profiler(self.device)
+        images, truths, y = [image] if isinstance(image, int) else list(image), {}, []
+        for each in images:
+            generator = torch.Generator().manual_seed(each)
+            truths[each] = (torch.rand(3, 16, 16, generator=generator) * 2 - 1).to(self.prior.dtype).to(self.device)
+            clean = operator(truths[each][None])
+            missing = (torch.rand(clean.shape, generator=generator) < lost).to(self.device)
+            y.append(torch.where(missing, torch.nan, clean) if lost else clean)
+        particles = Particles.start(torch.cat(y), images, count, 0, self.prior.latent_shape, self.prior.dtype)
+        trace, profiler = Trace(truths), Profiler(self.device)
 
         def both(info):
             trace(info)

@@ -48,8 +48,16 @@ def test_noise_is_the_same_bit_for_bit(xla):
 
 @pytest.mark.parametrize(
     "switches",
-    [*SWITCHES.values(), dict(repulsion_scale=0.5, place="chain"), dict(algorithm="hmc"), dict(recombination_step=700)],
-    ids=[*SWITCHES, "chain", "hmc", "recombination"],
+    [
+        *SWITCHES.values(),
+        dict(repulsion_scale=0.5, place="chain"),
+        dict(algorithm="hmc"),
+        dict(recombination_step=700),
+        dict(SWITCHES["exp4"], lost=0.2),
+        dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(free_scale=True)),
+        dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(gaussian=0.0, poisson=1.0, photons=100.0)),
+    ],
+    ids=[*SWITCHES, "chain", "hmc", "recombination", "missing pixels", "free scale", "counts"],
 )
 def test_latents_equal_the_cpus(worlds, switches):
     on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from utils.config.operators import OURS
-from utils.config.settings import Settings
+from utils.config.settings import Fidelity, Settings
 
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = (
@@ -66,6 +66,7 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "optimization": nodes["optimization_step"] < 0,
         "recombination_step": nodes.get("recombination_step", -1) < 0,
         "recombination": nodes.get("recombination_step", -1) < 0,
+        "fidelity": Fidelity.model_validate(nodes.get("fidelity", {})).is_default,
         "mechanisms": not nodes.get("mechanisms"),
     }
     return {key: value for key, value in kept.items() if not off.get(key)}

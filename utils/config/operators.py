@@ -115,6 +115,8 @@ OURS: dict[str, type[Arguments]] = {
 }
 
 
+MAGNITUDES = ("operators.phase_retrieval.PhaseRetrieval",)  # operators.base.Operator.magnitude
+
 # those whose loss is a sum over channels (operators.base.Operator.separable)
 SEPARABLE = tuple(name for name in OURS if name.rpartition(".")[2] not in ("NonlinearBlur", "DeepinvPhysics"))
 

@@ -3,7 +3,7 @@
 import re
 
 from utils.config.model import check_model
-from utils.config.operators import OURS, SEPARABLE, check_operator
+from utils.config.operators import MAGNITUDES, OURS, SEPARABLE, check_operator
 from utils.config.plan import plan
 from utils.config.settings import TAU_MIN, Settings
 from utils.errors import InputError, short
@@ -66,8 +66,40 @@ def check_relations(s: Settings) -> None:
             f"recombination_step={s.recombination_step}: the loss of {operator.target} is no sum over channels; "
             f"those of {', '.join(name.rpartition('.')[2] for name in SEPARABLE)} are; choose such a task, or -1 for off"
         )
+    _check_fidelity(s)
     check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
     check_model(s.model)
+
+
+def _check_fidelity(s: Settings) -> None:
+    fidelity, weights, operator = s.fidelity, s.fidelity.weights, s.group.operator
+    if not weights:
+        raise InputError("fidelity: all weights are 0, so nothing would be fitted; give one of its terms a weight, gaussian=1")
+    counted = [name for name in ("poisson", "amplitude") if name in weights]
+    if counted and fidelity.photons is None:
+        raise InputError(f"fidelity.{counted[0]}={weights[counted[0]]}: give fidelity.photons, the counts at magnitude 1")
+    if fidelity.photons is not None and not counted:
+        raise InputError(f"fidelity.photons={fidelity.photons}: only poisson and amplitude read it; give one of them a weight")
+    if fidelity.free_scale and not {"gaussian", *counted} & set(weights):
+        raise InputError("fidelity.free_scale=true: of the terms here none knows a scale; leave it out")
+    if not fidelity.is_default and operator.sigma == 0:
+        raise InputError(
+            f"fidelity.{next(iter(weights))}: its unit is task.{s.task_group}.operator.sigma, which is 0; give the noise a size"
+        )
+    if operator.target not in OURS:
+        return  # operators/fidelity.py asks the operator itself
+    of_magnitudes = [*(f"{name}={weights[name]}" for name in (*counted, "silog") if name in weights)]
+    of_magnitudes += ["free_scale=true"] * fidelity.free_scale
+    if of_magnitudes and operator.target not in MAGNITUDES:
+        raise InputError(
+            f"fidelity.{of_magnitudes[0]}: the measurement of {operator.target} is no magnitude; "
+            "choose gaussian, ssi or gradient"
+        )
+    if "gradient" in weights and operator.target in MAGNITUDES:
+        raise InputError(
+            f"fidelity.gradient={weights['gradient']}: the measurement of {operator.target} is a spectrum and has no edges; "
+            "leave it at 0"
+        )
 
 
 def _check_speed(s: Settings) -> None:

@@ -143,6 +143,31 @@ class Recombination(Section):
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
 
+class Fidelity(Section):
+    """Weights of the data term's terms, and what they need: operators/fidelity.py."""
+
+    gaussian: float = Field(default=1.0, ge=0)
+    poisson: float = Field(default=0.0, ge=0)
+    amplitude: float = Field(default=0.0, ge=0)
+    silog: float = Field(default=0.0, ge=0)
+    ssi: float = Field(default=0.0, ge=0)
+    gradient: float = Field(default=0.0, ge=0)
+    free_scale: bool = False
+    photons: float | None = Field(default=None, gt=0)
+    background: float = Field(default=0.1, gt=0)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{term: weight} of those that count."""
+        options = ("free_scale", "photons", "background")
+        return {name: value for name, value in self if name not in options and value}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the data term is the operator's own."""
+        return self.weights == {"gaussian": 1.0} and not self.free_scale
+
+
 class OwnMechanism(Section):
     """One of your own: its class, and the arguments that it takes beside the clock."""
 
@@ -199,6 +224,7 @@ class Settings(Section):
     pruning: Pruning
     optimization: Optimization
     recombination: Recombination
+    fidelity: Fidelity = Fidelity()
     mechanisms: dict[str, OwnMechanism] = {}
     success: Success
     data: Data

@@ -8,7 +8,7 @@ import torch
 
 from operators.base import Operator
 from utils.data import TestItem
-from utils.evaluation.scores import PICK_RULE, Lpips, LpipsAlex, mode_labels, pick, psnr, rotated, ssim
+from utils.evaluation.scores import PICK_RULE, Lpips, LpipsAlex, gradient_error, mode_labels, pick, psnr, rotated, ssim
 from utils.evaluation.trace import Trace
 from utils.records.aggregate import SCORES
 from utils.sampling.mechanism import Mechanism
@@ -85,7 +85,8 @@ class Evaluator:
             "scores": scores,
             "modes": modes,
             "loss": loss,
-            "noise_floor": self.operator.noise_floor(y),
+            "noise_floor": self.operator.noise_floor(y.double().cpu()).item(),
+            **self._terms(x.to(result.image.device), mine.y, place),
             "selection": {
                 "picked": picked,
                 "psnr": scores["psnr"][picked] if picked is not None else None,
@@ -106,6 +107,15 @@ class Evaluator:
         arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x)}
         return record, arrays if truth is None else {**arrays, "truth": to_pixels(truth[None])[0]}
 
+    def _terms(self, x, y, place):
+        """What the loss is made of, where that is more than one thing."""
+        found = self.operator.components(x, y)
+        if not found:
+            return {}
+        floors = self.operator.floor_components(y[:1].double().cpu())
+        terms = {name: {"loss": place(v.tolist()), "noise_floor": floors[name].item()} for name, v in found.items()}
+        return {"loss_terms": terms}
+
     def _scores(self, x, truth, place):
         if truth is None:
             return {name: [None] * len(self.particles) for name in SCORES}
@@ -113,6 +123,7 @@ class Evaluator:
             "psnr": place(psnr(x, truth).tolist()),
             "ssim": place(ssim(x, truth).tolist()),
             "lpips": place(self.lpips(x, truth)),
+            "gradient_error": place(gradient_error(x, truth).tolist()),
         }
         alex = self.lpips_alex(x, truth)
         return scores if alex is None else {**scores, "lpips_alex": place(alex)}

@@ -8,6 +8,8 @@ from pathlib import Path
 import piq
 import torch
 
+from operators.gradients import multi_scale_gradient
+
 log = logging.getLogger("latentdaps")
 
 LPIPS_FILES = ("vgg16-397923af.pth", "lpips_weights.pt")
@@ -30,6 +32,12 @@ def psnr(x, truth):
 def ssim(x, truth):
     """(P,) SSIM of images in [-1, 1], at least 11 pixels wide."""
     return piq.ssim(to_unit(x), to_unit(truth).expand(x.shape), data_range=1.0, reduction="none")
+
+
+def gradient_error(x, truth):
+    """(P,) multi-scale gradient error of images in [-1, 1], at least 3 pixels wide: of their difference in [0, 1]."""
+    difference = to_unit(x) - to_unit(truth)
+    return multi_scale_gradient(difference, torch.ones_like(difference, dtype=torch.bool)).sum(1)
 
 
 def _weights_folder():

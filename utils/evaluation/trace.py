@@ -4,21 +4,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from operators.base import Operator
 from utils.evaluation.scores import psnr
 from utils.sampling.outcome import StepInfo
 
 
 class Trace:
-    """Collects, per annealing step, what the last inner iteration decoded anyway: PSNR, loss, distance.
+    """Collects, per annealing step, what the last inner iteration decoded anyway: PSNR, loss and its terms, distance.
 
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
+    operator: to know the terms of a loss that has several; None: it has not
     """
 
     def __init__(
-        self, truths: Mapping[int, torch.Tensor] | None, on_progress: Callable[[float], None] = lambda best_db: None
+        self,
+        truths: Mapping[int, torch.Tensor] | None,
+        on_progress: Callable[[float], None] = lambda best_db: None,
+        operator: Operator | None = None,
     ) -> None:
-        self.truths, self.on_progress = truths, on_progress
-        self.steps: list[dict] = []  # per annealing step {image id: (distance, {particle index: (psnr, loss)})}
+        self.truths, self.on_progress, self.operator = truths, on_progress, operator
+        self.terms: list[str] = []
+        self.steps: list[dict] = []  # per annealing step {image id: (distance, {particle index: (psnr, loss, *terms)})}
 
     def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
@@ -28,7 +34,9 @@ class Trace:
             psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
         step = {image: (distance, {}) for image, distance in distances.items()}
-        for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, info.loss.tolist()):
+        found = {} if self.operator is None else self.operator.components(info.image, info.particles.y)
+        self.terms, rows = list(found), [values.tolist() for values in found.values()]
+        for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, info.loss.tolist(), *rows):
             step[image][1][index] = values
         self.steps.append(step)
         self.on_progress(float("nan") if self.truths is None else max(psnrs))
@@ -36,8 +44,7 @@ class Trace:
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, list]:
         """One image's trace for its record; `particles` are the indices that it started with, None where pruned."""
         rows = [step[image_id] for step in self.steps]
-        return {
-            "pairwise_distance": [distance for distance, _ in rows],
-            "psnr": [[values.get(i, (None, None))[0] for i in particles] for _, values in rows],
-            "loss": [[values.get(i, (None, None))[1] for i in particles] for _, values in rows],
-        }
+        pruned = (None,) * (2 + len(self.terms))
+        columns = [[[values.get(i, pruned)[k] for i in particles] for _, values in rows] for k in range(len(pruned))]
+        named = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
+        return {"pairwise_distance": [distance for distance, _ in rows], "psnr": columns[0], "loss": columns[1], **named}

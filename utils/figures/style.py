@@ -40,9 +40,9 @@ def particle_title(record, position):
 def measurement_picture(y):
     """A measurement as a picture: an image in [-1, 1] as it is, anything larger on a logarithmic scale.
 
-    (C, H, W[, 2]) is an image, anything with fewer axes one line of grey.
+    (C, H, W[, 2]) is an image, anything with fewer axes one line of grey. What was not measured (NaN) is drawn as 0.
     """
-    y = y.astype(np.float64)  # squares of large measurements leave float32
+    y = np.nan_to_num(y.astype(np.float64))  # squares of large measurements leave float32
     if y.ndim < 3:
         y = y.reshape(1, 1, -1)
     y = y if y.ndim == 3 else np.linalg.norm(y.reshape(*y.shape[:3], -1), axis=-1)

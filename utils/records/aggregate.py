@@ -14,7 +14,7 @@ Records = list[dict[str, Any]]
 Value = TypeVar("Value")
 
 SCORES = ("psnr", "ssim", "lpips")
-OPTIONAL_SCORES = ("lpips_alex",)  # in metrics.json where a record has them
+OPTIONAL_SCORES = ("lpips_alex", "gradient_error")  # in metrics.json where a record has them
 
 
 def finite(values: Iterable[Value | None]) -> list[Value]:
@@ -66,6 +66,19 @@ def loss_block(records: Records) -> dict[str, Any]:
         "sample": samples,
         "noise_floor": floors,
         "ratio": [[v / floor if floor and v is not None else None for v in row] for row, floor in zip(samples, floors)],
+        **terms_block(records),
+    }
+
+
+def terms_block(records: Records) -> dict[str, Any]:
+    """The same of each term of the data term, unweighted; absent where it is the default."""
+    found = [r["loss_terms"] for r in records if "loss_terms" in r]
+    if len(found) < len(records):
+        return {}
+    return {
+        "terms": {
+            n: {"sample": [t[n]["loss"] for t in found], "noise_floor": [t[n]["noise_floor"] for t in found]} for n in found[0]
+        }
     }
 
 

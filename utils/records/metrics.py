@@ -44,7 +44,7 @@ class Metadata(Block):
 
 
 class Score(Block):
-    """psnr (dB), ssim, lpips, lpips_alex: per particle, and over each image's surviving particles."""
+    """psnr (dB), ssim, lpips, lpips_alex, gradient_error: per particle, and over each image's surviving particles."""
 
     sample: PerParticle
     mean: PerImage
@@ -68,10 +68,16 @@ class Selection(Block):
     rule: str
 
 
+class Term(Block):
+    sample: PerParticle
+    noise_floor: PerImage
+
+
 class Loss(Block):
-    sample: PerParticle  # sum of squared residuals of the measurement
+    sample: PerParticle  # the data term: by default the sum of squared residuals of the measurement
     noise_floor: PerImage  # expected value of it at the true image
     ratio: PerParticle
+    terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
 
 
 class Diversity(Block):
@@ -145,6 +151,7 @@ class Metrics(Block):
     ssim: Score
     lpips: Score
     lpips_alex: Score | None = None  # only where its backbone was found
+    gradient_error: Score | None = None  # not in files of an older program
     modes: Modes | None
     selection: Selection
     loss: Loss | None = None  # not in files of an older program
@@ -193,6 +200,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "ssim": m.ssim,
         "lpips": m.lpips,
         "lpips_alex": m.lpips_alex,
+        "gradient_error": m.gradient_error,
         "modes": m.modes,
         "selection": m.selection,
         "loss": m.loss,
@@ -205,13 +213,14 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "ssim": ("sample",),
         "lpips": ("sample",),
         "lpips_alex": ("sample",),
+        "gradient_error": ("sample",),
         "modes": ("label", "psnr_aligned"),
         "loss": ("sample", "ratio"),
         "pruning": ("loss",),
         "optimization": ("calls", "iterations", "stopped_by"),
     }
     columns = {
-        **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips", "lpips_alex")},
+        **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips", "lpips_alex", "gradient_error")},
         "modes": ("psnr_rotated_truth", "coverage", "success"),
         "selection": ("picked", "psnr", "psnr_aligned"),
         "loss": ("noise_floor",),
@@ -223,6 +232,10 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         for key in rows.get(name, ()) + (columns.get(name, ()) if per_image else ()):
             if block is not None:
                 yield f"{name}.{key}", getattr(block, key)
+    for name, term in ((m.loss and m.loss.terms) or {}).items():
+        yield f"loss.terms.{name}.sample", term.sample
+        if per_image:
+            yield f"loss.terms.{name}.noise_floor", term.noise_floor
     yield "diverged", m.diverged
     if per_image:
         yield "metadata.image_ids", m.metadata.image_ids

@@ -27,6 +27,7 @@ class Scores(Part):
     ssim: Numbers
     lpips: Numbers
     lpips_alex: Numbers | None = None  # only where its backbone was found
+    gradient_error: Numbers | None = None  # not in records of an older program
 
 
 class Modes(Part):
@@ -87,6 +88,11 @@ class Optimised(Part):
     time_s: float
 
 
+class Term(Part):
+    loss: Numbers
+    noise_floor: float
+
+
 class Device(Part):
     type: str
     name: str
@@ -117,6 +123,7 @@ class KeptRecord(Part):
     modes: Modes | None
     loss: Numbers
     noise_floor: float
+    loss_terms: dict[str, Term] = {}  # of a data term that is not the default
     selection: Selection
     trace: KeptTrace
     pruning: Pruned | None
@@ -136,8 +143,10 @@ class KeptRecord(Part):
             "loss": self.loss,
             "diverged": self.diverged,
         }
-        if self.scores.lpips_alex is not None:
-            rows["scores.lpips_alex"] = self.scores.lpips_alex
+        for name in ("lpips_alex", "gradient_error"):
+            if getattr(self.scores, name) is not None:
+                rows[f"scores.{name}"] = getattr(self.scores, name)
+        rows |= {f"loss_terms.{name}": term.loss for name, term in self.loss_terms.items()}
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
         _one_value_each(rows, count)

@@ -14,6 +14,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report 
 import torch  # noqa: E402
 
 from operators.base import Operator  # noqa: E402
+from operators.fidelity import WithFidelity  # noqa: E402
 from sampler import LatentDAPS  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
@@ -60,6 +61,8 @@ def build(settings: Settings) -> Parts:
     with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
         operator = make(f"task.{settings.task_group}.operator", settings.operator_node)
     try_parts_of_ones_own(settings, prior, operator, device)
+    if not settings.fidelity.is_default:
+        operator = WithFidelity(operator, settings.fidelity)
     operator = operator.to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config

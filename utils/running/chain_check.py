@@ -63,7 +63,7 @@ def residual_curvature(parts: Parts, settings: Settings, image: TestItem) -> tup
     with torch.no_grad():
         z = sampler.sigmas[0] * parts.noise.draw(particles, "initial")
         z0hat = sampler.probability_flow(z, sampler.scalars(0).ode)  # (1, C, h, w)
-    product = curvature_products(lambda z: parts.operator(counted.decode(z)), z0hat)
+    product = curvature_products(lambda z: parts.operator.residual(counted.decode(z), particles.y), z0hat)
     found = largest_eigenvalue(product, parts.noise.draw(particles, "velocity"), PRODUCTS)
     decoder = counted.calls["decoder_forward_backward"] + min(PRODUCTS, z0hat.numel())
     return found, f"{decoder} decoder passes, {counted.calls['denoiser_calls']} of the denoiser, before the first phase"

@@ -30,14 +30,16 @@ class Optimised(Particles):
     best_loss: torch.Tensor = None  # (P,)
     momentum: torch.Tensor = None  # (P, C, h, w)
     variance: torch.Tensor = None  # (P, C, h, w)
+    limit: torch.Tensor = None  # (P,) loss at which it stops
     slot: torch.Tensor = None  # (P,) position in the batch of the call
 
 
 class HardDataConsistency(Mechanism):
     """Acts after the chain of every `optimization.every`-th step of its phase and of the last one.
 
-    settings: max_iterations; lr (Adam); stop_factor: a particle stops when its mean squared residual is at most
-    stop_factor * sigma^2; max_move: it stops before its latent has moved by more than this, as root mean square.
+    settings: max_iterations; lr (Adam); stop_factor: a particle stops when its loss is at most stop_factor times the
+    operator's noise floor (a mean squared residual of sigma^2); max_move: it stops before its latent has moved by more
+    than this, as root mean square.
     """
 
     name = "optimization"
@@ -50,7 +52,7 @@ class HardDataConsistency(Mechanism):
 
     def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
         started = devices.clock(particles.z.device)
-        z, outcome = self(particles, sampler.data_gradient, sampler.operator.sigma)
+        z, outcome = self(particles, sampler.data_gradient, sampler.operator.noise_floor(particles.y))
         seconds = devices.clock(z.device) - started
         images = dict.fromkeys(particles.image.tolist())
         report: Report = {image: {"particles": [], "time_s": seconds / len(images)} for image in images}
@@ -80,17 +82,15 @@ class HardDataConsistency(Mechanism):
         return block
 
     def __call__(
-        self, particles: Particles, data_gradient: Callable[[Particles], tuple[torch.Tensor, ...]], sigma: float
+        self, particles: Particles, data_gradient: Callable[[Particles], tuple[torch.Tensor, ...]], floor: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, list]]:
-        """Optimise `particles.z`; data_gradient(particles) -> (gradient, loss, image); sigma: noise of the measurement.
+        """Optimise `particles.z`; data_gradient(particles) -> (gradient, loss, image); floor (P,): expected loss of the truth.
 
         Returns (z, report): z (P, C, h, w), the best iterate of each particle; report: iterations (P ints) and
         stopped_by (P strings).
         """
         s, count = self.settings, len(particles)
         device = particles.z.device
-        numel = particles.y[0].numel()
-        limit = s.stop_factor * sigma**2 * numel
         active = Optimised(
             **vars(particles),
             start=particles.z,
@@ -98,6 +98,7 @@ class HardDataConsistency(Mechanism):
             best_loss=torch.full((count,), torch.inf, dtype=particles.z.dtype, device=device),
             momentum=torch.zeros_like(particles.z),
             variance=torch.zeros_like(particles.z),
+            limit=s.stop_factor * floor,
             slot=torch.arange(count),
         )
         result = particles.z.clone()
@@ -109,7 +110,7 @@ class HardDataConsistency(Mechanism):
             active.best = torch.where(column(better, active.z), active.z, active.best)
             proposal = self._adam_step(active, gradient, iteration)
             moved = (proposal - active.start).square().flatten(1).mean(1).sqrt()
-            reasons = torch.stack([loss <= limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
+            reasons = torch.stack([loss <= active.limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
             devices.mark_step(device)
             last = iteration == s.max_iterations
             stops = [

@@ -84,14 +84,15 @@ class Pruning(Mechanism):
         flat = particles.z.flatten(1)
         distance = torch.cdist(flat[None], flat[None])[0].cpu()  # (P, P)
         loss = torch.where(torch.isfinite(flat).all(1), loss, torch.nan).tolist()
-        floor = operator.noise_floor(particles.y)
-        floor_std = floor * (2 / particles.y[0].numel()) ** 0.5
+        floor = operator.noise_floor(particles.y)  # (P,)
+        floor_std = (floor * operator.floor_spread(particles.y)).tolist()
+        floor = floor.tolist()
         source, index, reports = [], [], {}
         for image in dict.fromkeys(particles.image.tolist()):
             where = particles.of_image(image)
             numbers = particles.select(where).index.tolist()
             losses, distances = [loss[i] for i in where], distance[where][:, where].tolist()
-            choice = choose(losses, distances, floor, floor_std, self.keep, self.settings)
+            choice = choose(losses, distances, floor[where[0]], floor_std[where[0]], self.keep, self.settings)
             # slots stay in the order of their numbers
             slots = sorted([(numbers[i], i) for i in choice.kept] + [(numbers[slot], parent) for slot, parent in choice.clones])
             source += [int(where[position]) for _, position in slots]

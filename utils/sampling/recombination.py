@@ -3,9 +3,9 @@
 Where the measurement's loss is a sum over channels, each channel's fitness is known without the truth; where a channel's
 180-degree rotation leaves the measurement unchanged, its orientation is known to the prior alone. So, at an event:
 
-    L_pc          loss of channel c of particle p, F its noise floor, m its number of measurements
+    L_pc          loss of channel c of particle p, F its noise floor, s the standard deviation of that as a share
     donor of c    the particle of the image with the smallest L_pc; its excess e_c = max(L_c / F - 1, 0)
-    bad           (L_pc - L_c) / F > excess e_c + deviation sqrt(2 / m)
+    bad           (L_pc - L_c) / F > excess e_c + deviation s
     child of p    its good channels, and the donors' in place of its bad ones; the channel that fits best is held, the
                   others are tried in both orientations
     choice        the candidate that the prior finds likeliest: the smallest sum over sigma of
@@ -33,18 +33,19 @@ LOCAL_MEAN = 9  # pixels; what is taken off before channels are correlated
 
 
 def donors_of(
-    loss: torch.Tensor, floor: float, count: int, same_image: torch.Tensor, s: RecombinationSettings
+    loss: torch.Tensor, floor: torch.Tensor, spread: torch.Tensor, same_image: torch.Tensor, s: RecombinationSettings
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Where each particle takes each channel from, (P, C) positions: itself where its own is good enough.
 
-    loss (P, C), not finite for a particle that diverged; floor: expected loss of a channel; count: measurements of a
-    channel; same_image (P, P) bool. Also by how much its own channel fits worse than the donor's, (P, C), in floors.
+    loss (P, C), not finite for a particle that diverged; floor, spread (P, C): expected loss of a true channel, and its
+    standard deviation as a share of that; same_image (P, P) bool. Also by how much its own channel fits worse than the
+    donor's, (P, C), in floors.
     """
     loss = torch.where(torch.isnan(loss), torch.inf, loss)  # XLA's nan_to_num takes no infinity
     best, donor = torch.where(same_image[:, :, None], loss[None], torch.inf).min(dim=1)  # (P, C) each
     behind = (loss - best) / floor
     behind = torch.where(torch.isnan(behind), torch.inf, behind)
-    good = behind <= s.excess * (best / floor - 1).clamp(min=0) + s.deviation * (2 / count) ** 0.5
+    good = behind <= s.excess * (best / floor - 1).clamp(min=0) + s.deviation * spread
     own = torch.arange(len(loss), device=loss.device)[:, None].expand(loss.shape)
     taken = ~good & torch.isfinite(best) if s.donors else torch.zeros_like(good)
     return torch.where(taken, donor, own), behind
@@ -121,10 +122,9 @@ class Recombination(Mechanism):
     def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
         image = sampler.prior.decode(particles.z)
         loss = sampler.operator.channel_loss(image, particles.y)  # (P, C)
-        channels = loss.shape[1]
-        floor, count = sampler.operator.noise_floor(particles.y) / channels, particles.y[0].numel() // channels
+        floor, spread = sampler.operator.noise_floor(particles.y, axis=2), sampler.operator.floor_spread(particles.y, axis=2)
         same_image = (particles.image[:, None] == particles.image[None]).to(loss.device)
-        source, behind = donors_of(loss, floor, count, same_image, self.settings)
+        source, behind = donors_of(loss, floor, spread, same_image, self.settings)
         children, turned = candidates_of(image, source, held_channel(source, behind), self.turns)
         z, score = self.judge(children, particles, s, sampler)
         chosen = score.argmin(dim=1)  # (P,)
