@@ -85,7 +85,8 @@ def sample(settings, images, folder):
     parts = build(settings)
     if settings.data.kind == "measurement":
         check_measurements(parts, images)
-    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, parts.sampler.mechanisms)
+    rule, mechanisms = settings.selection.rule, parts.sampler.mechanisms
+    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, mechanisms, rule)
     check_chain(parts, settings, images[0])
     per_batch = images_per_batch(parts, settings, images)
     device = devices.describe(parts.device)

@@ -15,12 +15,14 @@ class Operator(torch.nn.Module, ABC):
     turns: True if the rotation of each channel alone leaves the measurement unchanged
     separable: True if channel c of the measurement, (P, C, ...), depends on channel c of the image alone
     magnitude: True if the measurement is a modulus, so that its square is an intensity
+    friedel: True if the last two axes are a centred spectrum whose values at k and -k are equal for every image
     linear: True if A(a x + b z) = a A(x) + b A(z)
     """
 
     rotation_ambiguity = False
     turns = False
     separable = False
+    friedel = False
     linear = False
     magnitude = False
 

@@ -22,6 +22,7 @@ class PhaseRetrieval(Operator):
     turns = True
     separable = True
     magnitude = True
+    friedel = True
 
     def __init__(self, oversample=2.0, sigma=0.05):
         super().__init__(sigma)

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
+from utils.analysis.calibrated import spread_sentence
 from utils.analysis.columns import KINDS
 from utils.analysis.comparison import compare
 from utils.analysis.tables import build, cells
@@ -30,6 +31,8 @@ CAPTIONS = {
     "psnr_distribution": "PSNR of all particles per experiment, with quartiles.",
     "mode_map": "Which orientation each particle of each image found.",
     "quality_cost": "Quality against time × peak memory per image.",
+    "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
+    "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }
 
 
@@ -84,12 +87,18 @@ def html_table(table):
 def drawings(experiments, images):
     """(figures, pictures), each a list of {uri, caption}; a run whose records hold no pictures shows its grid instead."""
     figures, pictures, drawn = [], [], set()
+    spreads = {comparison_figures.summary_name(e): e for e in experiments if not e.derived}
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
         comparison_figures.plt.close(figure)
         if name in CAPTIONS:
             figures.append({"uri": data_uri(buffer.getvalue()), "caption": CAPTIONS[name]})
+        elif name in spreads:
+            caption = (
+                f"{spreads[name].label}: the label-free pick, the mean of the particles that agree with it, and their spread."
+            )
+            pictures.append({"uri": data_uri(buffer.getvalue()), "caption": f"{caption} {sentence(spreads[name].runs[0])}"})
         else:
             drawn.add(name)
             label = name.removeprefix("reconstructions_")
@@ -101,6 +110,11 @@ def drawings(experiments, images):
         if not e.derived and comparison_figures.picture_name(e) not in drawn and grid.is_file():
             pictures.append({"uri": data_uri(grid.read_bytes()), "caption": f"{e.label}: results."})
     return figures, pictures
+
+
+def sentence(run):
+    """What may be said of the spread of a run that has records."""
+    return spread_sentence(run.folder, run.records(1)[0][0]["fingerprint"])
 
 
 def data_uri(png):

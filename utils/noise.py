@@ -20,6 +20,8 @@ PURPOSES = {
     "mcmc": 3,
     "velocity": 4,
     "recombination": 5,
+    "truth": 40,  # drawn from the prior: tools/calibration.py
+    "free_pixels": 41,
     "mask": 32,
     "kernel": 33,
     "floor": 34,
@@ -82,6 +84,10 @@ class KeyedNoise:
         ]
         stacked = torch.from_numpy(np.stack(arrays, axis=0 if count is None else 1))
         return stacked.to(particles.z.device, particles.z.dtype)
+
+    def free_pixels(self, image: int, shape: Sequence[int]) -> torch.Tensor:
+        """Uniform numbers in [0, 1) of one image's measured values, CPU tensor of `shape`: those below a share are free."""
+        return torch.from_numpy(keyed_generator(self.seed, "free_pixels", int(image)).random(tuple(shape), dtype=np.float32))
 
     def measurement(self, image: int, shape: Sequence[int]) -> torch.Tensor:
         """Measurement noise of one image, CPU tensor of `shape`; the same for all its particles."""

@@ -11,8 +11,9 @@ from operators.phase_retrieval import PhaseRetrieval
 from utils.data import TestItem
 from utils.evaluation import evaluator as module
 from utils.evaluation.evaluator import Evaluator, to_pixels
-from utils.evaluation.scores import psnr, rotated
+from utils.evaluation.scores import psnr, rotated, to_unit
 from utils.evaluation.trace import Trace
+from utils.records.record import problem
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
@@ -22,6 +23,12 @@ from utils.sampling.schedule import StepClock, annealing_sigmas
 CLOCK = StepClock("progress", annealing_sigmas(2, 10.0, 0.1))
 SUCCESS = SimpleNamespace(threshold_db=20.0, margin_db=3.0)
 OPERATOR = PhaseRetrieval(sigma=0.5)
+STAMP = {
+    "schema": 1,
+    "fingerprint": "x",
+    "device": {"type": "cpu", "name": "test"},
+    "run": {"seed": 0, "num_samples": 4, "overrides": [], "git_commit": None, "versions": {}},
+}
 
 
 def truth(side=12):
@@ -98,6 +105,18 @@ def test_time_is_the_share_of_the_image_and_the_noise_floor_is_of_one_measuremen
 def test_a_mechanism_of_ones_own_has_its_block_of_the_image_alone(record):
     assert record[0]["mechanisms"] == {"speaking": {"reports": [{"step": 1}], "of": 4}}
     assert record[0]["pruning"] is None and record[0]["optimization"] is None
+
+
+def test_the_summary_is_of_the_finite_particles_turned_onto_the_pick(record):
+    """Off by 0.15 and 0.05, they are off by 0.1 together, where nothing is clipped."""
+    one, arrays = record
+    assert one["summary"]["agreeing"] == [True, None, None, True]
+    together = psnr(((to_unit(truth() + 0.15) + to_unit(truth() + 0.05)) - 1)[None], truth()).item()
+    assert one["summary"]["psnr"] == pytest.approx(together, abs=1e-4)
+    assert one["modes"]["psnr_aligned"][0] < together < one["modes"]["psnr_aligned"][3]
+    assert arrays["summary_mean"].shape == (12, 12, 3) and arrays["summary_prtf"].shape == (7,)
+    assert np.median(arrays["summary_std"].astype(float)) == pytest.approx(0.05 / 2**0.5, rel=0.01)
+    assert problem({**one, **STAMP}, arrays) is None
 
 
 def test_arrays_are_the_images_own(record):

@@ -5,6 +5,8 @@ from omegaconf import OmegaConf
 
 from tests.worlds.synthetic import forget_truth, make_record
 from utils.records.aggregate import aggregate, at_best, loss_block
+from utils.records.metrics import check_metrics
+from utils.records.record import problem
 from utils.records.summary import eval_markdown, summary_table
 from utils.running.console import print_results
 
@@ -64,6 +66,29 @@ def test_an_image_without_a_finite_particle_has_no_loss():
     lost[0] |= {"loss": [None, None]}
     lost[0]["selection"]["picked"] = None
     assert "| 7 | none | – | 2 | – |" in eval_markdown(aggregate(lost, "x"))
+
+
+def test_the_aligned_mean_is_a_row_where_records_have_it():
+    """Without the truth it is known, so it stands with the pick."""
+    found = records(True)
+    assert aggregate(found, "x")["summary"] is None
+    found[0]["summary"] = {"agreeing": [True, False], "psnr": 26.0, "resolution": 2.0}
+    metrics = aggregate(found, "x")
+    assert metrics["summary"] == {
+        "agreeing": [[True, False], [None, None]],
+        "psnr": [26.0, None],
+        "resolution": [2.0, None],
+    }
+    check_metrics(metrics, "x")
+    assert ("PSNR of the aligned mean", "–", "–", "26.00 ± 0.00") in summary_table(metrics)
+    assert not any(row[0] == "PSNR of the aligned mean" for row in summary_table(aggregate(records(False), "x")))
+
+
+def test_a_summary_has_an_answer_for_each_particle():
+    record = records(True)[0] | {"summary": {"agreeing": [True], "psnr": None, "resolution": None}}
+    assert "summary.agreeing has not one value" in problem(record, {})
+    record["summary"]["agreeing"] = [True, None]
+    assert problem(record, {}) is None
 
 
 def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):

@@ -57,6 +57,7 @@ def test_metrics_json_has_the_documented_keys(run):
         "pruning",
         "optimization",
         "recombination",
+        "summary",
         "diverged",
     }
     assert {

@@ -7,6 +7,7 @@ from scipy import stats
 from tests.worlds import analytic
 from tools.evidence import calibration
 from tools.evidence.calibration import HONEST, PARTICLES, PRIOR_STD, SETTINGS, SINGULAR_VALUES
+from utils.analysis.sbc import coverage, uniformity
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.priors.analytic import GaussianMixturePrior
@@ -62,18 +63,18 @@ def covered(overrides, level):
 def agrees(found, level, probability):
     """Whether the share of truths covered is one that has this probability, on the level of 0.1 %."""
     low, high = stats.binom.interval(0.999, found.size, probability)
-    return low <= calibration.coverage(found, level).value * found.size <= high
+    return low <= coverage(found, PARTICLES, level).value * found.size <= high
 
 
 def test_the_honest_likelihood_is_calibrated(ranks):
     found = ranks(HONEST)
-    assert calibration.uniformity(found) > 0.01
+    assert uniformity(found, PARTICLES) > 0.01
     assert agrees(found, 0.95, 0.95) and agrees(found, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_likelihood_is_noticed(ranks, name):
-    assert calibration.uniformity(ranks(WRONG[name])) < 1e-3
+    assert uniformity(ranks(WRONG[name]), PARTICLES) < 1e-3
 
 
 @pytest.mark.parametrize("overrides", [DEFAULTS, COLD], ids=["defaults", "converged"])

@@ -29,11 +29,13 @@ def write_run(
     first_image=0,
     pictures=True,
     truth=True,
+    means=None,
 ):
     """Write one run folder; labels: per image, per particle ("0", "180", "mixed", "failed", None = pruned).
 
     composed: the fixture; gain: added to every PSNR; seconds: per image. Particle 0 has the lowest measurement loss,
-    then particle 1, and so on. truth=False: a run on measurements.
+    then particle 1, and so on. truth=False: a run on measurements. means: per image the PSNR of its aligned mean, of all
+    its particles; None: a run from before there was one.
     """
     folder = parent / name
     (folder / "records").mkdir(parents=True)
@@ -57,9 +59,15 @@ def write_run(
         record = {"fingerprint": "0", "run": run} | make_record(first_image + i, row, gain + 0.1 * i, seconds, cfg)
         if not truth:
             forget_truth(record)
+        if means is not None:
+            agreeing = [None if label is None else True for label in row]
+            record["summary"] = {"agreeing": agreeing, "psnr": means[i] if truth else None, "resolution": 2.0}
         records.append(record)
         arrays = {"truth": picture(i), "y": np.zeros((3, 24, 24), np.float32), "z": np.zeros((4, 4, 8, 8), np.float32)}
         arrays["images"] = np.stack([np.rot90(picture(i), 2 * (row[k] == "180")) for k in record["survivors"]])
+        if means is not None:
+            arrays["summary_mean"], arrays["summary_std"] = picture(i), np.full((3, 16, 16), 0.01 * (i + 1), np.float16)
+            arrays["summary_prtf"] = np.linspace(1, 0.1 * i, 9, dtype=np.float32)
         if not truth:
             del arrays["truth"]
         write_record(folder, record, arrays if pictures else {})

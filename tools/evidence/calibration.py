@@ -11,11 +11,10 @@ docs/measured/calibration.md.
 
 import numpy as np
 import torch
-from scipy import stats
 
 from operators.base import Operator
 from sampler import LatentDAPS
-from utils.analysis.stats import wilson
+from utils.analysis.sbc import coverage, ranks_of, uniformity
 from utils.command_line import Parser, run
 from utils.config.check import check
 from utils.config.compose import compose
@@ -25,7 +24,6 @@ from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
 
 PARTICLES = 39  # from the least to the greatest is a 95 % interval, from the 10th to the 30th one of 50 %
-BINS = 20
 PRIOR_STD = 0.1
 # of the decoder: at noise 0.05 the data are four times as precise as the prior where it is 1, and as precise where it is 0.5
 SINGULAR_VALUES = np.repeat([1.0, 0.5], 64)
@@ -72,23 +70,7 @@ def ranks(overrides, truths, seed=0):
     particles = Particles.start(y, range(truths), PARTICLES, 0, prior.latent_shape, prior.dtype)
     samples = sampler.sample(particles, Profiler(prior.device)).particles.z
     along = samples.reshape(truths, PARTICLES, d).numpy() @ right  # (truths, PARTICLES, d), independent coordinates
-    return (along < (z.flatten(1).numpy() @ right)[:, None]).sum(1)
-
-
-def uniformity(found):
-    """p value of the chi-square test that ranks are uniform, in BINS bins of equal size."""
-    counts = np.bincount(found.ravel() * BINS // (PARTICLES + 1), minlength=BINS)
-    return float(stats.chisquare(counts).pvalue)
-
-
-def coverage(found, level):
-    """How many of the truths lie in the samples' central interval of a nominal level, with Wilson's interval.
-
-    level: a multiple of 2 / (PARTICLES + 1), so that order statistics bound it exactly.
-    """
-    outside = round((1 - level) / 2 * (PARTICLES + 1))
-    inside = (found >= outside) & (found <= PARTICLES - outside)
-    return wilson(float(inside.mean()), inside.size)
+    return ranks_of(along, (z.flatten(1).numpy() @ right)[:, None], axis=1)
 
 
 def table(truths):
@@ -99,9 +81,11 @@ def table(truths):
     ]
     for name, overrides in SETTINGS.items():
         found = ranks(overrides, truths)
-        covered = [coverage(found[:, columns], level) for level in (0.5, 0.95) for columns in (slice(64), slice(64, None))]
+        covered = [
+            coverage(found[:, columns], PARTICLES, level) for level in (0.5, 0.95) for columns in (slice(64), slice(64, None))
+        ]
         cells = [f"{100 * c.value:.0f} % [{100 * c.low:.0f}, {100 * c.high:.0f}]" for c in covered]
-        lines.append(f"| {name} | {uniformity(found):.2g} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {uniformity(found, PARTICLES):.2g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -4,13 +4,15 @@
     ... change the structure of the code, run the same into /tmp/after on the same machine ...
     diff /tmp/before.txt /tmp/after.txt
 
+What a later program adds to each record can be left out, block and arrays alike: --without summary --without r_factor.
+
 Left out: seconds, peak memory, the device's name, commit, versions and overrides. The fingerprint is in, so equal hashes
 also mean that runs made before the change resume.
 """
 
+import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +28,14 @@ def decided(value):
     return [decided(inner) for inner in value] if isinstance(value, list) else value
 
 
-def run_hash(folder):
-    """Hash over all records of one run folder, sorted by file name."""
+def run_hash(folder, without=()):
+    """Hash over all records of one run folder, sorted by file name; without the blocks and arrays of these names."""
     total = hashlib.sha256()
     for path in sorted((folder / "records").glob("*.npz")):
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in sorted(archive.files)}
+            arrays = {name: archive[name] for name in sorted(archive.files) if name.split("_")[0] not in without}
         record = json.loads(arrays.pop("record").tobytes())
-        kept = decided({key: value for key, value in record.items() if key not in AROUND})
+        kept = decided({key: value for key, value in record.items() if key not in (*AROUND, *without)})
         total.update(json.dumps(kept, sort_keys=True).encode())
         for name, array in arrays.items():
             total.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
@@ -41,5 +43,9 @@ def run_hash(folder):
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        print(run_hash(Path(argument)), Path(argument).name)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--without", action="append", default=[], metavar="BLOCK")
+    arguments = parser.parse_args()
+    for folder in arguments.folders:
+        print(run_hash(folder, arguments.without), folder.name)

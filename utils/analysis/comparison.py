@@ -20,6 +20,7 @@ PAIRED = (
     "psnr.best",
     "psnr.pick",
     "pick_psnr",
+    "aligned_mean",
     "failed",
     "success",
     "success_pick",
@@ -54,9 +55,11 @@ def summarise(experiment, reference=None):
     row["failed"], row["failures"] = _failed(e), _failures(e)
     row["success_single"] = _complement(row["failed"])
     row["robust"] = {part: _distribution(_robust_values(e, part)) for part in ("single", "pick", "best")}
-    for name in ("pick_psnr", "coverage", "pairwise_distance", "noise_floor"):
+    for name in ("pick_psnr", "aligned_mean", "coverage", "pairwise_distance", "noise_floor"):
         row[name] = mean_std(e, name)
     row["loss"] = {part: mean_std(e, f"loss.{part}") for part in ("best", "mean", "pick")}
+    for name in ("free", "r_factor"):
+        row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("mean", "pick")}
     row["trivial"] = {
         "name": next(iter(e.runs[0].trivial), None),
         "psnr": mean_std(e, "psnr.trivial"),

@@ -21,7 +21,20 @@ from utils.records.metrics import Metrics, check_metrics
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
 READ = ("data.root", "step_clock", "repulsion_scale", "repulsion.end_step", "pruning_step", "optimization_step")
-SCIENCE = ("psnr", "ssim", "lpips", "modes", "selection", "loss", "diversity", "pruning", "optimization", "diverged")
+SCIENCE = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "modes",
+    "selection",
+    "loss",
+    "free",
+    "diversity",
+    "pruning",
+    "optimization",
+    "summary",
+    "diverged",
+)
 OPTIONAL = ("modes", "pruning", "optimization")  # blocks that all records of a run have, or none
 SOURCES = ("metrics.json", KEPT)  # of a run's metrics: the file, or the records to aggregate
 
@@ -257,7 +270,8 @@ def image_values(run, position, until):
     pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
     pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included; trivial, gain: of the
     best trivial reconstruction, and by how much the mean over particles exceeds it; noise_floor: the expected loss of the
-    true image, of which the loss.* are multiples.
+    true image, of which the loss.* are multiples, as the free.* are of that of the measurements kept out of the fit;
+    r_factor: unexplained share of the measurement; aligned_mean: PSNR of the mean of the particles that agree with the pick.
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
@@ -275,7 +289,7 @@ def image_values(run, position, until):
         survivors = [label for label, diverged in zip(m.modes.label[i], m.diverged[i]) if label is not None or diverged]
         values |= {
             "psnr_aligned.best": max(aligned, default=None),
-            "psnr_aligned.mean": statistics.fmean(aligned) if aligned else None,
+            "psnr_aligned.mean": _mean(aligned),
             "psnr_aligned.pick": m.selection.psnr_aligned[i],
             "psnr_aligned.spread": spread(aligned),
             "success": float(m.modes.success[i]),
@@ -289,10 +303,15 @@ def image_values(run, position, until):
         ratio, aligned = m.loss.ratio[i], m.modes.psnr_aligned[i] if m.modes else m.psnr.sample[i]
         values |= {
             "loss.best": at_best(ratio, aligned),
-            "loss.mean": statistics.fmean(finite(ratio)) if finite(ratio) else None,
+            "loss.mean": _mean(ratio),
             "loss.pick": None if picked is None else ratio[picked],
             "noise_floor": m.loss.noise_floor[i],
         }
+    for name, block in (("free", m.free and m.free.ratio), ("r_factor", m.loss and m.loss.r_factor)):
+        if block:
+            values |= {f"{name}.mean": _mean(block[i]), f"{name}.pick": None if picked is None else block[i][picked]}
+    if m.summary:
+        values["aligned_mean"] = m.summary.psnr[i]
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     if run.trivial:
         floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]
@@ -304,3 +323,9 @@ def image_values(run, position, until):
         values["optimization_calls"] = float(sum(m.optimization.calls[i]))
         values["optimization_iterations"] = float(sum(m.optimization.iterations[i]))
     return values
+
+
+def _mean(values):
+    """Of those that are known; None of none."""
+    known = finite(values)
+    return statistics.fmean(known) if known else None

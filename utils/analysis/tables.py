@@ -8,7 +8,19 @@ import csv
 import io
 import math
 
-from utils.analysis.columns import COMPARISONS, DISTANCE, KINDS, MINUS, NOTES, PAIRED, PRIOR, Column, Table, known_keys
+from utils.analysis.columns import (
+    ALIGNED_MEAN,
+    COMPARISONS,
+    DISTANCE,
+    KINDS,
+    MINUS,
+    NOTES,
+    PAIRED,
+    PRIOR,
+    Column,
+    Table,
+    known_keys,
+)
 from utils.records.files import to_json
 
 MISSING = "–"
@@ -32,7 +44,6 @@ def build(kind, summaries, columns=None):
     """The Table of one kind, or None where it would be empty (see NEEDS); columns: keys instead of the kind's own."""
     (title, heads), note, own = KINDS[kind], NOTES.get(kind), ()
     known = known_keys() | {column.key: column for column in heads}
-    chosen = heads if columns is None else [known[key] for key in columns]
     rows = summaries
     if kind == "phases":
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
@@ -46,9 +57,14 @@ def build(kind, summaries, columns=None):
         own = (minus,)
     if not rows:
         return None
+    if columns is None:
+        chosen = [c for c in heads if not c.optional or any(lookup(row, c.key) is not None for row in rows)]
+    else:
+        chosen = [known[key] for key in columns]
     values = [[lookup(row, column.key) for column in chosen] for row in rows]
     own = tuple(filter(None, (*own, comparisons(values))))
-    notes = [*own, note, DISTANCE if any(column.key.endswith("pairwise_distance") for column in chosen) else None]
+    of_columns = (("pairwise_distance", DISTANCE), ("aligned_mean", ALIGNED_MEAN))
+    notes = [*own, note, *(text for end, text in of_columns if any(column.key.endswith(end) for column in chosen))]
     return Table(title, chosen, values, tuple(filter(None, notes)), own)
 
 

@@ -59,6 +59,8 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     # full precision and the group's own likelihood carry no mark: records from before there was a choice stay valid
     off = {
         "temperature": nodes.get("temperature") is None,
+        "free_fraction": not nodes.get("free_fraction"),
+        "selection": nodes.get("selection", {"rule": "loss"})["rule"] == "loss",
         "precision": nodes.get("precision", "fp32") == "fp32",
         "repulsion": not nodes["repulsion_scale"] or nodes["num_samples"] == 1,
         "pruning": nodes["pruning_step"] < 0,

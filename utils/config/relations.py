@@ -40,6 +40,10 @@ def check_relations(s: Settings) -> None:
             f"temperature={s.temperature}: its square root times task.{s.task_group}.operator.sigma={s.group.operator.sigma} "
             f"must be at least {TAU_MIN}, as a likelihood's standard deviation; raise one of the two, or write temperature=null"
         )
+    if s.selection.rule == "free_loss" and not s.free_fraction:
+        raise InputError(
+            "selection.rule=free_loss: nothing is kept out of the fit; choose free_fraction, for example 0.05, or loss"
+        )
     if diffusion.sigma_min >= annealing.sigma_min:
         raise InputError(
             f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "

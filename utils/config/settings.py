@@ -168,6 +168,10 @@ class Fidelity(Section):
         return self.weights == {"gaussian": 1.0} and not self.free_scale
 
 
+class Selection(Section):
+    rule: Literal["loss", "free_loss"]
+
+
 class OwnMechanism(Section):
     """One of your own: its class, and the arguments that it takes beside the clock."""
 
@@ -202,6 +206,8 @@ class Settings(Section):
     seed: int = Field(ge=0, lt=2**32)
     step_clock: Literal["progress", "noise"]
     temperature: float | None = Field(default=None, gt=0)  # the likelihood's variance over that of the noise
+    free_fraction: float = Field(default=0.0, ge=0, le=0.5)  # of the measured values, kept out of the fit
+    selection: Selection = Selection(rule="loss")
     repulsion_scale: float = Field(ge=0)
     pruning_step: int = Field(ge=-1, le=1000)
     pruning_keep: int = Field(ge=1)

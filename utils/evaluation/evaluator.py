@@ -8,7 +8,20 @@ import torch
 
 from operators.base import Operator
 from utils.data import TestItem
-from utils.evaluation.scores import PICK_RULE, Lpips, LpipsAlex, gradient_error, mode_labels, pick, psnr, rotated, ssim
+from utils.evaluation import aligned
+from utils.evaluation.scores import (
+    PICK_RULES,
+    Lpips,
+    LpipsAlex,
+    gradient_error,
+    mode_labels,
+    pick,
+    psnr,
+    r_factor,
+    rotated,
+    ssim,
+    to_unit,
+)
 from utils.evaluation.trace import Trace
 from utils.records.aggregate import SCORES
 from utils.sampling.mechanism import Mechanism
@@ -29,7 +42,7 @@ class Evaluator:
 
     operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
     particles: the indices that every image starts with; clock: the timesteps of the trace; mechanisms: those of the
-    sampler, whose reports become blocks of the record.
+    sampler, whose reports become blocks of the record; rule: of the label-free pick, a key of scores.PICK_RULES.
     """
 
     def __init__(
@@ -39,9 +52,10 @@ class Evaluator:
         particles: range,
         clock: StepClock,
         mechanisms: Sequence[Mechanism] = (),
+        rule: str = "loss",
     ) -> None:
         self.operator, self.success, self.particles = operator, success, particles
-        self.clock, self.mechanisms = clock, mechanisms
+        self.clock, self.mechanisms, self.rule = clock, mechanisms, rule
         self.lpips, self.lpips_alex = Lpips(), LpipsAlex()
 
     def record(
@@ -73,9 +87,11 @@ class Evaluator:
         loss = place(result.loss[on_device].tolist())
         scores = self._scores(x, truth, place)
         modes = self._modes(x, truth, place)
-        picked = pick(loss)
+        free = self._free(result.image[on_device], mine.free, place)
+        picked = pick(free["loss"] if free and self.rule == "free_loss" else loss)
         said = ((m.name, m.block(result.of_image(m.name, image.id), self.particles)) for m in self.mechanisms)
         blocks = {name: block for name, block in said if block is not None}
+        summary, drawn = self._summary(x, truth, ok, survivors, picked, place)
         record = {
             "image_id": image.id,
             "file": image.path.name,
@@ -87,11 +103,13 @@ class Evaluator:
             "loss": loss,
             "noise_floor": self.operator.noise_floor(y.double().cpu()).item(),
             **self._terms(x.to(result.image.device), mine.y, place),
+            "r_factor": place(r_factor(self.operator(result.image[on_device]), mine.y).tolist()),
+            **({"free": free} if free else {}),
             "selection": {
                 "picked": picked,
                 "psnr": scores["psnr"][picked] if picked is not None else None,
                 "psnr_aligned": modes["psnr_aligned"][picked] if modes and picked is not None else None,
-                "rule": PICK_RULE,
+                "rule": PICK_RULES[self.rule],
             },
             "trace": {
                 "timestep": [self.clock.timestep(i) for i in range(self.clock.num_steps)],
@@ -101,10 +119,13 @@ class Evaluator:
             "optimization": blocks.pop("optimization", None),
             **({"recombination": blocks.pop("recombination")} if "recombination" in blocks else {}),
             **({"mechanisms": blocks} if blocks else {}),
+            **({"summary": summary} if summary else {}),
             "time": _time(profiler, batch_images),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
-        arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x)}
+        if mine.free is not None:  # what was measured, however it was used
+            y = torch.where(torch.isnan(y), mine.free[:1], y)
+        arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), **drawn}
         return record, arrays if truth is None else {**arrays, "truth": to_pixels(truth[None])[0]}
 
     def _terms(self, x, y, place):
@@ -134,6 +155,39 @@ class Evaluator:
         modes = mode_labels(x, truth, self.success.threshold_db, self.success.margin_db)
         modes = {name: place(values) for name, values in modes.items()}
         return {**modes, "psnr_rotated_truth": psnr(rotated(truth)[None], truth).item()}
+
+    def _free(self, x, free, place):
+        """Loss of the particles on the measurements kept out of the fit, beside its own floor; None without any."""
+        if free is None:
+            return None
+        return {
+            "loss": place(self.operator.loss(x, free).tolist()),
+            "noise_floor": self.operator.noise_floor(free[:1].double().cpu()).item(),
+            "r_factor": place(r_factor(self.operator(x), free).tolist()),
+        }
+
+    def _summary(self, x, truth, ok, survivors, picked, place):
+        """(block of the record, its arrays) of what the particles say together; empty for one particle alone."""
+        fine = [i for i, each in enumerate(ok) if each]
+        if picked is None or len(fine) < 2:
+            return {}, {}
+        at = [survivors[i] for i in fine].index(self.particles[picked])
+        found = aligned.summarise(to_unit(x[fine]), at, aligned.symmetry(self.operator))
+        agreeing = iter(found.agreeing)
+        block = {
+            "agreeing": place([next(agreeing) if each else None for each in ok]),
+            "psnr": self._psnr_of(found.mean, truth),
+            "resolution": found.resolution,
+        }
+        spread = {} if found.std is None else {"summary_std": found.std.half().numpy(), "summary_prtf": found.prtf.numpy()}
+        return block, {"summary_mean": to_pixels(2 * found.mean[None] - 1)[0], **spread}
+
+    def _psnr_of(self, mean, truth):
+        """PSNR of one image (C, H, W) in [0, 1], in the better orientation where the task has two; None without a truth."""
+        if truth is None:
+            return None
+        truths = torch.stack([truth, rotated(truth)] if self.operator.rotation_ambiguity else [truth])
+        return psnr(2 * mean[None] - 1, truths).max().item()
 
 
 def _time(profiler: Profiler, batch_images: int) -> dict:

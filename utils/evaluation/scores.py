@@ -90,6 +90,16 @@ class LpipsAlex:
             return self.network(to_unit(x), to_unit(truth).expand(x.shape), normalize=True).flatten().tolist()
 
 
+def r_factor(seen, y):
+    """sum |A(x) - y| / sum |y| of the measured values, (P,): how much of the measurement is not explained; 0 at best.
+
+    seen: A(x), (P, ...); y (P, ...), NaN where nothing was measured. Crystallography's R1.
+    """
+    measured = ~torch.isnan(y)
+    off, size = (torch.where(measured, v.abs(), 0.0).flatten(1).sum(1) for v in (seen - y, y))
+    return off / size
+
+
 def rotated(x):
     """The image turned by 180 degrees."""
     return torch.flip(x, (-2, -1))
@@ -125,7 +135,10 @@ def mode_labels(x, truth, threshold_db, margin_db):
     }
 
 
-PICK_RULE = "lowest measurement loss of the final latent"
+PICK_RULES = {
+    "loss": "lowest measurement loss of the final latent",
+    "free_loss": "lowest loss of the measurements kept out of the fit",
+}
 
 
 def pick(losses):

@@ -49,15 +49,26 @@ def every(experiments, images=reconstructions.IMAGES):
         yield "mode_map", mode_map(labelled)
     if scored:
         yield "quality_cost", quality_cost(scored)
+    curves = {e.label: transfer_functions(e) for e in measured}
+    if any(len(found) for found in curves.values()):
+        yield "prtf", prtf(curves)
     for e in measured:
         figure = reconstructions.draw(e, images)
         if figure is not None:
             yield picture_name(e), figure
+        figure = reconstructions.draw_summaries(e, images)
+        if figure is not None:
+            yield summary_name(e), figure
 
 
 def picture_name(experiment):
     """File name of an experiment's reconstructions, without suffix."""
     return f"reconstructions_{experiment.label.replace('/', '--')}"
+
+
+def summary_name(experiment):
+    """The same of its aligned means."""
+    return picture_name(experiment).replace("reconstructions_", "summary_", 1)
 
 
 def style(i):
@@ -117,8 +128,12 @@ def legend(axis, **options):
 
 
 def legend_name(experiment):
-    """Its label; matplotlib leaves those out that begin with an underscore."""
-    return f" {experiment.label}" if experiment.label.startswith("_") else experiment.label
+    return shown_name(experiment.label)
+
+
+def shown_name(label):
+    """A label as a legend shows it; matplotlib leaves those out that begin with an underscore."""
+    return f" {label}" if label.startswith("_") else label
 
 
 def step_time(experiments):
@@ -135,6 +150,31 @@ def pairwise_distance(experiments):
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     per_step([e for e in experiments if e.num_samples > 1], lambda m: m.diversity.pairwise_distance, axis)
     axis.set_ylabel("mean pairwise latent distance")
+    return figure
+
+
+def transfer_functions(experiment):
+    """PRTF of each image of which particles agree, (images, shells); empty where there is none, or of several sizes."""
+    found = [arrays["summary_prtf"] for run in experiment.runs for _, arrays in run.records() if "summary_prtf" in arrays]
+    return np.stack(found) if len({len(curve) for curve in found}) == 1 else np.empty((0, 0))
+
+
+def prtf(curves):
+    """Phase retrieval transfer function per frequency shell, mean over images, and the 1/e that counts as resolved.
+
+    curves: {label: (images, shells)}.
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+    for i, (label, found) in enumerate(curves.items()):
+        if len(found):
+            shells = np.arange(found.shape[1])
+            axis.plot(0.5 * shells / shells[-1], found.mean(0), label=shown_name(label), linewidth=1.2, **style(i))
+    axis.axhline(np.exp(-1), color="0.7", linewidth=0.8, zorder=0)
+    axis.annotate("1/e", (0, np.exp(-1)), fontsize=7, color="0.3", va="bottom")
+    axis.set_xlabel("frequency (cycles per pixel)")
+    axis.set_ylabel("PRTF of the agreeing particles")
+    axis.set_ylim(0, 1.02)
+    legend(axis)
     return figure
 
 

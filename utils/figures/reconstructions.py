@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from utils.figures.run import draw_summary
 from utils.figures.style import bare_axes, particle_title
 
 IMAGES = 4
@@ -28,6 +29,22 @@ def draw(experiment, count=IMAGES):
         "thick frame: label-free pick",
         fontsize=8,
     )
+    return figure
+
+
+def draw_summaries(experiment, count=IMAGES):
+    """Figure of the first `count` images of an experiment's first run: the label-free pick, the mean of the particles that
+    agree with it, and their spread; None where no record holds them."""
+    found = [(record, arrays) for record, arrays in experiment.runs[0].records(count) if "summary_mean" in arrays]
+    if not found:
+        return None
+    figure, axes = bare_axes(len(found), 3, height=1.95, width=1.75, layout="constrained")
+    for row, (record, arrays) in zip(axes, found):
+        picked = record["particles"][record["selection"]["picked"]]
+        row[0].imshow(arrays["images"][record["survivors"].index(picked)])
+        row[0].set_title(f"{record['image_id']}: pick p{picked}", fontsize=8)
+        draw_summary(row[1:], record["summary"], arrays)
+    figure.suptitle(f"{experiment.label}: pick, aligned mean, std over particles", fontsize=8)
     return figure
 
 

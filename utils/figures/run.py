@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.figures.style import bare_axes, measurement_picture, particle_title, plt
+from utils.records.aggregate import finite
 from utils.records.files import read_record, record_paths
 
 PAGE = 10
+SPREAD_WARNING = (
+    "std: how far the particles differ, at most settings far less than they err: no error bar (tools/calibration.py)"
+)
 
 
 def draw_all(folder):
@@ -29,8 +33,13 @@ def draw_all(folder):
 
 
 def draw_grid(records):
-    """One row per image: truth, measurement, every particle; the label-free pick is framed."""
-    columns = 2 + max(len(record["particles"]) for record, _ in records)
+    """One row per image: truth, measurement, every particle; the label-free pick is framed.
+
+    Then, where the records have them, the mean of the particles that agree with the pick, and their standard deviation.
+    """
+    particles = max(len(record["particles"]) for record, _ in records)
+    summarised = any("summary_mean" in arrays for _, arrays in records)
+    columns = 2 + particles + 2 * summarised
     figure, axes = bare_axes(len(records), columns, height=2.35)
     for row, (record, arrays) in zip(axes, records):
         if "truth" in arrays:
@@ -46,9 +55,29 @@ def draw_grid(records):
             if position == record["selection"]["picked"]:
                 for spine in axis.spines.values():
                     spine.set(visible=True, linewidth=3, color="tab:orange")
-    figure.suptitle("framed: the particle picked without the truth (lowest measurement loss)", fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / figure.get_figheight()))  # below the line above, in inches
+        if "summary_mean" in arrays:
+            draw_summary(row[2 + particles :], record["summary"], arrays)
+    how = "free loss" if "kept out" in records[0][0]["selection"]["rule"] else "measurement loss"
+    lines = [f"framed: the particle picked without the truth (lowest {how})"]
+    if summarised:
+        lines.append(SPREAD_WARNING)
+    figure.suptitle("\n".join(lines), fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 * len(lines) / figure.get_figheight()))  # below the lines above, in inches
     return figure
+
+
+def draw_summary(axes, summary, arrays):
+    """The aligned mean, and beside it the spread of a pixel over particles, averaged over channels."""
+    agreeing = finite(summary["agreeing"])
+    score = "" if summary["psnr"] is None else f"\n{summary['psnr']:.1f} dB"
+    axes[0].imshow(arrays["summary_mean"])
+    axes[0].set_title(f"mean of {sum(agreeing)} of {len(agreeing)}{score}", fontsize=8)
+    if "summary_std" not in arrays:
+        axes[1].set_title("no spread:\nnone agrees", fontsize=8)
+        return
+    spread = arrays["summary_std"].astype(np.float64).mean(0)
+    axes[1].imshow(spread, cmap="gray", vmin=0, vmax=spread.max() or 1)
+    axes[1].set_title(f"std, white: {spread.max():.3f}\nof [0, 1]", fontsize=8)
 
 
 def draw_tasks(rows):

@@ -67,6 +67,7 @@ def loss_block(records: Records) -> dict[str, Any]:
         "noise_floor": floors,
         "ratio": [[v / floor if floor and v is not None else None for v in row] for row, floor in zip(samples, floors)],
         **terms_block(records),
+        **_r_factors(records),
     }
 
 
@@ -80,6 +81,20 @@ def terms_block(records: Records) -> dict[str, Any]:
             n: {"sample": [t[n]["loss"] for t in found], "noise_floor": [t[n]["noise_floor"] for t in found]} for n in found[0]
         }
     }
+
+
+def _r_factors(records: Records) -> dict[str, list]:
+    """Of records that have them: sum |A(x) - y| / sum |y| per particle."""
+    if not any(r.get("r_factor") for r in records):
+        return {}
+    return {"r_factor": [r.get("r_factor") or [None] * len(r["particles"]) for r in records]}
+
+
+def free_block(records: Records) -> dict[str, Any] | None:
+    """The same as `loss_block` of the measurements kept out of the fit; None without free_fraction."""
+    if not records[0].get("free"):
+        return None
+    return loss_block([{**r["free"], "particles": r["particles"]} for r in records])
 
 
 def at_best(values: Sequence[Value], scores: Sequence[float | None]) -> Value | None:
@@ -115,6 +130,16 @@ def recombination_block(records: Records) -> dict[str, Any] | None:
     """Of records made with it: per image its events."""
     reports = finite([r.get("recombination") for r in records])
     return {"events": [report["events"] for report in reports]} if reports else None
+
+
+def summary_block(records: Records) -> dict[str, list] | None:
+    """Of records that have it: per image which particles agree, PSNR of their aligned mean, resolution in pixels."""
+    blocks = [r.get("summary") for r in records]
+    if not any(blocks):
+        return None
+    keys = ("agreeing", "psnr", "resolution")
+    known = [block or {"agreeing": [None] * len(r["particles"])} for block, r in zip(blocks, records)]
+    return {key: [block.get(key) for block in known] for key in keys}
 
 
 def own_blocks(records: Records) -> dict[str, Any]:
@@ -205,6 +230,7 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
                 "rule": records[0]["selection"]["rule"],
             },
             "loss": loss_block(records),
+            "free": free_block(records),
             "diversity": {"pairwise_distance": [r["trace"]["pairwise_distance"] for r in records]},
             "time": {
                 "total_s": sum(r["time"]["image_s"] for r in records),
@@ -218,6 +244,7 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
             "pruning": pruning_block(records),
             "optimization": optimization_block(records),
             "recombination": recombination_block(records),
+            "summary": summary_block(records),
             **own_blocks(records),
             "diverged": [r["diverged"] for r in records],
         }

@@ -78,6 +78,7 @@ class Loss(Block):
     noise_floor: PerImage  # expected value of it at the true image
     ratio: PerParticle
     terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
+    r_factor: PerParticle | None = None  # sum |A(x) - y| / sum |y|
 
 
 class Diversity(Block):
@@ -142,6 +143,14 @@ class Recombination(Block):
     events: list[list[Event]]  # per image
 
 
+class Summary(Block):
+    """Of the particles of an image together."""
+
+    agreeing: list[list[bool | None]]  # with the label-free pick
+    psnr: PerImage  # of their aligned mean, in the better orientation where the task has two
+    resolution: PerImage  # pixels a period
+
+
 class Metrics(Block):
     """The whole file."""
 
@@ -155,6 +164,7 @@ class Metrics(Block):
     modes: Modes | None
     selection: Selection
     loss: Loss | None = None  # not in files of an older program
+    free: Loss | None = None  # of what free_fraction kept out of the fit
     diversity: Diversity
     time: Time
     vram: dict[str, Number]
@@ -162,6 +172,7 @@ class Metrics(Block):
     pruning: Pruning | None
     optimization: Optimization | None
     recombination: Recombination | None = None
+    summary: Summary | None = None  # not in files of an older program
     diverged: list[list[bool]]
 
     @model_validator(mode="after")
@@ -204,9 +215,11 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "modes": m.modes,
         "selection": m.selection,
         "loss": m.loss,
+        "free": m.free,
         "diversity": m.diversity,
         "pruning": m.pruning,
         "optimization": m.optimization,
+        "summary": m.summary,
     }
     rows = {
         "psnr": ("sample",),
@@ -215,22 +228,26 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "lpips_alex": ("sample",),
         "gradient_error": ("sample",),
         "modes": ("label", "psnr_aligned"),
-        "loss": ("sample", "ratio"),
+        "loss": ("sample", "ratio", "r_factor"),
+        "free": ("sample", "ratio", "r_factor"),
         "pruning": ("loss",),
         "optimization": ("calls", "iterations", "stopped_by"),
+        "summary": ("agreeing",),
     }
     columns = {
         **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips", "lpips_alex", "gradient_error")},
         "modes": ("psnr_rotated_truth", "coverage", "success"),
         "selection": ("picked", "psnr", "psnr_aligned"),
         "loss": ("noise_floor",),
+        "free": ("noise_floor",),
         "diversity": ("pairwise_distance",),
         "pruning": ("kept", "dropped", "distance"),
         "optimization": ("time_s",),
+        "summary": ("psnr", "resolution"),
     }
     for name, block in blocks.items():
         for key in rows.get(name, ()) + (columns.get(name, ()) if per_image else ()):
-            if block is not None:
+            if block is not None and getattr(block, key) is not None:
                 yield f"{name}.{key}", getattr(block, key)
     for name, term in ((m.loss and m.loss.terms) or {}).items():
         yield f"loss.terms.{name}.sample", term.sample

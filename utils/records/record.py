@@ -13,7 +13,16 @@ PHASES = (
     ("pre_optimization", "optimization"),
     ("pre_pruning", "post_pruning_pre_optimization", "optimization"),
 )
-ARRAYS = {"y": ("fc", None), "z": ("f", None), "images": ("u", 4), "truth": ("u", 3)}  # kinds of dtype, dimensions
+ARRAYS = {  # kinds of dtype, dimensions
+    "y": ("fc", None),
+    "z": ("f", None),
+    "images": ("u", 4),
+    "truth": ("u", 3),
+    "summary_mean": ("u", 3),  # of `summary`: the aligned mean
+    "summary_std": ("f", 3),  # (C, H, W), of pixels in [0, 1]
+    "summary_prtf": ("f", 1),
+}
+OPTIONAL_ARRAYS = ("truth", "summary_mean", "summary_std", "summary_prtf")  # no truth of a measurement, no mean of one particle
 
 Numbers = list[float | None]
 
@@ -34,6 +43,14 @@ class Modes(Part):
     label: list[str | None]
     psnr_aligned: Numbers
     psnr_rotated_truth: float | None
+
+
+class Free(Part):
+    """Of the measurements kept out of the fit."""
+
+    loss: Numbers
+    noise_floor: float
+    r_factor: Numbers
 
 
 class Selection(Part):
@@ -93,6 +110,14 @@ class Term(Part):
     noise_floor: float
 
 
+class Summary(Part):
+    """What the particles say together: utils/evaluation/aligned.py. Of two particles or more."""
+
+    agreeing: list[bool | None]
+    psnr: float | None
+    resolution: float | None
+
+
 class Device(Part):
     type: str
     name: str
@@ -124,10 +149,13 @@ class KeptRecord(Part):
     loss: Numbers
     noise_floor: float
     loss_terms: dict[str, Term] = {}  # of a data term that is not the default
+    r_factor: Numbers | None = None  # not in records of an older program, as the next
+    free: Free | None = None  # only with free_fraction
     selection: Selection
     trace: KeptTrace
     pruning: Pruned | None
     optimization: Optimised | None
+    summary: Summary | None = None  # not in records of an older program
     time: Time
     diverged: list[bool | None]
     device: Device
@@ -149,6 +177,12 @@ class KeptRecord(Part):
         rows |= {f"loss_terms.{name}": term.loss for name, term in self.loss_terms.items()}
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
+        if self.r_factor is not None:
+            rows["r_factor"] = self.r_factor
+        if self.free is not None:
+            rows |= {"free.loss": self.free.loss, "free.r_factor": self.free.r_factor}
+        if self.summary is not None:
+            rows["summary.agreeing"] = self.summary.agreeing
         _one_value_each(rows, count)
         if not set(self.survivors) <= set(self.particles):
             raise ValueError(f"survivors={self.survivors} are not among particles={self.particles}")
@@ -188,7 +222,7 @@ def problem(record: Any, arrays: dict[str, np.ndarray]) -> str | None:
     if not arrays:
         return None
     for name, (kinds, dimensions) in ARRAYS.items():
-        if name not in arrays and name == "truth":  # a measurement comes without one
+        if name not in arrays and name in OPTIONAL_ARRAYS:
             continue
         if name not in arrays:
             return f"array {name} is missing"

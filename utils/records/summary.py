@@ -7,6 +7,9 @@ from typing import Any
 from utils.records.aggregate import at_best, finite, spread
 
 LOSS = "loss / noise floor"
+FREE = "free loss / its floor"
+MEAN_IMAGE = "PSNR of the aligned mean"  # known without the truth, so in the column of the pick
+NOT_ITS = "–"
 
 # key in metrics.json, name, digits, which of an image's particles is the best
 ROWS = (
@@ -48,10 +51,24 @@ def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
                 ),
             )
         )
+    if metrics.get("summary") is not None and finite(metrics["summary"]["psnr"]):
+        rows.append((MEAN_IMAGE, NOT_ITS, NOT_ITS, mean_and_spread(metrics["summary"]["psnr"], 2)))
     ratios = metrics["loss"]["ratio"]
     scores = metrics["psnr"]["sample"] if metrics["modes"] is None else metrics["modes"]["psnr_aligned"]
     of_best = [at_best(row, score) for row, score in zip(ratios, scores)]
     rows.append((LOSS, *(mean_and_spread(v, 3) for v in (of_best, means(ratios), of_picks(ratios, picks)))))
+    for title, block, key, digits in (
+        (FREE, metrics.get("free"), "ratio", 3),
+        ("R-factor", metrics["loss"], "r_factor", 4),
+        ("R-factor, free", metrics.get("free"), "r_factor", 4),
+    ):
+        if block is not None and block.get(key):
+            found = (
+                [at_best(row, score) for row, score in zip(block[key], scores)],
+                means(block[key]),
+                of_picks(block[key], picks),
+            )
+            rows.append((title, *(mean_and_spread(v, digits) for v in found)))
     return rows
 
 

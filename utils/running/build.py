@@ -4,6 +4,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
@@ -25,6 +26,7 @@ from utils.errors import InputError, one_line  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
+from utils.running.free_pixels import split  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.tryout import try_operator, try_prior, try_similarity  # noqa: E402
 from utils.sampling.events import Events  # noqa: E402
@@ -172,6 +174,10 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
         parts.prior.latent_shape,
         parts.prior.dtype,
     )
+    if settings.free_fraction:
+        fitted, free = split(y, [image.id for image in images], settings.free_fraction, parts.noise, parts.operator.friedel)
+        copies = [tensor.repeat_interleave(settings.num_samples, dim=0) for tensor in (fitted, free)]
+        particles = replace(particles, y=copies[0], free=copies[1])
     return particles, truth
 
 

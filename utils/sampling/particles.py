@@ -16,6 +16,7 @@ class Particles:
     image: (P,) int64, CPU: the id of the image that the particle belongs to
     index: (P,) int64, CPU: the particle's number within its image
     velocity: (P, C, h, w) what a chain with keep_velocity hands to the next annealing step, None elsewhere
+    free:  (P, ...) the measurements that are kept out of y, NaN where y has them; None without `free_fraction`
     """
 
     z: torch.Tensor
@@ -23,6 +24,7 @@ class Particles:
     image: torch.Tensor
     index: torch.Tensor
     velocity: torch.Tensor | None = None
+    free: torch.Tensor | None = None
 
     @classmethod
     def start(

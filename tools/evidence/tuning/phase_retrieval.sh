@@ -88,6 +88,13 @@ case $part in
     cell two_recombination 40 "${hard[@]}" repulsion_scale=0.15 num_samples=2
     cell correlation_recombination 40 "${hard[@]}" repulsion_scale=0.15 recombination.choice=correlation
     cell two_independent 40 "${hard[@]}" repulsion_scale=0 num_samples=2 recombination_step=-1 ;;
+  trust)       # the aligned mean of the particles: tools/evidence/tuning/aligned_mean.py
+    cell standard 40 data.start_id=16 batch_images=4 sampler=fast
+    cell hard 40 data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard ;;
+  free_pixels)  # which loss picks better: picks by either rule are in each record (tools/evidence/tuning/free_pixels.py)
+    for fraction in 0.05 0.02; do
+      cell free$fraction 40 data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard free_fraction=$fraction
+    done ;;
   recombination_settings)  # at the standard and budget settings, without and with repulsion
     common=(data.start_id=16 batch_images=4 repulsion.end_step=500)
     for scale in 0 0.15; do

@@ -1,0 +1,82 @@
+"""Simulation-based calibration: truths drawn from the prior, and how samples of the posterior should lie around them.
+
+If P samples and the truth are draws of one posterior, the truth's rank among them is uniform on 0 .. P, and a central
+interval of the samples covers it at its nominal rate (Talts et al., arXiv 1804.06788). The mean of n samples is then off
+from the truth by (1 + 1/n) of their variance: n + 1 draws of one law.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from utils.analysis.stats import Estimate, wilson
+
+DRAWS = 4000  # of a bootstrap or a simulated test
+
+
+def ranks_of(samples: np.ndarray, truth: np.ndarray, axis: int = 0) -> np.ndarray:
+    """How many of the samples along `axis` lie below the truth, which broadcasts to them: int array without that axis."""
+    return (samples < truth).sum(axis)
+
+
+def uniformity(found: np.ndarray, particles: int, bins: int = 20) -> float:
+    """p value of the chi-square test that independent ranks 0 .. particles are uniform, in bins of equal size."""
+    counts = np.bincount(found.ravel() * bins // (particles + 1), minlength=bins)
+    return float(stats.chisquare(counts).pvalue)
+
+
+def coverage(found: np.ndarray, particles: int, level: float) -> Estimate:
+    """How many of the truths lie in the samples' central interval of a nominal level, with Wilson's interval.
+
+    found: independent ranks; level: a multiple of 2 / (particles + 1), so that order statistics bound it exactly.
+    """
+    inside = within(found, particles, round((1 - level) / 2 * (particles + 1)))
+    estimate = wilson(float(inside.mean()), inside.size)
+    assert estimate is not None, "no ranks"
+    return estimate
+
+
+def within(found: np.ndarray, particles: int, outside: int = 1) -> np.ndarray:
+    """Whether ranks lie inside all but the `outside` outermost samples on either side; 1: between least and greatest."""
+    return (found >= outside) & (found <= particles - outside)
+
+
+def ratio_of_sums(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:
+    """sum(above) / sum(below) over truths, with the interval of a bootstrap over them; of one truth without interval."""
+    a, b = np.asarray(above, float), np.asarray(below, float)
+    value = float(a.sum() / b.sum())
+    if len(a) < 2:
+        return Estimate(value, None, None)
+    drawn = np.random.default_rng(0).integers(len(a), size=(DRAWS, len(a)))
+    low, high = np.quantile(a[drawn].sum(1) / b[drawn].sum(1), [0.5 - level / 2, 0.5 + level / 2])
+    return Estimate(value, float(low), float(high))
+
+
+def orientation_tests(turned: Sequence[int], counts: Sequence[int]) -> dict[str, float | int | None]:
+    """Whether particles take the two orientations as fair coins: turned[i] of the counts[i] of truth i lie at 180 degrees.
+
+    p: exact two-sided binomial test of all of them against 1/2. dispersion: the mean of (2 k - n)^2 / n over truths, 1 for
+    independent fair coins, below where particles repel each other, up to n where they follow each other; p_dispersion: its
+    two-sided p by simulation. Values are None without particles.
+    """
+    pairs = [(k, n) for k, n in zip(turned, counts) if n]
+    total, of = sum(k for k, _ in pairs), sum(n for _, n in pairs)
+    if not of:
+        return {"turned": 0, "of": 0, "p": None, "dispersion": None, "p_dispersion": None}
+    n = np.array([n for _, n in pairs])
+
+    def dispersion(k: np.ndarray) -> np.ndarray:
+        return ((2 * k - n) ** 2 / n).mean(-1)
+
+    found = float(dispersion(np.array([k for k, _ in pairs])))
+    drawn = dispersion(np.random.default_rng(0).binomial(n, 0.5, size=(DRAWS, len(n))))
+    tails = [(1 + np.sum(side)) / (1 + DRAWS) for side in (drawn <= found + 1e-9, drawn >= found - 1e-9)]
+    p = min(1.0, 2 * float(min(tails)))
+    return {
+        "turned": total,
+        "of": of,
+        "p": float(stats.binomtest(total, of).pvalue),
+        "dispersion": found,
+        "p_dispersion": p,
+    }
