@@ -44,6 +44,7 @@ def changed(nodes, **values):
         dict(repulsion__decay="cosine"),
         dict(pruning__fill="clone", pruning_keep=1),
         dict(optimization__lr=1.0),
+        dict(optimization__parametrization="residual"),
         dict(recombination__every=7),
         dict(repulsion_scale=0.5, num_samples=1, repulsion__decay="cosine"),
     ],
@@ -76,6 +77,7 @@ ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombin
         dict(pruning_keep=1),
         dict(optimization_step=100),
         dict(optimization__lr=1.0),
+        dict(optimization__parametrization="residual"),
         dict(recombination_step=400),
         dict(recombination__every=7),
     ],
@@ -90,6 +92,18 @@ def test_what_changes_results_changes_it(plain, values):
 @pytest.mark.parametrize("part", ON)
 def test_switching_a_part_on_changes_it(plain, part):
     assert fingerprint(changed(plain, **{part: ON[part]})) != fingerprint(plain)
+
+
+def test_the_residuals_keys_count_where_it_is_chosen(plain):
+    """Records of a free optimisation from before there was another stay valid."""
+    free = changed(plain, **ON)
+    before = copy.deepcopy(free)
+    for key in ("parametrization", "bound", "warmup"):
+        del before["optimization"][key]
+    other = dict(optimization__bound=0.1, optimization__warmup=3)
+    assert fingerprint(changed(free, **other)) == fingerprint(free) == fingerprint(before)
+    residual = changed(free, optimization__parametrization="residual")
+    assert len({fingerprint(changed(residual, **{key: value})) for key, value in other.items()} | {fingerprint(residual)}) == 3
 
 
 def test_differences_are_named_by_their_place():

@@ -1,46 +1,10 @@
 """Hard data consistency: per particle, wherever it is; on a linear world, where the residual is known."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from tests.worlds import analytic
-from tests.worlds.analytic import MIXTURE
+from tests.worlds.least_squares import SIGMA, call, loss, problem
 from utils import device as devices
-from utils.sampling.optimization import HardDataConsistency
-
-SIGMA = 0.1
-
-
-def settings(**changes):
-    return SimpleNamespace(**{**dict(max_iterations=40, lr=0.05, stop_factor=1.0, max_move=100.0, every=1), **changes})
-
-
-def problem(count=4, spread=2.0):
-    """Particles around the solution of a 2-d least-squares problem, farther the higher their number."""
-    y = MIXTURE.decode(torch.tensor([[1.0, -0.5]], dtype=torch.float64)[..., None, None]).flatten()
-    particles = analytic.start(MIXTURE, y, count)
-    offset = torch.linspace(0, spread, count, dtype=torch.float64)
-    solution = torch.tensor([1.0, -0.5], dtype=torch.float64)
-    return particles.at((solution + offset[:, None])[..., None, None])
-
-
-def call(particles, passes=None, **changes):
-    loop = analytic.sampler(MIXTURE)
-
-    def data_gradient(p):
-        if passes is not None:
-            passes.append(len(p))
-        return loop.data_gradient(p)
-
-    return HardDataConsistency(settings(**changes), loop.events)(
-        particles, data_gradient, analytic.Identity(SIGMA).noise_floor(particles.y)
-    )
-
-
-def loss(particles, z):
-    return analytic.Identity(0.0).loss(MIXTURE.decode(z), particles.y)
 
 
 def test_alone_or_among_others_the_same_iterations_and_result():

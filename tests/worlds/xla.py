@@ -38,7 +38,9 @@ REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="
 # whatever is behind the best is bad, so that something is exchanged
 RECOMBINATION = SimpleNamespace(every=1, excess=0.0, deviation=0.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0])
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
-OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1)
+OPTIMIZATION = SimpleNamespace(
+    max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1, parametrization="free", bound=0.2, warmup=1
+)
 
 
 class World:
@@ -56,6 +58,7 @@ class World:
         pruning_step=-1,
         optimization_step=-1,
         recombination_step=-1,
+        parametrization=OPTIMIZATION.parametrization,
         every=1,
         place=REPULSION.place,
         algorithm="langevin",
@@ -76,12 +79,13 @@ class World:
         events = Events(clock, repulsion_scale > 0, REPULSION.end_step, pruning_step, optimization_step, every)
         operator = PhaseRetrieval()
         operator = (operator if fidelity is None else WithFidelity(operator, Fidelity(**fidelity))).to(self.device)
+        optimization = SimpleNamespace(**{**vars(OPTIMIZATION), "parametrization": parametrization})
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         mechanisms = [
             *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
             *([Recombination(recombination_step, RECOMBINATION, clock, operator)] if recombination_step >= 0 else []),
             *([Pruning(keep, PRUNING, events)] if pruning_step >= 0 else []),
-            *([HardDataConsistency(OPTIMIZATION, events)] if optimization_step >= 0 else []),
+            *([HardDataConsistency(optimization, events)] if optimization_step >= 0 else []),
         ]
         loop = LatentDAPS(
             self.prior,

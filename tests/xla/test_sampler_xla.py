@@ -56,8 +56,9 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(SWITCHES["exp4"], lost=0.2),
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(free_scale=True)),
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(gaussian=0.0, poisson=1.0, photons=100.0)),
+        dict(optimization_step=500, parametrization="residual"),
     ],
-    ids=[*SWITCHES, "chain", "hmc", "recombination", "missing pixels", "free scale", "counts"],
+    ids=[*SWITCHES, "chain", "hmc", "recombination", "missing pixels", "free scale", "counts", "residual"],
 )
 def test_latents_equal_the_cpus(worlds, switches):
     on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)
@@ -103,8 +104,9 @@ ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
         (ALL, 6, {3, 4, 6}),
         (dict(ALL, place="chain"), 0, {3, 4, 6}),
         (dict(ALL, algorithm="hmc"), 0, {3, 4, 6}),
+        (dict(ALL, parametrization="residual"), 6, {3, 4, 6}),
     ],
-    ids=[*SWITCHES, "chain", "hmc"],
+    ids=[*SWITCHES, "chain", "hmc", "residual"],
 )
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""

@@ -24,6 +24,8 @@ NOT_IN_FINGERPRINT = (
     "resume",
 )
 
+OF_THE_RESIDUAL = ("parametrization", "bound", "warmup")  # of the optimisation, which moves the latent itself without it
+
 
 def fingerprint(nodes: dict[str, Any]) -> str:
     """Hash of all of a resolved config that changes results: two runs with the same one may share records."""
@@ -56,6 +58,8 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     kept["data"] = {k: v for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
     kept["task"] = nodes["task"][nodes["task_group"]]
+    if nodes["optimization"].get("parametrization", "free") == "free":
+        kept["optimization"] = {k: v for k, v in nodes["optimization"].items() if k not in OF_THE_RESIDUAL}
     # full precision and the group's own likelihood carry no mark: records from before there was a choice stay valid
     off = {
         "temperature": nodes.get("temperature") is None,

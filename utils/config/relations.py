@@ -62,6 +62,11 @@ def check_relations(s: Settings) -> None:
             f"optimization_step={s.optimization_step}: must not lie above pruning_step={s.pruning_step}; "
             "the pruning comes first"
         )
+    if s.optimization_step >= 0 and s.optimization.warmup > s.optimization.max_iterations:
+        raise InputError(
+            f"optimization.warmup={s.optimization.warmup}: must not exceed "
+            f"optimization.max_iterations={s.optimization.max_iterations}, after which nothing moves"
+        )
     if s.step_clock == "progress":
         plan(s, StepClock(s.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)))
     operator = s.group.operator

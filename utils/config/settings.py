@@ -131,6 +131,9 @@ class Optimization(Section):
     lr: float = Field(gt=0)
     stop_factor: float = Field(ge=0)
     max_move: float = Field(gt=0)
+    parametrization: Literal["free", "residual"] = "free"
+    bound: float = Field(default=0.2, ge=0)
+    warmup: int = Field(default=0, ge=0)
 
 
 class Recombination(Section):

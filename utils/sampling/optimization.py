@@ -13,6 +13,7 @@ import torch
 from utils import device as devices
 from utils.sampling.events import Events
 from utils.sampling.mechanism import Mechanism, Report, Sampler
+from utils.sampling.parametrization import parametrization
 from utils.sampling.particles import Particles, column
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import OptimizationSettings
@@ -26,10 +27,11 @@ class Optimised(Particles):
     """Particles with the state of their optimiser (Adam), sliced together."""
 
     start: torch.Tensor = None  # (P, C, h, w) where the call began
+    x: torch.Tensor = None  # (P, ...) what is optimised: utils/sampling/parametrization.py
     best: torch.Tensor = None  # (P, C, h, w) iterate with the lowest loss so far
     best_loss: torch.Tensor = None  # (P,)
-    momentum: torch.Tensor = None  # (P, C, h, w)
-    variance: torch.Tensor = None  # (P, C, h, w)
+    momentum: torch.Tensor = None  # (P, ...) of x
+    variance: torch.Tensor = None  # (P, ...) of x
     limit: torch.Tensor = None  # (P,) loss at which it stops
     slot: torch.Tensor = None  # (P,) position in the batch of the call
 
@@ -39,20 +41,22 @@ class HardDataConsistency(Mechanism):
 
     settings: max_iterations; lr (Adam); stop_factor: a particle stops when its loss is at most stop_factor times the
     operator's noise floor (a mean squared residual of sigma^2); max_move: it stops before its latent has moved by more
-    than this, as root mean square.
+    than this, as root mean square; parametrization, bound, warmup: what moves, and how far it can.
     """
 
     name = "optimization"
 
     def __init__(self, settings: OptimizationSettings, events: Events) -> None:
         self.settings, self.events = settings, events
+        self.parametrization = parametrization(settings)
 
     def acts(self, step: int) -> bool:
         return self.events.do_optimization(step)
 
     def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
         started = devices.clock(particles.z.device)
-        z, outcome = self(particles, sampler.data_gradient, sampler.operator.noise_floor(particles.y))
+        operator = sampler.operator
+        z, outcome = self(particles, sampler.data_gradient, operator.noise_floor(particles.y), operator.sigma)
         seconds = devices.clock(z.device) - started
         images = dict.fromkeys(particles.image.tolist())
         report: Report = {image: {"particles": [], "time_s": seconds / len(images)} for image in images}
@@ -82,22 +86,29 @@ class HardDataConsistency(Mechanism):
         return block
 
     def __call__(
-        self, particles: Particles, data_gradient: Callable[[Particles], tuple[torch.Tensor, ...]], floor: torch.Tensor
+        self,
+        particles: Particles,
+        data_gradient: Callable[[Particles], tuple[torch.Tensor, ...]],
+        floor: torch.Tensor,
+        sigma: float,
     ) -> tuple[torch.Tensor, dict[str, list]]:
-        """Optimise `particles.z`; data_gradient(particles) -> (gradient, loss, image); floor (P,): expected loss of the truth.
+        """Optimise `particles.z`; data_gradient(particles) -> (gradient, loss, image); floor (P,): expected loss of the truth;
+        sigma: noise of the measurement.
 
         Returns (z, report): z (P, C, h, w), the best iterate of each particle; report: iterations (P ints) and
         stopped_by (P strings).
         """
         s, count = self.settings, len(particles)
         device = particles.z.device
+        x = self.parametrization.variables(particles.z)
         active = Optimised(
             **vars(particles),
             start=particles.z,
+            x=x,
             best=particles.z,
             best_loss=torch.full((count,), torch.inf, dtype=particles.z.dtype, device=device),
-            momentum=torch.zeros_like(particles.z),
-            variance=torch.zeros_like(particles.z),
+            momentum=torch.zeros_like(x),
+            variance=torch.zeros_like(x),
             limit=s.stop_factor * floor,
             slot=torch.arange(count),
         )
@@ -108,7 +119,10 @@ class HardDataConsistency(Mechanism):
             better = loss < active.best_loss
             active.best_loss = torch.where(better, loss, active.best_loss)
             active.best = torch.where(column(better, active.z), active.z, active.best)
-            proposal = self._adam_step(active, gradient, iteration)
+            warm = torch.tensor(iteration < s.warmup).to(device)  # data, as in _adam_step
+            gradient = self.parametrization.gradient(gradient, active.x, active.start, sigma, warm)
+            x = self.parametrization.stepped(active.x, self._adam_step(active, gradient, iteration), warm)
+            proposal = self.parametrization.latent(x, active.start)
             moved = (proposal - active.start).square().flatten(1).mean(1).sqrt()
             reasons = torch.stack([loss <= active.limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
             devices.mark_step(device)
@@ -124,6 +138,7 @@ class HardDataConsistency(Mechanism):
             going = torch.tensor([stopped_by[slot] is None for slot in active.slot.tolist()])
             if not going.any():
                 break
+            active.x = x
             if devices.batch_may_shrink(device):
                 active.z = proposal
                 active = active.select(torch.nonzero(going).flatten())
@@ -132,11 +147,11 @@ class HardDataConsistency(Mechanism):
         return result, {"iterations": iterations, "stopped_by": stopped_by}
 
     def _adam_step(self, active, gradient, iteration):
-        """The next iterate; updates the moments of `active` (bias-corrected Adam without weight decay)."""
+        """The step to take off; updates the moments of `active` (bias-corrected Adam without weight decay)."""
         active.momentum = torch.lerp(gradient, active.momentum, BETAS[0])
         active.variance = torch.lerp(gradient.square(), active.variance, BETAS[1])
         # as data on the device: numbers that change would be constants of a new graph each time
         corrections = torch.tensor([1 - beta ** (iteration + 1) for beta in BETAS], dtype=torch.float64)
         corrections = corrections.to(gradient.dtype).to(gradient.device)
         momentum, variance = active.momentum / corrections[0], active.variance / corrections[1]
-        return active.z - self.settings.lr * momentum / (variance.sqrt() + 1e-8)
+        return self.settings.lr * momentum / (variance.sqrt() + 1e-8)

@@ -61,3 +61,6 @@ class OptimizationSettings(Protocol):
     lr: float
     stop_factor: float
     max_move: float
+    parametrization: Literal["free", "residual"]
+    bound: float  # of the residual: a share of the latent's root mean square
+    warmup: int  # iterations in which the residual's base moves too

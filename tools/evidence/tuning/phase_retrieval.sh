@@ -95,6 +95,25 @@ case $part in
     for fraction in 0.05 0.02; do
       cell free$fraction 40 data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard free_fraction=$fraction
     done ;;
+  polish)      # free and bounded latent optimisation of particles that have not converged, none pruned
+    budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard)
+    for polish in none free residual residual_warmup residual_narrow; do
+      case $polish in
+        none) how=() ;;
+        free) how=(optimization_step=200) ;;
+        residual) how=(optimization_step=200 optimization.parametrization=residual) ;;
+        residual_warmup) how=(optimization_step=200 optimization.parametrization=residual optimization.warmup=10) ;;
+        residual_narrow) how=(optimization_step=200 optimization.parametrization=residual optimization.bound=0.1) ;;
+      esac
+      cell budget_$polish 40 "${budget[@]}" "${how[@]}"
+      cell hard_$polish 40 "${hard[@]}" "${how[@]}"
+    done
+    # far into the noise: what the stops otherwise prevent
+    long=(optimization_step=200 optimization.max_iterations=100 optimization.stop_factor=0.5 optimization.max_move=10)
+    for polish in free residual; do
+      cell long_$polish 28 "${budget[@]}" "${long[@]}" optimization.parametrization=$polish
+    done ;;
   recombination_settings)  # at the standard and budget settings, without and with repulsion
     common=(data.start_id=16 batch_images=4 repulsion.end_step=500)
     for scale in 0 0.15; do
