@@ -20,6 +20,7 @@ PURPOSES = {
     "mcmc": 3,
     "velocity": 4,
     "recombination": 5,
+    "branch": 8,
     "truth": 40,  # drawn from the prior: tools/calibration.py
     "free_pixels": 41,
     "mask": 32,

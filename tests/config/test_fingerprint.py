@@ -46,6 +46,7 @@ def changed(nodes, **values):
         dict(optimization__lr=1.0),
         dict(optimization__parametrization="residual"),
         dict(recombination__every=7),
+        dict(tree__branch_sigma=3.0),
         dict(repulsion_scale=0.5, num_samples=1, repulsion__decay="cosine"),
     ],
     ids=lambda values: next(iter(values)),
@@ -57,7 +58,7 @@ def test_what_changes_no_result_leaves_it(plain, values):
     assert fingerprint(changed(base, **other)) == fingerprint(base)
 
 
-ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombination_step=500)
+ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombination_step=500, children=2)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,9 @@ ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombin
         dict(pruning_step=400),
         dict(pruning__fill="clone"),
         dict(pruning_keep=1),
+        dict(children=3),
+        dict(coupling_scale=0.5),
+        dict(tree__branch_sigma=3.0),
         dict(optimization_step=100),
         dict(optimization__lr=1.0),
         dict(optimization__parametrization="residual"),

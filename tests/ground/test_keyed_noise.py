@@ -48,7 +48,13 @@ def test_measurement_noise_has_a_key_of_its_own_for_each_image():
 
 @pytest.mark.parametrize(
     "purpose, value",
-    [("velocity", 0.66363037), ("recombination", 0.33704158), ("mask", 0.18750171), ("kernel", 0.84400022)],
+    [
+        ("velocity", 0.66363037),
+        ("recombination", 0.33704158),
+        ("branch", 0.4798751),
+        ("mask", 0.18750171),
+        ("kernel", 0.84400022),
+    ],
 )
 def test_the_first_number_of_a_purpose_stays(purpose, value):
     assert keyed_normal(42, 3, 1, purpose, 5, 1)[0] == pytest.approx(value, abs=1e-6)

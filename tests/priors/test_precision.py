@@ -97,7 +97,7 @@ def fingerprint_of(composed):
 def test_the_fingerprint_knows_the_precision(fingerprint_of, composed):
     plain = fingerprint_of()
     older = OmegaConf.to_container(composed(), resolve=True)
-    for switch in ("precision", "recombination_step", "recombination", "mechanisms"):
+    for switch in ("precision", "recombination_step", "recombination", "children", "coupling_scale", "tree", "mechanisms"):
         del older[switch]
     assert fingerprint(older) == plain, "records from before the switches stay valid"
     assert len({plain, fingerprint_of("precision=bf16"), fingerprint_of("precision=tf32", "gpu=0")}) == 3

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.worlds.analytic import MIXTURE
 from tests.worlds.least_squares import SIGMA, call, loss, problem
 from utils import device as devices
 

@@ -20,6 +20,7 @@ from utils.sampling.pruning import Pruning
 from utils.sampling.recombination import Recombination
 from utils.sampling.repulsion import Repulsion
 from utils.sampling.schedule import StepClock, annealing_sigmas
+from utils.sampling.tree import Tree
 
 # The official rate of latent diffusion models. A tiny random decoder makes larger ones unstable: at 7e-5 the CPU's own
 # float32 is 1e-3 away from float64, and so would every other arithmetic be.
@@ -59,6 +60,9 @@ class World:
         optimization_step=-1,
         recombination_step=-1,
         parametrization=OPTIMIZATION.parametrization,
+        children=0,
+        coupling_scale=0.0,
+        branch_sigma=None,
         every=1,
         place=REPULSION.place,
         algorithm="langevin",
@@ -85,6 +89,7 @@ class World:
             *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
             *([Recombination(recombination_step, RECOMBINATION, clock, operator)] if recombination_step >= 0 else []),
             *([Pruning(keep, PRUNING, events)] if pruning_step >= 0 else []),
+            *([Tree(children, count, coupling_scale, SimpleNamespace(branch_sigma=branch_sigma), events)] if children else []),
             *([HardDataConsistency(optimization, events)] if optimization_step >= 0 else []),
         ]
         loop = LatentDAPS(

@@ -57,8 +57,21 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(free_scale=True)),
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(gaussian=0.0, poisson=1.0, photons=100.0)),
         dict(optimization_step=500, parametrization="residual"),
+        dict(pruning_step=700, children=2, branch_sigma=5.0),
+        dict(pruning_step=700, children=2, coupling_scale=0.3),
     ],
-    ids=[*SWITCHES, "chain", "hmc", "recombination", "missing pixels", "free scale", "counts", "residual"],
+    ids=[
+        *SWITCHES,
+        "chain",
+        "hmc",
+        "recombination",
+        "missing pixels",
+        "free scale",
+        "counts",
+        "residual",
+        "children",
+        "coupled",
+    ],
 )
 def test_latents_equal_the_cpus(worlds, switches):
     on_cpu, on_xla = (world.run(**switches)[0] for world in worlds)
@@ -105,8 +118,10 @@ ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
         (dict(ALL, place="chain"), 0, {3, 4, 6}),
         (dict(ALL, algorithm="hmc"), 0, {3, 4, 6}),
         (dict(ALL, parametrization="residual"), 6, {3, 4, 6}),
+        # of the four steps left, two pull down and two up
+        (dict(pruning_step=500, children=2, coupling_scale=0.3, keep=2), 3, {3, 4, 6}),
     ],
-    ids=[*SWITCHES, "chain", "hmc", "residual"],
+    ids=[*SWITCHES, "chain", "hmc", "residual", "coupled"],
 )
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""
@@ -117,7 +132,7 @@ def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, s
         compiled.append(count)
         fallbacks.update(names)
 
-    switches = dict(count=5, keep=3, steps=8, **switches)
+    switches = dict(count=5, keep=3, steps=8) | switches
     counters()
     worlds[1].run(on_step=read, **switches)
     counters()  # the result is decoded without a gradient: one graph per run, after the last step

@@ -51,6 +51,11 @@ class Experiment:
         return self.runs[0].metrics.metadata.num_samples
 
     @property
+    def num_listed(self):
+        """Entries of a list per particle: those at the start, then children."""
+        return self.runs[0].metrics.metadata.listed
+
+    @property
     def derived(self):
         return self.subset is not None
 
@@ -94,7 +99,7 @@ def gather(runs, pool=False, by_name=False):
 
 def shape(run):
     """What runs of one row must have in common: number of particles and names of the phases."""
-    return run.metrics.metadata.num_samples, tuple(run.metrics.time.phases)
+    return run.metrics.metadata.num_samples, run.metrics.metadata.num_children, tuple(run.metrics.time.phases)
 
 
 def _identity_without_seed(run):

@@ -31,6 +31,7 @@ SCIENCE = (
     "free",
     "diversity",
     "pruning",
+    "tree",
     "optimization",
     "summary",
     "diverged",
@@ -111,9 +112,10 @@ class Run:
         return replace(self, metrics=check_metrics(_aggregated(self.folder, records, self.name), self.folder))
 
     def active(self, image):
-        """Number of particles of one image (its position) after the pruning."""
-        pruning = self.metrics.pruning
-        return self.metrics.metadata.num_samples - (len(pruning.dropped[image]) if pruning else 0)
+        """Number of particles of one image (its position) after the pruning, children included."""
+        pruning, tree = self.metrics.pruning, self.metrics.tree
+        kept = self.metrics.metadata.num_samples - (len(pruning.dropped[image]) if pruning else 0)
+        return kept if tree is None else kept * tree.stay + len(tree.parent[image])
 
 
 def find(arguments):
@@ -203,7 +205,7 @@ def _anew(path, data):
             f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
             f"{anew['metadata']['num_images']}; run its command again to write it anew"
         )
-    wrong = next((key for key in SCIENCE if key in data and anew[key] != data[key]), None)
+    wrong = next((key for key in SCIENCE if key in data and anew.get(key) != data[key]), None)
     if wrong:
         raise InputError(f"{path}: {wrong} differs from its records; run its command again to write it anew")
     return anew

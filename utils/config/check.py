@@ -37,7 +37,7 @@ def check(cfg: DictConfig) -> Settings:
             raise InputError(unknown_key(f"{key}{value}")) from None
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     check_relations(settings)
-    about = run_metadata(settings.seed, settings.num_samples)
+    about = run_metadata(settings.seed, settings.num_samples, settings.num_children)
     return settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg)))
 
 

@@ -12,12 +12,13 @@ from utils.paths import PROJECT
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
-def run_metadata(seed: int, num_samples: int) -> dict[str, Any]:
-    """Seed, particles, overrides, commit, versions; without places and batching, so that shards agree."""
+def run_metadata(seed: int, num_samples: int, num_children: int = 0) -> dict[str, Any]:
+    """Seed, particles and their children, overrides, commit, versions; without places and batching, so that shards agree."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
         "seed": seed,
         "num_samples": num_samples,
+        **({"num_children": num_children} if num_children else {}),
         "overrides": [text for text in overrides if changes_results(text)],
         "git_commit": git_commit(),
         "versions": {name: packages.version(name) for name in PACKAGES},

@@ -3,7 +3,7 @@
 from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.sampling.events import Events
-from utils.sampling.schedule import StepClock
+from utils.sampling.schedule import StepClock, annealing_sigmas
 
 
 def plan(settings: Settings, clock: StepClock) -> Events:
@@ -41,6 +41,7 @@ def plan(settings: Settings, clock: StepClock) -> Events:
             f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
             f"choose at most {clock.timestep(1):.0f}"
         )
+    _check_branch_sigma(settings, events)
     first = clock.first_step(settings.recombination_step) if settings.recombination_step >= 0 else 0
     if first is None or first == clock.num_steps - 1 > 0:
         raise InputError(
@@ -48,3 +49,17 @@ def plan(settings: Settings, clock: StepClock) -> Events:
             f"t = {clock.timestep(clock.num_steps - 1):g}, and it acts before that one; choose a larger timestep, or -1 for off"
         )
     return events
+
+
+def _check_branch_sigma(settings: Settings, events: Events) -> None:
+    """Raises InputError for a noise level that children could not leave their parents under."""
+    sigma, index = settings.tree.branch_sigma, events.pruning_index
+    if not settings.children or sigma is None or index is None:
+        return
+    annealing = settings.sampler.annealing_scheduler_config
+    own = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)[index]
+    if not own <= sigma <= annealing.sigma_max:
+        raise InputError(
+            f"tree.branch_sigma={sigma}: must lie between {own:.3g}, the annealing's own level at pruning_step="
+            f"{settings.pruning_step}, and sigma_max={annealing.sigma_max}; or write null for its own"
+        )

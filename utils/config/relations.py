@@ -57,6 +57,15 @@ def check_relations(s: Settings) -> None:
         raise InputError(f"pruning_step={s.pruning_step}: there is nothing to prune with num_samples={s.num_samples}")
     if s.pruning_step >= 0 and s.pruning_keep > s.num_samples:
         raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
+    if s.children and s.pruning_step < 0:
+        raise InputError(
+            f"children={s.children}: they are born at the pruning, and pruning_step=-1; choose its timestep, or children=0"
+        )
+    if s.coupling_scale and not s.children:
+        raise InputError(
+            f"coupling_scale={s.coupling_scale}: it couples parents and children, and children=0; "
+            "choose children=2 or more, or coupling_scale=0"
+        )
     if 0 <= s.pruning_step < s.optimization_step:
         raise InputError(
             f"optimization_step={s.optimization_step}: must not lie above pruning_step={s.pruning_step}; "

@@ -125,6 +125,10 @@ class Pruning(Section):
     fill: Literal["next_best", "clone", "drop"]
 
 
+class Tree(Section):
+    branch_sigma: float | None = Field(gt=0)
+
+
 class Optimization(Section):
     every: int = Field(ge=1)
     max_iterations: int = Field(ge=1)
@@ -214,6 +218,8 @@ class Settings(Section):
     repulsion_scale: float = Field(ge=0)
     pruning_step: int = Field(ge=-1, le=1000)
     pruning_keep: int = Field(ge=1)
+    children: int = Field(default=0, ge=0, le=64)
+    coupling_scale: float = Field(default=0.0, ge=0, le=1)
     optimization_step: int = Field(ge=-1, le=1000)
     recombination_step: int = Field(default=-1, ge=-1, le=1000)
     use_tpu: bool
@@ -231,6 +237,7 @@ class Settings(Section):
     resume: bool
     repulsion: Repulsion
     pruning: Pruning
+    tree: Tree = Tree(branch_sigma=None)
     optimization: Optimization
     recombination: Recombination
     fidelity: Fidelity = Fidelity()
@@ -282,9 +289,24 @@ class Settings(Section):
         return self.group.mcmc_sampler_config.model_copy(update=overrides)
 
     @property
+    def num_children(self) -> int:
+        """How many children an image has at most."""
+        return self.pruning_keep * self.children
+
+    @property
+    def most_particles(self) -> int:
+        """How many particles of an image are there at once, at most: at the start, or after the pruning."""
+        return max(self.num_samples, self.num_children + self.pruning_keep * (self.coupling_scale > 0))
+
+    @property
+    def first_child(self) -> int:
+        """The number of an image's first child: they follow the particles at the start."""
+        return self.first_particle + self.num_samples
+
+    @property
     def particles(self) -> range:
-        """The indices of every image's particles at the start."""
-        return range(self.first_particle, self.first_particle + self.num_samples)
+        """The numbers of every image's particles: those at the start, then their children."""
+        return range(self.first_particle, self.first_child + self.num_children)
 
     @property
     def folder(self) -> Path:

@@ -41,8 +41,9 @@ class Evaluator:
     """Scores images and builds their records.
 
     operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
-    particles: the indices that every image starts with; clock: the timesteps of the trace; mechanisms: those of the
-    sampler, whose reports become blocks of the record; rule: of the label-free pick, a key of scores.PICK_RULES.
+    particles: the numbers of every image's particles, children included; clock: the timesteps of the trace; mechanisms:
+    those of the sampler, whose reports become blocks of the record; rule: of the label-free pick, a key of
+    scores.PICK_RULES.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Evaluator:
         """(record, arrays) of one image of a batch.
 
         truth: (3, H, W) on the CPU, None for a measurement; result, trace, profiler: of the whole batch.
-        Lists per particle follow `particles`; a pruned one is None.
+        Lists per particle follow `particles`; one that is not there at the end is None.
         """
         where = result.particles.of_image(image.id)
         on_device = where.to(result.image.device)
@@ -80,7 +81,7 @@ class Evaluator:
         ok = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(z, x, result.loss[on_device].cpu())]
 
         def place(values):
-            """Values of the survivors -> one per starting particle; None where pruned or diverged."""
+            """Values of the survivors -> one per number; None where pruned, replaced, never born or diverged."""
             known = {index: value for index, value, fine in zip(survivors, values, ok) if fine}
             return [known.get(index) for index in self.particles]
 
@@ -117,6 +118,7 @@ class Evaluator:
             },
             "pruning": blocks.pop("pruning", None),
             "optimization": blocks.pop("optimization", None),
+            **({"tree": blocks.pop("tree")} if "tree" in blocks else {}),
             **({"recombination": blocks.pop("recombination")} if "recombination" in blocks else {}),
             **({"mechanisms": blocks} if blocks else {}),
             **({"summary": summary} if summary else {}),

@@ -42,7 +42,7 @@ class Trace:
         self.on_progress(float("nan") if self.truths is None else max(psnrs))
 
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, list]:
-        """One image's trace for its record; `particles` are the indices that it started with, None where pruned."""
+        """One image's trace for its record; None for those of the numbers `particles` that were not there."""
         rows = [step[image_id] for step in self.steps]
         pruned = (None,) * (2 + len(self.terms))
         columns = [[[values.get(i, pruned)[k] for i in particles] for _, values in rows] for k in range(len(pruned))]

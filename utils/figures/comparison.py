@@ -242,8 +242,8 @@ def mode_map(experiments):
         len(experiments),
         squeeze=False,
         layout="constrained",
-        figsize=(1.0 + sum(0.9 + 0.36 * e.num_samples for e in experiments), 1.6 + 0.22 * rows),
-        width_ratios=[0.9 + 0.36 * e.num_samples for e in experiments],
+        figsize=(1.0 + sum(0.9 + 0.36 * e.num_listed for e in experiments), 1.6 + 0.22 * rows),
+        width_ratios=[0.9 + 0.36 * e.num_listed for e in experiments],
     )
     for axis, e, images in zip(axes[0], experiments, shown):
         images = images[:rows]
@@ -265,8 +265,8 @@ def mode_map(experiments):
                 )
         axis.set_yticks(range(len(images)), [image for image, _, _ in images], fontsize=6)
         first = (e.runs[0].config or {}).get("first_particle", 0)
-        axis.set_xticks(range(e.num_samples), [f"p{first + k}" for k in range(e.num_samples)], fontsize=6)
-        axis.set_xticks(np.arange(e.num_samples + 1) - 0.5, minor=True)
+        axis.set_xticks(range(e.num_listed), [f"p{first + k}" for k in range(e.num_listed)], fontsize=6)
+        axis.set_xticks(np.arange(e.num_listed + 1) - 0.5, minor=True)
         axis.set_yticks(np.arange(len(images) + 1) - 0.5, minor=True)
         axis.grid(which="minor", color="black", linewidth=0.4)
         axis.tick_params(which="both", length=0)

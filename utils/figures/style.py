@@ -23,7 +23,7 @@ def particle_title(record, position):
     """Two lines: particle number and mode label; PSNR as is, and in the better orientation where that differs."""
     index = record["particles"][position]
     if index not in record["survivors"]:
-        return f"p{index}: pruned"
+        return f"p{index}: {_absence(record, index)}"
     if record["diverged"][position]:
         return f"p{index}: diverged"
     psnr = record["scores"]["psnr"][position]
@@ -35,6 +35,16 @@ def particle_title(record, position):
     label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]
     turned = f" (rotated {aligned:.1f})" if aligned > psnr else ""
     return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
+
+
+def _absence(record, index):
+    """Why a particle is not there at the end."""
+    tree = record.get("tree")
+    if tree is None:
+        return "pruned"
+    if index in tree["parent"].values():
+        return "has children"
+    return "pruned" if index in record["pruning"]["dropped"] else "not born"
 
 
 def measurement_picture(y):

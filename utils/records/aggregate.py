@@ -114,6 +114,15 @@ def pruning_block(records: Records) -> dict[str, Any] | None:
     }
 
 
+def tree_block(records: Records) -> dict[str, Any]:
+    """Of records made with children: when they were born, and per image each one's parent; absent where there are none."""
+    reports = [r["tree"] for r in records if r.get("tree") is not None]
+    if not reports:
+        return {}
+    same = {key: reports[0][key] for key in ("step_index", "timestep", "stay")}
+    return {"tree": {**same, "parent": [report["parent"] for report in reports]}}
+
+
 def optimization_block(records: Records) -> dict[str, list] | None:
     if records[0]["optimization"] is None:
         return None
@@ -242,6 +251,7 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
             "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},
             "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if known else None},
             "pruning": pruning_block(records),
+            **tree_block(records),
             "optimization": optimization_block(records),
             "recombination": recombination_block(records),
             "summary": summary_block(records),

@@ -39,8 +39,14 @@ class Metadata(Block):
     num_images: int = Field(ge=1)
     image_ids: list[int]
     num_samples: int = Field(ge=1)
+    num_children: int = Field(default=0, ge=0)  # of an image, at most; lists per particle hold them after its particles
     device: Device
     gpu: Gpu
+
+    @property
+    def listed(self) -> int:
+        """Entries of a list per particle."""
+        return self.num_samples + self.num_children
 
 
 class Score(Block):
@@ -115,6 +121,15 @@ class Pruning(Block):
     distance: list[list[Number]]
 
 
+class Tree(Block):
+    """Children, born at a pruning."""
+
+    step_index: int
+    timestep: float
+    stay: bool  # whether the parents went on beside them
+    parent: list[dict[str, int]]  # per image: {number of a child: number of its parent}
+
+
 class Optimization(Block):
     calls: list[list[int]]
     iterations: list[list[int]]
@@ -170,6 +185,7 @@ class Metrics(Block):
     vram: dict[str, Number]
     cost: Cost
     pruning: Pruning | None
+    tree: Tree | None = None
     optimization: Optimization | None
     recombination: Recombination | None = None
     summary: Summary | None = None  # not in files of an older program
@@ -177,15 +193,16 @@ class Metrics(Block):
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
-        """Every list per image has num_images entries, every list per particle num_samples."""
-        n, p = self.metadata.num_images, self.metadata.num_samples
+        """Every list per image has num_images entries, every list per particle one for each at the start and each child."""
+        n, p = self.metadata.num_images, self.metadata.listed
         for key, values in _lists(self, per_image=True):
             if len(values) != n:
                 raise ValueError(f"{key} has {len(values)} entries for {n} images")
         for key, values in _lists(self, per_image=False):
-            wrong = next((len(row) for row in values if len(row) != p), None)
+            entries = self.metadata.num_samples if key == "pruning.loss" else p  # before there were children
+            wrong = next((len(row) for row in values if len(row) != entries), None)
             if wrong is not None:
-                raise ValueError(f"{key} has {wrong} entries for {p} particles")
+                raise ValueError(f"{key} has {wrong} entries for {entries} particles")
         if len(set(self.metadata.image_ids)) < n:
             raise ValueError("metadata.image_ids names an image twice")
         wrong = next((i for i in self.selection.picked if i is not None and not 0 <= i < p), None)
@@ -218,6 +235,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "free": m.free,
         "diversity": m.diversity,
         "pruning": m.pruning,
+        "tree": m.tree,
         "optimization": m.optimization,
         "summary": m.summary,
     }
@@ -242,6 +260,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "free": ("noise_floor",),
         "diversity": ("pairwise_distance",),
         "pruning": ("kept", "dropped", "distance"),
+        "tree": ("parent",),
         "optimization": ("time_s",),
         "summary": ("psnr", "resolution"),
     }

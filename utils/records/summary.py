@@ -93,15 +93,21 @@ def loss_lines(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
+def population(metadata: dict[str, Any]) -> str:
+    """How many particles an image has, in words."""
+    children = metadata.get("num_children")
+    return f"{metadata['num_samples']} particles" + (f" and {children} children" if children else "")
+
+
 def eval_markdown(metrics: dict[str, Any]) -> str:
     """eval.md: the table that DAPS writes, with the mean and the label-free pick beside the oracle's best."""
-    meta, n = metrics["metadata"], metrics["metadata"]["num_images"]
+    meta, n, best_of = metrics["metadata"], metrics["metadata"]["num_images"], len(metrics["diverged"][0])
     lines = [
         f"# {meta['name']}",
         "",
-        f"{n} images, {meta['num_samples']} particles, seed {meta['seed']}; mean ± standard deviation over images.",
+        f"{n} images, {population(meta)}, seed {meta['seed']}; mean ± standard deviation over images.",
         "",
-        f"| metric | best of {meta['num_samples']} (by the truth) | mean over particles | label-free pick |",
+        f"| metric | best of {best_of} (by the truth) | mean over particles | label-free pick |",
         "|---|---|---|---|",
     ]
     lines += ["| " + " | ".join(row) + " |" for row in summary_table(metrics)]

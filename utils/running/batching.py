@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Sequence
 
+import torch
+
 from utils import device as devices
 from utils.config.settings import Settings
 from utils.data import TestItem
@@ -36,6 +38,7 @@ def images_that_fit(free: int, one: int, most: int) -> int:
 
 
 def one_inner_iteration(parts: Parts, settings: Settings, image: TestItem) -> None:
-    """The pass that needs most memory, for the particles of one image at an arbitrary latent."""
+    """The pass that needs most memory, for the particles of one image at arbitrary latents, when it has most."""
     particles, _ = load_batch(parts, settings, [image])
+    particles = particles.select(torch.arange(settings.most_particles) % len(particles))
     parts.sampler.data_gradient(particles.at(parts.noise.draw(particles, "initial")))

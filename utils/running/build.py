@@ -38,6 +38,7 @@ from utils.sampling.pruning import Pruning  # noqa: E402
 from utils.sampling.recombination import Recombination  # noqa: E402
 from utils.sampling.repulsion import Repulsion, own_similarity  # noqa: E402
 from utils.sampling.schedule import StepClock, annealing_sigmas  # noqa: E402
+from utils.sampling.tree import Tree  # noqa: E402
 from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
@@ -116,6 +117,8 @@ def planned(settings: Settings, events: Events, prior: LatentPrior, operator: Op
         yield Recombination(settings.recombination_step, settings.recombination, events.clock, operator)
     if events.pruning_index is not None:
         yield Pruning(settings.pruning_keep, settings.pruning, events)
+    if settings.children:
+        yield Tree(settings.children, settings.first_child, settings.coupling_scale, settings.tree, events)
     if events.optimization_index is not None:
         yield HardDataConsistency(settings.optimization, events)
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from utils.records.aggregate import finite
-from utils.records.summary import summary_table
+from utils.records.summary import population, summary_table
 
 console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
@@ -78,8 +78,8 @@ def ratio_cell(ratios, picked):
 
 def print_results(metrics, folder):
     """The closing table: one row per image (the last 20), then the means."""
-    n = metrics["metadata"]["num_samples"]
-    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {n} particles")
+    n = len(metrics["diverged"][0])
+    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics['metadata'])}")
     modes, selection = metrics["modes"], metrics["selection"]
     for name in ("image", "modes", f"best of {n}", "mean", "pick", "loss / floor", "seconds"):
         table.add_column(name, justify="left" if name == "modes" else "right")

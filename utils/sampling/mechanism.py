@@ -10,6 +10,7 @@ docs/design.md shows one of one's own, with its YAML block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from utils.priors.base import LatentPrior
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
 from utils.sampling.scalars import StepScalars
+from utils.sampling.vocabulary import Diffusion
 
 Report = dict[int, dict[str, Any]]  # {image id: plain data for its record}
 
@@ -31,6 +33,9 @@ class Sampler(Protocol):
     operator: Operator
     noise: KeyedNoise
     passes: Passes
+    diffusion: Diffusion
+
+    def probability_flow(self, z: torch.Tensor, sigmas: Sequence[torch.Tensor]) -> torch.Tensor: ...
 
     def data_gradient(self, particles: Particles) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
@@ -72,5 +77,5 @@ class Mechanism:
         return particles, {}
 
     def block(self, reports: list[dict[str, Any]], indices: range) -> dict[str, Any] | None:
-        """The block of one image's record from its reports in order; `indices`: the image's particles at the start."""
+        """The block of one image's record from its reports in order; `indices`: the numbers of the image's particles."""
         return {"events": reports} if reports else None

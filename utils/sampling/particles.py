@@ -15,6 +15,8 @@ class Particles:
     y:     (P, ...) measurement of each particle's image, on the device
     image: (P,) int64, CPU: the id of the image that the particle belongs to
     index: (P,) int64, CPU: the particle's number within its image
+    parent: (P,) int64, CPU: the number of the particle that it descends from, -1 for those at the start
+    level: (P,) int64, CPU: 0 at the start (the coarsest), one more for a child than for its parent
     velocity: (P, C, h, w) what a chain with keep_velocity hands to the next annealing step, None elsewhere
     free:  (P, ...) the measurements that are kept out of y, NaN where y has them; None without `free_fraction`
     """
@@ -25,6 +27,12 @@ class Particles:
     index: torch.Tensor
     velocity: torch.Tensor | None = None
     free: torch.Tensor | None = None
+    parent: torch.Tensor = None  # type: ignore[assignment]  # never None: nobody descends from anyone
+    level: torch.Tensor = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.parent is None:
+            self.parent, self.level = torch.full_like(self.index, -1), torch.zeros_like(self.index)
 
     @classmethod
     def start(
@@ -62,6 +70,24 @@ class Particles:
         return replace(
             self, **{f.name: value[keep.to(value.device)] for f in fields(self) if (value := getattr(self, f.name)) is not None}
         )
+
+    def branch(self, count: int, first: int, stay: bool) -> Self:
+        """The particles with `count` children each, at the same latents, or with stay=False their children alone.
+
+        Each image's children follow its parents, numbered from `first` on in the parents' order, so that a child's number
+        depends on its own image alone.
+        """
+        rows = torch.arange(len(self))
+        place = (self.image[:, None] == self.image[None]).tril().sum(1) - 1  # (P,) among the particles of its image
+        born = rows.repeat_interleave(count)
+        number = first + place[born] * count + torch.arange(count).repeat(len(self))
+        parents = rows[: len(rows) * stay]
+        family = self.select(torch.cat([parents, born]))
+        family.index = torch.cat([self.index[parents], number])
+        family.parent = torch.cat([self.parent[parents], self.index[born]])
+        family.level = torch.cat([self.level[parents], self.level[born] + 1])
+        order = {image: i for i, image in enumerate(dict.fromkeys(self.image.tolist()))}
+        return family.select(torch.tensor([order[i] for i in family.image.tolist()], dtype=torch.long).argsort(stable=True))
 
     def of_image(self, image_id: int) -> torch.Tensor:
         """Positions of one image's particles, (n,) int64 on the CPU."""

@@ -56,6 +56,10 @@ class PruningSettings(Protocol):
     fill: Literal["next_best", "clone", "drop"]
 
 
+class TreeSettings(Protocol):
+    branch_sigma: float | None  # noise level under which children leave their parent; None: the annealing's own
+
+
 class OptimizationSettings(Protocol):
     max_iterations: int
     lr: float

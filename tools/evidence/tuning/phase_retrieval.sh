@@ -135,5 +135,20 @@ case $part in
     half=("${hard[@]}" num_samples=2 $ANNEALING=13)
     cell two_half_independent 40 "${half[@]}"
     cell two_half_recombination 40 "${half[@]}" repulsion_scale=0.15 recombination_step=400 recombination.every=1 ;;
+  children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
+    budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
+    exchange=(recombination_step=700 recombination.every=1)
+    cell budget_plain 40 "${budget[@]}"
+    cell budget_recombination 40 "${budget[@]}" "${exchange[@]}"
+    cell budget_children 40 "${budget[@]}" pruning_step=500 children=2
+    cell budget_recombination_children 40 "${budget[@]}" "${exchange[@]}" pruning_step=500 children=2
+    cell budget_coupled 40 "${budget[@]}" pruning_step=500 pruning_keep=1 children=3 coupling_scale=0.2
+    cell budget_restarted 40 "${budget[@]}" pruning_step=500 children=2 tree.branch_sigma=3
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard)  # new ones: repulsion_hard and recombination, scale 0
+    cell hard_children 40 "${hard[@]}" pruning_step=200 children=2
+    cell hard_recombination_children 40 "${hard[@]}" pruning_step=200 children=2 recombination_step=300
+    cell hard_children_500 40 "${hard[@]}" pruning_step=500 children=2
+    cell hard_coupled 40 "${hard[@]}" pruning_step=500 pruning_keep=1 children=3 coupling_scale=0.2
+    cell hard_restarted 40 "${hard[@]}" pruning_step=200 children=2 tree.branch_sigma=3 ;;
   *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
