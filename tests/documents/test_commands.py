@@ -12,7 +12,10 @@ from tests.worlds.documents import DOCUMENTS, NAMES, commands
 from utils.paths import PROJECT
 
 HYDRA = {"-m", "--multirun", "--cfg", "--config-dir", "--help"}
-CONFIGS = {"posterior_sample.py": "default", "tools/train_prior.py": "train_prior", "tools/benchmark.py": "default"}
+CONFIGS = {
+    **dict.fromkeys(("posterior_sample.py", "tools/benchmark.py", "tools/check_gradients.py"), "default"),
+    "tools/train_prior.py": "train_prior",
+}
 OF_ALL = [pytest.param(path, id=name) for path, name in zip(DOCUMENTS, NAMES)]
 
 

@@ -14,11 +14,16 @@ from utils.paths import PROJECT
 from utils.records.files import read_record
 
 DOCUMENT = "".join((PROJECT / "docs" / name).read_text() for name in ("extending.md", "design.md"))
-FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", DOCUMENT, re.DOTALL))
+BLOCKS = re.findall(r"```(?:python|yaml)\n(# (my_parts/\S+)\n.*?)```", DOCUMENT, re.DOTALL)
+FILES = {name: text for text, name in BLOCKS}
 COMMANDS = {
     text.split("name=")[1]: shlex.split(text.replace("\\\n", " "))
     for text in re.findall(r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", DOCUMENT, re.MULTILINE)
 }
+
+
+(CHECK,) = re.findall(r"^    PYTHONPATH=my_parts python tools/check_gradients\.py (.*)$", DOCUMENT, re.MULTILINE)
+(PRINTED,) = re.findall(r"```text\n(cut: .*?)```", DOCUMENT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def example(folder, tiny_prior, tiny_images):
 
 def test_every_example_is_short_and_has_its_command():
     names = ("grayscale.py", "grayscale.yaml", "principal.py", "principal.yaml", "colour.py", "smooth.py", "smooth.yaml")
-    assert {name.split("/")[-1] for name in FILES} == set(names)
+    assert {name.split("/")[-1] for name in FILES} == {*names, "lens.py", "lens.yaml"}
     assert set(COMMANDS) == {"grayscale", "principal", "colours", "smooth"}
     for name, text in FILES.items():
         assert text.count("\n") < 30, name
@@ -98,3 +103,16 @@ def test_a_mechanism_of_your_own(example, tiny_prior):
     assert smoothed["pruning"] is None and list(smoothed["time"]["phases"]) == ["sampling"]
     _, without = example("smooth", f"model.path={tiny_prior}", "mechanisms.smooth.share=0", "resume=false")
     assert (with_it["z"] != without["z"]).any()
+
+
+def test_the_line_that_cuts_the_gradient_is_printed_as_the_document_shows_it(folder, tiny_prior):
+    small = (f"model.path={tiny_prior}", "model.resolution=16", "data.resolution=16", "gpu=-1")
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "tools/check_gradients.py"), *shlex.split(CHECK), *small],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": f"my_parts{os.pathsep}{PROJECT}"},
+    )
+    assert done.returncode == 1, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("cut: ")] == PRINTED.splitlines()

@@ -86,7 +86,7 @@ def test_flip_and_rotate_add_the_views_that_their_names_say(configured, tmp_path
     "overrides, message",
     [
         (["data.root=nowhere"], "data.root=nowhere: folder"),
-        (["data.root={empty}"], "no PNG or JPEG image"),
+        (["data.root={empty}"], "no PNG, JPEG, TIFF, WEBP or BMP image"),
         (["data.root={images}", "data.resolution=15"], "data.resolution=15: autoencoder and UNet halve it"),
         (["data.root={images}", "stages=[faces]"], "stages=faces: choose from autoencoder, unet, export, quality"),
         (["data.root={images}", "data.held_out=1.0e-9"], "leaves 12 images for training and 0 held out"),

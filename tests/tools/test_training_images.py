@@ -14,12 +14,14 @@ from utils.paths import PROJECT
 
 @pytest.fixture
 def pictures(tmp_path):
-    """40 images of several sizes and modes in two folders, each of one colour that no other has."""
+    """41 images of several sizes, modes and kinds of file, 40 of them of one colour each that no other has."""
     root = tmp_path / "pictures"
     for i in range(40):
-        path = root / ("a", "b/c")[i % 2] / f"{i:02d}.{('png', 'jpg', 'JPEG')[i % 3]}"
+        path = root / ("a", "b/c")[i % 2] / f"{i:02d}.{('png', 'jpg', 'JPEG', 'tif', 'webp', 'BMP')[i % 6]}"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new(("RGB", "L")[i % 5 == 0], (20 + i, 50 - i), 6 * i if i % 5 == 0 else (6 * i, 255 - 6 * i, 3 * i)).save(path)
+    grey = np.arange(0, 65000, 65, dtype=np.uint16).reshape(25, 40)
+    Image.fromarray(grey).save(root / "sixteen_bits.tiff")
     return root
 
 
@@ -49,7 +51,7 @@ def test_other_images_in_the_folder_do_not_move_the_split(pictures, tmp_path):
 def test_held_out_images_are_disjoint_and_never_in_the_training_array(pictures, tmp_path):
     split = folder(pictures, tmp_path)
     split.prepare()
-    assert not set(split.held_out) & set(split.trained) and len(split.held_out) + len(split.trained) == 40
+    assert not set(split.held_out) & set(split.trained) and len(split.held_out) + len(split.trained) == 41
     trained = np.load(tmp_path / "work/images_8.npy")
     held_out = split.read(split.held_out)
     assert trained.shape == (len(split.trained), 3, 8, 8) and trained.dtype == np.uint8
@@ -76,6 +78,20 @@ def test_a_work_folder_of_other_images_is_refused(pictures, tmp_path):
     Image.new("RGB", (9, 9)).save(pictures / "new.png")
     with pytest.raises(InputError, match="was started with other images"):
         folder(pictures, tmp_path).prepare()
+
+
+def test_every_kind_of_file_is_read(pictures, tmp_path):
+    split = folder(pictures, tmp_path)
+    kinds = {path.rsplit(".")[-1].lower() for path in split.trained + split.held_out}
+    assert kinds == {"png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp"}
+    assert split.read(["sixteen_bits.tiff"])[0].max() > 240, "white of 16 bits is white"
+
+
+def test_a_file_of_several_pictures_is_refused(pictures, tmp_path):
+    pages = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    pages[0].save(pictures / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match="pages.tif cannot be read .holds 2 pictures"):
+        folder(pictures, tmp_path).read(["pages.tif"])
 
 
 def test_a_damaged_image_is_named(pictures, tmp_path):

@@ -33,6 +33,11 @@ class Detached(Operator):
         return torch.from_numpy(x.detach().numpy() * 2)
 
 
+class Rounding(Operator):
+    def forward(self, x):
+        return (x * 127.5).round()
+
+
 class Crashing(Operator):
     def forward(self, x):
         return x @ torch.zeros(3, 3)

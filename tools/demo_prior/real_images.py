@@ -53,7 +53,7 @@ class Family:
 
 
 class Folder:
-    """PNG and JPEG images of a folder and its folders, such as the held-out ones of a training.
+    """Images of a folder and its folders, such as the held-out ones of a training.
 
     root: the folder; mirrored and rotated views that a training may have added are not drawn. Raises InputError.
     """

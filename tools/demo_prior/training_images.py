@@ -13,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from tools.demo_prior.make_demo_data import SEEDS, SIDE, demo_images
-from utils.data import TestImage, files_in
+from utils.data import KINDS, TestImage, files_in
 from utils.errors import InputError
 from utils.paths import find
 
@@ -69,9 +69,9 @@ def check_data(cfg):
 class ImageFolder:
     """The images of data.root, split into training and held-out ones.
 
-    root: folder of PNG and JPEG images, any size and mode, subfolders too; resolution: side in pixels, each image is
-    resized and centre-cropped as posterior_sample.py does; held_out: share that training never sees; work: folder that
-    keeps the training images as one array, the list of the held-out paths, and links to them for data=folder.
+    root: folder of images of any kind that utils.data reads, any size and mode, subfolders too; resolution: side in pixels,
+    each image is resized and centre-cropped as posterior_sample.py does; held_out: share that training never sees; work:
+    folder that keeps the training images as one array, the list of the held-out paths, and links to them for data=folder.
     Raises InputError: no such folder, too few images, one that cannot be read, or a `work` of other images.
     """
 
@@ -81,7 +81,7 @@ class ImageFolder:
             raise InputError(f"data.root={root}: folder {self.root} not found")
         paths = [file.relative_to(self.root).as_posix() for file in files_in(self.root, "images")]
         if not paths:
-            raise InputError(f"data.root={root}: no PNG or JPEG image in {self.root}")
+            raise InputError(f"data.root={root}: no {KINDS['images']} in {self.root}")
         self.held_out = [path for path in paths if is_held_out(path, held_out)]
         self.trained = [path for path in paths if not is_held_out(path, held_out)]
         if not self.held_out or not self.trained:
@@ -132,8 +132,10 @@ class ImageFolder:
 
 def read_pixels(path, resolution):
     """(3, resolution, resolution) float32 in [-1, 1], as posterior_sample.py takes an image. Raises InputError."""
+    image = TestImage(0, path)
     try:
-        return TestImage(0, path).pixels(resolution)
+        image.check()  # of several pictures in a file none is silently left out
+        return image.pixels(resolution)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read ({reason}); replace or remove it") from None

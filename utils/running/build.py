@@ -28,7 +28,7 @@ from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.running.free_pixels import split  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
-from utils.running.tryout import try_operator, try_prior, try_similarity  # noqa: E402
+from utils.running.tryout import check_kinds, try_operator, try_prior, try_similarity  # noqa: E402
 from utils.sampling.events import Events  # noqa: E402
 from utils.sampling.mechanism import Mechanism  # noqa: E402
 from utils.sampling.optimization import HardDataConsistency  # noqa: E402
@@ -54,8 +54,8 @@ class Parts(NamedTuple):
     clock: StepClock
 
 
-def build(settings: Settings) -> Parts:
-    """All parts of the run that `settings` describe. Raises InputError."""
+def build(settings: Settings, tried: bool = True) -> Parts:
+    """All parts of the run that `settings` describe. tried: try parts of one's own on two inputs. Raises InputError."""
     if not settings.use_tpu:
         devices.silence_unused_xla()
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
@@ -63,7 +63,9 @@ def build(settings: Settings) -> Parts:
     prior = load_prior(settings, device)
     with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
         operator = make(f"task.{settings.task_group}.operator", settings.operator_node)
-    try_parts_of_ones_own(settings, prior, operator, device)
+    check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)
+    if tried:
+        try_parts_of_ones_own(settings, prior, operator, device)
     if not settings.fidelity.is_default:
         operator = WithFidelity(operator, settings.fidelity)
     operator = operator.to(device)
@@ -86,10 +88,15 @@ def try_parts_of_ones_own(settings: Settings, prior: LatentPrior, operator: Oper
     if not model.startswith("utils.priors.") and not devices.compiles_each_graph(device):
         try_prior(f"model._target_={model}", getattr(prior, "plain", prior))
     if target not in OURS or "physics" in settings.operator_node:
-        try_operator(f"task.{settings.task_group}.operator._target_={target}", operator, prior, device)
+        try_operator(operator_key(settings), operator, prior, device)
     similarity = settings.repulsion.similarity
     if settings.repulsion_scale and settings.num_samples > 1 and similarity not in SIMILARITIES:
         try_similarity(f"repulsion.similarity={similarity}", own_similarity(similarity), prior)
+
+
+def operator_key(settings: Settings) -> str:
+    """The operator's place in the config, with its class."""
+    return f"task.{settings.task_group}.operator._target_={settings.group.operator.target}"
 
 
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:

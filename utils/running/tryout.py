@@ -6,15 +6,24 @@ from collections.abc import Callable
 import torch
 
 from operators.base import Operator
-from utils import device as devices
 from utils.errors import InputError, one_line
 from utils.priors.base import LatentPrior
+from utils.running.gradients import Flow, computed, follow
+
+
+def check_kinds(prior_key: str, prior: LatentPrior, operator_key: str, operator: Operator) -> None:
+    """Raises InputError for what is no operator, or a prior without what its contract names."""
+    if not isinstance(operator, Operator):
+        raise broken(operator_key, "is no operators.base.Operator", "subclass it")
+    try:
+        _ = prior.latent_shape, prior.resolution, prior.device, prior.dtype, prior.decode, prior.denoise
+    except AttributeError as error:
+        remedy = "give it latent_shape, resolution, device, dtype, decode and denoise"
+        raise broken(prior_key, one_line(error), remedy) from None
 
 
 def try_operator(key: str, operator: Operator, prior: LatentPrior, device: torch.device) -> None:
     """Raises InputError. key: the operator's, with its class."""
-    if not isinstance(operator, Operator):
-        raise broken(key, "is no operators.base.Operator", "subclass it")
     operator = operator.to(device)
     x = ramp((2, 3, prior.resolution, prior.resolution), prior)
     y = measured(key, "forward", operator, x)
@@ -34,7 +43,7 @@ def try_prior(key: str, prior: LatentPrior) -> None:
     """Raises InputError. key: the prior's, with its class."""
     try:
         z, wanted = ramp((2, *prior.latent_shape), prior), (2, 3, prior.resolution, prior.resolution)
-    except (AttributeError, TypeError) as error:
+    except TypeError as error:
         raise broken(key, one_line(error), "give it latent_shape, resolution, device and dtype") from None
     image = measured(key, "decode", prior.decode, z)
     if tuple(image.shape) != wanted:
@@ -61,36 +70,31 @@ def measured(
 ) -> torch.Tensor:
     """part(x), detached: a real tensor with the first axis of x, differentiable in x. Raises InputError."""
     of = f"for {tuple(x.shape)}"
-    try:
-        with torch.set_grad_enabled(gradient):
-            x = x.detach().requires_grad_(gradient)
-            result = part(x)
-            fault = what_is_wrong(result, x, gradient)
-            if fault is None and gradient:
-                torch.autograd.grad(result.sum(), x)
-    except InputError:
-        raise
-    except Exception as error:  # whatever code of others raises
-        if devices.is_out_of_memory(error):
-            raise
-        raise broken(key, f"{name} fails {of} ({type(error).__name__}: {one_line(error)})", "mend it") from None
-    if fault is not None:
+    flow = follow(part, x) if gradient else computed(part, x)
+    if flow.state == "fails":
+        (first, *_) = flow.lost
+        raise broken(key, f"{name} fails {of} ({first.why}) at {first.place}", "mend it")
+    if (fault := what_is_wrong(flow, x)) is not None:
         raise broken(key, f"{name} {fault[0]} {of}", fault[1])
-    return result.detach()
+    return flow.result
 
 
-def what_is_wrong(result: torch.Tensor, x: torch.Tensor, gradient: bool) -> tuple[str, str] | None:
-    """(fault, remedy) of what a part returned for x."""
-    if not isinstance(result, torch.Tensor):
+def what_is_wrong(flow: Flow, x: torch.Tensor) -> tuple[str, str] | None:
+    """(fault, remedy) of what a part did with x."""
+    result, lines = flow.result, "; ".join(map(str, flow.lost[:3]))
+    if not isinstance(result, torch.Tensor) and result is not None:
         return f"gives no tensor but {type(result).__name__}", "return a tensor"
-    if result.is_complex():
-        return "gives complex numbers", "return real ones, for example torch.view_as_real of them"
-    if not result.is_floating_point():
-        return f"gives {result.dtype}", "return floating-point numbers"
-    if result.ndim == 0 or len(result) != len(x):
-        return f"gives {tuple(result.shape)}", "the first axis belongs to the particles: keep it"
-    if gradient and not result.requires_grad:
-        return "gives a result without a gradient", "compute it from its input by tensor operations, without detach or NumPy"
+    if isinstance(result, torch.Tensor):
+        if result.is_complex():
+            return "gives complex numbers", "return real ones, for example torch.view_as_real of them"
+        if not result.is_floating_point():
+            return f"gives {result.dtype}", "return floating-point numbers"
+        if result.ndim == 0 or len(result) != len(x):
+            return f"gives {tuple(result.shape)}", "the first axis belongs to the particles: keep it"
+    if flow.state in ("cut", "zero"):
+        fault = "a result without a gradient" if flow.state == "cut" else "a gradient that is zero everywhere"
+        remedy = "compute it from its input by tensor operations, without detach, round or NumPy"
+        return f"gives {fault}{f' ({lines})' if lines else ''}", remedy
     return None
 
 

@@ -1,0 +1,69 @@
+"""The example scripts and the notebook run, and the gallery shows each of them with its picture."""
+
+import json
+import re
+import runpy
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from utils.paths import PROJECT
+
+EXAMPLES = PROJECT / "docs/examples"
+GALLERY = (PROJECT / "docs/gallery.md").read_text()
+PRINTS = {  # script: what it says of the tiny run's images
+    "reconstruct": r"^image 1: particle \d fits best, -?\d+\.\d dB, labels \[('\w+'(, )?){4}\]$",
+    "watch": r"^step  2  sigma +0\.\d+  loss / noise floor \[( *\d\S*){4}\]$",
+    "own_operator": r"^image 1: mean of the particles -?\d+\.\d dB, spread 0\.\d+$",
+    "mechanisms": r"^  step 1: children accepted \[((True|False)(, )?){4}\]$",
+}
+MORE = {"mechanisms": ["recombination_step=900"]}  # acts within three annealing steps
+NOTEBOOK = json.loads((EXAMPLES / "tour.ipynb").read_text())
+CELLS = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def test_each_script_is_known_and_short():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PRINTS)
+    for path in EXAMPLES.glob("*.py"):
+        assert 20 <= len(path.read_text().splitlines()) <= 60, path.name
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_a_script_runs_and_draws_its_picture(name, tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *tiny, *MORE.get(name, [])])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))
+    out = capsys.readouterr().out
+    assert re.search(PRINTS[name], out, re.MULTILINE), out
+    place = tmp_path / "results" / f"example_{name}.jpg"
+    assert out.splitlines()[-1] == str(place)
+    with Image.open(place) as picture:
+        low, high = picture.convert("L").getextrema()
+    assert high - low > 200
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_the_gallery_shows_each_script_with_its_picture(name):
+    picture = PROJECT / "docs/pictures" / f"example_{name}.jpg"
+    assert f"python docs/examples/{name}.py" in GALLERY and f"](pictures/{picture.name})" in GALLERY
+    assert picture.stat().st_size < 200_000
+
+
+def test_the_notebook_is_one_and_holds_no_results():
+    assert NOTEBOOK["nbformat"] == 4 and NOTEBOOK["nbformat_minor"] >= 5
+    assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in NOTEBOOK["cells"] if "outputs" in cell)
+
+
+def test_the_notebook_runs_in_under_two_minutes(capsys):
+    """Its cells one after the other in one namespace, as a kernel does; none uses what only a notebook has."""
+    names = {"__name__": "__main__"}
+    started = time.process_time()  # a busy machine takes longer, and is no fault of the notebook
+    for number, source in enumerate(CELLS):
+        exec(compile(source, f"tour.ipynb, code cell {number}", "exec"), names)
+    assert time.process_time() - started < 120
+    out = capsys.readouterr().out
+    picked = int(re.search(r"^picked without the truth: (\d)$", out, re.MULTILINE)[1])
+    assert float(re.search(rf"^particle {picked}: +\w+, (\S+) dB", out, re.MULTILINE)[1]) > 30
+    assert len(re.findall("flows$", out, re.MULTILINE)) == 4

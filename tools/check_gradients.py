@@ -1,0 +1,74 @@
+"""Does the gradient of the loss arrive at the latent? Takes the overrides of posterior_sample.py, and samples nothing.
+
+    python tools/check_gradients.py                                    # the configured operator and prior
+    python tools/check_gradients.py task=hdr repulsion_scale=0.15      # and the mechanisms that are on
+    python tools/check_gradients.py --config-dir my_parts/configs task=grayscale    # parts of one's own
+
+A table of the stages from the loss to the latent: what goes in and out, and whether the gradient flows, is zero or non-finite,
+or is cut, with the line of code that does it. Three columns of relative differences, where it flows: autograd against finite
+differences; particle 0 when only particle 1 changes; two particles in one batch against the same two alone.
+Exit status: 0; 1 if something is wrong; 2 for wrong input.
+"""
+
+import sys
+
+import hydra
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from utils.config.check import check
+from utils.config.compose import call
+from utils.errors import InputError
+from utils.paths import PROJECT
+from utils.running.console import setup_logging
+
+
+def gradients_of(cfg):
+    """utils.running.gradient_check.Row of each stage of a composed config. Raises InputError."""
+    settings = check(cfg)  # before torch
+    from utils import device as devices
+    from utils.running.build import build
+    from utils.running.gradient_check import check_gradients
+
+    with devices.out_of_memory_in_one_line():
+        return list(check_gradients(build(settings, tried=False), settings))
+
+
+def show(rows):
+    """The table, and below it what is wrong."""
+    table = Table(title="the gradient, from the loss to the latent")
+    for heading in ("stage", "in", "out", "gradient", "finite differences", "other particle", "batch"):
+        table.add_column(heading, overflow="fold", justify="left")
+    for row in rows:
+        numbers = ("-" if value is None else f"{value:.1e}" for value in (row.slope, row.other, row.alone))
+        cells = (f"{row.stage} ({row.part})", row.goes_in, row.comes_out, row.gradient, *numbers)
+        table.add_row(*map(Text, cells), style="red" if row.findings else None)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for row in rows:
+        for kind, texts in ((row.gradient if row.gradient in BROKEN else "wrong", row.findings), ("note", row.notes)):
+            for text in texts:
+                print(f"{kind}: {row.stage} ({row.part}): {text}")
+
+
+BROKEN = ("cut", "zero", "non-finite", "fails")
+
+
+@hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
+def main(cfg):
+    setup_logging()
+    try:
+        rows = gradients_of(cfg)
+    except InputError as error:  # Hydra would print a traceback
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    show(rows)
+    sys.exit(any(row.findings for row in rows))
+
+
+if __name__ == "__main__":
+    try:
+        call(main)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
