@@ -14,17 +14,15 @@ class Operator(torch.nn.Module, ABC):
     rotation_ambiguity: True if an image and its 180-degree rotation have the same measurement
     turns: True if the rotation of each channel alone leaves the measurement unchanged
     separable: True if channel c of the measurement, (P, C, ...), depends on channel c of the image alone
-    magnitude: True if the measurement is a modulus, so that its square is an intensity
-    friedel: True if the last two axes are a centred spectrum whose values at k and -k are equal for every image
     linear: True if A(a x + b z) = a A(x) + b A(z)
+    spectrum: True if A is the magnitude of the centred, orthonormal Fourier transform of the image in [0, 1], (P, C, H', W')
     """
 
     rotation_ambiguity = False
     turns = False
     separable = False
-    friedel = False
     linear = False
-    magnitude = False
+    spectrum = False
 
     def __init__(self, sigma: float) -> None:
         super().__init__()

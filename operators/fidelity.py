@@ -64,7 +64,7 @@ class WithFidelity(Operator):
         self.weights = {name: settings.weights[name] for name in TERMS if settings.weights.get(name)}
         self.free_scale, self.photons, self.background = settings.free_scale, settings.photons, settings.background
         self.check()
-        for name in ("rotation_ambiguity", "turns", "separable", "linear", "magnitude"):
+        for name in ("rotation_ambiguity", "turns", "separable", "linear", "spectrum"):
             setattr(self, name, getattr(operator, name))
         for name, values in self.tables().items():
             self.register_buffer(name, torch.from_numpy(values))
@@ -73,12 +73,12 @@ class WithFidelity(Operator):
         """Raises InputError."""
         wrong = [name for name in (*COUNTED, "silog") if name in self.weights] + ["free_scale"] * self.free_scale
         kind = type(self.operator).__name__
-        if wrong and not self.operator.magnitude:
+        if wrong and not self.operator.spectrum:
             raise InputError(
-                f"fidelity.{wrong[0]}: the measurement of {kind} is no magnitude (operators.base.Operator.magnitude); "
+                f"fidelity.{wrong[0]}: the measurement of {kind} is no magnitude (operators.base.Operator.spectrum); "
                 "choose gaussian, ssi or gradient"
             )
-        if "gradient" in self.weights and self.operator.magnitude:
+        if "gradient" in self.weights and self.operator.spectrum:
             raise InputError(f"fidelity.gradient: the measurement of {kind} is a spectrum and has no edges; leave it at 0")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

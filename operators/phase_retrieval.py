@@ -1,11 +1,15 @@
 """Fourier phase retrieval: only the magnitude of an oversampled spectrum is measured."""
 
+import torch
+
 from operators.base import Operator
 from utils import device as devices
 
+LUMINANCE = (0.299, 0.587, 0.114)
+
 
 class PhaseRetrieval(Operator):
-    """A(x) = |FFT(pad(x / 2 + 1/2))| per colour channel.
+    """A(x) = |FFT(pad(x / 2 + 1/2))| per colour channel, or of the luminance alone.
 
     The FFT is two-dimensional, centred and orthonormal; `pad` adds int(oversample / 8 * H) zeros on each side, so
     oversample 2 turns 64 pixels into 96. Source: DAPS, forward_operator/__init__.py, PhaseRetrieval.
@@ -16,21 +20,26 @@ class PhaseRetrieval(Operator):
 
     oversample: > 0; from 4 on the sides reach 2 H
     sigma:      standard deviation of the noise on the magnitude, >= 0
+    channels:   3, or 1: of the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), y (P, 1, H', W'); colours are the prior's
     """
 
     rotation_ambiguity = True
     turns = True
     separable = True
-    magnitude = True
-    friedel = True
+    spectrum = True
 
-    def __init__(self, oversample=2.0, sigma=0.05):
+    def __init__(self, oversample=2.0, sigma=0.05, channels=3):
         super().__init__(sigma)
         self.oversample = float(oversample)
+        self.register_buffer("luminance", torch.tensor(LUMINANCE).view(1, 3, 1, 1) if channels == 1 else None)
+        if channels == 1:  # which mixes the image's channels
+            self.turns = self.separable = False
 
     def padding(self, side):
         return int(self.oversample / 8 * side)
 
     def forward(self, x):
         pad_y, pad_x = self.padding(x.shape[-2]), self.padding(x.shape[-1])
-        return devices.spectrum_magnitude(0.5 * x + 0.5, pad_y, pad_x)  # (P, 3, H', W')
+        if self.luminance is not None:
+            x = (self.luminance.to(x.dtype) * x).sum(1, keepdim=True)  # (P, 1, H, W)
+        return devices.spectrum_magnitude(0.5 * x + 0.5, pad_y, pad_x)  # (P, C, H', W')

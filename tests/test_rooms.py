@@ -5,7 +5,19 @@ from functools import cache
 
 from utils.paths import PROJECT
 
-GROUND = ("errors", "paths", "noise", "kernels", "device", "data", "weights", "checkpoint_file", "command_line")
+GROUND = (
+    "errors",
+    "paths",
+    "noise",
+    "kernels",
+    "device",
+    "formats",
+    "measurements",
+    "data",
+    "weights",
+    "checkpoint_file",
+    "command_line",
+)
 CONTRACTS = ("utils.priors.base", "operators.base")
 PLAN = ("utils.sampling.vocabulary", "utils.sampling.schedule", "utils.sampling.events")  # plain numbers, no torch
 # what a room may import beside itself; a dotted name allows that module and what lies in it

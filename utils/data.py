@@ -2,25 +2,28 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from utils.errors import InputError, one_line
+from utils.formats import READERS
+from utils.measurements import Convention, ConventionBlock, Reading, read
 from utils.paths import find
 
 log = logging.getLogger("latentdaps")
 
 SUFFIXES = {
     "images": (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"),
-    "measurement": (".npy",),
+    "measurement": tuple(READERS),
 }
-KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy file"}
+KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
 TWELVE_BITS = 4095
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -59,34 +62,24 @@ class TestImage(TestItem):
             return white(opened) == TWELVE_BITS
 
 
+@dataclass(frozen=True)
 class Measurement(TestItem):
-    """A measurement from an instrument, y as a .npy file of real numbers; there is no truth."""
+    """A measurement from an instrument, y as a file of real numbers; there is no truth."""
+
+    convention: Convention = Convention()
+
+    def read(self) -> Reading:
+        """y as the operator measures it, and what the file says of itself. Raises InputError or ValueError."""
+        return read(self.path, self.convention)
 
     def values(self) -> np.ndarray:
-        """y as float32, without a leading axis of length 1."""
-        y = np.load(self.path, allow_pickle=False)
-        if not isinstance(y, np.ndarray):
-            raise ValueError("is an archive of several arrays")
-        if y.dtype.kind not in "fiu":
-            raise ValueError(f"holds {y.dtype} values, not real numbers")
-        with np.errstate(over="ignore"):
-            single = y.astype(np.float32)
-        if not np.isfinite(single).all():
-            raise ValueError(f"holds {y.dtype} values that are not all finite in float32, in which the program computes")
-        return single[0] if len(self.leading(y.shape)) else single
+        """y as float32, without a leading axis of length 1; NaN where not measured."""
+        return self.read().y
 
-    def shape(self) -> tuple[int, ...]:
-        """Of `values`, from the head of the file alone."""
-        shape = np.load(self.path, allow_pickle=False, mmap_mode="r").shape
-        return shape[len(self.leading(shape)) :]
-
-    @staticmethod
-    def leading(shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The axes of `shape` that are a batch of one."""
-        return shape[:1] if len(shape) == 4 and shape[0] == 1 else ()
-
-    def check(self) -> None:
-        self.values()
+    def sha256(self) -> str:
+        """Of the file, and of the mask's where there is one: another mask is another measurement."""
+        mask = self.convention.mask_file
+        return TestItem.sha256(self) if mask is None else hashlib.sha256(self.path.read_bytes() + mask.read_bytes()).hexdigest()
 
 
 def white(image: Image.Image) -> float:
@@ -121,9 +114,12 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
 
 
-def files_in(root: Path, kind: str) -> list[Path]:
-    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
-    return sorted(file for file in _below(root) if _is_read(file, kind))
+def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
+    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
+
+    mask: a file that belongs to all of them and is none of them.
+    """
+    return sorted(file for file in _below(root) if _is_read(file, kind) and not (mask and file.resolve() == mask.resolve()))
 
 
 def _is_read(file: Path, kind: str) -> bool:
@@ -154,10 +150,14 @@ def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]
 
 def names_in_set(settings: "Selection") -> list[str]:
     """File names of the whole set; an image's id is its position here."""
-    return [file.name for file in files_in(find(settings.data.root), settings.data.kind)]
+    return [file.name for file in files_in(find(settings.data.root), settings.data.kind, _mask_file(settings.data))]
 
 
-class DataBlock(Protocol):
+def _mask_file(data: "DataBlock") -> Path | None:
+    return Convention.of(data).mask_file if data.kind == "measurement" else None
+
+
+class DataBlock(ConventionBlock, Protocol):
     """The block `data` of the config: where the set lies, and which of its items are meant."""
 
     root: str
@@ -177,7 +177,7 @@ class Selection(Protocol):
     def shard_of(self) -> tuple[int, int]: ...
 
 
-def select_images(settings: Selection) -> list[TestImage | Measurement]:
+def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
 
     Every selected item is read once here, so that a damaged one is found before hours of sampling. What lies beside
@@ -186,8 +186,7 @@ def select_images(settings: Selection) -> list[TestImage | Measurement]:
     data, root = settings.data, find(settings.data.root)
     if not root.is_dir():
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
-    kind = Measurement if data.kind == "measurement" else TestImage
-    files = files_in(root, data.kind)
+    files = files_in(root, data.kind, _mask_file(data))
     left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
     beside = f"; left out: {_few(left)}" if left else ""
     if not files:
@@ -200,17 +199,26 @@ def select_images(settings: Selection) -> list[TestImage | Measurement]:
     if data.start_id >= end:
         raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
     k, n = settings.shard_of
-    items = [kind(i, files[i]) for i in range(data.start_id, end)][k::n]
-    twelve_bits = []
-    for item in items:
-        try:
-            if item.check():
-                twelve_bits.append(item.path.name)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise InputError(f"data.root: {item.path} cannot be read ({one_line(error)}); replace or remove it") from None
+    chosen = list(enumerate(files))[data.start_id : end][k::n]
+    if data.kind == "measurement":
+        convention = Convention.of(data)
+        measured = [Measurement(i, file, convention) for i, file in chosen]
+        for item in measured:
+            _readable(item, item.read)
+        return measured
+    items = [TestImage(i, file) for i, file in chosen]
+    twelve_bits = [item.path.name for item in items if _readable(item, item.check)]
     if twelve_bits:
         log.info("16-bit grey that stays below 4096 is read as 12-bit, white at 4095: %s", _few(twelve_bits))
     return items
+
+
+def _readable(item: TestItem, check: Callable[[], Value]) -> Value:
+    """What `check` finds in an item's file. Raises InputError."""
+    try:
+        return check()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"data.root: {item.path} cannot be read ({one_line(error)}); replace or remove it") from None
 
 
 def _few(names: list[str]) -> str:

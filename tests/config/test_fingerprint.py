@@ -5,7 +5,7 @@ import copy
 import pytest
 from omegaconf import OmegaConf
 
-from utils.config.fingerprint import differences, fingerprint
+from utils.config.fingerprint import differences, fingerprint, identity
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,46 @@ def test_the_residuals_keys_count_where_it_is_chosen(plain):
     assert fingerprint(changed(free, **other)) == fingerprint(free) == fingerprint(before)
     residual = changed(free, optimization__parametrization="residual")
     assert len({fingerprint(changed(residual, **{key: value})) for key, value in other.items()} | {fingerprint(residual)}) == 3
+
+
+@pytest.fixture(scope="module")
+def measured(composed):
+    """A resolved config of measurements, every key of their convention at its default."""
+    return OmegaConf.to_container(composed("data=measurement", "data.root=somewhere"), resolve=True)
+
+
+def test_keys_of_a_convention_at_their_defaults_leave_configs_of_before_as_they_were(measured):
+    before = copy.deepcopy(measured)
+    before["data"] = {key: measured["data"][key] for key in ("root", "kind", "resolution", "start_id", "end_id", "source")}
+    assert fingerprint(before) == fingerprint(measured)
+    assert set(identity(measured)["data"]) == {"root", "kind", "resolution"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(data__quantity="intensity"),
+        dict(data__quantity="counts", data__gain=3.0),
+        dict(data__center="corner"),
+        dict(data__norm="none"),
+        dict(data__channels=1),
+        dict(data__mask=[0, -1]),
+        dict(data__mask="mask.npy"),
+        dict(data__mask_dataset="mask"),
+        dict(data__dataset="other"),
+        dict(data__scale="free"),
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_another_convention_changes_it(measured, values):
+    assert fingerprint(changed(measured, **values)) != fingerprint(measured)
+
+
+def test_a_mask_of_nan_equals_itself(measured):
+    both = [changed(measured, data__mask=[float("nan"), 0]) for _ in range(2)]
+    assert differences(*map(identity, both)) == []
+    assert fingerprint(both[0]) == fingerprint(changed(measured, data__mask=["nan", 0]))
+    assert fingerprint(changed(measured, data__gain=2)) == fingerprint(changed(measured, data__gain=2.0))
 
 
 def test_differences_are_named_by_their_place():

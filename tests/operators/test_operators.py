@@ -39,6 +39,7 @@ def make_nonlinear_blur(resolution, folder):
 # name: (side of the images, constructor); odd sides wherever the operator allows them
 TABLE = {
     "phase_retrieval": (33, lambda r, folder: PhaseRetrieval(oversample=2.0)),
+    "phase_retrieval_luminance": (33, lambda r, folder: PhaseRetrieval(oversample=2.0, channels=1)),
     "super_resolution": (33, lambda r, folder: SuperResolution(r, scale_factor=4)),
     "inpainting_box": (33, lambda r, folder: Inpainting(r, "box", mask_len_range=[9, 14], margin=4)),
     "inpainting_random": (33, lambda r, folder: Inpainting(r, "random", mask_prob_range=[0.7, 0.71])),

@@ -68,3 +68,12 @@ def test_noise_floor_is_the_loss_of_the_truth():
     floor = operator.noise_floor(y)[0].item()
     error = floor * (2 / (3 * 18 * 18)) ** 0.5 / 64**0.5
     assert losses.mean().item() == pytest.approx(floor, abs=5 * error)
+
+
+def test_one_channel_is_that_of_the_luminance():
+    x = 2 * torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    grey = (0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2])[:, None]
+    y = PhaseRetrieval(channels=1).double()(x)
+    assert y.shape == (2, 1, 18, 18)
+    torch.testing.assert_close(y, PhaseRetrieval()(grey.expand(2, 3, 12, 12))[:, :1], rtol=1e-6, atol=1e-6)
+    assert not PhaseRetrieval(channels=1).separable and not PhaseRetrieval(channels=1).turns and PhaseRetrieval().separable

@@ -57,7 +57,7 @@ def test_the_summary_has_a_row_of_losses():
 def test_without_a_truth_the_losses_stand_image_by_image():
     text = eval_markdown(aggregate(records(False), "x"))
     assert "| loss / noise floor | not available | 1.375 ± 0.177 | 1.250 ± 0.354 |" in text
-    assert "| 7 | p1 | 2 | 2 | 1.000 |\n| 8 | p0 | 3 | 2 | 1.500 |" in text
+    assert "| 7 | p1 | 2 | 2 | 1.000 | – | 1.500 1.000 |\n| 8 | p0 | 3 | 2 | 1.500 | – | 1.500 – |" in text
     assert "| 7 | p1" not in eval_markdown(aggregate(records(True), "x"))
 
 
@@ -65,7 +65,7 @@ def test_an_image_without_a_finite_particle_has_no_loss():
     lost = records(False)
     lost[0] |= {"loss": [None, None]}
     lost[0]["selection"]["picked"] = None
-    assert "| 7 | none | – | 2 | – |" in eval_markdown(aggregate(lost, "x"))
+    assert "| 7 | none | – | 2 | – | – | – – |" in eval_markdown(aggregate(lost, "x"))
 
 
 def test_the_aligned_mean_is_a_row_where_records_have_it():
@@ -96,6 +96,6 @@ def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):
     print_results(aggregate(records(False), "x"), "folder")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert [row for row in rows if row[0] in ("7", "8")] == [
-        ["7", "-", "-", "-", "p1", "1.000", "1.0"],
-        ["8", "-", "-", "-", "p0", "1.500", "1.0"],
+        ["7", "1.500 1.000", "p1", "1.000", "-", "1.0"],
+        ["8", "1.500 –", "p0", "1.500", "-", "1.0"],
     ]

@@ -21,7 +21,7 @@ def measured(images=(0, 1), shape=(3, 24, 24)):
 def test_fitted_and_free_share_the_measurement_and_nothing_else():
     y = measured()
     y[0, 0, 5] = torch.nan  # never measured
-    fitted, free = split(y, [0, 1], 0.1, NOISE, friedel=False)
+    fitted, free = split(y, [0, 1], 0.1, NOISE, paired=False)
     assert torch.equal(torch.isnan(fitted) & torch.isnan(free), torch.isnan(y))
     assert not (~torch.isnan(fitted) & ~torch.isnan(free)).any()
     torch.testing.assert_close(torch.nan_to_num(fitted) + torch.nan_to_num(free), torch.nan_to_num(y), rtol=0, atol=0)
@@ -30,11 +30,11 @@ def test_fitted_and_free_share_the_measurement_and_nothing_else():
 
 
 def test_an_image_has_its_own_free_values_whatever_is_beside_it():
-    both = split(measured(), [4, 7], 0.1, NOISE, friedel=True)[1]
-    alone = split(measured()[1:], [7], 0.1, NOISE, friedel=True)[1]
+    both = split(measured(), [4, 7], 0.1, NOISE, paired=True)[1]
+    alone = split(measured()[1:], [7], 0.1, NOISE, paired=True)[1]
     assert torch.equal(torch.isnan(both[1]), torch.isnan(alone[0]))
     assert not torch.equal(torch.isnan(both[0]), torch.isnan(both[1]))
-    other = split(measured()[1:], [7], 0.1, KeyedNoise(4), friedel=True)[1]
+    other = split(measured()[1:], [7], 0.1, KeyedNoise(4), paired=True)[1]
     assert not torch.equal(torch.isnan(other), torch.isnan(alone))
 
 
@@ -51,10 +51,10 @@ def test_the_twin_of_a_free_value_is_free_too(side):
     n = clean.shape[-1]
     twin = [(2 * (n // 2) - i) % n for i in range(n)]
     torch.testing.assert_close(clean, clean[..., twin, :][..., twin], rtol=1e-3, atol=1e-4)
-    free = ~torch.isnan(split(clean, [0], 0.1, NOISE, operator.friedel)[1])
+    free = ~torch.isnan(split(clean, [0], 0.1, NOISE, operator.spectrum)[1])
     assert torch.equal(free, free[..., twin, :][..., twin])
     assert abs(free.float().mean().item() - 0.1) < 4 * (2 * 0.09 / free.numel()) ** 0.5
-    alone = ~torch.isnan(split(clean, [0], 0.1, NOISE, friedel=False)[1])
+    alone = ~torch.isnan(split(clean, [0], 0.1, NOISE, paired=False)[1])
     assert not torch.equal(alone, alone[..., twin, :][..., twin])
 
 

@@ -1,5 +1,6 @@
 """Measurements from elsewhere: all that is wrong with them is known before sampling, and too large ones are diverged."""
 
+import h5py
 import numpy as np
 import pytest
 
@@ -63,3 +64,71 @@ def test_wrong_shapes_are_found_before_the_first_image_is_sampled(run, measureme
         run(*measurements(spectrum(), wrong, spectrum()[None], wrong))
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "results/run/records").iterdir()) == []
+
+
+GAIN = 50.0
+
+
+def test_a_run_reads_counts_with_their_mask_as_magnitudes_with_gaps(run, measurements, tmp_path):
+    overrides = measurements()
+    counts = np.random.default_rng(0).poisson(GAIN * spectrum() ** 2).astype(np.int32)
+    counts[:, 10:14, 10:14] = -1
+    mask = np.zeros(SHAPE[1:], np.uint8)
+    mask[0] = 1
+    with h5py.File(tmp_path / "measured/scan.cxi", "w") as file:
+        file["entry_1/data_1/data"], file["entry_1/data_1/mask"] = np.fft.ifftshift(counts, axes=(-2, -1)), mask
+    keys = ("quantity=counts", f"gain={GAIN}", "center=corner", "mask=-1", "mask_dataset=entry_1/data_1/mask")
+    folder, metrics = run(*overrides, *(f"data.{key}" for key in keys), pictures=True)
+    record, arrays = read_record(folder / "records" / "00000.npz")
+    gaps = np.fft.fftshift(np.broadcast_to(mask > 0, SHAPE), axes=(-2, -1)) | (counts < 0)
+    np.testing.assert_array_equal(np.isnan(arrays["y"]), gaps)
+    np.testing.assert_allclose(arrays["y"][~gaps], np.sqrt(counts[~gaps] / GAIN), rtol=1e-6)
+    assert metrics["loss"]["noise_floor"][0] == pytest.approx((~gaps).sum() * 0.05**2)
+    assert metrics["loss"]["deviation"][0][0] == pytest.approx(
+        (metrics["loss"]["ratio"][0][0] - 1) * ((~gaps).sum() / 2) ** 0.5
+    )
+    assert all(np.isfinite(value) for value in metrics["loss"]["sample"][0])
+    log = (folder / "run.log").read_text()
+    assert "not measured: 6.25 % of the pixels; most in scan.cxi, 6.25 %" in log
+    assert (folder / "grid_results.png").is_file()
+
+
+def test_a_mask_file_beside_the_measurements_is_none_of_them(run, measurements, tmp_path):
+    overrides = measurements(spectrum())
+    np.save(tmp_path / "measured/mask.npy", np.eye(24))
+    _, metrics = run(*overrides, f"data.mask={tmp_path / 'measured/mask.npy'}")
+    assert metrics["metadata"]["num_images"] == 1
+
+
+def test_a_run_on_one_channel_reconstructs_by_the_luminance(run, measurements):
+    folder, metrics = run(*measurements(spectrum()[0]), "data.channels=1")
+    record, arrays = read_record(folder / "records" / "00000.npz")
+    assert arrays["y"].shape == (1, 24, 24) and arrays["images"].shape[1:] == (16, 16, 3)
+    assert metrics["loss"]["noise_floor"][0] == pytest.approx(24 * 24 * 0.05**2)
+
+
+def test_one_channel_for_three_names_the_key(run, measurements):
+    with pytest.raises(InputError, match="has shape .24, 24.; this task measures .3, 24, 24.; data.channels=1"):
+        run(*measurements(spectrum()[0]))
+
+
+def test_implausible_files_are_one_warning_in_the_log_and_go_on(run, measurements):
+    folder, metrics = run(*measurements(100 * spectrum(), 100 * spectrum()))
+    warnings = [line for line in (folder / "run.log").read_text().splitlines() if "implausible" in line]
+    assert len(warnings) == 1 and "0.npy (and 1 more files)" in warnings[0]
+    assert metrics["metadata"]["num_images"] == 2
+    assert "no particle explains the measurement within 3 standard deviations" in (folder / "run.log").read_text()
+
+
+def test_a_bad_file_ends_the_run_before_the_first_pass_and_keeps_what_is_done(run, measurements, tmp_path, monkeypatch):
+    import sampler
+
+    folder, _ = run(*measurements(spectrum(), spectrum()), "data.end_id=1")
+    before = {path: path.read_bytes() for path in (folder / "records").iterdir()}
+    monkeypatch.setattr(sampler.LatentDAPS, "sample", lambda *a, **k: pytest.fail("sampled"))
+    path = tmp_path / "measured/1.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="1.npy cannot be read") as caught:
+        run("data=measurement", f"data.root={tmp_path / 'measured'}", "data.resolution=16", "data.end_id=null")
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in (folder / "records").iterdir()} == before

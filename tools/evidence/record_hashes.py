@@ -21,11 +21,11 @@ TIMES = ("time_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block 
 AROUND = ("device", "run")  # what a record says about where it was made
 
 
-def decided(value):
+def decided(value, without=TIMES):
     """A record without the keys that two equal computations may differ in."""
     if isinstance(value, dict):
-        return {key: decided(inner) for key, inner in value.items() if key not in TIMES}
-    return [decided(inner) for inner in value] if isinstance(value, list) else value
+        return {key: decided(inner, without) for key, inner in value.items() if key not in without}
+    return [decided(inner, without) for inner in value] if isinstance(value, list) else value
 
 
 def run_hash(folder, without=()):
@@ -35,7 +35,7 @@ def run_hash(folder, without=()):
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in sorted(archive.files) if name.split("_")[0] not in without}
         record = json.loads(arrays.pop("record").tobytes())
-        kept = decided({key: value for key, value in record.items() if key not in (*AROUND, *without)})
+        kept = decided({key: value for key, value in record.items() if key not in AROUND}, (*TIMES, *without))
         total.update(json.dumps(kept, sort_keys=True).encode())
         for name, array in arrays.items():
             total.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())

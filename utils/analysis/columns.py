@@ -105,6 +105,7 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("loss.mean", "loss / floor: mean", None, 3),
             Column("loss.pick", "label-free pick", None, 3),
             Column("loss.best", "best by the truth", None, 3),
+            Column("loss.deviation", "pick above the floor (sd)", None, 1, optional=True),
             Column("free.mean", "free loss / its floor: mean", None, 3, optional=True),
             Column("free.pick", "free loss: pick", None, 3, optional=True),
             Column("r_factor.mean", "R-factor: mean", None, 4, optional=True),

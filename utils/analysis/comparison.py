@@ -57,7 +57,7 @@ def summarise(experiment, reference=None):
     row["robust"] = {part: _distribution(_robust_values(e, part)) for part in ("single", "pick", "best")}
     for name in ("pick_psnr", "aligned_mean", "coverage", "pairwise_distance", "noise_floor"):
         row[name] = mean_std(e, name)
-    row["loss"] = {part: mean_std(e, f"loss.{part}") for part in ("best", "mean", "pick")}
+    row["loss"] = {part: mean_std(e, f"loss.{part}") for part in ("best", "mean", "pick", "deviation")}
     for name in ("free", "r_factor"):
         row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("mean", "pick")}
     row["trivial"] = {

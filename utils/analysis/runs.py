@@ -273,6 +273,7 @@ def image_values(run, position, until):
     pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included; trivial, gain: of the
     best trivial reconstruction, and by how much the mean over particles exceeds it; noise_floor: the expected loss of the
     true image, of which the loss.* are multiples, as the free.* are of that of the measurements kept out of the fit;
+    loss.deviation: of the pick over the floor, in standard deviations;
     r_factor: unexplained share of the measurement; aligned_mean: PSNR of the mean of the particles that agree with the pick.
     """
     m, i = run.metrics, position
@@ -314,6 +315,8 @@ def image_values(run, position, until):
             values |= {f"{name}.mean": _mean(block[i]), f"{name}.pick": None if picked is None else block[i][picked]}
     if m.summary:
         values["aligned_mean"] = m.summary.psnr[i]
+    if m.loss and m.loss.deviation is not None:
+        values["loss.deviation"] = None if picked is None else m.loss.deviation[i][picked]
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     if run.trivial:
         floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]

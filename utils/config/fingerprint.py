@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from utils.config.operators import OURS
-from utils.config.settings import Fidelity, Settings
+from utils.config.settings import Data, Fidelity, Settings, nan_as_word
 
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = (
@@ -55,7 +55,9 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that the fingerprint covers: the selected task group only, without places and batching,
     and without the details of parts that are off."""
     kept = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
-    kept["data"] = {k: v for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
+    usual = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
+    data = {k: nan_as_word(v) for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
+    kept["data"] = {k: v for k, v in data.items() if k not in usual or v != usual[k]}
     kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
     kept["task"] = nodes["task"][nodes["task_group"]]
     if nodes["optimization"].get("parametrization", "free") == "free":

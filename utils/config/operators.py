@@ -16,6 +16,7 @@ class Arguments(BaseModel):
 
 class PhaseRetrieval(Arguments):
     oversample: float = Field(gt=0)
+    channels: Literal[1, 3] = 3
 
 
 class SuperResolution(Arguments):
@@ -115,10 +116,11 @@ OURS: dict[str, type[Arguments]] = {
 }
 
 
-MAGNITUDES = ("operators.phase_retrieval.PhaseRetrieval",)  # operators.base.Operator.magnitude
-
 # those whose loss is a sum over channels (operators.base.Operator.separable)
 SEPARABLE = tuple(name for name in OURS if name.rpartition(".")[2] not in ("NonlinearBlur", "DeepinvPhysics"))
+
+# those that measure a spectrum (operators.base.Operator.spectrum)
+SPECTRA = ("operators.phase_retrieval.PhaseRetrieval",)
 
 
 def check_operator(key: str, target: str, arguments: dict[str, Any], resolution: int) -> None:

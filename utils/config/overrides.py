@@ -119,6 +119,9 @@ def unknown_key(text):
         return str(error)
     key = text.lstrip("+~").partition("=")[0]
     near = difflib.get_close_matches(key, _known_keys(key), 1, 0.8)
+    if near == [key]:
+        group = key.partition(".")[0]
+        return f"{short(text)}: the chosen {group}= has no such key" + ("; data=measurement has" if group == "data" else "")
     where = "hydra" if key.startswith("hydra.") else "job"
     return f"{short(text)}: there is no such key; " + (f"did you mean {near[0]}?" if near else f"--cfg {where} shows every key")
 

@@ -3,10 +3,12 @@
 import re
 
 from utils.config.model import check_model
-from utils.config.operators import MAGNITUDES, OURS, SEPARABLE, check_operator
+from utils.config.operators import OURS, SEPARABLE, SPECTRA, check_operator
 from utils.config.plan import plan
 from utils.config.settings import TAU_MIN, Settings
 from utils.errors import InputError, short
+from utils.formats import READERS
+from utils.measurements import Convention
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
 
@@ -53,6 +55,7 @@ def check_relations(s: Settings) -> None:
         raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
     if s.data.resolution != s.model.resolution:
         raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
+    _check_convention(s)
     if s.pruning_step >= 0 and s.num_samples < 2:
         raise InputError(f"pruning_step={s.pruning_step}: there is nothing to prune with num_samples={s.num_samples}")
     if s.pruning_step >= 0 and s.pruning_keep > s.num_samples:
@@ -90,7 +93,8 @@ def check_relations(s: Settings) -> None:
 
 
 def _check_fidelity(s: Settings) -> None:
-    fidelity, weights, operator = s.fidelity, s.fidelity.weights, s.group.operator
+    fidelity, weights, operator = s.data_term, s.fidelity.weights, s.group.operator
+    free = "data.scale=free" if s.data.scale == "free" else "fidelity.free_scale=true"
     if not weights:
         raise InputError("fidelity: all weights are 0, so nothing would be fitted; give one of its terms a weight, gaussian=1")
     counted = [name for name in ("poisson", "amplitude") if name in weights]
@@ -99,25 +103,49 @@ def _check_fidelity(s: Settings) -> None:
     if fidelity.photons is not None and not counted:
         raise InputError(f"fidelity.photons={fidelity.photons}: only poisson and amplitude read it; give one of them a weight")
     if fidelity.free_scale and not {"gaussian", *counted} & set(weights):
-        raise InputError("fidelity.free_scale=true: of the terms here none knows a scale; leave it out")
+        raise InputError(f"{free}: of the terms here none knows a scale; leave it out, or give gaussian a weight")
     if not fidelity.is_default and operator.sigma == 0:
         raise InputError(
             f"fidelity.{next(iter(weights))}: its unit is task.{s.task_group}.operator.sigma, which is 0; give the noise a size"
         )
     if operator.target not in OURS:
         return  # operators/fidelity.py asks the operator itself
-    of_magnitudes = [*(f"{name}={weights[name]}" for name in (*counted, "silog") if name in weights)]
-    of_magnitudes += ["free_scale=true"] * fidelity.free_scale
-    if of_magnitudes and operator.target not in MAGNITUDES:
+    of_magnitudes = [*(f"fidelity.{name}={weights[name]}" for name in (*counted, "silog") if name in weights)]
+    of_magnitudes += [free] * fidelity.free_scale
+    if of_magnitudes and operator.target not in SPECTRA:
         raise InputError(
-            f"fidelity.{of_magnitudes[0]}: the measurement of {operator.target} is no magnitude; "
-            "choose gaussian, ssi or gradient"
+            f"{of_magnitudes[0]}: the measurement of {operator.target} is no magnitude; choose gaussian, ssi or gradient"
         )
-    if "gradient" in weights and operator.target in MAGNITUDES:
+    if "gradient" in weights and operator.target in SPECTRA:
         raise InputError(
             f"fidelity.gradient={weights['gradient']}: the measurement of {operator.target} is a spectrum and has no edges; "
             "leave it at 0"
         )
+
+
+def _check_convention(s: Settings) -> None:
+    """What the block `data` says of measurements."""
+    data, unusual, target = s.data, s.data.unusual(), s.group.operator.target
+    if data.kind != "measurement":
+        if unusual:
+            key, value = next(iter(unusual.items()))
+            raise InputError(f"data.{key}={short(value)}: only data=measurement has it; images are simulated")
+        return
+    for key in ("quantity", "gain", "center", "norm", "channels", "scale"):
+        if key in unusual and target in OURS and target not in SPECTRA:
+            raise InputError(
+                f"data.{key}={unusual[key]}: {target} measures no spectrum; leave it out, or choose phase_retrieval"
+            )
+    if data.quantity == "counts" and data.gain is None:
+        raise InputError("data.quantity=counts: data.gain is missing; give the counts per unit of intensity")
+    if data.gain is not None and data.quantity != "counts":
+        raise InputError(f"data.gain={data.gain}: it is the gain of counts; leave it out, or say data.quantity=counts")
+    if data.channels == 1 and s.recombination_step >= 0:
+        raise InputError(f"data.channels=1: has no channels to exchange (recombination_step={s.recombination_step}); write -1")
+    file = Convention.of(data).mask_file
+    if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
+        reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"
+        raise InputError(f"data.mask={short(data.mask)}: {reason}; write a mask file, nan, max, or values such as [0,-1]")
 
 
 def _check_speed(s: Settings) -> None:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr
 
+from utils.errors import short
+from utils.formats import CXI_DATA
+from utils.measurements import WORDS, Mask
 from utils.sampling.vocabulary import SIMILARITIES
 
 TAU_MIN = 1e-9  # its square is still far from float32's smallest number
@@ -31,6 +34,24 @@ def _similarity(name: str) -> str:
     return name
 
 
+def nan_as_word(value: Any) -> Any:
+    """YAML's and Hydra's number NaN, also within a list, as the word "nan": it equals itself."""
+    if isinstance(value, list):
+        return [nan_as_word(inner) for inner in value]
+    return "nan" if isinstance(value, float) and value != value else value
+
+
+def _mask(value: Any) -> Mask:
+    value = nan_as_word(value)
+    values = value if isinstance(value, list) and value else [value]
+    for each in values:
+        number = isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < float("inf")
+        file = isinstance(each, str) and each and not isinstance(value, list)
+        if not (number or each in WORDS or file or value is None):
+            raise ValueError(f"{short(each)} marks nothing; write a mask file, nan, max, or values such as [0,-1,max]")
+    return _possible_path(value) if isinstance(value, str) else value
+
+
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
 
 
@@ -40,11 +61,26 @@ class Section(BaseModel):
 
 class Data(Section):
     root: PathText
-    kind: Literal["images", "measurement"]  # measurement: y from .npy files, no truth
+    kind: Literal["images", "measurement"]  # measurement: y from files, no truth
     resolution: int = Field(ge=8)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
     source: str
+    # how the numbers of measurements are meant: utils.measurements.Convention
+    dataset: Annotated[str, Field(min_length=1)] = CXI_DATA
+    mask_dataset: Annotated[str, Field(min_length=1)] | None = None
+    quantity: Literal["magnitude", "intensity", "counts"] = "magnitude"
+    gain: float | None = Field(default=None, gt=0)
+    center: Literal["shifted", "corner"] = "shifted"
+    norm: Literal["ortho", "none"] = "ortho"
+    channels: Literal[1] | None = None
+    mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
+    scale: Literal["known", "free"] = "known"
+
+    def unusual(self) -> dict[str, Any]:
+        """{key: value} of those that a config may leave out and that are not at their defaults."""
+        optional = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
+        return {name: getattr(self, name) for name, default in optional.items() if getattr(self, name) != default}
 
 
 class Model(Section):
@@ -265,8 +301,9 @@ class Settings(Section):
 
     @property
     def operator_node(self) -> dict[str, Any]:
-        """The same for the operator."""
-        return self.composition.nodes["task"][self.task_group]["operator"]
+        """The same for the operator; data.channels is its argument too."""
+        node = self.composition.nodes["task"][self.task_group]["operator"]
+        return node if self.data.channels is None else {**node, "channels": self.data.channels}
 
     @property
     def group(self) -> TaskGroup:
@@ -287,6 +324,11 @@ class Settings(Section):
         if self.temperature is not None:
             overrides |= {"tau": self.group.operator.sigma * self.temperature**0.5, "likelihood_factor": 0.5}
         return self.group.mcmc_sampler_config.model_copy(update=overrides)
+
+    @property
+    def data_term(self) -> Fidelity:
+        """The block `fidelity`, its exposure free where data.scale says so."""
+        return self.fidelity.model_copy(update={"free_scale": self.fidelity.free_scale or self.data.scale == "free"})
 
     @property
     def num_children(self) -> int:

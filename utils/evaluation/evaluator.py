@@ -90,6 +90,8 @@ class Evaluator:
         modes = self._modes(x, truth, place)
         free = self._free(result.image[on_device], mine.free, place)
         picked = pick(free["loss"] if free and self.rule == "free_loss" else loss)
+        measured = y.double().cpu()
+        floor = self.operator.noise_floor(measured).item()
         said = ((m.name, m.block(result.of_image(m.name, image.id), self.particles)) for m in self.mechanisms)
         blocks = {name: block for name, block in said if block is not None}
         summary, drawn = self._summary(x, truth, ok, survivors, picked, place)
@@ -102,7 +104,8 @@ class Evaluator:
             "scores": scores,
             "modes": modes,
             "loss": loss,
-            "noise_floor": self.operator.noise_floor(y.double().cpu()).item(),
+            "noise_floor": floor,
+            "floor_std": floor * self.operator.floor_spread(measured).item(),
             **self._terms(x.to(result.image.device), mine.y, place),
             "r_factor": place(r_factor(self.operator(result.image[on_device]), mine.y).tolist()),
             **({"free": free} if free else {}),

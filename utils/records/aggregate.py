@@ -60,15 +60,26 @@ def modes_block(records: Records) -> dict[str, list] | None:
 
 
 def loss_block(records: Records) -> dict[str, Any]:
-    """Measurement loss per particle, the expected loss of the true image per image, and their ratios (None at floor 0)."""
+    """Measurement loss per particle, the expected loss of the true image per image, and their ratios (None at floor 0).
+
+    deviation: by how many standard deviations of the true image's loss a particle's lies above its expectation; absent where
+    no record knows them.
+    """
     samples, floors = [r["loss"] for r in records], [r["noise_floor"] for r in records]
-    return {
+    spreads = [r.get("floor_std") for r in records]
+    block: dict[str, Any] = {
         "sample": samples,
         "noise_floor": floors,
         "ratio": [[v / floor if floor and v is not None else None for v in row] for row, floor in zip(samples, floors)],
         **terms_block(records),
         **_r_factors(records),
     }
+    if any(spreads):
+        block["deviation"] = [
+            [(v - floor) / std if std and v is not None else None for v in row]
+            for row, floor, std in zip(samples, floors, spreads)
+        ]
+    return block
 
 
 def terms_block(records: Records) -> dict[str, Any]:

@@ -85,6 +85,7 @@ class Loss(Block):
     ratio: PerParticle
     terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
     r_factor: PerParticle | None = None  # sum |A(x) - y| / sum |y|
+    deviation: PerParticle | None = None  # (loss - floor) in standard deviations of the true image's loss; not of older runs
 
 
 class Diversity(Block):
@@ -246,7 +247,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "lpips_alex": ("sample",),
         "gradient_error": ("sample",),
         "modes": ("label", "psnr_aligned"),
-        "loss": ("sample", "ratio", "r_factor"),
+        "loss": ("sample", "ratio", "r_factor", "deviation"),
         "free": ("sample", "ratio", "r_factor"),
         "pruning": ("loss",),
         "optimization": ("calls", "iterations", "stopped_by"),

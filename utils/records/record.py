@@ -148,6 +148,7 @@ class KeptRecord(Part):
     modes: Modes | None
     loss: Numbers
     noise_floor: float
+    floor_std: float | None = None  # standard deviation of the true image's loss; not in records of an older program
     loss_terms: dict[str, Term] = {}  # of a data term that is not the default
     r_factor: Numbers | None = None  # not in records of an older program, as the next
     free: Free | None = None  # only with free_fraction

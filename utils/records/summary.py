@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from utils.records.aggregate import at_best, finite, spread
+from utils.records.verdict import WITHIN, unexplained, verdicts
 
 LOSS = "loss / noise floor"
 FREE = "free loss / its floor"
@@ -83,13 +84,19 @@ def of_picks(rows: list[list], picks: list[int | None]) -> list:
 
 
 def loss_lines(metrics: dict[str, Any]) -> list[str]:
-    """Markdown rows of the picks' losses, image by image: all that a measurement without a truth says of its result."""
+    """Markdown rows of the losses, image by image: all that a measurement without a truth says of its result."""
     loss, picks = metrics["loss"], metrics["selection"]["picked"]
     found = zip(metrics["metadata"]["image_ids"], picks, of_picks(loss["sample"], picks), loss["noise_floor"])
-    lines = ["| image | label-free pick | its loss | noise floor | loss / noise floor |", "|---:|---:|---:|---:|---:|"]
-    for (image, pick, value, floor), ratio in zip(found, of_picks(loss["ratio"], picks)):
+    lines = [
+        "| image | label-free pick | its loss | noise floor | loss / noise floor | verdict | of each particle |",
+        "|---:|---:|---:|---:|---:|---|---|",
+    ]
+    for i, ((image, pick, value, floor), ratio) in enumerate(zip(found, of_picks(loss["ratio"], picks))):
         shown = ("none", "–") if value is None else (f"p{pick}", f"{value:.5g}")
-        lines.append(f"| {image} | {' | '.join(shown)} | {floor:.5g} | {'–' if ratio is None else f'{ratio:.3f}'} |")
+        lines.append(
+            f"| {image} | {' | '.join(shown)} | {floor:.5g} | {'–' if ratio is None else f'{ratio:.3f}'} "
+            f"| {verdict_of_pick(metrics, i) or '–'} | {ratios_of_particles(metrics, i)} |"
+        )
     return lines
 
 
@@ -97,6 +104,18 @@ def population(metadata: dict[str, Any]) -> str:
     """How many particles an image has, in words."""
     children = metadata.get("num_children")
     return f"{metadata['num_samples']} particles" + (f" and {children} children" if children else "")
+
+
+def verdict_of_pick(metrics: dict[str, Any], image: int) -> str | None:
+    """Whether the label-free pick of an image, given by its position, explains its measurement; None where not known."""
+    picked = metrics["selection"]["picked"][image]
+    return None if picked is None else verdicts(metrics, image)[picked]
+
+
+def ratios_of_particles(metrics: dict[str, Any], image: int) -> str:
+    """Loss / noise floor of each particle of an image; a star where it is above."""
+    row = zip(metrics["loss"]["ratio"][image], verdicts(metrics, image))
+    return " ".join("–" if v is None else f"{v:.3f}{'*' * (found or '').startswith('above')}" for v, found in row)
 
 
 def eval_markdown(metrics: dict[str, Any]) -> str:
@@ -121,12 +140,16 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
     if not any(finite(row) for row in metrics["psnr"]["sample"]):
         lines += ["", *loss_lines(metrics)]
     diverged = sum(sum(row) for row in metrics["diverged"])
+    warning = unexplained(metrics)
+    if warning:
+        lines += ["", f"**{warning[0].upper()}{warning[1:]}.**"]
     lines += [
         "",
         f"{metrics['time']['total_s']:.1f} s in all; diverged particles: {diverged}.",
         f"Label-free pick: {metrics['selection']['rule']}.",
         "Loss: sum of squared residuals of the measurement; noise floor: its expected value at the true image, so that a ratio "
-        "near 1 explains the measurement up to its noise.",
+        f"near 1 explains the measurement up to its noise: within, up to {WITHIN:g} standard deviations (sd) of the true "
+        "image's loss above it; a star: above.",
         "",
     ]
     return "\n".join(lines)

@@ -1,7 +1,9 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
 
+import logging
 import math
 import os
+import statistics
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +14,7 @@ from hydra.utils import instantiate
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from operators.base import Operator  # noqa: E402
@@ -23,10 +26,12 @@ from utils.config.plan import plan  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem  # noqa: E402
 from utils.errors import InputError, one_line  # noqa: E402
+from utils.measurements import Convention  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.running.free_pixels import split  # noqa: E402
+from utils.running.plausibility import Findings, of_picture, of_spectrum  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.tryout import check_kinds, try_operator, try_prior, try_similarity  # noqa: E402
 from utils.sampling.events import Events  # noqa: E402
@@ -42,6 +47,7 @@ from utils.sampling.tree import Tree  # noqa: E402
 from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
+log = logging.getLogger("latentdaps")
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
@@ -66,8 +72,8 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)
     if tried:
         try_parts_of_ones_own(settings, prior, operator, device)
-    if not settings.fidelity.is_default:
-        operator = WithFidelity(operator, settings.fidelity)
+    if not settings.data_term.is_default:
+        operator = WithFidelity(operator, settings.data_term)
     operator = operator.to(device)
     noise = KeyedNoise(settings.seed)
     annealing = settings.sampler.annealing_scheduler_config
@@ -185,21 +191,54 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
         parts.prior.dtype,
     )
     if settings.free_fraction:
-        fitted, free = split(y, [image.id for image in images], settings.free_fraction, parts.noise, parts.operator.friedel)
+        fitted, free = split(y, [image.id for image in images], settings.free_fraction, parts.noise, parts.operator.spectrum)
         copies = [tensor.repeat_interleave(settings.num_samples, dim=0) for tensor in (fitted, free)]
         particles = replace(particles, y=copies[0], free=copies[1])
     return particles, truth
 
 
 def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
-    """Raises InputError, before anything is sampled, if one of some utils.data.Measurement does not fit the operator."""
-    side = parts.prior.resolution
-    wanted = tuple(parts.operator(torch.zeros(1, 3, side, side, device=parts.device)).shape[1:])
-    wrong = [(image.path, shape) for image in images if (shape := tuple(image.shape())) != wanted]
+    """Raises InputError, before anything is sampled, if one of some utils.data.Measurement does not fit the operator.
+
+    Those that fit and are implausible end in a warning for each likely key (utils.running.plausibility).
+    """
+    side, convention = parts.prior.resolution, images[0].convention
+    levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
+    flat = parts.operator(levels[:, None, None, None].expand(3, 3, side, side))  # (3, ...)
+    if not parts.operator.spectrum:
+        _refuse_spectral_keys(parts.operator, convention)
+    wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
+    wrong, found, missing = [], Findings(), {}
+    for image in images:
+        reading = image.read()
+        missing[image.path.name] = float(np.isnan(reading.y).mean())
+        if reading.y.shape != wanted:
+            wrong.append((image.path, reading.y.shape))
+        elif parts.operator.spectrum:
+            found.add(image.path.name, of_spectrum(reading, convention, side * side, parts.operator.sigma))
+        else:
+            found.add(image.path.name, of_picture(reading, highest, parts.operator.sigma))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
-        raise InputError(f"data.root: {path} has shape {shape}; this task measures {wanted}{more}")
+        one = wanted[0] == 3 and (len(shape) == 2 or shape[0] == 1)
+        hint = "; data.channels=1 is for one channel" if one and parts.operator.spectrum else ""
+        raise InputError(f"data.root: {path} has shape {shape}; this task measures {wanted}{more}{hint}")
+    if any(missing.values()):
+        most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
+        log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])
+    for line in found.lines():
+        log.warning("%s", line)
+
+
+def _refuse_spectral_keys(operator: Operator, convention: Convention) -> None:
+    """For an operator of one's own; ours are refused before torch is imported."""
+    for key in ("quantity", "center", "norm", "channels"):
+        value = getattr(convention, key)
+        if value != getattr(Convention(), key):
+            raise InputError(
+                f"data.{key}={value}: {type(operator).__name__} measures no spectrum (Operator.spectrum); leave it out"
+            )
 
 
 def measure(parts: Parts, x: torch.Tensor, image_id: int) -> torch.Tensor:

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from utils.records.aggregate import finite
-from utils.records.summary import population, summary_table
+from utils.records.summary import population, ratios_of_particles, summary_table, verdict_of_pick
+from utils.records.verdict import unexplained
 
 console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
@@ -81,19 +82,25 @@ def print_results(metrics, folder):
     n = len(metrics["diverged"][0])
     table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics['metadata'])}")
     modes, selection = metrics["modes"], metrics["selection"]
-    for name in ("image", "modes", f"best of {n}", "mean", "pick", "loss / floor", "seconds"):
-        table.add_column(name, justify="left" if name == "modes" else "right")
+    blind = not any(finite(row) for row in metrics["psnr"]["sample"])
+    truth = ("loss / floor of each",) if blind else ("modes", f"best of {n}", "mean")
+    for name in ("image", *truth, "pick", "loss / floor", "verdict", "seconds"):
+        table.add_column(name, justify="left" if name in ("modes", "verdict") else "right")
     for i, image_id in list(enumerate(metrics["metadata"]["image_ids"]))[-20:]:
         values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
         picked = selection["picked"][i]
         values_known = finite(values)
-        table.add_row(
-            str(image_id),
+        by_truth = (
             " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
             f"{max(values_known):.2f} dB" if values_known else "-",
             f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
+        )
+        table.add_row(
+            str(image_id),
+            *((ratios_of_particles(metrics, i),) if blind else by_truth),
             pick_cell(values, picked),
             ratio_cell(metrics["loss"]["ratio"][i], picked),
+            verdict_of_pick(metrics, i) or "-",
             f"{metrics['time']['per_image_s'][i]:.1f}",
         )
     means = Table(title="mean ± standard deviation over images")
@@ -103,6 +110,9 @@ def print_results(metrics, folder):
         means.add_row(*row)
     shown = Console()
     shown.print(table, means)
+    warning = unexplained(metrics)
+    if warning:
+        log.warning("%s", warning)
     if modes:
         shown.print(
             f"success {sum(modes['success'])} of {len(modes['success'])} images, "

@@ -1,0 +1,79 @@
+"""Whether a particle explains its measurement: by standard deviations of the true image's loss, in words."""
+
+import logging
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.worlds.synthetic import forget_truth, make_record
+from utils.records.aggregate import aggregate, loss_block
+from utils.records.summary import eval_markdown, ratios_of_particles, verdict_of_pick
+from utils.records.verdict import unexplained, verdicts
+from utils.running.console import print_results
+
+PLAIN = OmegaConf.create({"pruning_step": -1, "optimization_step": -1})
+RUN = {"run": {"seed": 0, "num_samples": 3, "overrides": [], "git_commit": None, "versions": {}}}
+
+
+def metrics(*losses, floor=100.0, std=2.0):
+    """One image for each row of losses, without a truth; std=None: of an older program."""
+    found = []
+    for image, row in enumerate(losses):
+        record = make_record(image, ["0"] * len(row), 0.0, 1.0, PLAIN) | RUN | {"loss": row, "noise_floor": floor}
+        record |= {} if std is None else {"floor_std": std}
+        record["selection"]["picked"] = row.index(min(v for v in row if v is not None)) if any(row) else None
+        forget_truth(record)
+        found.append(record)
+    return aggregate(found, "x")
+
+
+def test_a_deviation_is_the_excess_over_the_floor_in_standard_deviations():
+    assert metrics([98.0, 106.0, None])["loss"]["deviation"] == [[-1.0, 3.0, None]]
+    assert metrics([98.0, 106.0, None], std=0.0)["loss"].get("deviation") is None
+    assert "deviation" not in loss_block([{"loss": [1.0], "noise_floor": 1.0}])  # a record of an older program
+
+
+def test_up_to_three_standard_deviations_are_within():
+    found = metrics([98.0, 106.0, None], [106.2, 114.2, 300.0])
+    assert verdicts(found, 0) == ["within", "within", None]
+    assert verdicts(found, 1) == ["above (3.1 sd)", "above (7.1 sd)", "above (100.0 sd)"]
+    assert [verdict_of_pick(found, i) for i in range(2)] == ["within", "above (3.1 sd)"]
+    assert ratios_of_particles(found, 1) == "1.062* 1.142* 3.000*" and ratios_of_particles(found, 0) == "0.980 1.060 –"
+
+
+def test_a_loss_far_below_its_floor_is_said_so():
+    found = metrics([89.0, 87.0, 40.0])
+    assert verdicts(found, 0) == ["within", "below (6.5 sd)", "below (30.0 sd)"] and unexplained(found) is None
+
+
+def test_an_image_that_one_particle_explains_is_no_complaint():
+    assert unexplained(metrics([300.0, 300.0, 106.0])) is None
+    assert unexplained(metrics([300.0, 300.0, 300.0], std=None)) is None
+    assert unexplained(metrics([None, None, None])) is None
+
+
+def test_the_images_that_no_particle_explains_are_one_line():
+    said = unexplained(metrics([100.0, 200.0, 200.0], *[[110.0, 120.0, None]] * 7))
+    assert "on 7 of 8 images: 1 (5.0 sd), 2 (5.0 sd), 3 (5.0 sd), 4 (5.0 sd), 5 (5.0 sd) and 2 more" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("std, verdict", [(2.0, "above (5.0 sd)"), (None, "–")])
+def test_the_report_of_a_run_says_it_of_each_image(std, verdict):
+    text = eval_markdown(metrics([120.0, 110.0, None], std=std))
+    star = "*" if std else ""
+    assert f"| 0 | p1 | 110 | 100 | 1.100 | {verdict} | 1.200{star} 1.100{star} – |" in text
+    assert ("**No particle explains the measurement" in text) == (std is not None)
+
+
+def test_the_closing_table_says_it_and_the_log_warns_once(capsys, monkeypatch, caplog):
+    monkeypatch.setenv("COLUMNS", "200")
+    with caplog.at_level(logging.WARNING, "latentdaps"):
+        print_results(metrics([120.0, 110.0, None], [100.0, 120.0, 120.0]), "folder")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [row for row in rows if row[0] in ("0", "1") and len(row) > 4] == [
+        ["0", "1.200* 1.100* –", "p1", "1.100", "above (5.0 sd)", "1.0"],
+        ["1", "1.000 1.200* 1.200*", "p0", "1.000", "within", "1.0"],
+    ]
+    (warning,) = caplog.records
+    assert "on 1 of 2 images: 0 (5.0 sd)" in warning.getMessage()

@@ -1,0 +1,166 @@
+"""From the conventions of an instrument to what an operator measures: magnitudes, centred, orthonormal, NaN where missing."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from utils.errors import InputError, short
+from utils.formats import CXI_DATA, CXI_MASK, NoSuchDataset, read_array
+from utils.paths import find
+
+Mask = str | float | list[str | float] | None
+WORDS = ("nan", "max")
+
+
+class ConventionBlock(Protocol):
+    """What the block `data` of the config says of the files' content."""
+
+    dataset: str
+    mask_dataset: str | None
+    quantity: Literal["magnitude", "intensity", "counts"]
+    gain: float | None
+    center: Literal["shifted", "corner"]
+    norm: Literal["ortho", "none"]
+    channels: Literal[1] | None
+    mask: Mask
+    scale: Literal["known", "free"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How the numbers of a set of files are meant; the defaults are what the operators measure.
+
+    dataset:      where y lies in an HDF5, CXI or .npz file
+    mask_dataset: where a mask lies: in the file that `mask` names, else in the file of y; None: there is none
+    quantity:     magnitude | intensity = magnitude^2 | counts = gain * intensity
+    gain:         counts per unit of intensity, > 0; of quantity counts alone
+    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it)
+    norm:         of the Fourier transform: ortho | none (magnitudes sqrt(H W) times as large)
+    channels:     None: as the operator; 1: files may be (H, W)
+    mask:         what is not measured: None, a file (anything but 0), or values of y: numbers, "nan", "max" (an integer type's)
+    scale:        known | free: y is known up to a factor
+    """
+
+    dataset: str = CXI_DATA
+    mask_dataset: str | None = None
+    quantity: str = "magnitude"
+    gain: float | None = None
+    center: str = "shifted"
+    norm: str = "ortho"
+    channels: int | None = None
+    mask: Mask = None
+    scale: str = "known"
+
+    @classmethod
+    def of(cls, data: ConventionBlock) -> Self:
+        return cls(**{field.name: getattr(data, field.name) for field in fields(cls)})
+
+    @property
+    def mask_values(self) -> list[str | float]:
+        """The values of y that mean "not measured"."""
+        if self.mask is None or self.mask_file:
+            return []
+        return self.mask if isinstance(self.mask, list) else [self.mask]
+
+    @property
+    def mask_file(self) -> Path | None:
+        return find(self.mask) if isinstance(self.mask, str) and self.mask not in WORDS else None
+
+
+class Reading(NamedTuple):
+    """One file, converted."""
+
+    y: np.ndarray  # (C, H, W) for the operators of images; float32, NaN where not measured
+    whole: bool  # its measured values are whole numbers, as counts are
+    at_limit: int  # measured pixels at the highest value of the file's integer type
+    highest: float  # of the measured values, as they stand in the file
+
+
+def read(path: Path, convention: Convention) -> Reading:
+    """y of one file. Raises InputError that names the key, and ValueError for a file that cannot be read; each in one line."""
+    raw = without_batch(_array(path, convention.dataset, "data.dataset"))
+    if raw.dtype.kind not in "fiu":
+        raise ValueError(f"holds {raw.dtype} values, not real numbers")
+    missing = not_measured(raw, path, convention)
+    measured = raw[~missing]
+    if not measured.size:
+        raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel; is the mask inverted?")
+    y = np.where(missing, np.nan, raw.astype(np.float64))
+    if convention.quantity != "magnitude" and (negative := int((measured < 0).sum())):
+        raise InputError(
+            f"data.quantity={convention.quantity}: {path} holds {negative} negative values, the lowest {measured.min():g}; "
+            "leave them out (data.mask=[-1] for one value, a mask file for several), or say data.quantity=magnitude"
+        )
+    single = converted(y, convention)
+    if not np.isfinite(single[~moved(missing, convention)]).all():
+        hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
+        raise ValueError(f"holds {raw.dtype} values that are not all finite in float32, in which the program computes{hint}")
+    if single.ndim == 2 and convention.channels == 1:
+        single = single[None]
+    if single.ndim > 2 and (lost := np.isnan(single).all(axis=tuple(range(1, single.ndim)))).any():
+        channel = int(np.flatnonzero(lost)[0])
+        raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel in channel {channel}")
+    at_limit = int((measured == np.iinfo(raw.dtype).max).sum()) if raw.dtype.kind in "iu" else 0
+    whole = raw.dtype.kind in "iu" or bool((measured == np.round(measured)).all())
+    return Reading(single, whole, at_limit, float(measured.max()))
+
+
+def converted(y: np.ndarray, convention: Convention) -> np.ndarray:
+    """What the operator measures, float32, of y (..., H, W) float64 as the file has it, NaN where not measured."""
+    if convention.quantity == "counts":
+        y = y / convention.gain
+    if convention.quantity != "magnitude":
+        y = np.sqrt(y)
+    if convention.norm == "none":
+        y = y / (y.shape[-1] * y.shape[-2]) ** 0.5
+    with np.errstate(over="ignore"):
+        return moved(y, convention).astype(np.float32)
+
+
+def moved(y: np.ndarray, convention: Convention) -> np.ndarray:
+    """An array (..., H, W) with the zero frequency in the middle."""
+    return np.fft.fftshift(y, axes=(-2, -1)) if convention.center == "corner" else y
+
+
+def not_measured(raw: np.ndarray, path: Path, convention: Convention) -> np.ndarray:
+    """Where nothing was measured, booleans of the file's shape and layout. Raises InputError."""
+    missing = np.zeros(raw.shape, bool)
+    for value in convention.mask_values:
+        if value == "max" and raw.dtype.kind not in "iu":
+            raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
+        if value == "nan":
+            missing |= np.isnan(raw)
+        else:
+            missing |= raw == (np.iinfo(raw.dtype).max if value == "max" else value)
+    if file := convention.mask_file:
+        missing |= _mask(file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", raw.shape, path)
+    elif convention.mask_dataset:
+        missing |= _mask(path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", raw.shape, path)
+    return missing
+
+
+def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+    try:
+        mask = without_batch(_array(file, dataset, "data.mask_dataset"))
+    except ValueError as error:
+        raise InputError(f"{key}: {file} cannot be read ({error})") from None
+    if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
+        raise InputError(
+            f"{key}: is {mask.dtype} of shape {mask.shape}; {path} has {shape}, and a mask has that shape or its last axes, "
+            "with 0 where measured"
+        )
+    return np.broadcast_to(mask != 0, shape)
+
+
+def _array(path: Path, dataset: str, key: str) -> np.ndarray:
+    try:
+        return read_array(path, dataset)
+    except NoSuchDataset as error:
+        raise InputError(f"{key}={dataset}: {path} has no such dataset; it {error}") from None
+
+
+def without_batch(y: np.ndarray) -> np.ndarray:
+    """(1, C, H, W) as (C, H, W)."""
+    return y[0] if y.ndim == 4 and len(y) == 1 else y
