@@ -84,6 +84,7 @@ ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombin
         dict(optimization__parametrization="residual"),
         dict(recombination_step=400),
         dict(recombination__every=7),
+        dict(recombination__rescue="borrow"),
     ],
     ids=lambda values: next(iter(values)),
 )
@@ -91,6 +92,12 @@ def test_what_changes_results_changes_it(plain, values):
     """Details of parts where these are on."""
     base = changed(plain, **ON)
     assert fingerprint(changed(base, **values)) != fingerprint(base)
+
+
+def test_records_from_before_there_was_a_rescue_keep_it(plain):
+    on = changed(plain, **ON)
+    before = {**on, "recombination": {k: v for k, v in on["recombination"].items() if k != "rescue"}}
+    assert fingerprint(before) == fingerprint(on)
 
 
 @pytest.mark.parametrize("part", ON)

@@ -80,6 +80,8 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "fidelity": Fidelity.model_validate(nodes.get("fidelity", {})).is_default,
         "mechanisms": not nodes.get("mechanisms"),
     }
+    if kept.get("recombination", {}).get("rescue") == "none":
+        kept["recombination"] = {key: value for key, value in kept["recombination"].items() if key != "rescue"}
     return {key: value for key, value in kept.items() if not off.get(key)}
 
 

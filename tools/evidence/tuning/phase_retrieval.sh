@@ -150,5 +150,27 @@ case $part in
     cell hard_children_500 40 "${hard[@]}" pruning_step=500 children=2
     cell hard_coupled 40 "${hard[@]}" pruning_step=500 pruning_keep=1 children=3 coupling_scale=0.2
     cell hard_restarted 40 "${hard[@]}" pruning_step=200 children=2 tree.branch_sigma=3 ;;
+  recombination_rule)  # what is bad, from when on, how often, and which half of the operation does it
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion_scale=0.15 repulsion.end_step=500)
+    hard+=(recombination_step=300)
+    program=tools/evidence/tuning/exchange_effects.py  # results as without it, and what each exchange did to the particles
+    cell default 40 "${hard[@]}"
+    cell no_turns 40 "${hard[@]}" recombination.turns=false
+    cell no_donors 40 "${hard[@]}" recombination.donors=false
+    cell step500 40 "${hard[@]}" recombination_step=500
+    cell step200 40 "${hard[@]}" recombination_step=200
+    cell deviation3 40 "${hard[@]}" recombination.deviation=3
+    cell deviation0.5 40 "${hard[@]}" recombination.deviation=0.5
+    cell excess0 40 "${hard[@]}" recombination.excess=0
+    cell excess2 40 "${hard[@]}" recombination.excess=2
+    cell every1 40 "${hard[@]}" recombination.every=1
+    cell every4 40 "${hard[@]}" recombination.every=4 ;;
+  recombination_rescue)  # a guess where no particle has a channel; without it: part recombination
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion.end_step=500 recombination_step=300)
+    hard+=(recombination.rescue=borrow)
+    program=tools/evidence/tuning/exchange_effects.py
+    cell two_rescue 40 "${hard[@]}" repulsion_scale=0.15 num_samples=2
+    cell scale0.15_rescue 40 "${hard[@]}" repulsion_scale=0.15
+    cell scale0_rescue 40 "${hard[@]}" repulsion_scale=0 ;;
   *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
