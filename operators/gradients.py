@@ -4,6 +4,8 @@ Source: Ranftl et al., "Towards Robust Monocular Depth Estimation", arXiv 1907.0
 MegaDepth, CVPR 2018), with Sobel's kernels in place of forward differences.
 """
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 
@@ -29,7 +31,8 @@ def multi_scale_gradient(residual: torch.Tensor, known: torch.Tensor) -> torch.T
             break
         scaled, mask = residual, known.to(residual.dtype)
         if reduction > 1:
-            scaled = F.interpolate(scaled, size, mode="bilinear", align_corners=False)
+            rows, columns = (linear_reduction(*sides).to(residual) for sides in zip(residual.shape[-2:], size))
+            scaled = rows @ residual @ columns.T
             mask = F.interpolate(mask, size, mode="nearest")
         slopes = F.conv2d(scaled.reshape(-1, 1, *size), sobel).abs().sum(1).view(*residual.shape[:2], size[0] - 2, size[1] - 2)
         mask = mask[..., 1:-1, 1:-1]
@@ -37,3 +40,9 @@ def multi_scale_gradient(residual: torch.Tensor, known: torch.Tensor) -> torch.T
         total = total + (slopes * mask).flatten(2).sum(2) / valid.clamp(min=1)
         scales = scales + (valid > 0)
     return total / scales.clamp(min=1) if torch.is_tensor(scales) else torch.zeros_like(residual[..., 0, 0])
+
+
+@lru_cache(maxsize=16)
+def linear_reduction(side: int, reduced: int) -> torch.Tensor:
+    """(reduced, side): linear resizing as a product, because XLA takes the gradient of a bilinear one to the host."""
+    return F.interpolate(torch.eye(side, dtype=torch.float64)[None], reduced, mode="linear", align_corners=False)[0].T

@@ -157,7 +157,7 @@ def test_older_files_without_losses_are_read_and_have_no_such_table(tmp_path, co
     del content["loss"]
     (folder / "metrics.json").write_text(json.dumps(content))
     s = summaries(tmp_path)["exp0"]
-    assert s["loss"] == {"best": None, "mean": None, "pick": None} and build("loss", [s]) is None
+    assert s["loss"] == dict.fromkeys(("best", "mean", "pick", "deviation")) and build("loss", [s]) is None
     (folder / "metrics.json").write_text(json.dumps(content | {"loss": {"sample": [], "noise_floor": [], "ratio": []}}))
     with pytest.raises(InputError, match="loss.sample has 0 entries"):
         runs.load(folder / "metrics.json")

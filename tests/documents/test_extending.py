@@ -14,8 +14,7 @@ from utils.paths import PROJECT
 from utils.records.files import read_record
 
 DOCUMENT = "".join((PROJECT / "docs" / name).read_text() for name in ("extending.md", "design.md"))
-BLOCKS = re.findall(r"```(?:python|yaml)\n(# (my_parts/\S+)\n.*?)```", DOCUMENT, re.DOTALL)
-FILES = {name: text for text, name in BLOCKS}
+FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", DOCUMENT, re.DOTALL))
 COMMANDS = {
     text.split("name=")[1]: shlex.split(text.replace("\\\n", " "))
     for text in re.findall(r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", DOCUMENT, re.MULTILINE)

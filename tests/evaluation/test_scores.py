@@ -4,7 +4,7 @@ import piq
 import pytest
 import torch
 
-from utils.evaluation.scores import mode_labels, pick, psnr, rotated, ssim
+from utils.evaluation.scores import mode_labels, pick, psnr, r_factor, rotated, ssim
 
 
 def truth(side=16):
@@ -111,3 +111,11 @@ def test_pick_ignores_the_truth_and_missing_particles():
     assert pick([3.0, 1.0, 2.0]) == 1
     assert pick([None, float("nan"), 2.0]) == 2
     assert pick([None, None]) is None
+
+
+def test_the_r_factor_is_the_unexplained_share_of_what_was_measured():
+    y = torch.tensor([[2.0, 3.0, float("nan"), 5.0]])
+    seen = torch.tensor([[1.0, 3.0, 9.0, 6.0]])
+    assert r_factor(seen, y).tolist() == pytest.approx([2 / 10])
+    assert r_factor(y.nan_to_num(4.0), 7 * y)[0] == pytest.approx(6 / 7)
+    assert r_factor(y.nan_to_num(4.0), 7 * y, free_scale=True)[0] == pytest.approx(0, abs=1e-6)

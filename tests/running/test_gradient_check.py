@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.worlds import cut, runs
+from tests.worlds import broken, cut, runs
 from utils.config.check import check
 from utils.errors import InputError
 from utils.paths import PROJECT
@@ -94,6 +94,12 @@ def test_an_operator_that_cannot_measure_has_no_loss(rows, monkeypatch):
     assert "loss" not in found and found["operator"].gradient == "cut" and "repulsion.guide" not in found
 
 
+@pytest.mark.parametrize("name, fault", [("Dropping", "gives (3, 16, 16)"), ("Complex", "gives complex numbers")])
+def test_a_wrong_shape_or_kind_is_told(name, fault):
+    row = stage(getattr(broken, name)(0.05))
+    assert row.findings[0].startswith(fault)
+
+
 def stage(part, x=X):
     return examined(Stage("operator", "test", part, x), "fp32")
 
@@ -116,7 +122,7 @@ def test_particles_that_mix_are_found():
 
 def test_a_batch_that_differs_from_its_singles_is_found():
     row = stage(lambda x: x * len(x))
-    assert row.other == 0 and row.alone == pytest.approx(0.5) and "same two alone by 0.5" in row.findings[0]
+    assert row.other == 0 and row.alone == pytest.approx(1) and "same two alone by 1" in row.findings[0]
 
 
 def test_noise_of_finite_differences_is_no_fault():
@@ -179,3 +185,22 @@ def test_what_is_no_operator_is_wrong_input(rows):
 def test_an_analytic_prior_in_float64_flows(rows):
     found = rows(runs.ANALYTIC)
     assert {row.findings for row in found.values()} == {()} and found["decoder"].goes_in.endswith("float64 cpu")
+
+
+FIDELITY = {
+    "poisson": ["fidelity.gaussian=0", "fidelity.poisson=1", "fidelity.photons=1000"],
+    "amplitude": ["fidelity.gaussian=0", "fidelity.amplitude=1", "fidelity.photons=1000"],
+    "silog": ["fidelity.gaussian=0", "fidelity.silog=1"],
+    "ssi": ["fidelity.gaussian=0", "fidelity.ssi=1"],
+    "gradient": ["task=gaussian_blur", "fidelity.gradient=0.5"],
+    "free_scale": ["fidelity.free_scale=true"],
+}
+
+
+@pytest.mark.parametrize("term", FIDELITY)
+def test_the_shipped_terms_of_the_loss_flow(rows, term):
+    found = rows(*FIDELITY[term])
+    assert {row.findings for row in found.values()} == {()}
+    assert found["loss"].part == "WithFidelity.loss" and found["loss"].gradient == "flows"
+    fixed = term in ("ssi", "free_scale")  # a scale that counts as a constant: operators/fidelity.py
+    assert bool(found["loss"].notes) == fixed and (fixed or found["loss"].slope < 1e-2)

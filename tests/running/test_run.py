@@ -50,6 +50,8 @@ def test_metrics_json_has_the_documented_keys(run):
         "modes",
         "selection",
         "loss",
+        "gradient_error",
+        "free",
         "diversity",
         "time",
         "vram",

@@ -1,12 +1,12 @@
 """Every data term through the whole sampler: batches with different masks, bounded passes, stops at the term's own floor."""
 
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
+from tests.worlds.least_squares import settings
 from tests.worlds.xla import World
 from utils.config.settings import Fidelity
 from utils.sampling.optimization import HardDataConsistency
@@ -60,8 +60,8 @@ def test_the_optimisation_stops_at_the_terms_own_floor(name):
         return torch.autograd.grad(loss.sum(), z)[0], loss.detach(), z
 
     floor = operator.noise_floor(particles.y)
-    settings = SimpleNamespace(max_iterations=100, lr=0.01, stop_factor=1.1, max_move=10.0)
-    z, report = HardDataConsistency(settings, None)(particles, data_gradient, floor)
+    chosen = settings(max_iterations=100, lr=0.01, stop_factor=1.1, max_move=10.0)
+    z, report = HardDataConsistency(chosen, None)(particles, data_gradient, floor, operator.sigma)
     assert report["stopped_by"] == ["discrepancy"] * 2 and report["iterations"][0] == 0 < report["iterations"][1]
     loss = operator.loss(z, particles.y)
     assert (loss <= 1.1 * floor).all() and loss[1] > 0.8 * floor[1]

@@ -16,7 +16,7 @@ LIBRARY.impl("twice", lambda x: 2 * x.detach(), "CPU")
 class NumPyCut(Operator):
     def forward(self, x):
         array = x.detach().numpy()  # lost here
-        return torch.from_numpy(np.tanh(array))
+        return torch.from_numpy(np.tanh(array)).to(x).view_as(x)
 
 
 class RefusedNumPy(Operator):

@@ -107,7 +107,7 @@ class Evaluator:
             "noise_floor": floor,
             "floor_std": floor * self.operator.floor_spread(measured).item(),
             **self._terms(x.to(result.image.device), mine.y, place),
-            "r_factor": place(r_factor(self.operator(result.image[on_device]), mine.y).tolist()),
+            "r_factor": place(self._r_factor(result.image[on_device], mine.y)),
             **({"free": free} if free else {}),
             "selection": {
                 "picked": picked,
@@ -168,8 +168,11 @@ class Evaluator:
         return {
             "loss": place(self.operator.loss(x, free).tolist()),
             "noise_floor": self.operator.noise_floor(free[:1].double().cpu()).item(),
-            "r_factor": place(r_factor(self.operator(x), free).tolist()),
+            "r_factor": place(self._r_factor(x, free)),
         }
+
+    def _r_factor(self, x, y):
+        return r_factor(self.operator(x), y, getattr(self.operator, "free_scale", False)).tolist()
 
     def _summary(self, x, truth, ok, survivors, picked, place):
         """(block of the record, its arrays) of what the particles say together; empty for one particle alone."""

@@ -90,12 +90,16 @@ class LpipsAlex:
             return self.network(to_unit(x), to_unit(truth).expand(x.shape), normalize=True).flatten().tolist()
 
 
-def r_factor(seen, y):
+def r_factor(seen, y, free_scale=False):
     """sum |A(x) - y| / sum |y| of the measured values, (P,): how much of the measurement is not explained; 0 at best.
 
-    seen: A(x), (P, ...); y (P, ...), NaN where nothing was measured. Crystallography's R1.
+    seen: A(x), (P, ...); y (P, ...), NaN where nothing was measured; free_scale: A(x) times the number that fits best, for
+    measurements of an unknown exposure. Crystallography's R1.
     """
     measured = ~torch.isnan(y)
+    if free_scale:
+        both, own = (torch.where(measured, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
+        seen = seen * (both / own).view(-1, *[1] * (seen.dim() - 1))
     off, size = (torch.where(measured, v.abs(), 0.0).flatten(1).sum(1) for v in (seen - y, y))
     return off / size
 

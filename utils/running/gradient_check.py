@@ -5,6 +5,7 @@ with finite differences, and two particles in one batch with the same two alone.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from utils.noise import keyed_generator
 from utils.priors.wrappers import CountingPrior
 from utils.running.build import Parts
 from utils.running.gradients import Flow, Trace, computed, failed, follow
-from utils.running.tryout import ramp
+from utils.running.tryout import ramp, what_is_wrong
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.particles import Particles
 from utils.sampling.repulsion import Repulsion, features
@@ -108,7 +109,7 @@ def check_gradients(parts: Parts, settings: Settings) -> Iterator[Row]:
         sound &= row.gradient not in BROKEN
         yield row
     for mechanism in parts.sampler.mechanisms if sound and y is not None else ():  # they call the stages above
-        yield from acted(mechanism, parts, particles.at(z), y)
+        yield from acted(mechanism, parts, particles.at(z).select(torch.arange(settings.num_samples)), y)
 
 
 def in_float64(operator: Operator) -> Operator | None:
@@ -143,11 +144,14 @@ def examined(stage: Stage, precision: str) -> Row:
     if gradient in BROKEN:
         row.findings = tuple(map(str, flow.lost)) or ("its result comes from outside PyTorch: a C extension, or constants",)
         return row
+    if (fault := what_is_wrong(flow, stage.x)) is not None:
+        row.findings = (f"{fault[0]}; {fault[1]}",)
+        return row
     first, second = stage.x[:1], stage.x[1:]
     moved = run(stage, torch.cat([first, 1.5 * second.flip(-1)]))
     row.other = max(difference(a[:1], b[:1]) for a, b in zip(numbers(moved), numbers(flow)))
-    alone = zip(numbers(run(stage, first)), numbers(run(stage, second)))
-    row.alone = max(difference(torch.cat(a), b) for a, b in zip(alone, numbers(flow)))
+    alone = zip(numbers(run(stage, first)), numbers(run(stage, second)), numbers(flow))
+    row.alone = max(difference(a, both[:1]) + difference(b, both[1:]) for a, b, both in alone)
     if row.other > MIXED:
         row.findings += (f"particle 0 changes by {row.other:.2g} when particle 1 does: keep the first axis apart",)
     elif row.alone > OTHER_BATCH[precision]:
@@ -173,7 +177,9 @@ def signs(like: torch.Tensor, number: int = 0) -> torch.Tensor:
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest absolute difference relative to the largest value of b."""
+    """Largest absolute difference relative to the largest value of b; infinite for other shapes."""
+    if a.shape != b.shape:
+        return math.inf
     return float((a - b).abs().max() / b.abs().max().clamp(min=torch.finfo(b.dtype).tiny))
 
 
@@ -265,7 +271,9 @@ def act_followed(name: str, of: str, x: torch.Tensor, act: Callable[[], Any]) ->
         flow = failed(error, trace)
         return Row(name, of, described(x), "", flow.state, findings=tuple(map(str, flow.lost)))
     row = Row(name, of, described(x), described(result), worst_of(trace))
-    if not torch.isfinite(result).all():
+    if not isinstance(result, torch.Tensor):
+        row.gradient, row.findings = "fails", (f"it returns {type(result).__name__}, no tensor",)
+    elif not torch.isfinite(result).all():
         row.gradient, row.findings = "non-finite", ("it returns non-finite numbers",)
     elif row.gradient in BROKEN:
         row.findings = (f"each gradient that it takes is {row.gradient}",)

@@ -32,6 +32,7 @@ TO_NUMBERS = {"item": ".item()", "tolist": ".tolist()", "__float__": "float()", 
 TO_C = ("data_ptr", "untyped_storage")
 CONSTANTS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like")
 CONSTANTS += ("new_zeros", "new_ones", "new_full", "new_empty")
+LIKE = ("to", "type_as", "expand_as", "view_as", "reshape_as")  # of a second tensor they take dtype, device or shape alone
 COPIES = ("tensor", "as_tensor", "new_tensor")
 LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")]
 INSTALLED = tuple({f"{path}/" for library in LIBRARIES for path in (library, library.resolve())})
@@ -169,6 +170,7 @@ class Trace(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
             name = getattr(func.__self__, "__name__", name)
+        given = given[:1] if name in LIKE else given
         for t in given:
             if t not in self.made and isinstance(t.grad_fn, BackwardCFunction):
                 self._follow(t, Call(lost_here("an autograd.Function before this line"), (0,)))

@@ -83,10 +83,9 @@ class Pruning(Mechanism):
         """Prune `particles`, whose z is z0y; loss (P,). Returns (particles, {image id: report})."""
         flat = particles.z.flatten(1)
         distance = torch.cdist(flat[None], flat[None])[0].cpu()  # (P, P)
-        loss = torch.where(torch.isfinite(flat).all(1), loss, torch.nan).tolist()
-        floor = operator.noise_floor(particles.y)  # (P,)
-        floor_std = (floor * operator.floor_spread(particles.y)).tolist()
-        floor = floor.tolist()
+        loss = torch.where(torch.isfinite(flat).all(1), loss, torch.nan)
+        floor, spread = operator.noise_floor(particles.y), operator.floor_spread(particles.y)  # (P,)
+        loss, floor, floor_std = torch.stack([loss, floor.to(loss.dtype), (floor * spread).to(loss.dtype)]).tolist()
         source, index, reports = [], [], {}
         for image in dict.fromkeys(particles.image.tolist()):
             where = particles.of_image(image)

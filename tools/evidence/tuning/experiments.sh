@@ -15,7 +15,7 @@ case $difficulty in
   hard) setting=(sampler=fast task_group=demo_hard) ;;
   budget) setting=(sampler=budget task_group=demo_budget)
           push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
-          exchange=(recombination_step=500 recombination.every=1) ;;
+          exchange=(recombination_step=700 recombination.every=1) ;;
   *) echo "unknown difficulty $difficulty: choose standard, hard or budget" >&2; exit 2 ;;
 esac
 
