@@ -1,6 +1,5 @@
 """Every data term through the whole sampler: batches with different masks, bounded passes, stops at the term's own floor."""
 
-
 import pytest
 import torch
 

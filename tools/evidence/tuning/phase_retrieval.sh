@@ -172,5 +172,15 @@ case $part in
     cell two_rescue 40 "${hard[@]}" repulsion_scale=0.15 num_samples=2
     cell scale0.15_rescue 40 "${hard[@]}" repulsion_scale=0.15
     cell scale0_rescue 40 "${hard[@]}" repulsion_scale=0 ;;
+  instrument)  # the standard setting with experiment 6's mechanisms, on what a detector gives; clean: part recombination_settings
+    common=(data.start_id=16 batch_images=4 sampler=fast repulsion_scale=0.15 repulsion.end_step=500 recombination_step=300)
+    cell exposure 28 "${common[@]}" fidelity.free_scale=true
+    for holes in beam_stop dead_pixels; do
+      program="tools/evidence/tuning/instrument.py $holes" cell $holes 28 "${common[@]}"
+    done
+    for setting in 1e3:2.2:0.337 1e4:22:0.1066 1e5:220:0.0337; do  # peak: counts at magnitude 1: 1 / (2 sqrt(those))
+      IFS=: read -r peak photons sigma <<< "$setting"
+      cell counts_$peak 28 "${common[@]}" fidelity.gaussian=0 fidelity.poisson=1 fidelity.photons=$photons $OPERATOR.sigma=$sigma
+    done ;;
   *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
