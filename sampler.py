@@ -26,6 +26,7 @@ from utils.priors.base import LatentPrior
 from utils.priors.wrappers import CountingPrior, SplitPrior
 from utils.sampling import mcmc
 from utils.sampling.events import Events
+from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism, Report
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
@@ -173,8 +174,11 @@ class LatentDAPS:
         return gradient, loss, image
 
     def exact_loss(self, particles: Particles) -> torch.Tensor:
-        """Squared residual of the current latents, (P,)."""
-        loss = self.operator.loss(self.prior.decode(particles.z), particles.y)
+        """Loss of the current latents as particles of an image are compared by it, (P,)."""
+        image = self.prior.decode(particles.z)
+        loss = self.operator.loss(image, particles.y)
+        if (more := owed(self.operator, image, particles.y, particles.same_image(image.device))) is not None:
+            loss = loss + more
         devices.mark_step(loss.device)
         return loss
 

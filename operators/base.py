@@ -48,6 +48,10 @@ class Operator(torch.nn.Module, ABC):
         """Sum of squared residuals of each channel, (P, C); it adds up to the loss. For separable operators only."""
         return self.residual(x, y).square().flatten(2).sum(2)
 
+    def handicap(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """What the loss lacks, (P,), where particles of one measurement are compared; None: it compares as it is."""
+        return None
+
     def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """{term: (P,)} of a loss that is a weighted sum of terms, unweighted; none of one that is not."""
         return {}

@@ -17,7 +17,8 @@ With m = A(x), measured y, n measurements of a particle, d = log(m + sigma) - lo
 
 The exposure that `free_scale` profiles out is one number per particle. For gaussian it is the maximum of the likelihood
 of y = (m + noise) / t, whose normalisation keeps m from shrinking: t^2 |y|^2 - t <m, y> = n sigma^2. There the derivative
-in t vanishes (envelope theorem), so t counts as a constant. For counts mu = s photons m^2 + background with
+in t vanishes (envelope theorem), so t counts as a constant; where particles are compared, the normalisation's
+-2 n sigma^2 log t is added (`handicap`). For counts mu = s photons m^2 + background with
 s = (sum k - n background) / sum photons m^2, the maximum of the likelihood for a small background.
 """
 
@@ -100,6 +101,14 @@ class WithFidelity(Operator):
     def channel_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The same of each channel, (P, C); it adds up to the loss."""
         return self.total(self.parts(x, y), 2)
+
+    def handicap(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """-2 n sigma^2 log t, (P,): the normalisation of y = (m + noise) / t, without which a darker image fits better."""
+        if not self.free_scale or "gaussian" not in self.weights:
+            return None
+        known = ~torch.isnan(y)
+        t = self.exposure(self(x), torch.where(known, y, 0.0), known).flatten()
+        return -2 * self.weights["gaussian"] * self.sigma**2 * measurements_of(known, t.dtype) * t.log()
 
     def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """{term: (P,)}, without their weights."""

@@ -6,6 +6,7 @@ import runpy
 import sys
 import time
 
+import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
@@ -54,6 +55,13 @@ def test_the_notebook_is_one_and_holds_no_results():
     assert NOTEBOOK["nbformat"] == 4 and NOTEBOOK["nbformat_minor"] >= 5
     assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in NOTEBOOK["cells"] if "outputs" in cell)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left():
+    """Scripts leave theirs to the end of their process; here it goes on."""
+    yield
+    plt.close("all")
 
 
 def test_the_notebook_runs_in_under_two_minutes(capsys):

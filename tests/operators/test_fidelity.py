@@ -246,3 +246,21 @@ def test_soft_edges_are_worse_than_their_mean_square():
 def test_a_term_that_an_operator_cannot_have_is_refused(operator, keys, key):
     with pytest.raises(InputError, match=f"^{key}: "):
         WithFidelity(operator, Fidelity(**keys))
+
+
+def test_a_darker_copy_of_the_truth_fits_better_and_compares_worse():
+    """Its exposure shrinks the noise with it, to 0.49 n sigma^2; the handicap makes that 0.49 - 2 log 0.7 = 1.20."""
+    operator, x = with_fidelity(free_scale=True), images(1)
+    noise = torch.randn(operator(x).shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = 7 * operator.measure(x, noise)
+    y[..., :2] = torch.nan
+    both = torch.cat([x, 0.7 * (x + 1) - 1])
+    loss, handicap = operator.loss(both, y), operator.handicap(both, y)
+    assert loss[1] < 0.6 * loss[0]
+    assert (loss + handicap)[1] - (loss + handicap)[0] == pytest.approx(0.20 * operator.noise_floor(y).item(), rel=0.3)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "free_scale"])
+def test_what_fits_no_exposure_of_gaussian_noise_compares_by_the_loss(name):
+    operator, x = with_fidelity(**CASES[name]), images(2)
+    assert operator.handicap(x, torch.ones_like(operator(x))) is None

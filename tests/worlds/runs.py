@@ -118,7 +118,7 @@ def scores(metrics, memory=True):
 
 
 def assert_close(a, b, absolute, path="metrics"):
-    """The same structure, texts and integers, and every float within `absolute`."""
+    """The same structure, texts and integers, and every float within `absolute`, beyond 1 within that share of itself."""
     assert type(a) is type(b), f"{path}: {a} and {b}"
     if isinstance(a, dict):
         assert a.keys() == b.keys(), path
@@ -129,7 +129,7 @@ def assert_close(a, b, absolute, path="metrics"):
         for i, (x, y) in enumerate(zip(a, b)):
             assert_close(x, y, absolute, f"{path}[{i}]")
     elif isinstance(a, float):
-        assert abs(a - b) <= absolute, f"{path}: {a} and {b}"
+        assert abs(a - b) <= absolute * max(1.0, abs(b)), f"{path}: {a} and {b}"
     else:
         assert a == b, f"{path}: {a} and {b}"
 

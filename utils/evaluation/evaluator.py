@@ -24,6 +24,7 @@ from utils.evaluation.scores import (
 )
 from utils.evaluation.trace import Trace
 from utils.records.aggregate import SCORES
+from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.outcome import SampleResult
 from utils.sampling.profiler import Profiler
@@ -89,7 +90,7 @@ class Evaluator:
         scores = self._scores(x, truth, place)
         modes = self._modes(x, truth, place)
         free = self._free(result.image[on_device], mine.free, place)
-        picked = pick(free["loss"] if free and self.rule == "free_loss" else loss)
+        picked = self._pick(free["loss"] if free and self.rule == "free_loss" else loss, result.image[on_device], mine.y, place)
         measured = y.double().cpu()
         floor = self.operator.noise_floor(measured).item()
         said = ((m.name, m.block(result.of_image(m.name, image.id), self.particles)) for m in self.mechanisms)
@@ -170,6 +171,13 @@ class Evaluator:
             "noise_floor": self.operator.noise_floor(free[:1].double().cpu()).item(),
             "r_factor": place(self._r_factor(x, free)),
         }
+
+    def _pick(self, loss, x, y, place):
+        """The particle of the lowest loss, in which a fitted exposure is a handicap."""
+        more = owed(self.operator, x, y, torch.ones(len(x), len(x), dtype=torch.bool, device=x.device))
+        if more is None:
+            return pick(loss)
+        return pick([None if v is None else v + extra for v, extra in zip(loss, place(more.tolist()))])
 
     def _r_factor(self, x, y):
         return r_factor(self.operator(x), y, getattr(self.operator, "free_scale", False)).tolist()

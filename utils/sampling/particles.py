@@ -89,6 +89,10 @@ class Particles:
         order = {image: i for i, image in enumerate(dict.fromkeys(self.image.tolist()))}
         return family.select(torch.tensor([order[i] for i in family.image.tolist()], dtype=torch.long).argsort(stable=True))
 
+    def same_image(self, device: torch.device) -> torch.Tensor:
+        """Which particles belong to one image, (P, P) bool on `device`."""
+        return (self.image[:, None] == self.image[None]).to(device)
+
     def of_image(self, image_id: int) -> torch.Tensor:
         """Positions of one image's particles, (n,) int64 on the CPU."""
         return torch.nonzero(self.image == image_id).flatten()

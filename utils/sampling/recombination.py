@@ -25,6 +25,7 @@ import torch.nn.functional as F
 
 from operators.base import Operator
 from utils.priors.base import LatentPrior
+from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism, Report, Sampler
 from utils.sampling.particles import Particles, column
 from utils.sampling.scalars import StepScalars
@@ -165,7 +166,9 @@ class Recombination(Mechanism):
         image = sampler.prior.decode(particles.z)
         loss = sampler.operator.channel_loss(image, particles.y)  # (P, C)
         floor, spread = sampler.operator.noise_floor(particles.y, axis=2), sampler.operator.floor_spread(particles.y, axis=2)
-        same_image = (particles.image[:, None] == particles.image[None]).to(loss.device)
+        same_image = particles.same_image(loss.device)
+        if (more := owed(sampler.operator, image, particles.y, same_image)) is not None:
+            loss = loss + more[:, None] * floor / floor.sum(dim=1, keepdim=True)  # by the channels' numbers of measurements
         source, behind = donors_of(loss, floor, spread, same_image, self.settings)
         children, turned = candidates_of(image, source, held_channel(source, behind), self.turns)
         rescued = torch.zeros_like(source, dtype=torch.bool)
