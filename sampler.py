@@ -175,9 +175,9 @@ class LatentDAPS:
 
     def exact_loss(self, particles: Particles) -> torch.Tensor:
         """Loss of the current latents as particles of an image are compared by it, (P,)."""
-        image = self.prior.decode(particles.z)
-        loss = self.operator.loss(image, particles.y)
-        if (more := owed(self.operator, image, particles.y, particles.same_image(image.device))) is not None:
+        decoded = self.prior.decode(particles.z)
+        loss = self.operator.loss(decoded, particles.y)
+        if (more := owed(self.operator, decoded, particles.y, particles.same_image(decoded.device))) is not None:
             loss = loss + more
         devices.mark_step(loss.device)
         return loss

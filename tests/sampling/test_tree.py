@@ -288,7 +288,7 @@ def test_a_run_reports_families_and_their_cost(run):
     assert record["particles"] == list(range(8)) and record["survivors"] == [4, 5, 6, 7] and len(arrays["z"]) == 4
     assert record["trace"]["loss"][0][4:] == [None] * 4 and record["trace"]["loss"][1][:4] == [None] * 4
     text = (folder / "eval.md").read_text()
-    assert "4 particles and 4 children" in text and "best of 8" in text
+    assert "4 particles and 4 children" in text and "best of 4" in text
 
 
 def test_a_coupled_run_keeps_its_parents_and_pays_a_decoding_for_each_step_down(run):

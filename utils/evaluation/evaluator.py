@@ -90,7 +90,8 @@ class Evaluator:
         scores = self._scores(x, truth, place)
         modes = self._modes(x, truth, place)
         free = self._free(result.image[on_device], mine.free, place)
-        picked = self._pick(free["loss"] if free and self.rule == "free_loss" else loss, result.image[on_device], mine.y, place)
+        judged = free["loss"] if free and self.rule == "free_loss" else loss
+        picked = self._pick(judged, result.image[on_device], mine.y, place)
         measured = y.double().cpu()
         floor = self.operator.noise_floor(measured).item()
         said = ((m.name, m.block(result.of_image(m.name, image.id), self.particles)) for m in self.mechanisms)

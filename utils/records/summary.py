@@ -106,6 +106,13 @@ def population(metadata: dict[str, Any]) -> str:
     return f"{metadata['num_samples']} particles" + (f" and {children} children" if children else "")
 
 
+def contenders(metrics: dict[str, Any]) -> int:
+    """Among how many particles of an image the best is chosen: those at the start, with children those at the end."""
+    if not metrics["metadata"].get("num_children"):
+        return len(metrics["diverged"][0])
+    return max(len(finite(row)) for row in metrics["loss"]["sample"])
+
+
 def verdict_of_pick(metrics: dict[str, Any], image: int) -> str | None:
     """Whether the label-free pick of an image, given by its position, explains its measurement; None where not known."""
     picked = metrics["selection"]["picked"][image]
@@ -120,7 +127,7 @@ def ratios_of_particles(metrics: dict[str, Any], image: int) -> str:
 
 def eval_markdown(metrics: dict[str, Any]) -> str:
     """eval.md: the table that DAPS writes, with the mean and the label-free pick beside the oracle's best."""
-    meta, n, best_of = metrics["metadata"], metrics["metadata"]["num_images"], len(metrics["diverged"][0])
+    meta, n, best_of = metrics["metadata"], metrics["metadata"]["num_images"], contenders(metrics)
     lines = [
         f"# {meta['name']}",
         "",

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from utils.records.aggregate import finite
-from utils.records.summary import population, ratios_of_particles, summary_table, verdict_of_pick
+from utils.records.summary import contenders, population, ratios_of_particles, summary_table, verdict_of_pick
 from utils.records.verdict import unexplained
 
 console = Console(stderr=True)
@@ -79,7 +79,7 @@ def ratio_cell(ratios, picked):
 
 def print_results(metrics, folder):
     """The closing table: one row per image (the last 20), then the means."""
-    n = len(metrics["diverged"][0])
+    n = contenders(metrics)
     table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics['metadata'])}")
     modes, selection = metrics["modes"], metrics["selection"]
     blind = not any(finite(row) for row in metrics["psnr"]["sample"])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The sweeps behind the demo groups of the linear tasks and HDR, on validation faces only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
-#   bash tools/evidence/tuning/linear_tasks.sh rate|tau|end|default [further overrides]
+#   bash tools/evidence/tuning/linear_tasks.sh rate|tau|end|default|edges [further overrides]
 #   bash tools/evidence/tuning/linear_tasks.sh final      # the chosen settings on ten test images, and their table in docs/measured/tasks.md
 # Every cell is a run folder results/tuning/tasks/<task>/<setting>; the table of all cells is
 #   python tools/parse_metrics.py results/tuning/tasks --format csv --out evidence/tuning_tasks.csv
@@ -36,6 +36,9 @@ case $part in
   default)  # Langevin with all passes, at the rates of the groups
     SETTING="default_tau\${$GROUP.tau}_lr\${$GROUP.lr}"
     sweep gaussian_blur,down_sampling,inpainting,hdr,motion_blur,inpainting_rand data.end_id=2 batch_images=2 ;;
+  edges)    # the multi-scale gradient term beside the squared residual; 16 images
+    SETTING="gradient\${fidelity.gradient}"
+    sweep gaussian_blur,down_sampling sampler=fast data.end_id=16 fidelity.gradient=0,0.1,0.2,0.3 ;;
   final)    # what docs/measured/tasks.md reports
     run=(gpu=-1 sampler=fast num_samples=2 data.end_id=10 batch_images=10 save_dir=results/tasks)
     $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr "${run[@]}" \

@@ -181,6 +181,8 @@ case $part in
     for setting in 1e3:2.2:0.337 1e4:22:0.1066 1e5:220:0.0337; do  # peak: counts at magnitude 1: 1 / (2 sqrt(those))
       IFS=: read -r peak photons sigma <<< "$setting"
       cell counts_$peak 28 "${common[@]}" fidelity.gaussian=0 fidelity.poisson=1 fidelity.photons=$photons $OPERATOR.sigma=$sigma
-    done ;;
+    done
+    cell counts_1e3_silog 28 "${common[@]}" fidelity.gaussian=0 fidelity.silog=1 fidelity.poisson=1e-6 fidelity.photons=2.2 \
+      $OPERATOR.sigma=0.337 ;;  # the trace of poisson makes the measurement counts
   *) echo "unknown part $part: choose one of those in $0" >&2; exit 2 ;;
 esac
