@@ -72,3 +72,8 @@ class Operator(torch.nn.Module, ABC):
 def measurements(y: torch.Tensor, axis: int = 1) -> torch.Tensor:
     """How many numbers of y (P, ...) are not NaN, over the axes from `axis` on, in y's precision: (P,), or (P, C) from 2 on."""
     return (~torch.isnan(y)).flatten(axis).sum(axis).to(y.dtype)
+
+
+def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """One value per particle, (P,), shaped to broadcast over `like`, (P, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from utils.command_line import run
 from utils.config.check import check
 from utils.config.compose import call
 from utils.errors import InputError
@@ -67,8 +68,4 @@ def main(cfg):
 
 
 if __name__ == "__main__":
-    try:
-        call(main)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(lambda: call(main))

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
+from operators.base import column
 from utils import device as devices
 from utils.sampling.events import Events
 from utils.sampling.mechanism import Mechanism, Report, Sampler
 from utils.sampling.parametrization import parametrization
-from utils.sampling.particles import Particles, column
+from utils.sampling.particles import Particles
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import OptimizationSettings
 

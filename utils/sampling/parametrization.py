@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from utils.sampling.particles import column
+from operators.base import column
 from utils.sampling.vocabulary import OptimizationSettings
 
 COARSE = 4  # blocks a side

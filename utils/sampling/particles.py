@@ -110,8 +110,3 @@ class Particles:
         member = (images[:, None] == self.image[None]).to(flat.device, flat.dtype) * finite.to(flat.dtype)  # (N, P)
         pairs = member.sum(1).square() - member.sum(1)
         return torch.einsum("np,pq,nq->n", member, distance, member) / pairs
-
-
-def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """One value per particle, (P,), shaped to broadcast over `like`, (P, ...)."""
-    return values.view(-1, *[1] * (like.dim() - 1))

@@ -23,11 +23,11 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from operators.base import Operator
+from operators.base import Operator, column
 from utils.priors.base import LatentPrior
 from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism, Report, Sampler
-from utils.sampling.particles import Particles, column
+from utils.sampling.particles import Particles
 from utils.sampling.scalars import StepScalars
 from utils.sampling.schedule import StepClock
 from utils.sampling.vocabulary import RecombinationSettings

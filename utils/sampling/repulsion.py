@@ -15,11 +15,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from operators.base import column
 from utils.errors import InputError
 from utils.priors.base import LatentPrior
 from utils.sampling.events import Events
 from utils.sampling.mechanism import Mechanism, Sampler
-from utils.sampling.particles import Particles, column
+from utils.sampling.particles import Particles
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings
 

@@ -18,10 +18,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from operators.base import column
 from utils.errors import InputError
 from utils.sampling.events import Events
 from utils.sampling.mechanism import Mechanism, Report, Sampler
-from utils.sampling.particles import Particles, column
+from utils.sampling.particles import Particles
 from utils.sampling.scalars import StepScalars
 from utils.sampling.schedule import ode_sigmas
 from utils.sampling.vocabulary import TreeSettings

@@ -10,9 +10,8 @@ The change is not part of the config, so it has to be part of the name=. Changes
   preconditioned P   a step size per entry of the latent: magnitude of the gradient, smoothed, to the power -P
 """
 
+from tools.evidence.tuning.changed import sample
 from utils.command_line import Parser, run
-from utils.config.compose import compose
-from utils.errors import InputError
 
 OFFSET = 0.05  # length in the latent over which the curvature is measured
 LIMITS = (0.2, 5.0)  # of a step size from the curvature, relative to the learning rate
@@ -76,17 +75,13 @@ def main():
     parser.add_argument("number", type=float)
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args()
-    import posterior_sample
-    from utils.running import console
 
-    cfg = compose(args.overrides)
-    if args.change not in cfg.name:
-        raise InputError(f"name={cfg.name}: the change is in no config, so the name has to say {args.change}")
-    console.setup_logging()
-    import sampler
+    def change():
+        import sampler
 
-    sampler.LatentDAPS = changed(args.change, args.number)
-    posterior_sample.run(cfg)
+        sampler.LatentDAPS = changed(args.change, args.number)
+
+    sample(args.change, args.overrides, change)
 
 
 if __name__ == "__main__":

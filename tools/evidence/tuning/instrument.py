@@ -7,9 +7,8 @@ The holes are not part of the config, so they have to be part of the name=. Scor
   dead_pixels  3 % of the pixels, the same in every image and channel
 """
 
+from tools.evidence.tuning.changed import sample
 from utils.command_line import Parser, run
-from utils.config.compose import compose
-from utils.errors import InputError
 
 STOP, SHARE = 5, 0.03
 
@@ -18,24 +17,16 @@ def holes(kind, shape):
     """Where nothing is measured, (H', W') booleans of a centred spectrum."""
     import numpy as np
 
+    from utils.noise import keyed_generator
+
     if kind == "dead_pixels":
-        return np.random.default_rng(0).random(shape) < SHARE
+        return keyed_generator(0, "mask").random(shape) < SHARE
     inside = [abs(np.arange(n) - n // 2) <= STOP // 2 for n in shape]
     return inside[0][:, None] & inside[1]
 
 
-def main():
-    parser = Parser(prog="instrument.py", description=__doc__.splitlines()[0])
-    parser.add_argument("holes", choices=("beam_stop", "dead_pixels"))
-    parser.add_argument("overrides", nargs="*")
-    args = parser.parse_args()
-    import posterior_sample
-    from utils.running import console
-
-    cfg = compose(args.overrides)
-    if args.holes not in cfg.name:
-        raise InputError(f"name={cfg.name}: the holes are in no config, so the name has to say {args.holes}")
-    console.setup_logging()
+def change(kind):
+    """Every simulated measurement is NaN in the holes."""
     import torch
 
     from utils.running import build
@@ -44,11 +35,17 @@ def main():
 
     def measured(parts, x, image_id):
         y = whole(parts, x, image_id)
-        missing = torch.from_numpy(holes(args.holes, y.shape[-2:])).to(y.device)
-        return torch.where(missing, torch.nan, y)
+        return torch.where(torch.from_numpy(holes(kind, y.shape[-2:])).to(y.device), torch.nan, y)
 
     build.measure = measured
-    posterior_sample.run(cfg)
+
+
+def main():
+    parser = Parser(prog="instrument.py", description=__doc__.splitlines()[0])
+    parser.add_argument("holes", choices=("beam_stop", "dead_pixels"))
+    parser.add_argument("overrides", nargs="*")
+    args = parser.parse_args()
+    sample(args.holes, args.overrides, lambda: change(args.holes))
 
 
 if __name__ == "__main__":
