@@ -293,6 +293,15 @@ def has_tf32(device):
     return device.type == "cuda"
 
 
+def has_fast_bf16(device):
+    """Whether networks compute faster in bfloat16 than in float32: GPUs and CPUs with units for it; others emulate it."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # no public names in torch 2.9
+
+
 def free_memory_bytes(device):
     """Memory that a batch may still take, torch's own unused blocks included; None where the runtime does not say."""
     import torch

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from tools.demo_prior import train_prior
 from tools.demo_prior.training import Trainer
+from utils.errors import InputError
 from utils.paths import PROJECT
 
 
@@ -100,3 +101,15 @@ def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, tiny_images, 
         train_prior.main()
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("fast, autocast, used", [(True, "auto", True), (False, "auto", False), (False, "true", True)])
+def test_networks_train_in_bfloat16_where_that_is_faster(configured, monkeypatch, fast, autocast, used):
+    monkeypatch.setattr(train_prior.devices, "has_fast_bf16", lambda device: fast)
+    with train_prior.autocast(configured("work", f"autocast={autocast}")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if used else torch.float32)
+
+
+def test_an_unknown_precision_ends_in_one_line(configured):
+    with pytest.raises(InputError, match="autocast=maybe: choose auto, true or false"):
+        train_prior.train(configured("work", "autocast=maybe"))

@@ -124,7 +124,8 @@ def gradient_distance(a, b):
 
 def autocast(cfg):
     """The context in which networks run while they train."""
-    return torch.autocast(cfg.device, dtype=torch.bfloat16, enabled=cfg.autocast)
+    enabled = devices.has_fast_bf16(cfg.device) if cfg.autocast == "auto" else cfg.autocast
+    return torch.autocast(cfg.device, dtype=torch.bfloat16, enabled=enabled)
 
 
 class DrawnFamilies:
@@ -392,6 +393,8 @@ def train(cfg, rank=ALONE):
     stages = known if cfg.stages is None else cfg.stages
     if unknown := [stage for stage in stages if stage not in known]:
         raise InputError(f"stages={unknown[0]}: choose from {', '.join(known)}")
+    if cfg.autocast not in ("auto", True, False):
+        raise InputError(f"autocast={cfg.autocast}: choose auto, true or false")
     check_data(cfg)
     if rank.count > 1:
         if not cfg.data.root:
