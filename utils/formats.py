@@ -74,7 +74,7 @@ def _tiff(path: Path, dataset: str) -> np.ndarray:
         size = path.stat().st_size
         for page in file.pages:
             places = zip(getattr(page, "dataoffsets", ()), getattr(page, "databytecounts", ()))
-            if any(start + count > size for start, count in places):  # tifffile would fill some with zeros
+            if any(start + count > size for start, count in places):  # each codec would say so in words of its own
                 raise ValueError("ends before its last picture does")
         stack = [series.asarray() for series in file.series]
         return np.stack(stack) if len(stack) > 1 else stack[0]

@@ -7,17 +7,11 @@ from utils.analysis.ancestry import ancestry, channel
 
 
 @pytest.mark.parametrize(
-    "index, donor, turned, rescued, cell",
-    [
-        (1, 1, False, False, "own"),
-        (1, 1, True, False, "own turned"),
-        (1, 0, False, False, "p0"),
-        (2, 0, True, False, "p0 turned"),
-        (2, 0, True, True, "guess"),
-    ],
+    "index, donor, turned, cell",
+    [(1, 1, False, "own"), (1, 1, True, "own turned"), (1, 0, False, "p0"), (2, 0, True, "p0 turned")],
 )
-def test_a_cell_names_the_giver_and_the_turn(index, donor, turned, rescued, cell):
-    assert channel(index, donor, turned, rescued) == cell
+def test_a_cell_names_the_giver_and_the_turn(index, donor, turned, cell):
+    assert channel(index, donor, turned) == cell
 
 
 def test_a_run_lists_its_children_alone(run):
@@ -30,7 +24,7 @@ def test_a_run_lists_its_children_alone(run):
     first = changed[0]
     assert table.rows[0][2:] == [
         f"p{first['index']}",
-        *(channel(first["index"], donor, turned, False) for donor, turned in zip(first["donors"], first["turned"])),
+        *(channel(first["index"], donor, turned) for donor, turned in zip(first["donors"], first["turned"])),
     ]
     assert [name for name, _ in runs.events(runs.load(folder / "metrics.json"))] == ["exchange"]
 

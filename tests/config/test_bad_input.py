@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 import posterior_sample
 from tests.worlds.runs import ANALYTIC
@@ -66,6 +67,14 @@ def test_wrong_value(composed, tiny, tmp_path, override, message):
     line = str(caught.value)
     assert message in line and "\n" not in line
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("value", ["none", "borrow"])
+def test_a_key_that_is_gone_in_a_config_of_before(composed, value):
+    old = composed()
+    OmegaConf.update(old, "recombination.rescue", value, force_add=True)
+    with pytest.raises(InputError, match=rf"^recombination\.rescue={value}: a guess .* was removed .*; leave it out$"):
+        check(old)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ DATA = ", ".join(sorted(path.stem for path in (PROJECT / "configs" / "data").glo
 NO_PLUS = "groups stand in the defaults list, so they take no +"
 NO_PIXELS = "this program samples in the latents of a prior, not in pixels"
 NO_WANDB = "nothing is sent to Weights & Biases: metrics.json, eval.md and run.log are in save_dir/name"
+NO_GUESS = "a guess where no particle has a channel did not help and was removed (docs/measured/recombination.md)"
 TRAJECTORY = "trajectories are kept as trace.png and, as numbers, in the records"
 QUOTES = "characters such as = ( ) { } : and commas need quotes"
 KEYS = "there is no such key; --cfg job shows every key"
@@ -102,6 +103,8 @@ PASTED = [
         "repulsion_schedule=linear",
         "repulsion_schedule=linear: this program calls it repulsion.decay; write repulsion.decay=linear",
     ),
+    ("recombination.rescue=borrow", f"recombination.rescue=borrow: {NO_GUESS}; leave it out"),
+    ("+recombination.rescue=none", f"+recombination.rescue=none: {NO_GUESS}; leave it out"),
     (
         "--90 gpu=-1",
         "--90: the number of images is a flag of the scripts in commands_gpu/ alone; write data.start_id=10 data.end_id=100",

@@ -69,6 +69,21 @@ def test_truncated_and_foreign_files_are_refused_in_one_line(name, tmp_path):
         assert str(caught.value).strip() and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_stack_whose_last_page_is_cut_says_so(compression, tmp_path):
+    """The pictures are laid out one after the other, the last one up to the end of the file."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for page in VALUES:
+            file.write(page, compression=compression, rowsperstrip=8, contiguous=False)
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(read_array(path, ""), VALUES)
+    for missing in (1, 5):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(ValueError, match="^ends before its last picture does$"):
+            read_array(path, "")
+
+
 def test_a_dataset_that_is_not_there_is_answered_with_those_that_are(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["scan/frames"], file["scan/mask"] = VALUES, VALUES > 0

@@ -154,6 +154,14 @@ def test_another_offset_gives_the_same_ssi():
     torch.testing.assert_close(operator.loss(x, y), operator.loss(x, 3 * y + 1), rtol=1e-9, atol=0)
 
 
+def test_another_exposure_far_above_the_noise_gives_the_same_silog():
+    """Sigma is also the logarithm's epsilon, so the invariance is a limit."""
+    operator, coarse = (with_fidelity(sigma=sigma, **CASES["silog"]) for sigma in (1e-9, 0.1))
+    (_, y), x = measured(operator, 2), images(2, seed=5)
+    torch.testing.assert_close(operator.loss(x, y), operator.loss(x, 7 * y), rtol=1e-4, atol=0)
+    assert not torch.allclose(coarse.loss(x, y), coarse.loss(x, 7 * y), rtol=1e-2)  # negative control
+
+
 def test_another_number_of_photons_gives_the_same_poisson_with_a_free_scale():
     (_, y), x = measured(with_fidelity(**CASES["poisson"]), 2), images(2, seed=5)
     free, more = (with_fidelity(**CASES["poisson, free_scale"]) for _ in range(2))
@@ -215,6 +223,37 @@ def test_the_gradient_error_is_blind_to_brightness_and_to_what_is_missing():
     known[..., 2:13, 2:13] = False
     assert multi_scale_gradient(residual, known)[0] < 0.2  # of the reduced images' blending only
     assert multi_scale_gradient(residual, torch.zeros_like(known)).item() == 0  # no scale has valid pixels
+
+
+def gradient_error_pixel_by_pixel(residual, known):
+    """Each channel's share, (C,), of one particle (C, H, W). Halving bilinearly is a mean of the middle 2 x 2 of each block."""
+    total, scales = torch.zeros(len(residual), dtype=residual.dtype), 0
+    for reduction in (1, 2, 4, 8):
+        middle = slice(0, 1) if reduction == 1 else slice(reduction // 2 - 1, reduction // 2 + 1)
+        rows, columns = (side // reduction for side in residual.shape[1:])
+        slopes, valid = torch.zeros_like(total), 0
+        for c in range(len(residual)):
+            blocks = residual[c].unflatten(1, (columns, reduction)).unflatten(0, (rows, reduction))[:, middle, :, middle]
+            scaled = blocks.mean((1, 3)).tolist()
+            for i in range(1, rows - 1):
+                for j in range(1, columns - 1):
+                    if known[c, reduction * i, reduction * j]:
+                        valid += 1
+                        above, here, below = (scaled[i + k][j - 1 : j + 2] for k in (-1, 0, 1))
+                        across = sum(w * (row[2] - row[0]) for w, row in zip((1, 2, 1), (above, here, below)))
+                        down = sum(w * (low - high) for w, high, low in zip((1, 2, 1), above, below))
+                        slopes[c] += (abs(across) + abs(down)) / 8
+        if valid:
+            total, scales = total + slopes / valid, scales + 1
+    return total / scales
+
+
+def test_the_gradient_error_is_the_mean_over_the_pixels_that_are_known():
+    generator = torch.Generator().manual_seed(4)
+    residual = torch.randn(2, 3, 24, 32, generator=generator, dtype=torch.float64)
+    known = torch.rand(2, 3, 24, 32, generator=generator) < torch.tensor([0.8, 0.3])[:, None, None, None]
+    expected = torch.stack([gradient_error_pixel_by_pixel(*one) for one in zip(residual, known)])
+    torch.testing.assert_close(multi_scale_gradient(residual, known), expected, rtol=1e-9, atol=0)
 
 
 def test_a_scale_without_valid_pixels_is_skipped_for_that_particle_alone():

@@ -9,14 +9,12 @@ from operators.phase_retrieval import PhaseRetrieval
 from utils.records.files import read_record
 from utils.sampling.recombination import (
     Recombination,
-    borrowed,
     candidates_of,
     denoising_loss,
     disagreement,
     donors_of,
     held_channel,
     turn_patterns,
-    unsolved_channels,
 )
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
@@ -25,9 +23,7 @@ ONE_IMAGE = torch.ones(3, 3, dtype=torch.bool)
 
 
 def settings(**changes):
-    defaults = dict(
-        every=2, excess=1.0, deviation=1.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0], rescue="none"
-    )
+    defaults = dict(every=2, excess=1.0, deviation=1.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0])
     return SimpleNamespace(**{**defaults, **changes})
 
 
@@ -92,47 +88,6 @@ def test_candidates_hold_donated_channels_in_all_relative_turns():
         assert not turned[p, :, held[p]].any() and len({tuple(row) for row in turned[p].tolist()}) == 4
     alone, unturned = candidates_of(image, source, held, turns=False)
     assert torch.equal(alone, children[:, :1]) and not unturned.any()
-
-
-def unsolved(loss, same_image=ONE_IMAGE, source=None):
-    loss = torch.tensor(loss)
-    source = torch.arange(len(loss))[:, None].expand(loss.shape) if source is None else torch.tensor(source)
-    channel, lender = unsolved_channels(loss, source, torch.tensor(FLOOR), torch.tensor(SPREAD), same_image, deviation=1.0)
-    return channel.tolist(), lender.tolist()
-
-
-def test_a_channel_is_unsolved_where_the_best_of_the_image_is_behind_its_best_channel():
-    no, yes = [False, False], [False, True]
-    assert unsolved([[102.0, 130.0], [100.0, 120.0], [120.0, 119.0]]) == ([yes, yes, no], [0, 0, 1])  # the third holds it
-    assert unsolved([[102.0, 130.0], [100.0, 120.0], [120.0, 109.0]])[0] == [no] * 3  # within the noise: one deviation is 10
-    assert unsolved([[50.0, 130.0], [60.0, 120.0], [60.0, 109.0]])[0] == [no] * 3  # below the floor is not better than at it
-
-
-def test_a_guess_is_for_a_channel_that_is_behind_in_its_own_particle():
-    assert unsolved([[102.0, 130.0], [135.0, 140.0], [100.0, 119.0]])[0] == [[False, True], [False, False], [False, False]]
-    taken = [[0, 2], [2, 1], [2, 2]]  # the child's losses count, not the particle's
-    assert unsolved([[102.0, 130.0], [135.0, 140.0], [100.0, 119.0]], source=taken)[0][1] == [False, True]
-
-
-def test_channels_are_unsolved_image_by_image_and_never_of_the_only_particle():
-    apart = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
-    assert unsolved([[100.0, 130.0], [102.0, 120.0], [100.0, 90.0]], apart)[0] == [[False, True], [False] * 2, [False] * 2]
-    assert unsolved([[100.0, 130.0]], torch.ones(1, 1, dtype=torch.bool))[0] == [[False, False]]
-    nan = float("nan")
-    assert unsolved([[nan, nan], [nan, nan], [nan, nan]])[0] == [[False] * 2] * 3
-
-
-def test_a_guess_is_the_lenders_picture_at_the_channels_own_mean_and_contrast():
-    children = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    children[:, :, 1] = 5 - 2 * children[:, :, 0].flip(-1)
-    channel, lender = torch.tensor([[False, True, False], [False, False, False]]), torch.tensor([2, 0])
-    guess = borrowed(children, channel, lender)
-    assert torch.equal(guess[1], children[1]) and torch.equal(guess[0, :, ::2], children[0, :, ::2])
-    for before, after, picture in zip(children[0, :, 1], guess[0, :, 1], children[0, :, 2]):
-        torch.testing.assert_close(after.mean(), before.mean())
-        torch.testing.assert_close(after.std(), before.std())
-        assert torch.corrcoef(torch.stack([after.flatten(), picture.flatten()]))[0, 1] > 0.9999
-    assert torch.isfinite(borrowed(torch.ones(2, 4, 3, 8, 8), channel, lender)).all()
 
 
 def test_channels_that_agree_correlate():
@@ -218,24 +173,6 @@ def test_a_single_particle_turns_its_channels_alone():
     new, event = recombined(particles.select(torch.tensor([1])))
     torch.testing.assert_close(new.z, truth, atol=2e-3, rtol=0)
     assert event["particles"][0]["donors"] == [1, 1, 1]
-
-
-def test_what_no_particle_has_solved_is_guessed_from_the_channel_beside_it():
-    """Blue is lost in all; a grey image's red is its blue up to mean and contrast."""
-    truth, particles = solved_in_parts()
-    lost = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    particles.z[:2], particles.z[:, 2] = truth, lost
-    new, event = recombined(particles, rescue="borrow")
-    rescued = [p["rescued"] for p in event["particles"]]
-    holder = min(range(3), key=lambda p: event["particles"][p]["loss"][2])
-    assert rescued == [[False, False, p != holder] for p in range(3)]
-    assert all(p["accepted"] for p in event["particles"] if p["index"] != holder)
-    for p in {0, 1, 2} - {holder}:
-        pair = torch.stack([new.z[p, 2].flatten(), truth[0, 2].flatten()])
-        assert torch.corrcoef(pair)[0, 1] > 0.9999
-    kept, plain = recombined(particles)
-    assert "rescued" not in plain["particles"][0]
-    assert torch.equal(kept.z[holder], new.z[holder])
 
 
 def test_only_a_child_has_a_new_velocity():
@@ -344,7 +281,6 @@ def test_images_of_a_batch_equal_single_images(run):
         (("recombination.excess=-1",), "recombination.excess=-1"),
         (("recombination.sigmas=[]",), "recombination.sigmas=[]"),
         (("recombination.choice=truth",), "recombination.choice=truth"),
-        (("recombination.rescue=pray",), "recombination.rescue=pray"),
     ],
 )
 def test_wrong_values_are_refused_in_one_line(composed, tiny, overrides, message):

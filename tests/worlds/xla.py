@@ -37,9 +37,7 @@ CHAIN = SimpleNamespace(
 )
 REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="drift", similarity="rotation")
 # whatever is behind the best is bad, so that something is exchanged
-RECOMBINATION = SimpleNamespace(
-    every=1, excess=0.0, deviation=0.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0], rescue="borrow"
-)
+RECOMBINATION = SimpleNamespace(every=1, excess=0.0, deviation=0.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0])
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
 OPTIMIZATION = SimpleNamespace(
     max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1, parametrization="free", bound=0.2, warmup=1

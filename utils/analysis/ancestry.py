@@ -5,8 +5,7 @@ from utils.analysis.runs import Run
 
 NOTE = (
     "Every event in which a particle of these images changed; the particles that are not named stayed as they were. "
-    "own: the particle's own channel, p1: that of particle 1, turned: by 180 degrees against what it was, "
-    "guess: the picture of the particle's best channel."
+    "own: the particle's own channel, p1: that of particle 1, turned: by 180 degrees against what it was."
 )
 
 
@@ -18,8 +17,7 @@ def ancestry(run: Run, count: int) -> Table | None:
         for event in events:
             for p in event.particles:
                 if p.accepted:
-                    rescued = p.rescued or [False] * len(p.donors)
-                    channels = [channel(p.index, *one) for one in zip(p.donors, p.turned, rescued, strict=True)]
+                    channels = [channel(p.index, donor, turn) for donor, turn in zip(p.donors, p.turned, strict=True)]
                     rows.append([image, f"{event.timestep:.0f}", f"p{p.index}", *channels])
     if not rows:
         return None
@@ -28,8 +26,6 @@ def ancestry(run: Run, count: int) -> Table | None:
     return Table(f"Ancestry: {run.name}", heads, rows, (NOTE,))
 
 
-def channel(index: int, donor: int, turned: bool, rescued: bool) -> str:
+def channel(index: int, donor: int, turned: bool) -> str:
     """The cell of one channel of the particle `index`."""
-    if rescued:
-        return "guess"
     return ("own" if donor == index else f"p{donor}") + (" turned" if turned else "")

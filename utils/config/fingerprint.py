@@ -24,12 +24,25 @@ NOT_IN_FINGERPRINT = (
     "resume",
 )
 
+# keys that are gone, with the value at which they did nothing: configs that hold it are today's without the key
+REMOVED = {("recombination", "rescue"): "none"}
+
 OF_THE_RESIDUAL = ("parametrization", "bound", "warmup")  # of the optimisation, which moves the latent itself without it
 
 
 def fingerprint(nodes: dict[str, Any]) -> str:
     """Hash of all of a resolved config that changes results: two runs with the same one may share records."""
+    nodes = _without_removed(nodes)
     return hashlib.sha256(json.dumps(_with_floats(identity(nodes), nodes), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_removed(nodes: dict[str, Any]) -> dict[str, Any]:
+    """A config without the keys that are gone, where they did nothing."""
+    for (section, key), without_effect in REMOVED.items():
+        inner = nodes.get(section, {})
+        if inner.get(key) == without_effect:
+            nodes = {**nodes, section: {name: value for name, value in inner.items() if name != key}}
+    return nodes
 
 
 def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +67,7 @@ def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
 def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that the fingerprint covers: the selected task group only, without places and batching,
     and without the details of parts that are off."""
+    nodes = _without_removed(nodes)
     kept = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     usual = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
     data = {k: nan_as_word(v) for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
@@ -80,8 +94,6 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "fidelity": Fidelity.model_validate(nodes.get("fidelity", {})).is_default,
         "mechanisms": not nodes.get("mechanisms"),
     }
-    if kept.get("recombination", {}).get("rescue") == "none":
-        kept["recombination"] = {key: value for key, value in kept["recombination"].items() if key != "rescue"}
     return {key: value for key, value in kept.items() if not off.get(key)}
 
 

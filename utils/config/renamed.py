@@ -20,6 +20,7 @@ SCORES = "PSNR, SSIM and LPIPS are always computed and shown"
 PIXELS = "this program samples in the latents of a prior, not in pixels"
 SCHEDULE = "the schedule is always DAPS's edm with poly-7"
 LOADED = "the model's _target_ and path say what is loaded"
+GUESS = "a guess where no particle has a channel did not help and was removed (docs/measured/recombination.md)"
 FLAG = "the number of images is a flag of the scripts in commands_gpu/ alone"
 
 ROWS = (
@@ -101,6 +102,7 @@ ROWS = (
         "optimization.stop_factor=1.0",
         "the optimisation stops at a mean squared residual relative to the noise, stop_factor times sigma^2",
     ),
+    Row("recombination.rescue", None, GUESS),
     # flags of the scripts
     Row("--90", "data.start_id=10 data.end_id=100", FLAG),
     Row("--1", "data.end_id=1", FLAG),

@@ -184,7 +184,6 @@ class Recombination(Section):
     donors: bool
     choice: Literal["prior", "correlation"]
     sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
-    rescue: Literal["none", "borrow"] = "none"
 
 
 class Fidelity(Section):

@@ -147,7 +147,6 @@ class Recombined(Block):
     loss: PerImage  # per channel, before
     score: PerImage  # of each candidate
     accepted: bool
-    rescued: list[bool] | None = None  # channels given the picture of another; absent without recombination.rescue
 
 
 class Event(Block):

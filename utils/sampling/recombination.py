@@ -8,8 +8,6 @@ Where the measurement's loss is a sum over channels, each channel's fitness is k
     bad           (L_pc - L_c) / F > excess e_c + deviation s
     child of p    its good channels, and the donors' in place of its bad ones; the channel that fits best is held, the
                   others are tried in both orientations
-    rescue        where the smallest loss of c is behind that of the image's best channel by deviation s, no particle
-                  has solved c: the others than its holder take their best channel's picture as a first guess ("borrow")
     choice        the candidate that the prior finds likeliest: the smallest sum over sigma of
                   |D(z + sigma e, sigma) - z|^2 / sigma^2 of its encoding z, with one e for all candidates of an image
 
@@ -35,13 +33,6 @@ from utils.sampling.vocabulary import RecombinationSettings
 LOCAL_MEAN = 9  # pixels; what is taken off before channels are correlated
 
 
-def best_of_image(loss: torch.Tensor, same_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Losses (P, C) with infinity for NaN, the smallest of each channel in the particle's image, (P, C), and whose it is."""
-    loss = torch.where(torch.isnan(loss), torch.inf, loss)  # XLA's nan_to_num takes no infinity
-    best, holder = torch.where(same_image[:, :, None], loss[None], torch.inf).min(dim=1)
-    return loss, best, holder
-
-
 def donors_of(
     loss: torch.Tensor, floor: torch.Tensor, spread: torch.Tensor, same_image: torch.Tensor, s: RecombinationSettings
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,47 +42,14 @@ def donors_of(
     standard deviation as a share of that; same_image (P, P) bool. Also by how much its own channel fits worse than the
     donor's, (P, C), in floors.
     """
-    loss, best, donor = best_of_image(loss, same_image)
+    loss = torch.where(torch.isnan(loss), torch.inf, loss)  # XLA's nan_to_num takes no infinity
+    best, donor = torch.where(same_image[:, :, None], loss[None], torch.inf).min(dim=1)  # (P, C) each
     behind = (loss - best) / floor
     behind = torch.where(torch.isnan(behind), torch.inf, behind)
     good = behind <= s.excess * (best / floor - 1).clamp(min=0) + s.deviation * spread
     own = torch.arange(len(loss), device=loss.device)[:, None].expand(loss.shape)
     taken = ~good & torch.isfinite(best) if s.donors else torch.zeros_like(good)
     return torch.where(taken, donor, own), behind
-
-
-def unsolved_channels(
-    loss: torch.Tensor,
-    source: torch.Tensor,
-    floor: torch.Tensor,
-    spread: torch.Tensor,
-    same_image: torch.Tensor,
-    deviation: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The children's channels that no particle of the image has solved, (P, C) bool, and each child's best channel (P,).
-
-    Unsolved: in floors, the image's smallest loss of the channel lies above that of its best channel by more than
-    deviation s; the particle that holds the smallest keeps its own, so that a wrong guess costs nothing.
-    loss, source, floor, spread, same_image as in donors_of.
-    """
-    loss, best, holder = best_of_image(loss, same_image)
-    childs, best, limit = loss.gather(0, source) / floor, best / floor, deviation * spread  # (P, C)
-    unsolved = best > best.min(dim=1, keepdim=True).values.clamp(min=1) + limit
-    behind = childs > childs.min(dim=1, keepdim=True).values + limit
-    elsewhere = holder != torch.arange(len(loss), device=loss.device)[:, None]
-    return unsolved & behind & elsewhere, childs.argmin(dim=1)
-
-
-def borrowed(children: torch.Tensor, channel: torch.Tensor, lender: torch.Tensor) -> torch.Tensor:
-    """Children (P, K, C, H, W) whose channels `channel` (P, C) bool look like their channel `lender` (P,).
-
-    mean_c + (x_lender - mean_lender) std_c / std_lender: the channel's own mean and contrast, the other's picture.
-    """
-    picture = children[torch.arange(len(lender), device=lender.device), :, lender][:, :, None]  # (P, K, 1, H, W)
-    spread, of_picture = (x.std((-2, -1), keepdim=True) for x in (children, picture))
-    centred = picture - picture.mean((-2, -1), keepdim=True)
-    guess = children.mean((-2, -1), keepdim=True) + centred * spread / of_picture.clamp(min=1e-6)
-    return torch.where(channel[:, None, :, None, None], guess, children)
 
 
 def turn_patterns(channels: int) -> torch.Tensor:
@@ -171,22 +129,16 @@ class Recombination(Mechanism):
             loss = loss + more[:, None] * floor / floor.sum(dim=1, keepdim=True)  # by the channels' numbers of measurements
         source, behind = donors_of(loss, floor, spread, same_image, self.settings)
         children, turned = candidates_of(image, source, held_channel(source, behind), self.turns)
-        rescued = torch.zeros_like(source, dtype=torch.bool)
-        if self.settings.rescue == "borrow":
-            rescued, lender = unsolved_channels(loss, source, floor, spread, same_image, self.settings.deviation)
-            children = borrowed(children, rescued, lender)
         z, score = self.judge(children, particles, s, sampler)
         chosen = score.argmin(dim=1)  # (P,)
         rows = torch.arange(len(chosen), device=chosen.device)
         own = source == rows[:, None]
-        accepted = ~own.all(1) | turned[rows, chosen].any(1) | rescued.any(1)
+        accepted = ~own.all(1) | turned[rows, chosen].any(1)
         new = particles.at(torch.where(column(accepted, particles.z), z[rows, chosen], particles.z))
         if particles.velocity is not None:  # a child has none: it starts like the first step
             fresh = sampler.noise.draw(particles, "velocity", s.step + 1)
             new = replace(new, velocity=torch.where(column(accepted, fresh), fresh, particles.velocity))
         found = {"source": source, "turned": turned[rows, chosen], "loss": loss, "score": score, "accepted": accepted}
-        if self.settings.rescue != "none":
-            found["rescued"] = rescued
         return new, {i: {"step": s.step, "where": w, "index": particles.index, **found} for i, w in _positions(particles)}
 
     def judge(
@@ -210,22 +162,18 @@ class Recombination(Mechanism):
         return z.view(count, ways, *z.shape[1:]), score.view(count, ways)
 
     def block(self, reports: list[dict], indices: range) -> dict:
-        """Per event: timestep, and per particle (by its number) donors, turned channels, losses before, scores, accepted.
-
-        With a rescue also the rescued channels.
-        """
+        """Per event: timestep, and per particle (by its number) donors, turned channels, losses before, scores, accepted."""
         events = []
         for report in reports:
             where, index = report["where"], report["index"]
             event: dict = {"step_index": report["step"], "timestep": self.clock.timestep(report["step"]), "particles": []}
-            names = [name for name in ("turned", "loss", "score", "accepted", "rescued") if name in report]
-            rows = {name: report[name].cpu() for name in ("source", *names)}
+            rows = {name: report[name].cpu() for name in ("source", "turned", "loss", "score", "accepted")}
             for row in where.tolist():
                 event["particles"].append(
                     {
                         "index": int(index[row]),
                         "donors": index[rows["source"][row]].tolist(),
-                        **{name: rows[name][row].tolist() for name in names},
+                        **{name: rows[name][row].tolist() for name in ("turned", "loss", "score", "accepted")},
                     }
                 )
             events.append(event)

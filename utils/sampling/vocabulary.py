@@ -48,7 +48,6 @@ class RecombinationSettings(Protocol):
     donors: bool
     choice: Literal["prior", "correlation"]
     sigmas: list[float]  # noise levels of the prior's score
-    rescue: Literal["none", "borrow"]  # of channels that no particle has solved
 
 
 class PruningSettings(Protocol):

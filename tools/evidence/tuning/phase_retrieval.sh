@@ -165,13 +165,6 @@ case $part in
     cell excess2 40 "${hard[@]}" recombination.excess=2
     cell every1 40 "${hard[@]}" recombination.every=1
     cell every4 40 "${hard[@]}" recombination.every=4 ;;
-  recombination_rescue)  # a guess where no particle has a channel; without it: part recombination
-    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion.end_step=500 recombination_step=300)
-    hard+=(recombination.rescue=borrow)
-    program=tools/evidence/tuning/exchange_effects.py
-    cell two_rescue 40 "${hard[@]}" repulsion_scale=0.15 num_samples=2
-    cell scale0.15_rescue 40 "${hard[@]}" repulsion_scale=0.15
-    cell scale0_rescue 40 "${hard[@]}" repulsion_scale=0 ;;
   instrument)  # the standard setting with experiment 6's mechanisms, on what a detector gives; clean: part recombination_settings
     common=(data.start_id=16 batch_images=4 sampler=fast repulsion_scale=0.15 repulsion.end_step=500 recombination_step=300)
     cell exposure 28 "${common[@]}" fidelity.free_scale=true
