@@ -11,7 +11,9 @@ from tests.worlds.synthetic import write_run
 from tools.evidence import keep_evidence, project_tables
 from utils.command_line import run
 from utils.paths import PROJECT
+from utils.records.kept import read_records
 
+EVIDENCE = PROJECT / "evidence"
 DOCUMENT = """# Report
 before
 <!-- table: modes -->
@@ -199,7 +201,7 @@ def edit(project, name, old, new):
     (project / name).write_text(text.replace(old, new, 1))
 
 
-@pytest.mark.skipif(not (PROJECT / "evidence" / "tables.yaml").exists(), reason="no evidence is committed")
+@pytest.mark.skipif(not (EVIDENCE / "tables.yaml").exists(), reason="no evidence is committed")
 def test_the_tables_of_this_project_are_up_to_date():
     done = subprocess.run(
         [sys.executable, PROJECT / "tools/evidence/project_tables.py", "--check"], capture_output=True, text=True
@@ -208,6 +210,17 @@ def test_the_tables_of_this_project_are_up_to_date():
 
 
 def test_the_evidence_of_this_project_is_small():
-    files = [path for path in (PROJECT / "evidence").rglob("*") if path.is_file()]
+    files = [path for path in EVIDENCE.rglob("*") if path.is_file()]
     assert len(files) <= 480 and sum(path.stat().st_size for path in files) <= 8_000_000
     assert not [path for path in files if path.name == "metrics.json" or path.suffix == ".npz"]
+
+
+def test_each_kept_run_of_this_project_is_small_and_holds_nothing_else():
+    runs = sorted({path.parent for path in EVIDENCE.rglob("*") if path.is_file()} - {EVIDENCE})
+    assert runs
+    for folder in runs:
+        size = {path.name: path.stat().st_size for path in folder.iterdir()}
+        assert size.keys() - {"trivial.json"} == {"config.yaml", "records.jsonl.gz"}, folder
+        images = sum(1 for _ in read_records(folder))
+        assert size["records.jsonl.gz"] <= 3_000 * images, folder
+        assert size["config.yaml"] <= 5_500 and size.get("trivial.json", 0) <= 1_000, folder

@@ -136,10 +136,9 @@ case $part in
     cell two_half_independent 40 "${half[@]}"
     cell two_half_recombination 40 "${half[@]}" repulsion_scale=0.15 recombination_step=400 recombination.every=1 ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
+    # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
     exchange=(recombination_step=700 recombination.every=1)
-    cell budget_plain 40 "${budget[@]}"
-    cell budget_recombination 40 "${budget[@]}" "${exchange[@]}"
     cell budget_children 40 "${budget[@]}" pruning_step=500 children=2
     cell budget_recombination_children 40 "${budget[@]}" "${exchange[@]}" pruning_step=500 children=2
     cell budget_coupled 40 "${budget[@]}" pruning_step=500 pruning_keep=1 children=3 coupling_scale=0.2
