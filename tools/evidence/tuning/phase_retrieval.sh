@@ -2,6 +2,7 @@
 # The sweeps behind the settings of phase retrieval on the shipped priors, on validation images only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
 #   bash tools/evidence/tuning/phase_retrieval.sh faces|scenes PART [further overrides]     # the parts stand below
+#   bash tools/evidence/tuning/phase_retrieval.sh photographs rate     # needs tools/evidence/tuning/photographs.py
 # Every cell is a run folder under results/tuning/<part>_<family>/; the tables in docs/measured/ are computed from the
 # copies that tools/evidence/keep_evidence.py makes of them.
 set -euo pipefail
@@ -15,12 +16,14 @@ GROUP=task.demo_langevin.mcmc_sampler_config
 OPERATOR=task.demo_langevin.operator
 ANNEALING=sampler.annealing_scheduler_config.num_steps
 
+set=(data=demo-$family model=demo-$family data.root=dataset/val/demo-$family)
+[ $family != photographs ] || set=(data=folder data.root=dataset/cifar10/mixed/tuning model=natural-32)
+
 program=posterior_sample.py
 cell() {  # cell NAME IMAGES override...
   local name=$1 images=$2
-  $python $program gpu=-1 experiment=exp0_baseline data=demo-$family model=demo-$family \
-    data.root=dataset/val/demo-$family data.end_id=$images save_dir=results/tuning/${part}_$family name=$name \
-    "${@:3}" "${further[@]}"
+  $python $program gpu=-1 experiment=exp0_baseline "${set[@]}" data.end_id=$images \
+    save_dir=results/tuning/${part}_$family name=$name "${@:3}" "${further[@]}"
 }
 
 case $part in
@@ -81,6 +84,11 @@ case $part in
   repulsion_hard)
     for scale in 0 0.05 0.15; do
       cell scale$scale 40 data.start_id=16 sampler=fast task_group=demo_hard repulsion_scale=$scale repulsion.end_step=500
+    done ;;
+  rate)        # of photographs, at noise 0.05 and at 0.00625, at 32 pixels what the official 0.05 is at 256
+    for setting in 0.05:0.01:1e-4 0.05:0.01:2e-4 0.05:0.01:4e-4 0.00625:0.005:5e-5 0.00625:0.005:1e-4 0.00625:0.0025:2.5e-5; do
+      IFS=: read -r noise tau lr <<< "$setting"
+      cell noise${noise}_tau${tau}_lr$lr 10 sampler=fast batch_images=5 $OPERATOR.sigma=$noise $GROUP.tau=$tau $GROUP.lr=$lr
     done ;;
   recombination)  # at the hard setting, on the images of repulsion_hard, whose cells are without it
     hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion.end_step=500 recombination_step=300)
