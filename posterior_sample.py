@@ -8,7 +8,6 @@ python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3
 
 import sys
 import warnings
-from functools import partial
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -55,6 +54,8 @@ def run(cfg, rank=ALONE):
     folder = RunFolder.open(settings, rank)
     with folder.writing():
         console.log_to(folder.log_path(settings))
+    for note in settings.composition.notes:
+        console.log.warning("%s", note)
 
     metrics = None
     try:
@@ -75,33 +76,40 @@ def run(cfg, rank=ALONE):
 
 def sample(settings, images, folder):
     """Sample the images batch by batch and write each one's record as soon as it is done."""
+    from utils.evaluation.certificate import Certificate
     from utils.evaluation.evaluator import Evaluator
     from utils.evaluation.trace import Trace
     from utils.running.batching import images_per_batch
     from utils.running.build import build, check_measurements, load_batch
     from utils.running.chain_check import check_chain
-    from utils.sampling.profiler import Profiler
+    from utils.sampling.prior_score import PriorScore
+    from utils.sampling.rounds import sample_in_rounds
 
     parts = build(settings)
     if settings.data.kind == "measurement":
         check_measurements(parts, images)
-    rule, mechanisms = settings.selection.rule, parts.sampler.mechanisms
-    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, mechanisms, rule)
+    rule, mechanisms, s = settings.selection.rule, parts.sampler.mechanisms, settings.sequential
+    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, mechanisms, rule, s.thresholds)
+    certificate = None
+    if settings.population == "sequential":
+        certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, s.sigmas), s.thresholds)
     check_chain(parts, settings, images[0])
     per_batch = images_per_batch(parts, settings, images)
     device = devices.describe(parts.device)
     if settings.batch_images == "auto":
         device["batch_images"] = per_batch
-    with console.progress_bar(len(images), parts.clock.num_steps) as advance:
+    with console.progress_bar(len(images), parts.clock.num_steps) as bar:
         for start in range(0, len(images), per_batch):
             batch = images[start : start + per_batch]
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(on_device, partial(advance, len(batch)), parts.operator)
-            profiler = Profiler(parts.device)
-            result = parts.sampler.sample(particles, profiler, on_step=trace)
-            finished = [evaluator.record(image, x, result, trace, profiler, len(batch)) for x, image in zip(truths, batch)]
+            trace = Trace(on_device, bar.advance, parts.operator)
+            found = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, trace, bar.begin)
+            finished = [
+                evaluator.record(image, x, found.result, trace, found.profilers[image.id], 1, found.history[image.id])
+                for x, image in zip(truths, batch)
+            ]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
                 folder.add(record, arrays, device)
                 report(record)

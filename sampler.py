@@ -14,8 +14,10 @@ Ours: mechanisms act on z0hat, within the chain and on z0y (utils/sampling/mecha
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
+from typing import Self
 
 import torch
 
@@ -69,6 +71,12 @@ class LatentDAPS:
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
         self.events = events or Events(StepClock("progress", self.sigmas))
         self.mechanisms = tuple(mechanisms)
+
+    def beside(self, finished: SampleResult) -> Self:
+        """The loop of a further round, with the particles of its images that are finished."""
+        other = copy(self)
+        other.mechanisms = tuple(mechanism.beside(finished) for mechanism in self.mechanisms)
+        return other
 
     def sample(
         self, particles: Particles, profiler: Profiler, on_step: Callable[[StepInfo], None] = lambda info: None

@@ -36,6 +36,8 @@ def main():
     if args.truths < 1:
         raise InputError(f"truths={args.truths}: must be at least 1")
     settings = check(compose(args.overrides))
+    if settings.population != "fixed":
+        raise InputError(f"population={settings.population}: spread and error are compared of a fixed population; choose fixed")
     if settings.num_samples < 2:
         raise InputError(f"num_samples={settings.num_samples}: one particle has no spread; choose at least 2")
     from utils.figures.calibration import draw

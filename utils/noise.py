@@ -21,6 +21,7 @@ PURPOSES = {
     "velocity": 4,
     "recombination": 5,
     "branch": 8,
+    "certificate": 9,
     "truth": 40,  # drawn from the prior: tools/calibration.py
     "free_pixels": 41,
     "mask": 32,

@@ -156,6 +156,68 @@ def recombined(particles, **changes):
     return new, mechanism.block([report[9]], range(3))["events"][0]
 
 
+def beside(particles, finished, **changes):
+    """What the particles become when the finished ones, (Particles, their losses at the event), were there before."""
+    clock = StepClock("progress", annealing_sigmas(10, 10.0, 0.1))
+    held, losses = finished
+    report = {9: {"step": 5, "where": torch.arange(len(held)), "raw": losses}}
+    earlier = {9: {"step": 3, "where": torch.arange(len(held)), "raw": torch.zeros_like(losses)}}
+    result = SimpleNamespace(particles=held, image=held.z.clone(), reports={"recombination": [earlier, report]})
+    mechanism = Recombination(500, settings(**changes), clock, PhaseRetrieval()).beside(result)
+    new, said = mechanism.after_chain(particles, SimpleNamespace(step=5), World())
+    assert torch.equal(result.image, held.z), "finished particles are not changed"
+    return new, mechanism.block([said[9]], range(9))["events"][0]
+
+
+def losses_of(particles):
+    return PhaseRetrieval(sigma=0.05).channel_loss(particles.z, particles.y)
+
+
+def numbered(particles, *numbers):
+    particles.index = torch.tensor(numbers)
+    return particles
+
+
+def test_a_finished_particle_gives_the_channels_that_it_has_solved():
+    truth, particles = solved_in_parts()
+    held = numbered(particles.select(torch.tensor([0])), 4)
+    lost = numbered(particles.select(torch.tensor([2])), 8)
+    new, event = beside(lost, (held, losses_of(held)))
+    torch.testing.assert_close(new.z, truth, atol=2e-3, rtol=0)
+    assert len(new) == 1 and new.index.tolist() == [8] and [p["index"] for p in event["particles"]] == [8]
+    assert event["particles"][0]["donors"] == [8, 4, 4]
+
+
+def test_who_is_bad_is_judged_by_the_losses_at_the_same_event():
+    """A finished particle fits better than any that is on its way: what it was then counts, what it gives is what it is now."""
+    truth, particles = solved_in_parts()
+    held = numbered(particles.select(torch.tensor([0])), 4)
+    on_its_way = numbered(particles.select(torch.tensor([0])), 8)
+    on_its_way = on_its_way.at(on_its_way.z + 0.3 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(2)))
+    then = losses_of(on_its_way)
+    new, event = beside(on_its_way, (held, then), turns=False)
+    assert event["particles"][0]["donors"] == [8, 8, 8] and torch.equal(new.z, on_its_way.z)
+    new, event = beside(on_its_way, (held, losses_of(held)), turns=False)  # negative control: as good then as now
+    assert event["particles"][0]["donors"] == [4, 4, 4]
+    then[:, 1] /= 3
+    new, event = beside(on_its_way, (held, then), turns=False)
+    assert event["particles"][0]["donors"] == [8, 4, 8]
+    torch.testing.assert_close(new.z[:, 1], truth[:, 1], atol=2e-3, rtol=0)
+
+
+def test_a_finished_particle_that_diverged_gives_nothing():
+    _, particles = solved_in_parts()
+    held, lost = numbered(particles.select(torch.tensor([0])), 4), numbered(particles.select(torch.tensor([2])), 8)
+    losses = losses_of(held)
+    held.z = held.z * float("nan")
+    clock = StepClock("progress", annealing_sigmas(10, 10.0, 0.1))
+    reports = {"recombination": [{9: {"step": 5, "where": torch.arange(1), "raw": losses}}]}
+    result = SimpleNamespace(particles=held, image=held.z, reports=reports)
+    mechanism = Recombination(500, settings(), clock, PhaseRetrieval()).beside(result)
+    new, said = mechanism.after_chain(lost, SimpleNamespace(step=5), World())
+    assert torch.isfinite(new.z).all() and said[9]["source"].tolist() == [[0, 0, 0]]
+
+
 @pytest.mark.parametrize("choice", ["prior", "correlation"])
 def test_what_is_solved_in_parts_becomes_whole(choice):
     truth, particles = solved_in_parts()

@@ -75,9 +75,12 @@ def _particles(e):
     n = e.num_samples
     if e.derived:
         return str(e.subset)
-    if e.runs[0].metrics.pruning is None:
+    sequential = e.runs[0].metrics.population is not None
+    if e.runs[0].metrics.pruning is None and not sequential:
         return str(n)
     active = statistics.fmean(run.active(i) for run in e.runs for i in range(run.metrics.metadata.num_images))
+    if sequential:
+        return f"{active:.3g} (≤ {n})"
     return f"{n} → {active:.3g}"
 
 

@@ -45,7 +45,7 @@ def phases(e):
 def _particles_in(run, phase):
     """Particles of all images in one phase: what a count per particle is multiplied by."""
     n = run.metrics.metadata.num_images
-    if run.metrics.pruning is None or phase == "pre_pruning":
+    if (run.metrics.pruning is None and run.metrics.population is None) or phase == "pre_pruning":
         return n * run.metrics.metadata.num_samples
     return sum(run.active(i) for i in range(n))
 

@@ -63,7 +63,11 @@ class Experiment:
     def can_split(self):
         """Whether its particles are independent, so that a subset is what fewer particles would have given."""
         return not self.derived and all(
-            run.metrics.pruning is None and run.config is not None and run.config["repulsion_scale"] == 0 for run in self.runs
+            run.metrics.pruning is None
+            and run.metrics.population is None
+            and run.config is not None
+            and run.config["repulsion_scale"] == 0
+            for run in self.runs
         )
 
 

@@ -34,6 +34,7 @@ SCIENCE = (
     "tree",
     "optimization",
     "summary",
+    "population",
     "diverged",
 )
 OPTIONAL = ("modes", "pruning", "optimization")  # blocks that all records of a run have, or none
@@ -112,8 +113,11 @@ class Run:
         return replace(self, metrics=check_metrics(_aggregated(self.folder, records, self.name), self.folder))
 
     def active(self, image):
-        """Number of particles of one image (its position) after the pruning, children included."""
-        pruning, tree = self.metrics.pruning, self.metrics.tree
+        """Number of particles of one image (its position): of a sequential population those started, else those after the
+        pruning, children included."""
+        pruning, tree, population = self.metrics.pruning, self.metrics.tree, self.metrics.population
+        if population is not None:
+            return population.started[image]
         kept = self.metrics.metadata.num_samples - (len(pruning.dropped[image]) if pruning else 0)
         return kept if tree is None else kept * tree.stay + len(tree.parent[image])
 
@@ -249,7 +253,6 @@ def steps_above(run, t):
 def events(run):
     """[(name, annealing step index)] of the events of a run, in order."""
     found, phases = [], run.metrics.time.phases
-    images = run.metrics.metadata.num_images
     end = steps_above(run, exploration_end(run))
     if end is not None and run.config["repulsion_scale"] > 0:
         found.append(("repulsion ends", end))
@@ -258,8 +261,8 @@ def events(run):
     if run.metrics.pruning:
         found.append(("pruning", run.metrics.pruning.step_index))
     if run.metrics.optimization:
-        before = sum(phase.steps for name, phase in phases.items() if name != "optimization")
-        found.append(("hard data consistency", round(before / images)))
+        share = 1 - phases["optimization"].steps / sum(phase.steps for phase in phases.values())
+        found.append(("hard data consistency", round(share * len(run.metrics.time.per_step_s[0]))))
     return found
 
 

@@ -8,12 +8,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from utils.config.fingerprint import fingerprint, identity
+from utils.config.fingerprint import differences, fingerprint, identity
 from utils.config.metadata import run_metadata
 from utils.config.overrides import unknown_key
+from utils.config.population import (
+    TOOL,
+    UNCALIBRATED,
+    Sequential,
+    Thresholds,
+    certificate_path,
+    holds_for,
+    read_certificate,
+)
 from utils.config.relations import check_relations
 from utils.config.settings import Composition, Settings
 from utils.errors import InputError, one_line, short
+from utils.paths import find
 
 
 def check(cfg: DictConfig) -> Settings:
@@ -37,8 +47,36 @@ def check(cfg: DictConfig) -> Settings:
             raise InputError(unknown_key(f"{key}{value}")) from None
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     check_relations(settings)
+    notes: tuple[str, ...] = ()
+    if settings.population == "sequential" and settings.sequential.thresholds is None:
+        thresholds, notes = thresholds_for(settings.model.path, settings.sequential, identity(nodes))
+        cfg = cfg.copy()
+        OmegaConf.update(cfg, "sequential.thresholds", thresholds.model_dump(), force_add=True)
+        nodes["sequential"]["thresholds"] = thresholds.model_dump()
+        settings.sequential.thresholds = thresholds
     about = run_metadata(settings.seed, settings.num_samples, settings.num_children)
-    return settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg)))
+    return settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), notes))
+
+
+def thresholds_for(model_path: str, s: Sequential, own: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
+    """The certificate's thresholds, or those used where there is none, and the lines that the log says of them."""
+    path = certificate_path(model_path) if s.certificate is None else find(s.certificate)
+    if path is None or not path.is_file():
+        if s.certificate is not None:
+            raise InputError(f"sequential.certificate={s.certificate}: file not found; make it with {TOOL}, or write null")
+        return UNCALIBRATED, (
+            f"no certificate {path or f'for {model_path}'}: a particle passes with a loss within {UNCALIBRATED.deviation:g} "
+            f"standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with another, hence two at least; "
+            f"{TOOL} makes one",
+        )
+    found = read_certificate(path)
+    changed = differences(found.holds_for, holds_for(own))
+    if found.sigmas != s.sigmas:
+        changed.append(f"sequential.sigmas is {found.sigmas} there and {s.sigmas} here")
+    if not changed:
+        return found.thresholds, ()
+    more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
+    return found.thresholds, (f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}",)
 
 
 def _documents(cfg: DictConfig) -> dict[str, str]:

@@ -93,7 +93,11 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "recombination": nodes.get("recombination_step", -1) < 0,
         "fidelity": Fidelity.model_validate(nodes.get("fidelity", {})).is_default,
         "mechanisms": not nodes.get("mechanisms"),
+        "population": nodes.get("population", "fixed") == "fixed",
+        "sequential": nodes.get("population", "fixed") == "fixed",
     }
+    if "sequential" in kept:  # what was read from the file stands in its thresholds
+        kept["sequential"] = {key: value for key, value in kept["sequential"].items() if key != "certificate"}
     return {key: value for key, value in kept.items() if not off.get(key)}
 
 

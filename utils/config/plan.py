@@ -11,7 +11,7 @@ def plan(settings: Settings, clock: StepClock) -> Events:
 
     Under the progress clock it needs no prior, so wrong switches end before torch is imported.
     """
-    repels = settings.repulsion_scale > 0 and settings.num_samples > 1
+    repels = settings.repulsion_scale > 0 and max(settings.rounds) > 1
     events = Events(
         clock,
         repels,

@@ -87,9 +87,31 @@ def check_relations(s: Settings) -> None:
             f"recombination_step={s.recombination_step}: the loss of {operator.target} is no sum over channels; "
             f"those of {', '.join(name.rpartition('.')[2] for name in SEPARABLE)} are; choose such a task, or -1 for off"
         )
+    _check_population(s)
     _check_fidelity(s)
     check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
     check_model(s.model)
+
+
+def _check_population(s: Settings) -> None:
+    if s.population == "fixed":
+        return
+    said = "population=sequential:"
+    if s.sequential.start > s.num_samples:
+        raise InputError(f"sequential.start={s.sequential.start}: must not exceed num_samples={s.num_samples}, an image's most")
+    if s.pruning_step >= 0:  # children too, which need it
+        raise InputError(f"{said} pruning_step={s.pruning_step} needs all of an image's particles at once; write -1 for off")
+    if s.use_tpu:
+        raise InputError(f"{said} its rounds differ in size, and XLA would compile each anew; leave out use_tpu=true")
+    if s.group.operator.sigma == 0:
+        raise InputError(
+            f"{said} without noise (task.{s.task_group}.operator.sigma=0) no loss is near its floor; choose population=fixed"
+        )
+    if s.repulsion_scale and max(s.rounds) == 1:
+        raise InputError(
+            f"repulsion_scale={s.repulsion_scale}: acts within a round, and each has one particle; "
+            "choose sequential.start=2 or more, or 0"
+        )
 
 
 def _check_fidelity(s: Settings) -> None:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, PrivateAttr
 
+from utils.config.population import Sequential
+from utils.config.section import Section
 from utils.errors import short
 from utils.formats import CXI_DATA
 from utils.measurements import WORDS, Mask
@@ -53,10 +55,6 @@ def _mask(value: Any) -> Mask:
 
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -236,6 +234,7 @@ class Composition:
     fingerprint: str  # hash of the identity
     about: dict[str, Any]  # what every record says about the run
     documents: dict[str, str]  # what the run folder keeps, {file name: text}
+    notes: tuple[str, ...] = ()  # what the log says of it
 
 
 class Settings(Section):
@@ -245,6 +244,7 @@ class Settings(Section):
 
     num_samples: int = Field(ge=1, lt=2**31)
     first_particle: int = Field(ge=0, lt=2**31)
+    population: Literal["fixed", "sequential"] = "fixed"
     task_group: str
     seed: int = Field(ge=0, lt=2**32)
     step_clock: Literal["progress", "noise"]
@@ -276,6 +276,7 @@ class Settings(Section):
     tree: Tree = Tree(branch_sigma=None)
     optimization: Optimization
     recombination: Recombination
+    sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
     mechanisms: dict[str, OwnMechanism] = {}
     success: Success
@@ -331,14 +332,19 @@ class Settings(Section):
         return self.fidelity.model_copy(update={"free_scale": self.fidelity.free_scale or self.data.scale == "free"})
 
     @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many particles of an image are started in each round; one round of all of a fixed population."""
+        return self.sequential.rounds(self.num_samples) if self.population == "sequential" else (self.num_samples,)
+
+    @property
     def num_children(self) -> int:
         """How many children an image has at most."""
         return self.pruning_keep * self.children
 
     @property
     def most_particles(self) -> int:
-        """How many particles of an image are there at once, at most: at the start, or after the pruning."""
-        return max(self.num_samples, self.num_children + self.pruning_keep * (self.coupling_scale > 0))
+        """How many particles of an image are there at once, at most: in a round, or after the pruning."""
+        return max(*self.rounds, self.num_children + self.pruning_keep * (self.coupling_scale > 0))
 
     @property
     def first_child(self) -> int:

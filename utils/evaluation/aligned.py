@@ -71,6 +71,23 @@ def correlation(x: torch.Tensor, pick: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cosine_similarity(x.flatten(2), pick.flatten(1)[None], dim=2)
 
 
+def mutual_agreement(x: torch.Tensor, turns: bool) -> torch.Tensor:
+    """The least correlation over channels of each image with each other one, (P, P) in [-1, 1], 1 with itself.
+
+    turns: whether the other one is first turned by 180 degrees, as a whole, where that is nearer. Its channels are not turned
+    each on its own: which of them are turned against each other is what two particles that found it apart agree on.
+    """
+    centred = (x - x.mean((-2, -1), keepdim=True)).flatten(2)  # (P, C, H W)
+    unit = torch.nn.functional.normalize(centred, dim=2)
+    found = torch.einsum("pcx,qcx->pqc", unit, unit)
+    if turns:
+        turned = torch.einsum("pcx,qcx->pqc", unit, unit.flip(2))
+        size = centred.norm(dim=2)
+        gain = ((turned - found) * size[:, None] * size[None]).sum(2, keepdim=True)
+        found = torch.where(gain > 0, turned, found)
+    return found.amin(2)
+
+
 def transfer_function(x: torch.Tensor) -> torch.Tensor:
     """PRTF of N >= 2 aligned images (N, C, H, W), (shells,): shell s holds the frequencies next to s / max(H, W).
 

@@ -8,7 +8,7 @@ import torch
 
 from operators.base import Operator
 from utils.data import TestItem
-from utils.evaluation import aligned
+from utils.evaluation import aligned, certificate
 from utils.evaluation.scores import (
     PICK_RULES,
     Lpips,
@@ -28,6 +28,7 @@ from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.outcome import SampleResult
 from utils.sampling.profiler import Profiler
+from utils.sampling.rounds import Verdict
 from utils.sampling.schedule import StepClock
 
 
@@ -44,7 +45,7 @@ class Evaluator:
     operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
     particles: the numbers of every image's particles, children included; clock: the timesteps of the trace; mechanisms:
     those of the sampler, whose reports become blocks of the record; rule: of the label-free pick, a key of
-    scores.PICK_RULES.
+    scores.PICK_RULES; thresholds: of a sequential population's certificate.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Evaluator:
         clock: StepClock,
         mechanisms: Sequence[Mechanism] = (),
         rule: str = "loss",
+        thresholds: certificate.Thresholds | None = None,
     ) -> None:
+        self.thresholds = thresholds
         self.operator, self.success, self.particles = operator, success, particles
         self.clock, self.mechanisms, self.rule = clock, mechanisms, rule
         self.lpips, self.lpips_alex = Lpips(), LpipsAlex()
@@ -68,8 +71,11 @@ class Evaluator:
         trace: Trace,
         profiler: Profiler,
         batch_images: int,
+        history: Sequence[Verdict] = (),
     ) -> tuple[dict, dict]:
         """(record, arrays) of one image of a batch.
+
+        history: the certificate's verdicts of a sequential population; the pick is then one of those that pass, if any does.
 
         truth: (3, H, W) on the CPU, None for a measurement; result, trace, profiler: of the whole batch.
         Lists per particle follow `particles`; one that is not there at the end is None.
@@ -91,6 +97,9 @@ class Evaluator:
         modes = self._modes(x, truth, place)
         free = self._free(result.image[on_device], mine.free, place)
         judged = free["loss"] if free and self.rule == "free_loss" else loss
+        passing = place(history[-1].passing) if history else []
+        if any(passing):
+            judged = [value if ok else None for value, ok in zip(judged, passing)]
         picked = self._pick(judged, result.image[on_device], mine.y, place)
         measured = y.double().cpu()
         floor = self.operator.noise_floor(measured).item()
@@ -115,7 +124,7 @@ class Evaluator:
                 "picked": picked,
                 "psnr": scores["psnr"][picked] if picked is not None else None,
                 "psnr_aligned": modes["psnr_aligned"][picked] if modes and picked is not None else None,
-                "rule": PICK_RULES[self.rule],
+                "rule": PICK_RULES[self.rule] + (" of those that pass the certificate" if history else ""),
             },
             "trace": {
                 "timestep": [self.clock.timestep(i) for i in range(self.clock.num_steps)],
@@ -126,6 +135,7 @@ class Evaluator:
             **({"tree": blocks.pop("tree")} if "tree" in blocks else {}),
             **({"recombination": blocks.pop("recombination")} if "recombination" in blocks else {}),
             **({"mechanisms": blocks} if blocks else {}),
+            **({"population": certificate.block(history, survivors, self.particles, self.thresholds)} if history else {}),
             **({"summary": summary} if summary else {}),
             "time": _time(profiler, batch_images),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],

@@ -1,5 +1,6 @@
 """What happens during a run, per annealing step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -13,6 +14,8 @@ class Trace:
     """Collects, per annealing step, what the last inner iteration decoded anyway: PSNR, loss and its terms, distance.
 
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
+    Rounds of a sequential population, which all begin at step 0, meet in one trace: the distance is the mean over the
+    pairs that ran together.
     operator: to know the terms of a loss that has several; None: it has not
     """
 
@@ -24,7 +27,8 @@ class Trace:
     ) -> None:
         self.truths, self.on_progress, self.operator = truths, on_progress, operator
         self.terms: list[str] = []
-        self.steps: list[dict] = []  # per annealing step {image id: (distance, {particle index: (psnr, loss, *terms)})}
+        # per annealing step {image id: ([(distance, pairs) of each round], {particle index: (psnr, loss, *terms)})}
+        self.steps: list[dict] = []
 
     def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
@@ -33,12 +37,16 @@ class Trace:
         else:
             psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
-        step = {image: (distance, {}) for image, distance in distances.items()}
+        pairs = math.comb(info.particles.per_image, 2)
+        if info.step == len(self.steps):
+            self.steps.append({})
+        step = self.steps[info.step]
+        for image, distance in distances.items():
+            step.setdefault(image, ([], {}))[0].append((distance, pairs))
         found = {} if self.operator is None else self.operator.components(info.image, info.particles.y)
         self.terms, rows = list(found), [values.tolist() for values in found.values()]
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, info.loss.tolist(), *rows):
             step[image][1][index] = values
-        self.steps.append(step)
         self.on_progress(float("nan") if self.truths is None else max(psnrs))
 
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, list]:
@@ -47,4 +55,13 @@ class Trace:
         pruned = (None,) * (2 + len(self.terms))
         columns = [[[values.get(i, pruned)[k] for i in particles] for _, values in rows] for k in range(len(pruned))]
         named = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
-        return {"pairwise_distance": [distance for distance, _ in rows], "psnr": columns[0], "loss": columns[1], **named}
+        distances = [_mean_distance(rounds) for rounds, _ in rows]
+        return {"pairwise_distance": distances, "psnr": columns[0], "loss": columns[1], **named}
+
+
+def _mean_distance(rounds: list[tuple[float, int]]) -> float:
+    """Over the pairs of all rounds, NaN where none is known."""
+    known = [(distance, pairs) for distance, pairs in rounds if not math.isnan(distance)]
+    if len(known) < 2:
+        return known[0][0] if known else math.nan
+    return math.fsum(distance * pairs for distance, pairs in known) / sum(pairs for _, pairs in known)

@@ -162,6 +162,49 @@ def summary_block(records: Records) -> dict[str, list] | None:
     return {key: [block.get(key) for block in known] for key in keys}
 
 
+def started(record: dict[str, Any]) -> int:
+    """How many particles of an image were started: all, or those of a sequential population's rounds."""
+    population = record.get("population")
+    return sum(len(r["particles"]) for r in population["rounds"]) if population else len(record["particles"])
+
+
+def population_block(records: Records) -> dict[str, Any]:
+    """Of a sequential population: per image its rounds, signals and verdict, and over images how it went; else absent.
+
+    With a truth, wrong: the particle picked from those that pass is no success; missed: none passes, and one of those
+    started is. Null where there are no labels.
+    """
+    if not any(r.get("population") for r in records):
+        return {}
+    blocks = [r["population"] for r in records]
+    accepted, counts = [block["accepted"] for block in blocks], [started(r) for r in records]
+    found = [None if r["modes"] is None else [label in ("0", "180") for label in r["modes"]["label"]] for r in records]
+    picks = [r["selection"]["picked"] for r in records]
+    wrong = [None if ok is None else yes and not (i is not None and ok[i]) for ok, yes, i in zip(found, accepted, picks)]
+    missed = [None if ok is None else not yes and any(ok) for ok, yes in zip(found, accepted)]
+    block = {
+        "rule": blocks[0]["rule"],
+        "accepted_share": statistics.fmean(accepted),
+        "mean_started": statistics.fmean(counts),
+        "most_started": max(counts),
+        "false_accepts": _share(wrong),
+        "false_rejects": _share(missed),
+        "accepted": accepted,
+        "started": counts,
+        "wrong": wrong,
+        "missed": missed,
+        "rounds": [block["rounds"] for block in blocks],
+        "signals": {name: [block["signals"][name] for block in blocks] for name in blocks[0]["signals"]},
+    }
+    return {"population": block}
+
+
+def _share(values: Sequence[bool | None]) -> float | None:
+    """Of all images; None where nothing is known of them."""
+    known = finite(values)
+    return statistics.fmean(known) if known else None
+
+
 def own_blocks(records: Records) -> dict[str, Any]:
     """{name: block per image} of mechanisms of one's own; absent where there are none."""
     names = dict.fromkeys(name for r in records for name in r.get("mechanisms", {}))
@@ -175,16 +218,20 @@ def phase_names(records: Records) -> tuple[str, ...]:
 
 
 def phases_block(records: Records) -> dict[str, dict[str, float]]:
-    """Times and steps add up over images, network calls stay per particle: their mean over images."""
+    """Times and steps add up over images, network calls stay per particle: their mean over images, or over particles
+    started where images have different numbers of them."""
     phases = {}
     encodes = any("encoder_forward" in phase for r in records for phase in r["time"]["phases"].values())
     calls = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", *(("encoder_forward",) if encodes else ()))
     for name in phase_names(records):
-        parts = [r["time"]["phases"][name] for r in records if name in r["time"]["phases"]]
+        present = [r for r in records if name in r["time"]["phases"]]
+        parts = [r["time"]["phases"][name] for r in present]
+        counts = [started(r) for r in present]
+        weights = counts if len(set(counts)) > 1 else None  # of one particle, times their number: what an image costs
         phases[name] = {
             "time_s": sum(p["time_s"] for p in parts),
             "steps": sum(p["steps"] for p in parts),
-            **{key: statistics.fmean(p.get(key, 0.0) for p in parts) for key in calls},
+            **{key: statistics.fmean([p.get(key, 0.0) for p in parts], weights) for key in calls},
         }
     return phases
 
@@ -267,6 +314,7 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
             "recombination": recombination_block(records),
             "summary": summary_block(records),
             **own_blocks(records),
+            **population_block(records),
             "diverged": [r["diverged"] for r in records],
         }
     )

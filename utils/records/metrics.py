@@ -167,6 +167,28 @@ class Summary(Block):
     resolution: PerImage  # pixels a period
 
 
+class Round(Block):
+    particles: list[int]
+    passing: list[int]
+
+
+class Population(Block):
+    """Of a sequential population."""
+
+    rule: dict[str, Number]
+    accepted_share: float
+    mean_started: float  # particles of an image
+    most_started: int
+    false_accepts: Number  # shares of all images, by the truth
+    false_rejects: Number
+    accepted: list[bool]
+    started: list[int]
+    wrong: list[bool | None]
+    missed: list[bool | None]
+    rounds: list[list[Round]]
+    signals: dict[str, PerParticle]
+
+
 class Metrics(Block):
     """The whole file."""
 
@@ -190,6 +212,7 @@ class Metrics(Block):
     optimization: Optimization | None
     recombination: Recombination | None = None
     summary: Summary | None = None  # not in files of an older program
+    population: Population | None = None  # of a sequential one
     diverged: list[list[bool]]
 
     @model_validator(mode="after")
@@ -239,6 +262,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "tree": m.tree,
         "optimization": m.optimization,
         "summary": m.summary,
+        "population": m.population,
     }
     rows = {
         "psnr": ("sample",),
@@ -264,6 +288,7 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         "tree": ("parent",),
         "optimization": ("time_s",),
         "summary": ("psnr", "resolution"),
+        "population": ("accepted", "started", "wrong", "missed", "rounds"),
     }
     for name, block in blocks.items():
         for key in rows.get(name, ()) + (columns.get(name, ()) if per_image else ()):
@@ -273,6 +298,8 @@ def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
         yield f"loss.terms.{name}.sample", term.sample
         if per_image:
             yield f"loss.terms.{name}.noise_floor", term.noise_floor
+    for name, values in (m.population.signals if m.population else {}).items():
+        yield f"population.signals.{name}", values
     yield "diverged", m.diverged
     if per_image:
         yield "metadata.image_ids", m.metadata.image_ids

@@ -118,6 +118,22 @@ class Summary(Part):
     resolution: float | None
 
 
+class Round(Part):
+    """Of a sequential population: numbers of particles."""
+
+    particles: list[int] = Field(min_length=1)  # that it started
+    passing: list[int]  # of all started so far
+
+
+class Population(Part):
+    """How a sequential population grew: utils/evaluation/certificate.py."""
+
+    rounds: list[Round] = Field(min_length=1)
+    signals: dict[str, Numbers]
+    accepted: bool
+    rule: dict[str, float | None]
+
+
 class Device(Part):
     type: str
     name: str
@@ -157,6 +173,7 @@ class KeptRecord(Part):
     pruning: Pruned | None
     optimization: Optimised | None
     summary: Summary | None = None  # not in records of an older program
+    population: Population | None = None  # only of a sequential one
     time: Time
     diverged: list[bool | None]
     device: Device
@@ -184,6 +201,8 @@ class KeptRecord(Part):
             rows |= {"free.loss": self.free.loss, "free.r_factor": self.free.r_factor}
         if self.summary is not None:
             rows["summary.agreeing"] = self.summary.agreeing
+        if self.population is not None:
+            rows |= {f"population.signals.{name}": values for name, values in self.population.signals.items()}
         _one_value_each(rows, count)
         if not set(self.survivors) <= set(self.particles):
             raise ValueError(f"survivors={self.survivors} are not among particles={self.particles}")

@@ -100,14 +100,33 @@ def loss_lines(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def population(metadata: dict[str, Any]) -> str:
+def population(metrics: dict[str, Any]) -> str:
     """How many particles an image has, in words."""
+    metadata, rounds = metrics["metadata"], metrics.get("population")
+    if rounds is not None:
+        return f"up to {metadata['num_samples']} particles, {rounds['mean_started']:.3g} on average"
     children = metadata.get("num_children")
     return f"{metadata['num_samples']} particles" + (f" and {children} children" if children else "")
 
 
+def certified(metrics: dict[str, Any]) -> str | None:
+    """How a sequential population went, in one line; None of a fixed one."""
+    found = metrics.get("population")
+    if found is None:
+        return None
+    line = f"certificate: {sum(found['accepted'])} of {len(found['accepted'])} images pass"
+    if found["false_accepts"] is not None:
+        line += (
+            f"; by the truth the pick is wrong on {sum(finite(found['wrong']))} of these, "
+            f"and {sum(finite(found['missed']))} of the others have a success"
+        )
+    return line
+
+
 def contenders(metrics: dict[str, Any]) -> int:
-    """Among how many particles of an image the best is chosen: those at the start, with children those at the end."""
+    """Among how many particles of an image the best is chosen: those started, with children those at the end."""
+    if metrics.get("population") is not None:
+        return metrics["population"]["most_started"]
     if not metrics["metadata"].get("num_children"):
         return len(metrics["diverged"][0])
     return max(len(finite(row)) for row in metrics["loss"]["sample"])
@@ -131,7 +150,7 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
     lines = [
         f"# {meta['name']}",
         "",
-        f"{n} images, {population(meta)}, seed {meta['seed']}; mean ± standard deviation over images.",
+        f"{n} images, {population(metrics)}, seed {meta['seed']}; mean ± standard deviation over images.",
         "",
         f"| metric | best of {best_of} (by the truth) | mean over particles | label-free pick |",
         "|---|---|---|---|",
@@ -146,6 +165,8 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
         ]
     if not any(finite(row) for row in metrics["psnr"]["sample"]):
         lines += ["", *loss_lines(metrics)]
+    if passed := certified(metrics):
+        lines += ["", f"{passed[0].upper()}{passed[1:]}."]
     diverged = sum(sum(row) for row in metrics["diverged"])
     warning = unexplained(metrics)
     if warning:

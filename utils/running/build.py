@@ -144,6 +144,11 @@ def own_mechanisms(settings: Settings, clock: StepClock) -> Iterator[Mechanism]:
             raise InputError(
                 f"mechanisms.{name}._target_={node['_target_']}: is no utils.sampling.mechanism.Mechanism; subclass it"
             )
+        if mechanism.needs_all and settings.population == "sequential":
+            raise InputError(
+                f"mechanisms.{name}: {type(mechanism).__name__} needs all of an image's particles at once (needs_all); "
+                "leave it out, or choose population=fixed"
+            )
         mechanism.name = name
         yield mechanism
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from utils.records.aggregate import finite
-from utils.records.summary import contenders, population, ratios_of_particles, summary_table, verdict_of_pick
+from utils.records.summary import certified, contenders, population, ratios_of_particles, summary_table, verdict_of_pick
 from utils.records.verdict import unexplained
 
 console = Console(stderr=True)
@@ -47,7 +47,7 @@ def log_to(path):
 
 @contextmanager
 def progress_bar(images, steps):
-    """A bar over images x annealing steps; yields advance(images, best_db)."""
+    """A bar over images x annealing steps; yields a SamplingBar."""
     columns = (
         TextColumn("sampling"),
         BarColumn(),
@@ -62,7 +62,30 @@ def progress_bar(images, steps):
     beside = threading.current_thread() is not threading.main_thread()
     with Progress(*columns, console=console, disable=beside) as bar:
         task = bar.add_task("sampling", total=images * steps, best="-")
-        yield lambda count, best_db: bar.update(task, advance=count, best=f"{best_db:.2f} dB")
+        yield SamplingBar(bar, task, steps)
+
+
+class SamplingBar:
+    """What a bar is told: `begin` before each round of a batch, `advance` after each annealing step."""
+
+    def __init__(self, bar, task, steps):
+        self.bar, self.task, self.steps, self.images = bar, task, steps, 0
+
+    def begin(self, images, first, size):
+        """The particles from number `first` on, `size` of them, of these images."""
+        self.images = len(images)
+        if first:
+            log.info(
+                "image%s %s: none of %d particles passes; %d more",
+                "s" * (self.images > 1),
+                ", ".join(map(str, images)),
+                first,
+                size,
+            )
+            self.bar.update(self.task, total=self.bar.tasks[self.task].total + self.images * self.steps)
+
+    def advance(self, best_db):
+        self.bar.update(self.task, advance=self.images, best=f"{best_db:.2f} dB")
 
 
 def pick_cell(values, picked):
@@ -80,7 +103,7 @@ def ratio_cell(ratios, picked):
 def print_results(metrics, folder):
     """The closing table: one row per image (the last 20), then the means."""
     n = contenders(metrics)
-    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics['metadata'])}")
+    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics)}")
     modes, selection = metrics["modes"], metrics["selection"]
     blind = not any(finite(row) for row in metrics["psnr"]["sample"])
     truth = ("loss / floor of each",) if blind else ("modes", f"best of {n}", "mean")
@@ -119,3 +142,5 @@ def print_results(metrics, folder):
             f"both orientations on {sum(c == 2 for c in modes['coverage'])}",
             highlight=False,
         )
+    if passed := certified(metrics):
+        shown.print(passed, highlight=False)

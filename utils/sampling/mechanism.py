@@ -42,15 +42,34 @@ class Sampler(Protocol):
     def exact_loss(self, particles: Particles) -> torch.Tensor: ...
 
 
+class Finished(Protocol):
+    """Particles of earlier rounds, at their end: utils.sampling.outcome.SampleResult."""
+
+    @property
+    def particles(self) -> Particles: ...
+
+    @property
+    def image(self) -> torch.Tensor: ...  # (P, 3, H, W)
+
+    @property
+    def reports(self) -> dict[str, list[Report]]: ...
+
+
 class Mechanism:
     """One that never acts. Override `acts` and the places; everything else has a default that changes nothing.
 
     name:  of its block in the records, and of its strength among the step's scalars
     bends: what `bend` is measured on, "image" or "latent"; None if it does not act within the chain
+    needs_all: whether it needs all of an image's particles at once, so that they cannot be started one after the other
     """
 
     name: str
     bends: Literal["image", "latent"] | None = None
+    needs_all: bool = False
+
+    def beside(self, finished: Finished) -> Mechanism:
+        """What acts in a round that starts when those of its images' particles are finished; they are not to be changed."""
+        return self
 
     def acts(self, step: int) -> bool:
         """Whether it does anything at this annealing step."""

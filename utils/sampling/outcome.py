@@ -1,6 +1,7 @@
 """What the sampler hands out: after each annealing step, and at the end."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
 
@@ -23,6 +24,23 @@ class SampleResult(NamedTuple):
     loss: torch.Tensor  # (P,) its squared residual
     timing_info: list[float]  # seconds of each annealing step
     reports: dict[str, list[Report]]  # of each mechanism, one for each step in which it acted
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The results of several rounds as one: particles and reports one round after the other, seconds of a step added."""
+        return cls(
+            Particles.joined([part.particles for part in parts]),
+            torch.cat([part.image for part in parts]),
+            torch.cat([part.loss for part in parts]),
+            [sum(seconds) for seconds in zip(*(part.timing_info for part in parts))],
+            {name: [report for part in parts for report in part.reports[name]] for name in parts[0].reports},
+        )
+
+    def of_images(self, image_ids: Sequence[int]) -> Self:
+        """The result without the particles of other images."""
+        keep = torch.nonzero(torch.isin(self.particles.image, torch.as_tensor(image_ids))).flatten()
+        on_device = keep.to(self.image.device)
+        return self._replace(particles=self.particles.select(keep), image=self.image[on_device], loss=self.loss[on_device])
 
     def of_image(self, name: str, image_id: int) -> list[dict]:
         """What the mechanism `name` reported on one image, in order."""

@@ -53,6 +53,12 @@ class Particles:
             index=torch.arange(first_particle, first_particle + num_samples).repeat(count),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The particles of several groups, one group after the other."""
+        known = [f.name for f in fields(cls) if getattr(parts[0], f.name) is not None]
+        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in known})
+
     @property
     def per_image(self) -> int:
         """Particles of each image; the repulsion acts only while all images have the same number."""

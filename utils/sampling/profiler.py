@@ -22,6 +22,14 @@ class Phase:
     encoder_forward: float = 0.0
     peak_mb: float | None = None
 
+    def add(self, calls: Counter[str], before: Counter[str], particles: int) -> None:
+        """Network calls since `before`, {kind: particles}, divided by those of the batch."""
+        for kind, count in calls.items():
+            setattr(self, kind, getattr(self, kind) + (count - before[kind]) / particles)
+
+
+CALLS = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", "encoder_forward")
+
 
 class Profiler:
     """Follows a run through its phases: `with profiler.run(...)`, and within it `with profiler.step(...)` for each step.
@@ -35,6 +43,28 @@ class Profiler:
         self.step_s: list[float] = []  # seconds of each annealing step
         self.compile_s: float | None = None  # of compiling before and in the phases, None where nothing is compiled
         self._current: Phase | None = None
+
+    @classmethod
+    def of_rounds(cls, rounds: Sequence[tuple["Profiler", int, int]]) -> "Profiler":
+        """One image's share of several rounds, as of one run of it alone.
+
+        rounds: (profiler, images of the round's batch, particles of the image in it). Seconds and steps add up, network
+        calls are those of the mean particle, memory is that of the greatest round.
+        """
+        whole = cls(rounds[0][0].device)
+        whole.step_s = [sum(parts) for parts in zip(*([s / images for s in p.step_s] for p, images, _ in rounds))]
+        compiled = [p.compile_s / images for p, images, _ in rounds if p.compile_s is not None]
+        whole.compile_s = sum(compiled) if compiled else None
+        for name in rounds[0][0].phases:
+            parts = [(p.phases[name], images, particles) for p, images, particles in rounds]
+            peaks = [phase.peak_mb for phase, _, _ in parts if phase.peak_mb is not None]
+            whole.phases[name] = Phase(
+                time_s=sum(phase.time_s / images for phase, images, _ in parts),
+                steps=sum(phase.steps for phase, _, _ in parts),
+                peak_mb=max(peaks, default=None),
+                **{kind: _mean([(getattr(phase, kind), n) for phase, _, n in parts]) for kind in CALLS},
+            )
+        return whole
 
     @contextmanager
     def run(self, calls: Counter[str], phases: Sequence[str]) -> Iterator[None]:
@@ -60,6 +90,15 @@ class Profiler:
         self.step_s.append(devices.clock(self.device) - started)
         self.phases[phase].steps += 1
 
+    @contextmanager
+    def after(self, particles: int) -> Iterator[None]:
+        """What is done with so many particles after the run; it counts in the phase that ran last."""
+        phase = next(phase for phase in reversed(self.phases.values()) if phase.steps)
+        before, started = self._calls.copy(), devices.clock(self.device)
+        yield
+        phase.time_s += devices.clock(self.device) - started
+        phase.add(self._calls, before, particles)
+
     def _enter(self, name: str, particles: int, probed_mb: float | None) -> None:
         devices.reset_peak_memory(self.device)
         self._current = self.phases.setdefault(name, Phase())
@@ -72,8 +111,7 @@ class Profiler:
         if phase is None:
             return
         phase.time_s += devices.clock(self.device) - self._started
-        for kind, count in self._calls.items():
-            setattr(phase, kind, getattr(phase, kind) + (count - self._before[kind]) / self._particles)
+        phase.add(self._calls, self._before, self._particles)
         compiled = devices.take_compile_s(self.device)
         if compiled is not None:
             self.compile_s = (self.compile_s or 0.0) + compiled
@@ -87,3 +125,8 @@ class Profiler:
         phases = {name: asdict(phase) for name, phase in self.phases.items()}
         encodes = any(phase["encoder_forward"] for phase in phases.values())
         return {name: {k: v for k, v in p.items() if encodes or k != "encoder_forward"} for name, p in phases.items()}
+
+
+def _mean(values: Sequence[tuple[float, int]]) -> float:
+    """Of (value, weight); of one it is that value, bit for bit."""
+    return values[0][0] if len(values) == 1 else sum(v * n for v, n in values) / sum(n for _, n in values)

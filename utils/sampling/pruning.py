@@ -64,6 +64,7 @@ class Pruning(Mechanism):
     """The event of one run; keep: pruning_keep; settings: near_distance, loss_tolerance, fill."""
 
     name = "pruning"
+    needs_all = True
 
     def __init__(self, keep: int, settings: PruningSettings, events: Events) -> None:
         self.keep, self.settings, self.events = keep, settings, events

@@ -11,11 +11,15 @@ Where the measurement's loss is a sum over channels, each channel's fitness is k
     choice        the candidate that the prior finds likeliest: the smallest sum over sigma of
                   |D(z + sigma e, sigma) - z|^2 / sigma^2 of its encoding z, with one e for all candidates of an image
 
+In a further round of a sequential population the image's finished particles are donors too, and stay as they are. Their
+losses are those that they had at the same event, so that who is bad is judged among equals; what they give is their result.
+
 A particle without bad channels whose channels agree as they are stays as it is, bit for bit. This is search, not
 posterior sampling. Channels are genes; source of the genetic reading: the project's plan (PROJECT.md), none public.
 """
 
 import itertools
+from copy import copy
 from dataclasses import replace
 
 import torch
@@ -23,8 +27,8 @@ import torch.nn.functional as F
 
 from operators.base import Operator, column
 from utils.priors.base import LatentPrior
-from utils.sampling.handicap import owed
-from utils.sampling.mechanism import Mechanism, Report, Sampler
+from utils.sampling.handicap import beyond_smallest
+from utils.sampling.mechanism import Finished, Mechanism, Report, Sampler
 from utils.sampling.particles import Particles
 from utils.sampling.scalars import StepScalars
 from utils.sampling.schedule import StepClock
@@ -109,6 +113,7 @@ class Recombination(Mechanism):
     """
 
     name = "recombination"
+    finished: Finished | None = None  # donors of earlier rounds
 
     def __init__(self, start: int, settings: RecombinationSettings, clock: StepClock, operator: Operator) -> None:
         self.settings, self.clock = settings, clock
@@ -120,14 +125,25 @@ class Recombination(Mechanism):
             return False
         return (step - self.first) % self.settings.every == 0
 
+    def beside(self, finished: Finished) -> Mechanism:
+        other = copy(self)
+        other.finished = finished
+        return other
+
     def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
-        image = sampler.prior.decode(particles.z)
-        loss = sampler.operator.channel_loss(image, particles.y)  # (P, C)
-        floor, spread = sampler.operator.noise_floor(particles.y, axis=2), sampler.operator.floor_spread(particles.y, axis=2)
-        same_image = particles.same_image(loss.device)
-        if (more := owed(sampler.operator, image, particles.y, same_image)) is not None:
+        image, count = sampler.prior.decode(particles.z), len(particles)
+        found = {"raw": sampler.operator.channel_loss(image, particles.y)}  # (P, C)
+        if (handicap := sampler.operator.handicap(image, particles.y)) is not None:
+            found["handicap"] = handicap
+        everyone, image, seen = self.with_finished(particles, image, found, s.step)
+        loss, y = seen["raw"], everyone.y
+        floor, spread = sampler.operator.noise_floor(y, axis=2), sampler.operator.floor_spread(y, axis=2)
+        same_image = everyone.same_image(loss.device)
+        if "handicap" in seen:
+            more = beyond_smallest(seen["handicap"], same_image)
             loss = loss + more[:, None] * floor / floor.sum(dim=1, keepdim=True)  # by the channels' numbers of measurements
-        source, behind = donors_of(loss, floor, spread, same_image, self.settings)
+        sources, behind = donors_of(loss, floor, spread, same_image, self.settings)
+        source, behind = sources[:count], behind[:count]
         children, turned = candidates_of(image, source, held_channel(source, behind), self.turns)
         z, score = self.judge(children, particles, s, sampler)
         chosen = score.argmin(dim=1)  # (P,)
@@ -138,8 +154,30 @@ class Recombination(Mechanism):
         if particles.velocity is not None:  # a child has none: it starts like the first step
             fresh = sampler.noise.draw(particles, "velocity", s.step + 1)
             new = replace(new, velocity=torch.where(column(accepted, fresh), fresh, particles.velocity))
-        found = {"source": source, "turned": turned[rows, chosen], "loss": loss, "score": score, "accepted": accepted}
-        return new, {i: {"step": s.step, "where": w, "index": particles.index, **found} for i, w in _positions(particles)}
+        found |= {"source": source, "turned": turned[rows, chosen], "loss": loss[:count], "score": score, "accepted": accepted}
+        return new, {i: {"step": s.step, "where": w, "index": everyone.index, **found} for i, w in _positions(particles)}
+
+    def with_finished(
+        self, particles: Particles, image: torch.Tensor, found: dict[str, torch.Tensor], step: int
+    ) -> tuple[Particles, torch.Tensor, dict[str, torch.Tensor]]:
+        """The particles, their images and what was `found` of them, (P, ...) each; after them the finished ones, (A, ...)."""
+        if self.finished is None:
+            return particles, image, found
+        held = self.finished.particles
+        rows = torch.cat([held.of_image(i) for i, _ in _positions(held)]).argsort().to(image.device)  # as `held` has them
+        broken = ~torch.isfinite(self.finished.image).flatten(1).all(1)
+        seen = {}
+        for name, own in found.items():
+            then = torch.cat([self.reported(i, step, name) for i, _ in _positions(held)])[rows]
+            seen[name] = torch.cat([own, torch.where(column(broken, then), torch.nan, then)])
+        everyone = Particles.joined([replace(particles, velocity=None), replace(held, velocity=None)])
+        return everyone, torch.cat([image, self.finished.image]), seen
+
+    def reported(self, image: int, step: int, name: str) -> torch.Tensor:
+        """What the finished particles of an image reported at an event, one round after the other."""
+        assert self.finished is not None
+        own = [report[image] for report in self.finished.reports[self.name] if image in report]
+        return torch.cat([report[name][report["where"].to(report[name].device)] for report in own if report["step"] == step])
 
     def judge(
         self, children: torch.Tensor, particles: Particles, s: StepScalars, sampler: Sampler
@@ -163,10 +201,10 @@ class Recombination(Mechanism):
 
     def block(self, reports: list[dict], indices: range) -> dict:
         """Per event: timestep, and per particle (by its number) donors, turned channels, losses before, scores, accepted."""
-        events = []
+        events: dict[int, dict] = {}  # rounds of a sequential population meet in one event
         for report in reports:
-            where, index = report["where"], report["index"]
-            event: dict = {"step_index": report["step"], "timestep": self.clock.timestep(report["step"]), "particles": []}
+            where, index, step = report["where"], report["index"], report["step"]
+            event = events.setdefault(step, {"step_index": step, "timestep": self.clock.timestep(step), "particles": []})
             rows = {name: report[name].cpu() for name in ("source", "turned", "loss", "score", "accepted")}
             for row in where.tolist():
                 event["particles"].append(
@@ -176,8 +214,7 @@ class Recombination(Mechanism):
                         **{name: rows[name][row].tolist() for name in ("turned", "loss", "score", "accepted")},
                     }
                 )
-            events.append(event)
-        return {"events": events}
+        return {"events": list(events.values())}
 
 
 def _positions(particles: Particles) -> list[tuple[int, torch.Tensor]]:

@@ -136,9 +136,9 @@ class Repulsion(Mechanism):
 
         Measured on images it costs one decoder pass per annealing step, which carries the direction to the latent.
         """
-        if self.settings.place != "drift":
-            return z0hat
         n, bandwidth = particles.per_image, self.settings.bandwidth
+        if self.settings.place != "drift" or n == 1:
+            return z0hat
         if self.settings.similarity == "latent":
             direction, similarity = repel("latent", z0hat, n, bandwidth)
         else:

@@ -92,6 +92,7 @@ class Tree(Mechanism):
     """
 
     name = "tree"
+    needs_all = True
 
     def __init__(self, children: int, first: int, scale: float, settings: TreeSettings, events: Events) -> None:
         self.children, self.first, self.scale = children, first, scale

@@ -1,0 +1,93 @@
+"""From finished runs to a certificate that population=sequential reads."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.worlds import runs
+from tools import calibrate_certificate as tool
+from utils.analysis import runs as finished_runs
+from utils.config.check import check
+from utils.errors import InputError
+from utils.records.files import read_record, write_record
+
+IMAGES = 4
+LENIENT = ("success.threshold_db=9.4", "success.margin_db=0")  # so that some particles of a random prior succeed
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_prior, no_pictures):
+    overrides = (f"data.end_id={IMAGES}", "max_particles_per_pass=1", *LENIENT)
+    return runs.Place(tmp_path_factory.mktemp("calibrate"), tiny_prior, images=IMAGES, particles=2, overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def fixed(place):
+    return place.run("fixed")
+
+
+def call(patch, *arguments):
+    patch.setattr(sys, "argv", ["calibrate_certificate.py", *map(str, arguments)])
+    tool.main()
+
+
+def groups(*folders):
+    loaded = [finished_runs.load(folder) for folder in folders]
+    found = [tool.pieces_of(run_, tool.settings_of(run_), [0.5, 1.0, 2.0]) for run_ in loaded]
+    return tool.joined([piece for _, pieces in found for piece in pieces], found[0][0])
+
+
+def test_signals_are_those_of_a_sequential_run(place, fixed):
+    never = "sequential.thresholds={deviation:-1e9}"
+    folder = place.run("never", "population=sequential", "sequential.start=1", "sequential.add=1", never)
+    signals = runs.metrics_of(folder)["population"]["signals"]
+    for i, group in enumerate(groups(fixed)):
+        assert group.deviation == pytest.approx(signals["deviation"][i], rel=1e-5)
+        assert group.denoising == pytest.approx(signals["denoising"][i], rel=1e-4)
+        assert group.agreement[0, 1] == pytest.approx(signals["agreement"][i][0], abs=1e-5)
+
+
+def test_runs_of_other_particles_are_one_population(place, fixed):
+    alone = [place.run(f"alone_{k}", "num_samples=1", f"first_particle={k}") for k in range(2)]
+    for one, other in zip(groups(*alone), groups(fixed)):
+        assert one.image == other.image and (one.success == other.success).all()
+        assert np.array_equal(one.denoising, other.denoising) and np.array_equal(one.loss, other.loss)
+        assert np.array_equal(one.agreement, other.agreement, equal_nan=True)
+    with pytest.raises(InputError, match="two runs hold a particle of the same number"):
+        groups(fixed, alone[1])
+
+
+def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monkeypatch, capsys):
+    labels = [label for row in runs.metrics_of(fixed)["modes"]["label"] for label in row]
+    assert "failed" in labels and {"0", "180"} & set(labels)
+    out = tmp_path / "new" / "tiny.json"
+    call(monkeypatch, fixed, "--start", 1, "--add", 1, "--accept", 0.3, "--out", out)
+    shown = capsys.readouterr().out
+    assert "1 at once" in shown and "4 images of 2 particles" in shown and str(out) in shown
+    content = json.loads(out.read_text())
+    assert content["images"] == IMAGES and content["rates"]["rounds"] == [1, 1]
+    assert content["rates"]["on_the_same_images"]["wrong"] <= 0.3 and content["rates"]["decoder_passes_per_particle"] == 6
+    overrides = ("population=sequential", "sequential.start=1", "sequential.add=1", f"sequential.certificate={out}")
+    settings = check(runs.config(place.all("reads", *overrides)))
+    assert settings.composition.notes == () and settings.sequential.thresholds.model_dump() == content["thresholds"]
+    (note,) = check(runs.config(place.all("reads", *overrides, "sampler=fast"))).composition.notes
+    assert "was calibrated elsewhere: sampler." in note
+
+
+def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monkeypatch):
+    def refused(message, *arguments):
+        with pytest.raises(InputError, match=message) as caught:
+            call(monkeypatch, *arguments)
+        assert "\n" not in str(caught.value)
+
+    refused("start=3: the runs have 2 particles an image", fixed, "--start", 3)
+    refused("accept=1.0: must be a share", fixed, "--accept", 1)
+    refused("must be above 0", fixed, "--sigmas", -1)
+    other = place.run("other", "task.demo_langevin.operator.sigma=0.1", "first_particle=2")
+    refused(r"other: task.operator.sigma is 0.05 there and 0.1 here \(there: .*fixed\)", fixed, other)
+    refused("not all of its particles ran to the end", place.run("pruned", "pruning_step=700", "pruning_keep=1"))
+    for image in range(IMAGES):  # as after stripping the pictures
+        write_record(other, read_record(other / "records" / f"{image:05d}.npz")[0], {})
+    refused("its records hold no latents", other)

@@ -1,0 +1,244 @@
+"""The thresholds by which population=sequential tells a solved image, from finished runs whose truth is known.
+
+    python tools/calibrate_certificate.py results/validation_faces
+    python tools/calibrate_certificate.py results/alone_0 results/alone_1 --start 1 --add 1 --out faces.json
+
+Runs of one prior, task and sampler, population=fixed, on validation images, with their latents. Runs of the same images and
+seed with other particle numbers (first_particle) are one population. Prints, for so many particles at once and for sequential
+ones, the thresholds and what they decide on images that they were not chosen on (utils/analysis/certifying.py), and writes
+certificate.json beside the checkpoint, which population=sequential reads.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from utils.analysis import runs
+from utils.analysis.certifying import Particles, Sequences, Thresholds, applied, calibrate
+from utils.analysis.stats import wilson
+from utils.command_line import Parser, run, write_text
+from utils.config.check import check
+from utils.config.fingerprint import differences
+from utils.config.population import UNCALIBRATED, Sequential, certificate_path, holds_for
+from utils.errors import InputError
+from utils.records.files import to_json
+
+BATCH = 16  # images whose particles are scored together
+
+
+def main():
+    parser = Parser(prog="calibrate_certificate.py", description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, with their records")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: certificate.json beside the checkpoint")
+    parser.add_argument("--accept", type=float, default=0.02, help="largest share of images falsely accepted (0.02)")
+    parser.add_argument("--start", type=int, default=Sequential().start, help="sequential.start that it is for (2)")
+    parser.add_argument("--add", type=int, default=Sequential().add, help="sequential.add that it is for (2)")
+    parser.add_argument("--sigmas", type=float, nargs="+", default=Sequential().sigmas, help="of the denoising score")
+    args = parser.parse_args()
+    if not 0 <= args.accept < 1:
+        raise InputError(f"accept={args.accept}: must be a share, 0 or more and below 1")
+    if min(args.start, args.add) < 1 or min(args.sigmas) <= 0:
+        raise InputError(f"start={args.start}, add={args.add}, sigmas={args.sigmas}: must be above 0")
+    finished = [runs.load(folder) for folder in args.runs]
+    settings = [settings_of(run) for run in finished]
+    held = common_ground(finished, settings)
+    out = args.out or certificate_path(settings[0].model.path)
+    if out is None:
+        raise InputError(f"model.path={settings[0].model.path}: has no folder here; say where with --out")
+    operator, pieces = None, []
+    for run_, s in zip(finished, settings):
+        operator, more = pieces_of(run_, s, args.sigmas)
+        pieces += more
+    found = joined(pieces, operator)
+    most = len(found[0].loss)
+    if args.start > most:
+        raise InputError(f"start={args.start}: the runs have {most} particles an image; choose less, or name more runs")
+    schedules = {f"{count} at once": (count,) for count in range(1, most + 1)}
+    wanted = f"{args.start}, then {args.add} more at a time"
+    schedules[wanted] = Sequential(start=args.start, add=args.add).rounds(most)
+    chosen = {name: calibrate(found, sizes, args.accept) for name, sizes in schedules.items()}
+    passes = sum(phase.decoder_forward_backward for phase in finished[0].metrics.time.phases.values())
+    show(found, schedules, chosen, args.accept, passes)
+    certificate = {
+        "thresholds": chosen[wanted].thresholds._asdict(),
+        "sigmas": args.sigmas,
+        "holds_for": held,
+        "images": len({group.image for group in found}),
+        "rates": {
+            "rounds": list(schedules[wanted]),
+            "allowed_false_accepts": args.accept,
+            "leave_one_image_out": chosen[wanted].without._asdict(),
+            "on_the_same_images": chosen[wanted].here._asdict(),
+            "decoder_passes_per_particle": passes,
+            "runs": [str(folder) for folder in args.runs],
+        },
+    }
+    write_text(to_json(certificate).decode() + "\n", out)
+    print(f"{out}: the thresholds of {wanted}")
+
+
+def settings_of(finished):
+    """The settings of a run, of all its images. Raises InputError where they give no calibration."""
+    if finished.config is None:
+        raise InputError(f"{finished.folder}: is no run folder (no config.yaml)")
+    if finished.config.get("population", "fixed") != "fixed" or finished.metrics.pruning is not None:
+        raise InputError(f"{finished.folder}: not all of its particles ran to the end; name runs of population=fixed, unpruned")
+    if finished.metrics.modes is None:
+        raise InputError(f"{finished.folder}: has no labels of success, which need a truth and a task with two orientations")
+    # the config names the selection of the last command alone
+    return check(OmegaConf.merge(finished.config, {"shard": "0/1", "data": {"start_id": 0, "end_id": None}}))
+
+
+def common_ground(finished, settings):
+    """What a certificate of these runs holds for. Raises InputError where they differ in it."""
+    grounds = [{**holds_for(s.composition.identity), "prior": s.model.path} for s in settings]
+    for run_, ground in zip(finished, grounds):
+        if changed := differences(grounds[0], ground):
+            raise InputError(f"{run_.folder}: {changed[0]} (there: {finished[0].folder}); name runs of one setting")
+    return {key: value for key, value in grounds[0].items() if key != "prior"}
+
+
+class Piece(NamedTuple):
+    """The finished particles of one image in one run."""
+
+    image: tuple  # data set and id
+    seed: int
+    numbers: list[int]
+    loss: list
+    deviation: list
+    denoising: list
+    success: list[bool]
+    pictures: Any  # (n, 3, H, W) in [-1, 1]
+
+
+def pieces_of(finished, settings, sigmas):
+    """(operator, [Piece]) of one run, with signals as a sequential run computes them."""
+    from utils.evaluation.certificate import Certificate
+    from utils.running.build import build
+    from utils.sampling.prior_score import PriorScore
+
+    records = finished.records()
+    if not records or "z" not in records[0][1]:
+        raise InputError(f"{finished.folder}: its records hold no latents; name the run folder under results/")
+    parts, found = build(settings, tried=False), []
+    certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, sigmas), UNCALIBRATED)
+    for start in range(0, len(records), BATCH):
+        batch = [record for record, _ in records[start : start + BATCH]]
+        result = as_result(parts, settings, records[start : start + BATCH])
+        signals = certificate.signals(result)
+        for record in batch:
+            rows = result.particles.of_image(record["image_id"])
+            at = [record["particles"].index(number) for number in record["survivors"]]
+            deviation, denoising = ([signals[name][row] for row in rows.tolist()] for name in ("deviation", "denoising"))
+            success = [record["modes"]["label"][i] in runs.FOUND for i in at]
+            image = (settings.data.root, record["image_id"])
+            pictures = result.image[rows.to(result.image.device)].cpu()
+            loss = [record["loss"][i] for i in at]
+            found.append(Piece(image, settings.seed, record["survivors"], loss, deviation, denoising, success, pictures))
+    return parts.operator, found
+
+
+def as_result(parts, settings, batch):
+    """The utils.sampling.outcome.SampleResult of some (record, arrays), decoded again from their latents."""
+    import torch
+
+    from utils.running.free_pixels import split
+    from utils.sampling import particles as state
+    from utils.sampling.outcome import SampleResult
+
+    counts = [len(record["survivors"]) for record, _ in batch]
+    ids = [record["image_id"] for record, _ in batch]
+    y = torch.from_numpy(np.stack([arrays["y"] for _, arrays in batch])).to(parts.device)
+    free = None
+    if settings.free_fraction:
+        y, free = split(y, ids, settings.free_fraction, parts.noise, parts.operator.spectrum)
+    repeats = torch.tensor(counts, device=parts.device)
+    particles = state.Particles(
+        z=torch.from_numpy(np.concatenate([arrays["z"] for _, arrays in batch])).to(parts.device),
+        y=y.repeat_interleave(repeats, dim=0),
+        image=torch.tensor(ids).repeat_interleave(torch.tensor(counts)),
+        index=torch.tensor([number for record, _ in batch for number in record["survivors"]]),
+        free=None if free is None else free.repeat_interleave(repeats, dim=0),
+    )
+    with torch.no_grad():
+        image = parts.sampler.prior.decode(particles.z)
+        return SampleResult(particles, image, parts.operator.loss(image, particles.y), [], {})
+
+
+def joined(pieces, operator):
+    """[utils.analysis.certifying.Particles] of each image and seed. Raises InputError where runs hold a particle twice."""
+    import torch
+
+    from utils.evaluation.certificate import agreements
+
+    grouped = {}
+    for piece in pieces:
+        grouped.setdefault((piece.image, piece.seed), []).append(piece)
+    found = []
+    for (image, seed), parts in grouped.items():
+        numbers = [number for part in parts for number in part.numbers]
+        if len(set(numbers)) < len(numbers):
+            raise InputError(f"image {image[1]}, seed {seed}: two runs hold a particle of the same number; name one of them")
+        loss, deviation, denoising = (
+            np.array([value for part in parts for value in getattr(part, name)], dtype=float)
+            for name in ("loss", "deviation", "denoising")
+        )
+        success = np.array([value for part in parts for value in part.success])
+        agreement = agreements(torch.cat([part.pictures for part in parts]), operator).numpy()
+        found.append(Particles(image, loss, deviation, denoising, agreement, success))
+    if len(counts := {len(group.loss) for group in found}) > 1:
+        raise InputError(f"the images have {' and '.join(map(str, sorted(counts)))} particles; name runs with as many for each")
+    return found
+
+
+def show(found, schedules, chosen, share, passes):
+    """The tables on the terminal: thresholds, what they decide, and what it costs."""
+    images = len({group.image for group in found})
+    table = Table(
+        title=f"{images} images of {len(found[0].loss)} particles, at most {100 * share:g} % falsely accepted; rates with 95 % "
+        "intervals, each image decided by thresholds chosen without it"
+    )
+    for head in ("particles", "deviation ≤", "denoising ≤", "agreement ≥", "accepted", "false accepts", "false rejects"):
+        table.add_column(head)
+    for head in ("lowest loss wrong", "particles: mean", "passes: mean", "most"):
+        table.add_column(head, justify="right")
+    for name, sizes in schedules.items():
+        choice = chosen[name]
+        thresholds = ["–" if value is None else f"{value:.4g}" for value in choice.thresholds]
+        table.add_row(name, *thresholds, *rates(choice.without, images, found, sizes, passes))
+    name, sizes = list(schedules.items())[-1]
+    usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement)
+    thresholds = ["–" if value is None else f"{value:.4g}" for value in usual]
+    table.add_row(f"{name}, uncalibrated", *thresholds, *rates(applied(found, sizes, usual), images, found, sizes, passes))
+    console = Console()
+    console.print(table)
+    console.print(
+        "deviation: of the loss, in standard deviations above its floor. False accepts: the pick among those that pass is no "
+        "success; false rejects: none passes, and one is. Lowest loss wrong: of all of them, without a certificate. Passes: of "
+        "the decoder, forward and backward; a particle's certificate costs one encoding and a denoiser call per level more.",
+        highlight=False,
+    )
+
+
+def rates(outcome, images, found, sizes, passes):
+    """The cells of one row."""
+    cells = []
+    for share in (outcome.accepted, outcome.wrong, outcome.missed):
+        interval = wilson(share, images)
+        cells.append(f"{100 * share:.1f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]")
+    wrong = Sequences(found, sizes).picked_wrong()
+    return (
+        *cells,
+        f"{100 * wrong:.1f} %",
+        f"{outcome.started:.2f}",
+        f"{outcome.started * passes:.0f}",
+        f"{sum(sizes) * passes:.0f}",
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,85 @@
+"""The section `sequential`: when particles are started, and which of them pass; the file that a certificate is kept in."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from utils.config.section import Section
+from utils.errors import InputError
+from utils.paths import find
+from utils.weights import is_hub_id, is_original
+
+FILE = "certificate.json"
+TOOL = "tools/calibrate_certificate.py"
+# of a configuration: what a certificate holds for, beside the prior
+HOLDS_FOR = (
+    "task",
+    "sampler",
+    "temperature",
+    "fidelity",
+    "repulsion_scale",
+    "recombination_step",
+    "optimization_step",
+    "mechanisms",
+)
+
+
+class Thresholds(Section):
+    """A particle passes with a deviation of at most `deviation` and, where one of the others is a number, one of them held."""
+
+    deviation: float  # of the loss above its floor, in standard deviations of the true image's loss
+    denoising: float | None = None  # the prior's denoising score, at most
+    agreement: float | None = None  # correlation with another particle of the image, at least
+
+
+UNCALIBRATED = Thresholds(deviation=3.0, agreement=0.95)
+
+
+class Sequential(Section):
+    start: int = Field(default=2, ge=1)
+    add: int = Field(default=2, ge=1)
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(default=[0.5, 1.0, 2.0], min_length=1)
+    certificate: Annotated[str, Field(min_length=1)] | None = None  # a file; None: beside the checkpoint
+    thresholds: Thresholds | None = None  # None: from that file
+
+    def rounds(self, most: int) -> tuple[int, ...]:
+        """How many particles each round starts, `most` in all."""
+        sizes = [min(self.start, most)]
+        while (left := most - sum(sizes)) > 0:
+            sizes.append(min(self.add, left))
+        return tuple(sizes)
+
+
+class Certificate(Section):
+    """A calibration's result; `rates` and `images` are for readers."""
+
+    thresholds: Thresholds
+    sigmas: list[float]  # noise levels of the denoising score
+    holds_for: dict[str, Any]
+    images: int
+    rates: dict[str, Any]
+
+
+def certificate_path(model_path: str) -> Path | None:
+    """Where the certificate of a checkpoint lies: in its folder, or beside its file; None for a hub id."""
+    if is_hub_id(model_path):
+        return None
+    path = find(model_path)
+    return path.with_suffix(f".{FILE}") if is_original(path) else path / FILE
+
+
+def read_certificate(path: Path) -> Certificate:
+    """Raises InputError for a file that is none."""
+    try:
+        return Certificate.model_validate(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else type(error).__name__
+        raise InputError(f"certificate {path}: cannot be read ({reason}); make it again with {TOOL}") from None
+
+
+def holds_for(identity: dict[str, Any]) -> dict[str, Any]:
+    """The part of a configuration's identity that a certificate depends on; switches that are off are absent."""
+    return {key: identity[key] for key in HOLDS_FOR if identity.get(key) not in (None, -1, 0, 0.0)}
