@@ -21,7 +21,7 @@ from typing import Self
 
 import torch
 
-from operators.base import Operator
+from operators.base import Operator, column
 from utils import device as devices
 from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
@@ -33,8 +33,9 @@ from utils.sampling.mechanism import Mechanism, Report
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
+from utils.sampling.portfolio import Portfolio, low_passed
 from utils.sampling.profiler import Profiler
-from utils.sampling.scalars import StepScalars
+from utils.sampling.scalars import Numbers, StepScalars
 from utils.sampling.schedule import StepClock, annealing_sigmas, learning_rate, ode_sigmas
 from utils.sampling.vocabulary import Annealing, Chain, Diffusion
 
@@ -48,6 +49,7 @@ class LatentDAPS:
     events:     the phases, and the flags do_repulsion and do_optimization of each step; None: one phase, none of them
     mechanisms: in the order in which they act
     passes:     how many particles go through a network at once
+    portfolio:  where particles of one image differ in setting; None: they are alike
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LatentDAPS:
         events: Events | None = None,
         mechanisms: Sequence[Mechanism] = (),
         passes: Passes | None = None,
+        portfolio: Portfolio | None = None,
     ) -> None:
         self.passes = passes or Passes()
         self.counted = CountingPrior(prior)
@@ -70,7 +73,7 @@ class LatentDAPS:
         self.kernel = mcmc.langevin_step if chain.mc_algo == "langevin" else partial(mcmc.hmc_step, momentum=chain.momentum)
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
         self.events = events or Events(StepClock("progress", self.sigmas))
-        self.mechanisms = tuple(mechanisms)
+        self.mechanisms, self.portfolio = tuple(mechanisms), portfolio
 
     def beside(self, finished: SampleResult) -> Self:
         """The loop of a further round, with the particles of its images that are finished."""
@@ -101,16 +104,18 @@ class LatentDAPS:
         return SampleResult(particles, image, loss, timing_info=profiler.step_s, reports=reports)
 
     def annealing_step(self, particles: Particles, s: StepScalars) -> tuple[Particles, StepInfo, dict[str, Report]]:
-        """From z at s.sigma to z at s.sigma_next. Also what the chain found, and what each mechanism reports."""
+        """From z at sigma to z at sigma_next. Also what the chain found, and what each mechanism reports."""
         acting = self.acting(s.step)
-        z0hat = self.probability_flow(particles.z, s.ode)
+        z0hat = self.probability_flow(particles.z, self.numbers(particles, s).ode)
         for mechanism in acting:
             z0hat = mechanism.guide(z0hat, particles, s, self)
         particles, image, loss = self.inner_chain(particles, z0hat, s, acting)
         info, reports = StepInfo(s.step, particles, image, loss), {}
         for mechanism in acting:
             particles, reports[mechanism.name] = mechanism.after_chain(particles, s, self)
-        return particles.at(particles.z + s.sigma_next * self.noise.draw(particles, "annealing", s.step)), info, reports
+        noise = self.noise.draw(particles, "annealing", s.step)
+        own = self.numbers(particles, s)  # of those that are there now
+        return particles.at(particles.z + own.sigma_next * noise), info, reports
 
     def acting(self, step: int) -> list[Mechanism]:
         """The mechanisms of one annealing step, those included that only stay in the graph."""
@@ -125,10 +130,16 @@ class LatentDAPS:
         strengths = {mechanism.name: mechanism.strength(step) for mechanism in self.mechanisms}
         return StepScalars(step, sigma, sigma_next, lr, ode, strengths, self.prior.device, self.prior.dtype)
 
+    def numbers(self, particles: Particles, s: StepScalars) -> Numbers:
+        """What the flow and the chain of these particles use: the step's, but where a portfolio has others."""
+        weight = mcmc.likelihood_weight(self.chain.tau, self.chain.likelihood_factor)
+        common = Numbers(s.sigma, s.sigma_next, s.lr, s.ode, weight)
+        return common if self.portfolio is None else self.portfolio.of(particles.index, common, s.step)
+
     def probability_flow(self, z: torch.Tensor, sigmas: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Euler steps of dz/dsigma = (z - D(z, sigma)) / sigma along `sigmas` (0-d tensors); z0hat (P, C, h, w)."""
+        """Euler steps of dz/dsigma = (z - D(z, sigma)) / sigma along `sigmas` (0-d or (P,) tensors); z0hat (P, C, h, w)."""
         for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
-            z = z + (sigma_next - sigma) * (z - self.prior.denoise(z, sigma)) / sigma
+            z = z + column(sigma_next - sigma, z) * (z - self.prior.denoise(z, sigma)) / column(sigma, z)
         return z
 
     def inner_chain(
@@ -136,9 +147,10 @@ class LatentDAPS:
     ) -> tuple[Particles, torch.Tensor, torch.Tensor]:
         """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss.
 
-        Returns the particles at z0y, image (P, 3, H, W) and loss (P,).
+        Returns the particles at z0y, image (P, 3, H, W) and loss (P,), that of the whole measurement.
         """
-        c = self.chain
+        c, own = self.chain, self.numbers(particles, s)
+        seen = particles if own.share is None else replace(particles, y=low_passed(particles.y, own.share))
         # num_steps times (P, C, h, w)
         noise = self.noise.draw(particles, "mcmc", s.step, count=c.num_steps).unbind()
         velocity = particles.velocity
@@ -147,10 +159,12 @@ class LatentDAPS:
         state = mcmc.ChainState(z0hat.clone(), velocity)  # its own memory: the first iteration is the others' graph
         devices.mark_step(z0hat.device)
         for i in range(c.num_steps):
-            gradient, loss, image = self.data_gradient(particles.at(state.z), acting, s)
-            score = mcmc.posterior_score(gradient, state.z, z0hat, s.sigma, c.tau, c.likelihood_factor, c.gradient_clip)
-            state = self.kernel(state, score, s.lr, noise=noise[i])
+            gradient, loss, image = self.data_gradient(seen.at(state.z), acting, s)
+            score = mcmc.posterior_score(gradient, state.z, z0hat, own.sigma, own.weight, c.gradient_clip)
+            state = self.kernel(state, score, own.lr, noise=noise[i])
             devices.mark_step(z0hat.device)
+        if own.share is not None:
+            loss = self.operator.loss(image, particles.y)
         return replace(particles, z=state.z, velocity=state.velocity if c.keep_velocity else None), image, loss
 
     def data_gradient(

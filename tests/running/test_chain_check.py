@@ -1,5 +1,7 @@
 """The check of the chain at the start of a run: one warning with both numbers, or none, and nothing of the run changes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -73,6 +75,17 @@ def test_both_faults_are_one_warning(checked, curvature):
     falling = set_chain(lr=2.1 / curvature, lr_min_ratio=0.0, num_steps=1)
     (message,) = warnings(checked(*falling, "sampler.annealing_scheduler_config.num_steps=99")[0])
     assert "above the stability limit" in message and "hardly moves" in message
+
+
+def test_each_entry_of_a_portfolio_has_its_pace(checked, curvature):
+    """At 0.75 of the limit a rate of 1.5 times that is too much, and half the width, which quadruples the curvature."""
+    portfolio = "portfolio=[{},{lr:1.5},{tau:0.5},{tau:2.0},{lr:1.5,tau:1.5}]"
+    (message,) = warnings(checked(*set_chain(lr=1.5 / curvature, lr_min_ratio=1.0), portfolio, "num_samples=5")[0])
+    assert [f"portfolio[{i}]" in message for i in range(5)] == [False, True, True, False, False]
+    for i, product in ((1, 2.25), (2, 6.0)):
+        assert float(re.search(rf"= ([\d.]+) at the first step of portfolio\[{i}\]", message)[1]) == pytest.approx(
+            product, rel=0.02
+        )
 
 
 def test_switched_off_it_says_and_computes_nothing(checked, curvature, monkeypatch):

@@ -74,6 +74,28 @@ def test_parts_that_keep_their_contracts_run(run):
     assert metrics["psnr"]["max"][0] is not None
 
 
+@pytest.mark.parametrize(
+    "name, fault",
+    [
+        ("one_level", "denoise with a sigma for each particle, as spacing in a portfolio needs it, fails for (2, 8, 1, 1)"),
+        ("first_level", "denoise with a sigma for each particle, as spacing in a portfolio needs it, gives other latents than"),
+    ],
+)
+def test_a_prior_of_one_level_at_a_time_runs_until_particles_have_their_own(refused, name, fault):
+    own = f"model._target_=tests.worlds.broken.{name}"
+    assert f"{own}: {fault}" in refused(own, "portfolio=[{},{spacing:0.7}]")
+
+
+@pytest.mark.parametrize("name", ["one_level", "first_level"])
+def test_where_levels_are_the_runs_it_need_not(run, name):
+    run(f"model._target_=tests.worlds.broken.{name}", "portfolio=[{},{lr:0.7,tau:1.5}]", "data.end_id=1")
+
+
+def test_an_operator_without_a_spectrum_has_no_low_pass(refused):
+    line = refused(*own_operator("Plain"), "portfolio=[{lowpass:0.3,lowpass_until:500}]")
+    assert "portfolio[0].lowpass=0.3: the measurement of Plain is no spectrum" in line
+
+
 def test_a_similarity_that_does_not_act_is_not_tried(run):
     run("repulsion_scale=0", "repulsion.similarity=tests.worlds.broken.crashing_colour", "data.end_id=1")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from utils.sampling.mcmc import ChainState, hmc_step, langevin_step, posterior_score
+from utils.sampling.mcmc import ChainState, hmc_step, langevin_step, likelihood_weight, posterior_score
 
 SHAPE = (3, 4, 2, 2)
 
@@ -29,20 +29,20 @@ def test_hmc_with_momentum_carries_the_velocity():
 def test_likelihood_factor_scales_the_data_term_alone():
     gradient, z, z0hat, sigma = 0.1 * draw(0).clamp(-1, 1), draw(1), draw(2), torch.tensor(0.7, dtype=torch.float64)
     prior = (z0hat - z) / 0.49
-    full = posterior_score(gradient, z, z0hat, sigma, tau=0.1)
-    half = posterior_score(gradient, z, z0hat, sigma, tau=0.1, likelihood_factor=0.5)
+    full = posterior_score(gradient, z, z0hat, sigma, likelihood_weight(0.1))
+    half = posterior_score(gradient, z, z0hat, sigma, likelihood_weight(0.1, 0.5))
     torch.testing.assert_close(full, -gradient / 0.01 + prior)  # official: no 1/2
     torch.testing.assert_close(half - prior, (full - prior) / 2)
 
 
 def test_gradient_is_clipped_entry_by_entry():
     gradient, z = torch.tensor([[-5.0, 0.5, 3.0]]), torch.zeros(1, 3)
-    score = posterior_score(gradient, z, z, torch.tensor(1.0), tau=1.0)
+    score = posterior_score(gradient, z, z, torch.tensor(1.0), likelihood_weight(1.0))
     assert score.tolist() == [[1.0, -0.5, -1.0]]
 
 
 def test_the_gradient_is_clipped_before_it_is_scaled():
     """The clip is of the squared residual's gradient, as in DAPS: it does not depend on tau."""
     gradient, z = torch.tensor([[-5.0, 0.5, 3.0]]), torch.zeros(1, 3)
-    score = posterior_score(gradient, z, z, torch.tensor(1.0), tau=0.1, likelihood_factor=0.5, clip=1.0)
+    score = posterior_score(gradient, z, z, torch.tensor(1.0), likelihood_weight(0.1, 0.5), clip=1.0)
     torch.testing.assert_close(score, torch.tensor([[50.0, -25.0, -50.0]]))

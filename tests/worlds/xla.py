@@ -7,7 +7,7 @@ import torch
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
-from utils.config.settings import Fidelity
+from utils.config.settings import Fidelity, PortfolioEntry
 from utils.evaluation.trace import Trace
 from utils.noise import KeyedNoise
 from utils.priors.latent_diffusion import load_pipeline
@@ -15,6 +15,7 @@ from utils.sampling.events import Events
 from utils.sampling.optimization import HardDataConsistency
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
+from utils.sampling.portfolio import Portfolio
 from utils.sampling.profiler import Profiler
 from utils.sampling.pruning import Pruning
 from utils.sampling.recombination import Recombination
@@ -72,9 +73,13 @@ class World:
         lost=0.0,
         fidelity=None,
         passes=None,
+        portfolio=None,
+        first=0,
         on_step=lambda info: None,
     ):
         """(result, profiler) of one image, or a batch of some, with `count` particles each, `keep` after a pruning.
+
+        portfolio: its entries as dicts; first: number of the first particle
 
         lost: share of the measurement's pixels that are missing, other ones in each image; fidelity: keys of the data term
         """
@@ -84,24 +89,31 @@ class World:
         operator = PhaseRetrieval()
         operator = (operator if fidelity is None else WithFidelity(operator, Fidelity(**fidelity))).to(self.device)
         optimization = SimpleNamespace(**{**vars(OPTIMIZATION), "parametrization": parametrization})
+        tree = SimpleNamespace(branch_sigma=branch_sigma)
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         mechanisms = [
             *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
             *([Recombination(recombination_step, RECOMBINATION, clock, operator)] if recombination_step >= 0 else []),
             *([Pruning(keep, PRUNING, events)] if pruning_step >= 0 else []),
-            *([Tree(children, count, coupling_scale, SimpleNamespace(branch_sigma=branch_sigma), events)] if children else []),
+            *([Tree(children, first + count, coupling_scale, tree, events)] if children else []),
             *([HardDataConsistency(optimization, events)] if optimization_step >= 0 else []),
         ]
+        diffusion = SimpleNamespace(num_steps=2, sigma_min=0.001)
+        chain = SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr})
+        if portfolio is not None:
+            entries = [PortfolioEntry(**entry) for entry in portfolio]
+            portfolio = Portfolio(entries, annealing, diffusion, chain, clock)
         loop = LatentDAPS(
             self.prior,
             operator,
             KeyedNoise(42),
             annealing,
-            SimpleNamespace(num_steps=2, sigma_min=0.001),
-            SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr}),
+            diffusion,
+            chain,
             events,
             mechanisms,
             Passes(passes),
+            portfolio,
         )
         images, truths, y = [image] if isinstance(image, int) else list(image), {}, []
         for each in images:
@@ -110,7 +122,7 @@ class World:
             clean = operator(truths[each][None])
             missing = (torch.rand(clean.shape, generator=generator) < lost).to(self.device)
             y.append(torch.where(missing, torch.nan, clean) if lost else clean)
-        particles = Particles.start(torch.cat(y), images, count, 0, self.prior.latent_shape, self.prior.dtype)
+        particles = Particles.start(torch.cat(y), images, count, first, self.prior.latent_shape, self.prior.dtype)
         trace, profiler = Trace(truths), Profiler(self.device)
 
         def both(info):

@@ -17,6 +17,8 @@ SWITCHES = {
     "exp4": dict(repulsion_scale=0.5, pruning_step=500, optimization_step=500),
 }
 
+PORTFOLIO = [{}, dict(lr=0.7), dict(tau=1.5), dict(spacing=0.7), dict(lowpass=0.3, lowpass_until=500)]
+
 
 @pytest.fixture(scope="module")
 def worlds(tiny_prior, xla):
@@ -59,6 +61,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(optimization_step=500, parametrization="residual"),
         dict(pruning_step=700, children=2, branch_sigma=5.0),
         dict(pruning_step=700, children=2, coupling_scale=0.3),
+        dict(portfolio=PORTFOLIO, pruning_step=500),
     ],
     ids=[
         *SWITCHES,
@@ -71,6 +74,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         "residual",
         "children",
         "coupled",
+        "portfolio",
     ],
 )
 def test_latents_equal_the_cpus(worlds, switches):
@@ -120,8 +124,10 @@ ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
         (dict(ALL, parametrization="residual"), 6, {3, 4, 6}),
         # of the four steps left, two pull down and two up
         (dict(pruning_step=500, children=2, coupling_scale=0.3, keep=2), 3, {3, 4, 6}),
+        # the low-pass ends at step 4, and every step has other numbers for each particle
+        (dict(pruning_step=500, portfolio=PORTFOLIO), 3, {3, 4}),
     ],
-    ids=[*SWITCHES, "chain", "hmc", "residual", "coupled"],
+    ids=[*SWITCHES, "chain", "hmc", "residual", "coupled", "portfolio"],
 )
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""

@@ -165,6 +165,18 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             *LABEL_FREE,
         ],
     ),
+    "portfolio": (
+        "Entries of the portfolio",
+        [
+            FIRST[0],
+            Column("entry.entry", "entry"),
+            Column("entry.setting", "setting"),
+            Column("entry.failed", "single particles failed"),
+            Column("entry.alone", "images that only it solved"),
+            Column("entry.picked", "label-free pick is its particle"),
+            Column("entry.psnr", "mean PSNR, better orientation (dB)"),
+        ],
+    ),
     "paired": (
         "Paired differences to {baseline}, 95 % intervals",
         [
@@ -203,6 +215,7 @@ NEEDS = {
     "paired_tests": "more than one run",
     "loss": "metrics.json with losses; of an older run by --from-records",
     "phases": "a measured run",
+    "portfolio": "a run with a portfolio",
     "tasks": "trivial.json of the runs, by tools/evidence/trivial_reconstruction.py",
 }  # what a table cannot be made without
 
@@ -247,6 +260,8 @@ NOTES = {
     "brackets; of a subset of the particles the expected number, and the images that fail with some subset.",
     "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
     f"95 % interval by a bootstrap over images (Student's t below {FEW} images).",
+    "portfolio": f"Particle number i has entry i mod the number of entries. {FAILURES} Only it solved: no particle of another "
+    "entry succeeded; where particles exchange channels, one entry's success may be another's work.",
     "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
     "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
     "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "

@@ -7,6 +7,8 @@ from pathlib import Path
 from utils.analysis import stats
 from utils.analysis.costs import cost, mean_std, phases
 from utils.analysis.experiments import find_label
+from utils.analysis.portfolio import entries
+from utils.analysis.rates import complement, failed, rate
 from utils.records.aggregate import finite
 
 SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
@@ -51,9 +53,9 @@ def summarise(experiment, reference=None):
     for name in SCORES:
         row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
     for name in RATES:
-        row[name] = _rate(e.values(name), e.clusters(name))
-    row["failed"], row["failures"] = _failed(e), _failures(e)
-    row["success_single"] = _complement(row["failed"])
+        row[name] = rate(e.values(name), e.clusters(name))
+    row["failed"], row["failures"] = failed(e.units), _failures(e)
+    row["success_single"] = complement(row["failed"])
     row["robust"] = {part: _distribution(_robust_values(e, part)) for part in ("single", "pick", "best")}
     for name in ("pick_psnr", "aligned_mean", "coverage", "pairwise_distance", "noise_floor"):
         row[name] = mean_std(e, name)
@@ -66,6 +68,7 @@ def summarise(experiment, reference=None):
         "gain": _difference(stats.clustered_mean(e.clusters("psnr.gain")), len(e.clusters("psnr.gain"))),
     }
     row["phases"] = None if e.derived else phases(e)
+    row["entries"] = entries(e)
     row["cost"] = cost(e, reference)
     row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
     return row
@@ -82,47 +85,6 @@ def _particles(e):
     if sequential:
         return f"{active:.3g} (≤ {n})"
     return f"{n} → {active:.3g}"
-
-
-def _rate(values, clusters):
-    if not values:
-        return None
-    found = stats.wilson(statistics.fmean(values), len(clusters))
-    return {"rate": found.value, "count": math.fsum(values), "n": len(values), "low": found.low, "high": found.high}
-
-
-def _failed(e):
-    """The rate of surviving particles that failed, with counts of particles and an interval over images.
-
-    Particles of one image fail together, so images are resampled. Where there is little to resample (all images
-    agree, such as on no failure at all, or they are few), the interval is Wilson's with n = number of images.
-    """
-    clusters, weights, failed, surviving = {}, {}, 0.0, 0
-    for unit, values in e.units.items():
-        if values.get("failed") is not None:
-            count = round(values["surviving"])
-            clusters.setdefault((unit.data, unit.image), []).append(values["failed"])
-            weights.setdefault((unit.data, unit.image), []).append(count)
-            failed, surviving = failed + values["failed"] * count, surviving + count
-    found = stats.clustered_mean(list(clusters.values()), weights=list(weights.values()))
-    if found is None:
-        return None
-    if found.low == found.high or len(clusters) < stats.FEW:
-        found = stats.wilson(found.value, len(clusters))
-    return {"rate": found.value, "count": round(failed, 9), "n": surviving, "low": found.low, "high": found.high}
-
-
-def _complement(rate):
-    """The rate of what did not happen."""
-    if rate is None:
-        return None
-    return {
-        "rate": 1 - rate["rate"],
-        "count": round(rate["n"] - rate["count"], 9),
-        "n": rate["n"],
-        "low": 1 - rate["high"],
-        "high": 1 - rate["low"],
-    }
 
 
 def _robust_values(e, part):

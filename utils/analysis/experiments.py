@@ -67,6 +67,7 @@ class Experiment:
             and run.metrics.population is None
             and run.config is not None
             and run.config["repulsion_scale"] == 0
+            and not run.config.get("portfolio")
             for run in self.runs
         )
 

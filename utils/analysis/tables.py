@@ -25,7 +25,7 @@ from utils.records.files import to_json
 
 MISSING = "–"
 
-LEFT = ("experiment", "phase", "file", "family")  # columns of words
+LEFT = ("experiment", "phase", "file", "family", "entry.setting")  # columns of words
 
 
 def lookup(row, key):
@@ -47,6 +47,8 @@ def build(kind, summaries, columns=None):
     rows = summaries
     if kind == "phases":
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
+    if kind == "portfolio":
+        rows = [{**s, "entry": entry} for s in summaries for entry in (s["entries"] or {}).values()]
     if kind == "tasks":
         rows = [s for s in summaries if s["trivial"]["psnr"]]
     if kind == "loss":

@@ -95,8 +95,12 @@ def _key(location: tuple[int | str, ...], cfg: DictConfig) -> str:
     key: list[str] = []
     node: Any = cfg
     for part in location:
-        key.append(str(part))
-        node = node.get(part) if OmegaConf.is_dict(node) else None
+        if OmegaConf.is_list(node):
+            key[-1] += f"[{part}]"
+            node = node[part] if isinstance(part, int) else None
+        else:
+            key.append(str(part))
+            node = node.get(part) if OmegaConf.is_dict(node) else None
         if not OmegaConf.is_config(node):
             break
     return ".".join(key)

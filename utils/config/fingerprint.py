@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from utils.config.operators import OURS
-from utils.config.settings import Data, Fidelity, Settings, nan_as_word
+from utils.config.settings import Data, Fidelity, PortfolioEntry, Settings, nan_as_word
 
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = (
@@ -76,6 +76,7 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     kept["task"] = nodes["task"][nodes["task_group"]]
     if nodes["optimization"].get("parametrization", "free") == "free":
         kept["optimization"] = {k: v for k, v in nodes["optimization"].items() if k not in OF_THE_RESIDUAL}
+    kept["portfolio"] = [PortfolioEntry.model_validate(e).model_dump(exclude_defaults=True) for e in nodes.get("portfolio", [])]
     # full precision and the group's own likelihood carry no mark: records from before there was a choice stay valid
     off = {
         "temperature": nodes.get("temperature") is None,
@@ -95,6 +96,7 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "mechanisms": not nodes.get("mechanisms"),
         "population": nodes.get("population", "fixed") == "fixed",
         "sequential": nodes.get("population", "fixed") == "fixed",
+        "portfolio": not any(kept["portfolio"]),
     }
     if "sequential" in kept:  # what was read from the file stands in its thresholds
         kept["sequential"] = {key: value for key, value in kept["sequential"].items() if key != "certificate"}

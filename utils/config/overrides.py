@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 
 from utils.config.fingerprint import NOT_IN_FINGERPRINT
 from utils.config.renamed import ROWS
+from utils.config.settings import PortfolioEntry, Section, Settings, TaskGroup
 from utils.errors import InputError, short
 from utils.paths import PROJECT
 
@@ -118,6 +119,8 @@ def unknown_key(text):
     except InputError as error:
         return str(error)
     key = text.lstrip("+~").partition("=")[0]
+    if key.startswith("portfolio["):
+        return f"{short(text)}: there is no such key; an entry has {', '.join(PortfolioEntry.model_fields)}"
     near = difflib.get_close_matches(key, _known_keys(key), 1, 0.8)
     if near == [key]:
         group = key.partition(".")[0]
@@ -128,7 +131,6 @@ def unknown_key(text):
 
 def _known_keys(key):
     """The dotted keys of every config; those of the task groups as `key` names the group."""
-    from utils.config.settings import Section, Settings, TaskGroup
 
     def keys(section, prefix):
         for name, field in section.model_fields.items():

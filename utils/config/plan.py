@@ -1,5 +1,6 @@
 """When the parts of a run act, checked: an event that cannot fire or has nothing to act on is refused."""
 
+from utils.config.portfolio import check_low_pass
 from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.sampling.events import Events
@@ -41,6 +42,7 @@ def plan(settings: Settings, clock: StepClock) -> Events:
             f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
             f"choose at most {clock.timestep(1):.0f}"
         )
+    check_low_pass(settings, clock)
     _check_branch_sigma(settings, events)
     first = clock.first_step(settings.recombination_step) if settings.recombination_step >= 0 else 0
     if first is None or first == clock.num_steps - 1 > 0:

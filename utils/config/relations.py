@@ -5,6 +5,7 @@ import re
 from utils.config.model import check_model
 from utils.config.operators import OURS, SEPARABLE, SPECTRA, check_operator
 from utils.config.plan import plan
+from utils.config.portfolio import check_portfolio
 from utils.config.settings import TAU_MIN, Settings
 from utils.errors import InputError, short
 from utils.formats import READERS
@@ -79,6 +80,7 @@ def check_relations(s: Settings) -> None:
             f"optimization.warmup={s.optimization.warmup}: must not exceed "
             f"optimization.max_iterations={s.optimization.max_iterations}, after which nothing moves"
         )
+    check_portfolio(s)
     if s.step_clock == "progress":
         plan(s, StepClock(s.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)))
     operator = s.group.operator

@@ -220,6 +220,16 @@ class OwnMechanism(Section):
     target: str = Field(alias="_target_")
 
 
+class PortfolioEntry(Section):
+    """How one particle differs from the run's own settings: utils/sampling/portfolio.py."""
+
+    lr: float = Field(default=1.0, gt=0)
+    tau: float = Field(default=1.0, gt=0)
+    spacing: float = Field(default=1.0, gt=0)
+    lowpass: float | None = Field(default=None, gt=0, lt=1)
+    lowpass_until: int | None = Field(default=None, ge=0, lt=1000)
+
+
 class Success(Section):
     threshold_db: float
     margin_db: float = Field(ge=0)
@@ -279,6 +289,7 @@ class Settings(Section):
     sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
     mechanisms: dict[str, OwnMechanism] = {}
+    portfolio: list[PortfolioEntry] = []
     success: Success
     data: Data
     model: Model
@@ -335,6 +346,11 @@ class Settings(Section):
     def rounds(self) -> tuple[int, ...]:
         """How many particles of an image are started in each round; one round of all of a fixed population."""
         return self.sequential.rounds(self.num_samples) if self.population == "sequential" else (self.num_samples,)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the particles of an image differ in setting."""
+        return any(entry != PortfolioEntry() for entry in self.portfolio)
 
     @property
     def num_children(self) -> int:

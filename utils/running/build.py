@@ -23,6 +23,7 @@ from sampler import LatentDAPS  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.plan import plan  # noqa: E402
+from utils.config.portfolio import no_spectrum  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem  # noqa: E402
 from utils.errors import InputError, one_line  # noqa: E402
@@ -39,6 +40,7 @@ from utils.sampling.mechanism import Mechanism  # noqa: E402
 from utils.sampling.optimization import HardDataConsistency  # noqa: E402
 from utils.sampling.particles import Particles  # noqa: E402
 from utils.sampling.passes import Passes  # noqa: E402
+from utils.sampling.portfolio import Portfolio  # noqa: E402
 from utils.sampling.pruning import Pruning  # noqa: E402
 from utils.sampling.recombination import Recombination  # noqa: E402
 from utils.sampling.repulsion import Repulsion, own_similarity  # noqa: E402
@@ -84,7 +86,11 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     events = plan(settings, clock)
     diffusion, passes = settings.sampler.diffusion_scheduler_config, Passes(settings.max_particles_per_pass)
     mechanisms = [*planned(settings, events, prior, operator), *own_mechanisms(settings, clock)]
-    sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain, events, mechanisms, passes)
+    portfolio = None
+    if settings.differs:
+        check_spectrum(settings, operator)
+        portfolio = Portfolio(settings.portfolio, annealing, diffusion, settings.chain, clock)
+    sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain, events, mechanisms, passes, portfolio)
     return Parts(device, prior, operator, noise, sampler, clock)
 
 
@@ -92,7 +98,8 @@ def try_parts_of_ones_own(settings: Settings, prior: LatentPrior, operator: Oper
     """Those that are not ours, and any physics of deepinv. Raises InputError in one line that names the part."""
     model, target = settings.model.target, settings.group.operator.target
     if not model.startswith("utils.priors.") and not devices.compiles_each_graph(device):
-        try_prior(f"model._target_={model}", getattr(prior, "plain", prior))
+        spaced = any(entry.spacing != 1 for entry in settings.portfolio)
+        try_prior(f"model._target_={model}", getattr(prior, "plain", prior), spaced)
     if target not in OURS or "physics" in settings.operator_node:
         try_operator(operator_key(settings), operator, prior, device)
     similarity = settings.repulsion.similarity
@@ -161,6 +168,13 @@ def check_bandwidth(repulsion: RepulsionSettings, numbers: int) -> None:
             "the hundreds, so with repulsion.similarity=latent nothing would push; choose median, or a number "
             "of their size"
         )
+
+
+def check_spectrum(settings: Settings, operator: Operator) -> None:
+    """Raises InputError for a low-pass of an operator of one's own that measures no spectrum; ours are refused earlier."""
+    for i, entry in enumerate(settings.portfolio):
+        if entry.lowpass is not None and not operator.spectrum:
+            raise no_spectrum(f"portfolio[{i}]", entry.lowpass, type(operator).__name__)
 
 
 def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:

@@ -70,11 +70,21 @@ def residual_curvature(parts: Parts, settings: Settings, image: TestItem) -> tup
 
 
 def paces(parts: Parts, settings: Settings, curvature: float) -> dict[str, Pace]:
-    """Where learning rate and noise level are largest, and where they are smallest."""
-    chain, sigmas = settings.chain, parts.sampler.sigmas
-    last = len(sigmas) - 2
+    """Where learning rate and noise level are largest, and where they are smallest; of every entry of a portfolio."""
+    run, portfolio = settings.chain, parts.sampler.portfolio
+    chains = {"": (run, parts.sampler.sigmas)}
+    if portfolio is not None:
+        first = {}  # of the entries that are alike to the chain
+        for i, e in enumerate(portfolio.entries):
+            first.setdefault((e.lr, e.tau, e.spacing), i)
+        chains = {
+            f" of portfolio[{i}]": (run.model_copy(update={"lr": lr * run.lr, "tau": tau * run.tau}), portfolio.sigmas[i])
+            for (lr, tau, _), i in first.items()
+        }
+    last = len(parts.sampler.sigmas) - 2
     return {
-        where: pace(chain, curvature, learning_rate(chain.lr, chain.lr_min_ratio, step, last + 1), sigmas[step])
+        f"{where}{whose}": pace(chain, curvature, learning_rate(chain.lr, chain.lr_min_ratio, step, last + 1), sigmas[step])
+        for whose, (chain, sigmas) in chains.items()
         for where, step in (("first step", 0), ("last step", last))
     }
 
@@ -92,10 +102,11 @@ def complaints(ends: dict[str, Pace], settings: Settings) -> list[str]:
     key, found = f"task.{settings.task_group}.mcmc_sampler_config.lr", []
     unstable = {where: p for where, p in ends.items() if p.unstable}
     if unstable:
+        limit = next(iter(unstable.values())).limit
         said = ", ".join(f"{product_of(p)} at the {where}" for where, p in unstable.items())
         lower = settings.chain.lr * min(p.limit / (p.lr * p.stiffness) for p in unstable.values())
         found.append(
-            f"{key}={settings.chain.lr}: above the stability limit {ends['first step'].limit:.3g} of this chain ({said}); "
+            f"{key}={settings.chain.lr}: above the stability limit {limit:.3g} of this chain ({said}); "
             f"it jumps about its target by the clipped gradient instead of settling; below {lower:.2g} it is stable"
         )
     stuck = {where: p for where, p in ends.items() if p.stuck}

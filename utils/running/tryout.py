@@ -10,6 +10,8 @@ from utils.errors import InputError, one_line
 from utils.priors.base import LatentPrior
 from utils.running.gradients import Flow, computed, follow
 
+TOLERANCE = 0.05  # of the largest value: far above any rounding, far below another noise level
+
 
 def check_kinds(prior_key: str, prior: LatentPrior, operator_key: str, operator: Operator) -> None:
     """Raises InputError for what is no operator, or a prior without what its contract names."""
@@ -39,8 +41,8 @@ def try_operator(key: str, operator: Operator, prior: LatentPrior, device: torch
         raise broken(key, f"loss gives {tuple(loss.shape)} for two images", "return one number for each, (P,)")
 
 
-def try_prior(key: str, prior: LatentPrior) -> None:
-    """Raises InputError. key: the prior's, with its class."""
+def try_prior(key: str, prior: LatentPrior, spaced: bool = False) -> None:
+    """Raises InputError. key: the prior's, with its class; spaced: particles will have noise levels of their own."""
     try:
         z, wanted = ramp((2, *prior.latent_shape), prior), (2, 3, prior.resolution, prior.resolution)
     except TypeError as error:
@@ -48,10 +50,18 @@ def try_prior(key: str, prior: LatentPrior) -> None:
     image = measured(key, "decode", prior.decode, z)
     if tuple(image.shape) != wanted:
         raise broken(key, f"decode gives {tuple(image.shape)} for two latents", f"return {wanted}")
-    sigma = torch.ones((), dtype=prior.dtype, device=prior.device)
-    clean = measured(key, "denoise", lambda z: prior.denoise(z, sigma), z, gradient=False)
+    levels = torch.tensor([1.0, 2.0], dtype=prior.dtype, device=prior.device)
+    clean = measured(key, "denoise", lambda z: prior.denoise(z, levels[0]), z, gradient=False)
     if clean.shape != z.shape:
         raise broken(key, f"denoise gives {tuple(clean.shape)} for latents {tuple(z.shape)}", "return the shape of the latents")
+    if not spaced:
+        return
+    name = "denoise with a sigma for each particle, as spacing in a portfolio needs it,"
+    own = measured(key, name, lambda z: prior.denoise(z, levels), z, gradient=False)
+    with torch.no_grad():
+        alone = torch.cat([prior.denoise(z[i : i + 1], levels[i]) for i in range(2)])
+    if own.shape != z.shape or (own - alone).abs().max() > TOLERANCE * alone.abs().max():
+        raise broken(key, f"{name} gives other latents than one by one", "take sigma as a (P,) tensor too")
 
 
 def try_similarity(key: str, similarity: Callable[[torch.Tensor], torch.Tensor], prior: LatentPrior) -> None:

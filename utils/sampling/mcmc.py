@@ -1,6 +1,6 @@
 """Markov-chain kernels of the inner loop as pure steps: state and noise in, state out.
 
-Source: DAPS, cores/mcmc.py. One learning rate `lr` (a 0-d tensor) serves both kernels.
+Source: DAPS, cores/mcmc.py. One learning rate `lr` (a tensor that broadcasts over z) serves both kernels.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,22 @@ class ChainState(NamedTuple):
     velocity: torch.Tensor | None = None
 
 
-def posterior_score(data_gradient, z, z0hat, sigma, tau, likelihood_factor=1.0, clip=1.0):
-    """Score of exp(-factor ||A(D(z)) - y||^2 / tau^2) N(z; z0hat, sigma^2), (P, C, h, w).
+def likelihood_weight(tau, likelihood_factor=1.0):
+    """w of the likelihood exp(-w ||A(D(z)) - y||^2).
 
-    `data_gradient` is the gradient of the squared residual; each entry is clipped to [-clip, clip] as in DAPS.
     likelihood_factor 1 is what DAPS codes today (a likelihood of standard deviation tau / sqrt(2)); 0.5 is a
     likelihood of standard deviation tau, as in older DAPS code and InverseBench.
     """
-    return -likelihood_factor / tau**2 * data_gradient.clamp(-clip, clip) + (z0hat - z) / sigma**2
+    return likelihood_factor / tau**2
+
+
+def posterior_score(data_gradient, z, z0hat, sigma, weight, clip=1.0):
+    """Score of exp(-weight ||A(D(z)) - y||^2) N(z; z0hat, sigma^2), (P, C, h, w).
+
+    `data_gradient` is the gradient of the squared residual; each entry is clipped to [-clip, clip] as in DAPS.
+    sigma, weight: a number, or anything that broadcasts over z.
+    """
+    return -weight * data_gradient.clamp(-clip, clip) + (z0hat - z) / sigma**2
 
 
 def langevin_step(state, score, lr, noise):

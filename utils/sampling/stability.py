@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from utils.sampling.mcmc import likelihood_weight
 from utils.sampling.vocabulary import Chain
 
 
@@ -43,7 +44,7 @@ STUCK = 0.1  # posterior widths; at a drift of 0.19 at the last step (0.95 at th
 
 def pace(chain: Chain, curvature: float, lr: float, sigma: float) -> Pace:
     """Of the chain at learning rate `lr` and noise level `sigma`; `curvature` of the squared residual."""
-    stiffness = chain.likelihood_factor / chain.tau**2 * curvature + 1 / sigma**2
+    stiffness = likelihood_weight(chain.tau, chain.likelihood_factor) * curvature + 1 / sigma**2
     return Pace(lr, stiffness, stability_limit(chain), drift(chain, lr) * stiffness)
 
 

@@ -32,6 +32,16 @@ class Chain(Protocol):
     gradient_clip: float
 
 
+class PortfolioEntry(Protocol):
+    """How a particle differs: factors of the run's own settings, and the low-pass. See utils/sampling/portfolio.py."""
+
+    lr: float
+    tau: float
+    spacing: float
+    lowpass: float | None
+    lowpass_until: int | None  # timestep of 1000
+
+
 class RepulsionSettings(Protocol):
     decay: Literal["constant", "linear", "quadratic", "cosine"]
     end_step: int  # timestep of 1000

@@ -157,6 +157,22 @@ case $part in
     half=("${hard[@]}" num_samples=2 $ANNEALING=13)
     cell two_half_independent 40 "${half[@]}"
     cell two_half_recombination 40 "${half[@]}" repulsion_scale=0.15 recombination_step=400 recombination.every=1 ;;
+  portfolio)   # particles that differ in setting, at the hard setting; copies: recombination and repulsion_hard, scale 0
+    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion_scale=0)
+    low=lowpass_until:600
+    rates='[{},{lr:0.7},{lr:0.5},{lr:1.4}]'
+    widths='[{},{tau:0.7},{tau:1.5},{tau:2}]'
+    spacing='[{},{spacing:0.7},{spacing:1.4},{spacing:2}]'
+    lowpass="[{},{lowpass:0.1,$low},{lowpass:0.3,$low},{lowpass:0.5,$low}]"
+    mix="[{},{lr:0.7},{tau:1.5},{spacing:0.7,lowpass:0.3,$low}]"
+    for name in rates widths spacing lowpass mix; do
+      cell ${name}_recombination 40 "${hard[@]}" recombination_step=300 "portfolio=${!name}"
+      cell ${name}_independent 40 "${hard[@]}" "portfolio=${!name}"
+    done
+    # what a better setting of all four would bring: the chain of the hard setting is above its stability limit
+    for copies in lr:0.5 tau:1.5; do
+      cell copies_${copies/:/} 40 "${hard[@]}" recombination_step=300 "portfolio=[{$copies}]"
+    done ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
     # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
