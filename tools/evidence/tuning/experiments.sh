@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Experiments 0 to 4 and 6 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
 #   bash tools/evidence/tuning/experiments.sh faces|scenes standard|hard|budget IMAGES [further overrides]
+#   bash tools/evidence/tuning/experiments.sh photographs standard|low_noise IMAGES    # needs tools/evidence/tuning/photographs.py
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/measured/ are computed from the copies under evidence/.
 set -euo pipefail
@@ -10,17 +11,25 @@ further=("${@:4}")
 python=.venv/bin/python
 [ -x $python ] || python=python
 push=() exchange=()  # as the experiment has it
-case $difficulty in
-  standard) setting=(sampler=fast) ;;
-  hard) setting=(sampler=fast task_group=demo_hard) ;;
-  budget) setting=(sampler=budget task_group=demo_budget)
-          push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
-          exchange=(recombination_step=700 recombination.every=1) ;;
-  *) echo "unknown difficulty $difficulty: choose standard, hard or budget" >&2; exit 2 ;;
+set=(data=demo-$family model=demo-$family)
+GROUP=task.demo_langevin.mcmc_sampler_config
+case "$family $difficulty" in
+  "faces standard" | "scenes standard") setting=(sampler=fast) ;;
+  "faces hard" | "scenes hard") setting=(sampler=fast task_group=demo_hard) ;;
+  "faces budget" | "scenes budget")
+    setting=(sampler=budget task_group=demo_budget)
+    push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
+    exchange=(recombination_step=700 recombination.every=1) ;;
+  "photographs standard") setting=(sampler=fast batch_images=5 $GROUP.lr=1e-4) ;;
+  "photographs low_noise")  # at 32 pixels what the official 0.05 is at 256
+    setting=(sampler=fast batch_images=5 task.demo_langevin.operator.sigma=0.00625 $GROUP.tau=0.0025 $GROUP.lr=2.5e-5) ;;
+  *) echo "unknown set and difficulty: $family $difficulty; choose faces or scenes with standard, hard or budget," \
+       "photographs with standard or low_noise" >&2; exit 2 ;;
 esac
+[ $family != photographs ] || set=(data=folder data.root=dataset/cifar10/mixed/reporting model=natural-32)
 
 run() {  # run EXPERIMENT NAME override...
-  $python posterior_sample.py gpu=-1 experiment=$1 data=demo-$family model=demo-$family data.end_id=$images \
+  $python posterior_sample.py gpu=-1 experiment=$1 "${set[@]}" data.end_id=$images \
     save_dir=results/experiments/${difficulty}_$family name=$2 "${setting[@]}" "${@:3}" "${further[@]}"
 }
 
@@ -30,6 +39,7 @@ run exp2_pruning exp2_pruning "${push[@]}"
 run exp3_2particle exp3_2particle "${push[@]}"
 run exp4_optimization exp4_optimization "${push[@]}"
 run exp6_recombination exp6_recombination "${push[@]}" "${exchange[@]}"
+[ $family != photographs ] || exit 0
 if [ $difficulty = budget ]; then
   run exp1_repulsion exp1_repulsion_0.15
   run exp2_pruning exp2_pruning_0.15
