@@ -346,4 +346,4 @@ def test_a_task_without_two_orientations_has_tables_too(tmp_path, composed):
     assert s["pick_psnr"] == s["psnr"]["pick"] and s["pick_psnr"]["mean"] == pytest.approx(25.05)
     for kind in KINDS:
         table = build(kind, [s])
-        assert table is None if kind in ("paired", "paired_tests", "tasks") else markdown(table)
+        assert table is None if kind in ("paired", "paired_tests", "tasks", "portfolio") else markdown(table)

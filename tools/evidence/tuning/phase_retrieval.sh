@@ -93,16 +93,16 @@ case $part in
     done
     cell noise0.00625_tau0.0025_lr2.5e-5_50x5 10 sampler=fast batch_images=5 $ANNEALING=50 \
       $OPERATOR.sigma=0.00625 $GROUP.tau=0.0025 $GROUP.lr=2.5e-5 ;;
-  exchange)    # of photographs: repulsion, and when particles exchange channels
+  exchange)    # of photographs: repulsion, and when a channel counts as bad
     for setting in 0.00625:0.0025:2.5e-5 0.05:0.01:1e-4; do
       IFS=: read -r noise tau lr <<< "$setting"
       common=(data.start_id=10 sampler=fast batch_images=5 repulsion.end_step=500 $OPERATOR.sigma=$noise $GROUP.tau=$tau $GROUP.lr=$lr)
       cell noise${noise}_independent 30 "${common[@]}"
+      cell noise${noise}_scale0.15_recombination300 30 "${common[@]}" repulsion_scale=0.15 recombination_step=300
+      [ $noise = 0.00625 ] || continue
       cell noise${noise}_repulsion 30 "${common[@]}" repulsion_scale=0.15
-      for start in 300 500; do
-        cell noise${noise}_scale0_recombination$start 30 "${common[@]}" recombination_step=$start
-        cell noise${noise}_scale0.15_recombination$start 30 "${common[@]}" repulsion_scale=0.15 recombination_step=$start
-      done
+      cell noise${noise}_scale0_recombination300 30 "${common[@]}" recombination_step=300
+      cell noise${noise}_scale0.15_excess0.25 30 "${common[@]}" repulsion_scale=0.15 recombination_step=300 recombination.excess=0.25
     done ;;
   recombination)  # at the hard setting, on the images of repulsion_hard, whose cells are without it
     hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion.end_step=500 recombination_step=300)
