@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from omegaconf import OmegaConf
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -35,12 +36,15 @@ def main():
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, with their records")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: certificate.json beside the checkpoint")
     parser.add_argument("--accept", type=float, default=0.02, help="largest share of images falsely accepted (0.02)")
+    parser.add_argument("--margin", type=float, metavar="DB", help="so far below the image's best is no success either")
     parser.add_argument("--start", type=int, default=Sequential().start, help="sequential.start that it is for (2)")
     parser.add_argument("--add", type=int, default=Sequential().add, help="sequential.add that it is for (2)")
     parser.add_argument("--sigmas", type=float, nargs="+", default=Sequential().sigmas, help="of the denoising score")
     args = parser.parse_args()
     if not 0 <= args.accept < 1:
         raise InputError(f"accept={args.accept}: must be a share, 0 or more and below 1")
+    if args.margin is not None and args.margin < 0:
+        raise InputError(f"margin={args.margin}: must not be negative")
     if min(args.start, args.add) < 1 or min(args.sigmas) <= 0:
         raise InputError(f"start={args.start}, add={args.add}, sigmas={args.sigmas}: must be above 0")
     finished = [runs.load(folder) for folder in args.runs]
@@ -53,12 +57,12 @@ def main():
     for run_, s in zip(finished, settings):
         operator, more = pieces_of(run_, s, args.sigmas)
         pieces += more
-    found = joined(pieces, operator)
+    found = joined(pieces, operator, args.margin)
     most = len(found[0].loss)
     if args.start > most:
         raise InputError(f"start={args.start}: the runs have {most} particles an image; choose less, or name more runs")
-    schedules = {f"{count} at once": (count,) for count in range(1, most + 1)}
-    wanted = f"{args.start}, then {args.add} more at a time"
+    schedules: dict[str, tuple[int, ...]] = {str(count): (count,) for count in range(1, most + 1)}
+    wanted = f"{args.start} + {args.add} ..."
     schedules[wanted] = Sequential(start=args.start, add=args.add).rounds(most)
     chosen = {name: calibrate(found, sizes, args.accept) for name, sizes in schedules.items()}
     passes = sum(phase.decoder_forward_backward for phase in finished[0].metrics.time.phases.values())
@@ -71,6 +75,7 @@ def main():
         "rates": {
             "rounds": list(schedules[wanted]),
             "allowed_false_accepts": args.accept,
+            "margin_db": args.margin,
             "leave_one_image_out": chosen[wanted].without._asdict(),
             "on_the_same_images": chosen[wanted].here._asdict(),
             "decoder_passes_per_particle": passes,
@@ -111,7 +116,8 @@ class Piece(NamedTuple):
     loss: list
     deviation: list
     denoising: list
-    success: list[bool]
+    labelled: list[bool]  # as a success
+    psnr: list  # in the better orientation
     pictures: Any  # (n, 3, H, W) in [-1, 1]
 
 
@@ -134,11 +140,12 @@ def pieces_of(finished, settings, sigmas):
             rows = result.particles.of_image(record["image_id"])
             at = [record["particles"].index(number) for number in record["survivors"]]
             deviation, denoising = ([signals[name][row] for row in rows.tolist()] for name in ("deviation", "denoising"))
-            success = [record["modes"]["label"][i] in runs.FOUND for i in at]
+            labelled = [record["modes"]["label"][i] in runs.FOUND for i in at]
             image = (settings.data.root, record["image_id"])
             pictures = result.image[rows.to(result.image.device)].cpu()
-            loss = [record["loss"][i] for i in at]
-            found.append(Piece(image, settings.seed, record["survivors"], loss, deviation, denoising, success, pictures))
+            loss, psnr = [record["loss"][i] for i in at], [record["modes"]["psnr_aligned"][i] for i in at]
+            numbers = record["survivors"]
+            found.append(Piece(image, settings.seed, numbers, loss, deviation, denoising, labelled, psnr, pictures))
     return parts.operator, found
 
 
@@ -169,8 +176,11 @@ def as_result(parts, settings, batch):
         return SampleResult(particles, image, parts.operator.loss(image, particles.y), [], {})
 
 
-def joined(pieces, operator):
-    """[utils.analysis.certifying.Particles] of each image and seed. Raises InputError where runs hold a particle twice."""
+def joined(pieces, operator, margin=None):
+    """[utils.analysis.certifying.Particles] of each image and seed. Raises InputError where runs hold a particle twice.
+
+    margin: in dB; what lies by more below the best of the image's particles is no success either.
+    """
     import torch
 
     from utils.evaluation.certificate import agreements
@@ -183,11 +193,13 @@ def joined(pieces, operator):
         numbers = [number for part in parts for number in part.numbers]
         if len(set(numbers)) < len(numbers):
             raise InputError(f"image {image[1]}, seed {seed}: two runs hold a particle of the same number; name one of them")
-        loss, deviation, denoising = (
+        loss, deviation, denoising, psnr, labelled = (
             np.array([value for part in parts for value in getattr(part, name)], dtype=float)
-            for name in ("loss", "deviation", "denoising")
+            for name in ("loss", "deviation", "denoising", "psnr", "labelled")
         )
-        success = np.array([value for part in parts for value in part.success])
+        success = labelled.astype(bool)
+        if margin is not None and success.any():
+            success &= psnr >= psnr[success].max() - margin
         agreement = agreements(torch.cat([part.pictures for part in parts]), operator).numpy()
         found.append(Particles(image, loss, deviation, denoising, agreement, success))
     if len(counts := {len(group.loss) for group in found}) > 1:
@@ -196,48 +208,38 @@ def joined(pieces, operator):
 
 
 def show(found, schedules, chosen, share, passes):
-    """The tables on the terminal: thresholds, what they decide, and what it costs."""
+    """The table on the terminal, 80 columns wide: thresholds, what they decide, and what it costs."""
     images = len({group.image for group in found})
-    table = Table(
-        title=f"{images} images of {len(found[0].loss)} particles, at most {100 * share:g} % falsely accepted; rates with 95 % "
-        "intervals, each image decided by thresholds chosen without it"
-    )
-    for head in ("particles", "deviation ≤", "denoising ≤", "agreement ≥", "accepted", "false accepts", "false rejects"):
-        table.add_column(head)
-    for head in ("lowest loss wrong", "particles: mean", "passes: mean", "most"):
-        table.add_column(head, justify="right")
-    for name, sizes in schedules.items():
-        choice = chosen[name]
-        thresholds = ["–" if value is None else f"{value:.4g}" for value in choice.thresholds]
-        table.add_row(name, *thresholds, *rates(choice.without, images, found, sizes, passes))
-    name, sizes = list(schedules.items())[-1]
+    title = f"{images} images of {len(found[0].loss)} particles, at most {100 * share:g} % of the images falsely accepted"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for head in ("particles", "dev/den/agr", "passed", "falsely acc. %", "rejected %", "mean", "passes"):
+        table.add_column(head, justify="left" if head == "particles" else "right", no_wrap=True)
+    *_, (last, wanted) = schedules.items()
     usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement)
-    thresholds = ["–" if value is None else f"{value:.4g}" for value in usual]
-    table.add_row(f"{name}, uncalibrated", *thresholds, *rates(applied(found, sizes, usual), images, found, sizes, passes))
+    rows = [(name, sizes, chosen[name].thresholds, chosen[name].without) for name, sizes in schedules.items()]
+    for name, sizes, thresholds, outcome in [*rows, ("no file", wanted, usual, applied(found, wanted, usual))]:
+        numbers = "/".join("–" if value is None else f"{value:.3g}" for value in thresholds)
+        shares = [rate(value, images) for value in (outcome.wrong, outcome.missed)]
+        cost = f"{outcome.started * passes:.0f}/{sum(sizes) * passes:.0f}"
+        table.add_row(name, numbers, f"{100 * outcome.accepted:.0f} %", *shares, f"{outcome.started:.2f}", cost)
     console = Console()
     console.print(table)
+    lowest = ", ".join(f"{sum(s)}: {100 * Sequences(found, s).picked_wrong():.3g} %" for s in schedules.values() if len(s) == 1)
     console.print(
-        "deviation: of the loss, in standard deviations above its floor. False accepts: the pick among those that pass is no "
-        "success; false rejects: none passes, and one is. Lowest loss wrong: of all of them, without a certificate. Passes: of "
-        "the decoder, forward and backward; a particle's certificate costs one encoding and a denoiser call per level more.",
+        f"particles: so many at once, or {last} (start, then more at a time); no file: these rounds without a certificate. "
+        "Each image is decided by thresholds chosen without it, with 95 % Wilson intervals over images; those shown are of all "
+        "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement. Falsely accepted: the "
+        "pick of those that pass is no success; rejected: falsely so, none passes and one is. Mean: particles that an image "
+        "starts; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an encoding "
+        f"and a denoiser call per level more). Without one the particle of the lowest loss is no success, of {lowest}.",
         highlight=False,
     )
 
 
-def rates(outcome, images, found, sizes, passes):
-    """The cells of one row."""
-    cells = []
-    for share in (outcome.accepted, outcome.wrong, outcome.missed):
-        interval = wilson(share, images)
-        cells.append(f"{100 * share:.1f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]")
-    wrong = Sequences(found, sizes).picked_wrong()
-    return (
-        *cells,
-        f"{100 * wrong:.1f} %",
-        f"{outcome.started:.2f}",
-        f"{outcome.started * passes:.0f}",
-        f"{sum(sizes) * passes:.0f}",
-    )
+def rate(share, images):
+    """A share of images with its interval, in per cent."""
+    interval = wilson(share, images)
+    return f"{100 * share:.3g} [{100 * interval.low:.0f},{100 * interval.high:.0f}]"
 
 
 if __name__ == "__main__":

@@ -187,6 +187,15 @@ def test_costs_and_tables_follow_the_particles_that_were_started(place, some):
     assert "up to 3 particles" in text and "Certificate: 2 of 4 images pass" in text
 
 
+def test_pictures_say_which_particles_were_not_started(some):
+    from utils.figures.run import draw_grid
+    from utils.figures.style import particle_title, plt
+
+    record, arrays = next((r, a) for r, a in map(read_record, sorted((some / "records").iterdir())) if len(r["survivors"]) == 1)
+    assert [particle_title(record, at) for at in (1, 2)] == ["p1: not started", "p2: not started"]
+    plt.close(draw_grid([(record, arrays)]))
+
+
 def test_passes_of_an_image_add_up_where_rounds_differ_in_cost(place):
     """Optimisation spends what each particle needs, so the mean is one over particles, not over images."""
     from utils.sampling.profiler import Phase, Profiler

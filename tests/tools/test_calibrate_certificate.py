@@ -59,13 +59,25 @@ def test_runs_of_other_particles_are_one_population(place, fixed):
         groups(fixed, alone[1])
 
 
+def test_with_a_margin_what_lies_far_below_the_images_best_is_no_success():
+    import torch
+
+    from operators.phase_retrieval import PhaseRetrieval
+
+    psnr, labelled = [30.0, 25.0, 28.5, 40.0], [True, True, True, False]
+    piece = tool.Piece(("set", 0), 0, [0, 1, 2, 3], [1.0] * 4, [0.0] * 4, [0.4] * 4, labelled, psnr, torch.rand(4, 3, 8, 8))
+    success = [tool.joined([piece], PhaseRetrieval(), margin)[0].success.tolist() for margin in (None, 2.0, 0.0)]
+    assert success == [labelled, [True, False, True, False], [True, False, False, False]]
+
+
 def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monkeypatch, capsys):
     labels = [label for row in runs.metrics_of(fixed)["modes"]["label"] for label in row]
     assert "failed" in labels and {"0", "180"} & set(labels)
     out = tmp_path / "new" / "tiny.json"
     call(monkeypatch, fixed, "--start", 1, "--add", 1, "--accept", 0.3, "--out", out)
     shown = capsys.readouterr().out
-    assert "1 at once" in shown and "4 images of 2 particles" in shown and str(out) in shown
+    assert "4 images of 2 particles" in shown and "1 + 1 ..." in shown and f"{out}: the thresholds of" in shown
+    assert "…" not in shown, "numbers cut off"
     content = json.loads(out.read_text())
     assert content["images"] == IMAGES and content["rates"]["rounds"] == [1, 1]
     assert content["rates"]["on_the_same_images"]["wrong"] <= 0.3 and content["rates"]["decoder_passes_per_particle"] == 6

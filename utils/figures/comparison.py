@@ -248,7 +248,7 @@ def mode_map(experiments):
     for axis, e, images in zip(axes[0], experiments, shown):
         images = images[:rows]
         greys = [[LABEL_GREYS.get(label, np.nan) for label in labels] for _, labels, _ in images]
-        axis.patch.set(hatch="////", edgecolor="0.8")  # shows where a particle was pruned or diverged
+        axis.patch.set(hatch="////", edgecolor="0.8")  # shows where a particle was pruned, not started or diverged
         axis.imshow(np.array(greys, dtype=float), cmap="gray", vmin=0, vmax=1, aspect="auto")
         for y, (_, labels, picked) in enumerate(images):
             for x, label in enumerate(labels):
@@ -273,7 +273,7 @@ def mode_map(experiments):
         axis.set_title(e.label.replace("_", "\n", 1), fontsize=7)
     axes[0][0].set_ylabel("image")
     figure.supxlabel(
-        "0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned or diverged · P: label-free pick",
+        "0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned, not started or diverged · P: label-free pick",
         fontsize=6,
     )
     return figure

@@ -40,6 +40,8 @@ def particle_title(record, position):
 def _absence(record, index):
     """Why a particle is not there at the end."""
     tree = record.get("tree")
+    if record.get("population"):
+        return "not started"
     if tree is None:
         return "pruned"
     if index in tree["parent"].values():

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from utils.errors import InputError
 from utils.records.record import PHASES, SCHEMA
 
-Number = float | None  # null: not known, pruned or diverged
+Number = float | None  # null: not known, pruned, not started or diverged
 PerImage = list[Number]
 PerParticle = list[list[Number]]
 
