@@ -273,7 +273,7 @@ def mode_map(experiments):
         axis.set_title(e.label.replace("_", "\n", 1), fontsize=7)
     axes[0][0].set_ylabel("image")
     figure.supxlabel(
-        "0, 180: orientation found · m: channels mixed · ×: failed · hatched: pruned, not started or diverged · P: label-free pick",
+        "0, 180: orientation found · m: channels mixed · ×: failed · hatched: not there at the end · P: label-free pick",
         fontsize=6,
     )
     return figure
