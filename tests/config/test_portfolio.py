@@ -29,6 +29,10 @@ CASES = [
         (f"portfolio=[{{{LOW}}}]", "task=gaussian_blur"),
         "portfolio[0].lowpass=0.3: the measurement of operators.blur.GaussianBlur",
     ),
+    (
+        ("portfolio=[{},{spacing:3.0}]", "pruning_step=700", "children=2", "tree.branch_sigma=5.0"),
+        "tree.branch_sigma=5.0: must lie between 8.8",  # 2.9 without the portfolio
+    ),
     (("portfolio=[{tau:1e-8}]",), "portfolio[0].tau=1e-08: times tau="),
     (("portfolio=[{},{},{},{},{lr:2.0}]",), "portfolio: has 5 entries, of which the last 1 would belong to no particle"),
     (("portfolio=[{},{},{lr:2.0}]", "num_samples=2"), "(numbers 0 to 1); leave them out, or raise num_samples=2"),

@@ -59,7 +59,8 @@ def _check_branch_sigma(settings: Settings, events: Events) -> None:
     if not settings.children or sigma is None or index is None:
         return
     annealing = settings.sampler.annealing_scheduler_config
-    own = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)[index]
+    grid = annealing.num_steps, annealing.sigma_max, annealing.sigma_min
+    own = max(annealing_sigmas(*grid, spacing)[index] for spacing in (1.0, *(e.spacing for e in settings.portfolio)))
     if not own <= sigma <= annealing.sigma_max:
         raise InputError(
             f"tree.branch_sigma={sigma}: must lie between {own:.3g}, the annealing's own level at pruning_step="
