@@ -8,8 +8,8 @@ import torch
 from operators.base import Operator
 from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
-from tests.sampling.test_statistics import GAUSSIAN, Y_GAUSSIAN, worst_z_score
 from tests.worlds import analytic
+from tests.worlds.analytic import GAUSSIAN, Y_GAUSSIAN, worst_z_score
 from tests.worlds.xla import World
 from utils.config.settings import PortfolioEntry
 from utils.sampling.particles import Particles

@@ -5,25 +5,15 @@ import pytest
 import torch
 
 from tests.worlds import analytic
+from tests.worlds.analytic import GAUSSIAN, Y_GAUSSIAN, worst_z_score
 from utils.noise import KeyedNoise
 from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.schedule import annealing_sigmas
 
 COUNT = 16000
-GAUSSIAN = GaussianMixturePrior(means=[[0.5, -1.0]], stds=[0.8], weights=[1.0], decoder=[[1.0, 0.4], [-0.3, 0.9], [0.2, 0.1]])
-Y_GAUSSIAN = [1.2, -0.4, 0.3]
 MIXTURE = GaussianMixturePrior(means=[[-2.0], [2.0]], stds=[0.5, 0.5], weights=[0.5, 0.5], decoder=[[1.0]])
 Y_MIXTURE = [0.25]
 SIGMAS = annealing_sigmas(analytic.ANNEALING.num_steps, analytic.ANNEALING.sigma_max, analytic.ANNEALING.sigma_min)
-
-
-def worst_z_score(sampled, law):
-    """Largest deviation of sample mean and covariance from (mean, cov), in standard errors."""
-    mean, cov = law
-    n = len(sampled)
-    of_mean = np.abs(sampled.mean(0) - mean) / np.sqrt(np.diag(cov) / n)
-    error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)
-    return max(of_mean.max(), (np.abs(np.cov(sampled.T) - cov) / error).max())
 
 
 def kolmogorov_smirnov(sampled, law):

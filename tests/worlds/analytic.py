@@ -17,6 +17,8 @@ from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import annealing_sigmas, learning_rate, ode_sigmas
 
+GAUSSIAN = GaussianMixturePrior(means=[[0.5, -1.0]], stds=[0.8], weights=[1.0], decoder=[[1.0, 0.4], [-0.3, 0.9], [0.2, 0.1]])
+Y_GAUSSIAN = [1.2, -0.4, 0.3]
 MIXTURE = GaussianMixturePrior(
     means=[[-2.0, 0.0], [2.0, 1.0]], stds=[0.5, 0.7], weights=[0.5, 0.5], decoder=[[1.0, 0.2], [0.1, 0.8], [0.3, -0.5]]
 )
@@ -189,3 +191,12 @@ def mixture_law(prior, y, settings=None, annealing=ANNEALING, diffusion=DIFFUSIO
         distance = grid[:, None] - (big_m * z0hat + c)[None]
         density = np.exp(-0.5 * distance**2 / variance) @ density
     return grid, density / density.sum() / (grid[1] - grid[0])
+
+
+def worst_z_score(sampled, law):
+    """Largest deviation of sample mean and covariance from (mean, cov), in standard errors."""
+    mean, cov = law
+    n = len(sampled)
+    of_mean = np.abs(sampled.mean(0) - mean) / np.sqrt(np.diag(cov) / n)
+    error = np.sqrt((np.outer(np.diag(cov), np.diag(cov)) + cov**2) / n)
+    return max(of_mean.max(), (np.abs(np.cov(sampled.T) - cov) / error).max())
