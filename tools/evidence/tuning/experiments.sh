@@ -11,22 +11,29 @@ further=("${@:4}")
 python=.venv/bin/python
 [ -x $python ] || python=python
 push=() exchange=()  # as the experiment has it
-set=(data=demo-$family model=demo-$family)
 GROUP=task.demo_langevin.mcmc_sampler_config
-case "$family $difficulty" in
-  "faces standard" | "scenes standard") setting=(sampler=fast) ;;
-  "faces hard" | "scenes hard") setting=(sampler=fast task_group=demo_hard) ;;
-  "faces budget" | "scenes budget")
-    setting=(sampler=budget task_group=demo_budget)
-    push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
-    exchange=(recombination_step=700 recombination.every=1) ;;
-  "photographs standard") setting=(sampler=fast batch_images=5 $GROUP.lr=1e-4) ;;
-  "photographs low_noise")  # at 32 pixels what the official 0.05 is at 256
-    setting=(sampler=fast batch_images=5 task.demo_langevin.operator.sigma=0.00625 $GROUP.tau=0.0025 $GROUP.lr=2.5e-5) ;;
-  *) echo "unknown set and difficulty: $family $difficulty; choose faces or scenes with standard, hard or budget," \
-       "photographs with standard or low_noise" >&2; exit 2 ;;
+unknown() { echo "unknown $1: choose faces or scenes with standard, hard or budget, photographs with standard or low_noise" >&2; exit 2; }
+case $difficulty in
+  standard) setting=(sampler=fast) ;;
+  hard) setting=(sampler=fast task_group=demo_hard) ;;
+  budget) setting=(sampler=budget task_group=demo_budget)
+          push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
+          exchange=(recombination_step=700 recombination.every=1) ;;
+  # at 32 pixels what the official 0.05 is at 256
+  low_noise) setting=(sampler=fast task.demo_langevin.operator.sigma=0.00625 $GROUP.tau=0.0025 $GROUP.lr=2.5e-5) ;;
+  *) unknown "difficulty $difficulty" ;;
 esac
-[ $family != photographs ] || set=(data=folder data.root=dataset/cifar10/mixed/reporting model=natural-32)
+case $family in
+  faces|scenes) set=(data=demo-$family model=demo-$family)
+                [ $difficulty != low_noise ] || unknown "difficulty $difficulty of $family" ;;
+  photographs) set=(data=folder data.root=dataset/cifar10/mixed/reporting model=natural-32 batch_images=5)
+               case $difficulty in
+                 standard) setting+=($GROUP.lr=1e-4) ;;
+                 low_noise) ;;
+                 *) unknown "difficulty $difficulty of photographs" ;;
+               esac ;;
+  *) unknown "set $family" ;;
+esac
 
 run() {  # run EXPERIMENT NAME override...
   $python posterior_sample.py gpu=-1 experiment=$1 "${set[@]}" data.end_id=$images \

@@ -16,8 +16,10 @@ GROUP=task.demo_langevin.mcmc_sampler_config
 OPERATOR=task.demo_langevin.operator
 ANNEALING=sampler.annealing_scheduler_config.num_steps
 
-set=(data=demo-$family model=demo-$family data.root=dataset/val/demo-$family)
-[ $family != photographs ] || set=(data=folder data.root=dataset/cifar10/mixed/tuning model=natural-32)
+case $family in
+  photographs) set=(data=folder data.root=dataset/cifar10/mixed/tuning model=natural-32) ;;
+  *) set=(data=demo-$family model=demo-$family data.root=dataset/val/demo-$family) ;;
+esac
 
 program=posterior_sample.py
 cell() {  # cell NAME IMAGES override...
