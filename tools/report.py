@@ -31,6 +31,7 @@ CAPTIONS = {
     "psnr_distribution": "PSNR of all particles per experiment, with quartiles.",
     "mode_map": "Which orientation each particle of each image found.",
     "quality_cost": "Quality against time × peak memory per image.",
+    "pareto": "Quality and success against decoder passes per image; the dashed line joins what nothing beats for less.",
     "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
     "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }

@@ -26,9 +26,9 @@ def test_an_image_depends_on_seed_and_index_alone(family):
 
 
 def test_splits_are_disjoint():
-    assert len(set(SEEDS.values())) == len(SEEDS) == 3
+    assert len(set(SEEDS.values())) == len(SEEDS) == 4
     drawn = {demo_image(family, seed, i).tobytes() for family in FAMILIES for seed in SEEDS.values() for i in range(30)}
-    assert len(drawn) == 2 * 3 * 30
+    assert len(drawn) == 2 * 4 * 30
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,9 +2,10 @@
 
     python tools/make_demo_data.py                     # the shipped test sets, dataset/demo-faces and demo-scenes
     python tools/make_demo_data.py --split val --count 16 --out DIR
+    python tools/make_demo_data.py --split confirm --out dataset/confirm   # docs/confirmation.md
 
 Image i of a family depends on (seed, i) alone, and each split has its own seed, so that training,
-validation (tuning) and test images never meet.
+validation (tuning), test and confirmation images never meet.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from tools.demo_prior.drawing import Canvas, Draws
 from utils.paths import PROJECT
 
 SIDE = 64
-SEEDS = {"train": 1, "val": 2, "test": 3}
+SEEDS = {"train": 1, "val": 2, "test": 3, "confirm": 4}
 WHITE = np.ones(3)
 
 SKIN = [[0.96, 0.80, 0.69], [0.88, 0.67, 0.53], [0.76, 0.55, 0.41], [0.58, 0.39, 0.27], [0.42, 0.28, 0.19]]

@@ -7,7 +7,7 @@ import numpy as np
 from utils.analysis import runs
 from utils.analysis.costs import cost, mean_std
 from utils.errors import InputError
-from utils.figures import reconstructions
+from utils.figures import pareto, reconstructions
 from utils.figures.run import numbers
 from utils.figures.style import plt
 from utils.records.aggregate import finite
@@ -49,6 +49,8 @@ def every(experiments, images=reconstructions.IMAGES):
         yield "mode_map", mode_map(labelled)
     if scored:
         yield "quality_cost", quality_cost(scored)
+    if len(labelled) > 2:
+        yield "pareto", pareto.draw(labelled)
     curves = {e.label: transfer_functions(e) for e in measured}
     if any(len(found) for found in curves.values()):
         yield "prtf", prtf(curves)

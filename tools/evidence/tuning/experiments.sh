@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Experiments 0 to 4 and 6 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
+# Experiments 0 to 4, 6 and 7 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
 #   bash tools/evidence/tuning/experiments.sh faces|scenes standard|hard|budget IMAGES [further overrides]
 #   bash tools/evidence/tuning/experiments.sh photographs standard|low_noise IMAGES    # needs tools/evidence/tuning/photographs.py
+#   ONLY='exp0_baseline sequential' bash ...    # these runs alone
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/measured/ are computed from the copies under evidence/.
 set -euo pipefail
@@ -36,6 +37,7 @@ case $family in
 esac
 
 run() {  # run EXPERIMENT NAME override...
+  [[ " ${ONLY:-$2} " == *" $2 "* ]] || return 0
   $python posterior_sample.py gpu=-1 experiment=$1 "${set[@]}" data.end_id=$images \
     save_dir=results/experiments/${difficulty}_$family name=$2 "${setting[@]}" "${@:3}" "${further[@]}"
 }
@@ -46,6 +48,10 @@ run exp2_pruning exp2_pruning "${push[@]}"
 run exp3_2particle exp3_2particle "${push[@]}"
 run exp4_optimization exp4_optimization "${push[@]}"
 run exp6_recombination exp6_recombination "${push[@]}" "${exchange[@]}"
+case $difficulty in
+  standard) run exp7_sequential exp7_sequential sampler=short ;;
+  hard) run exp7_sequential exp7_sequential sampler=short sequential.certificate=checkpoints/demo-$family/certificate_hard.json ;;
+esac
 [ $family != photographs ] || exit 0
 if [ $difficulty = budget ]; then
   run exp1_repulsion exp1_repulsion_0.15

@@ -4,7 +4,9 @@
 
 A channel is solved where it has SOLVED dB in its better orientation, from the pictures of the records. Per run: the failed
 particles by their number of solved channels, how many have channels of both orientations (chimeras), and the images by the
-number of channels that some particle has solved: those of none are beyond any exchange.
+number of channels that some particle has solved: those of none are beyond any exchange. And the unsolved channels of failed
+particles as a x + b turned x (least squares, means removed): how many of them are half explained by that or more, and how many
+of these are twins, an image over its own rotation, with both parts at TWIN or more.
 """
 
 import sys
@@ -15,6 +17,8 @@ import numpy as np
 from utils.records.files import read_record, record_paths
 
 SOLVED = 20.0  # dB
+EXPLAINED = 0.5  # of a channel's variance
+TWIN = 0.25  # of the truth's contrast
 
 
 def channel_psnr(image, truth):
@@ -31,14 +35,27 @@ def of_image(record, arrays):
         yield label, np.maximum(upright, turned) >= SOLVED, turned > upright
 
 
+def mixture(image, truth):
+    """(explained share (C,), smaller coefficient (C,)) of each channel of image (H, W, C) as a truth + b turned truth."""
+    parts = [x - x.mean((0, 1)) for x in (image, truth, truth[::-1, ::-1])]
+    y, x, turned = (part.reshape(-1, part.shape[2]).T for part in parts)  # (C, H W)
+    basis = np.stack([x, turned], axis=2)  # (C, H W, 2)
+    coefficients = np.linalg.pinv(basis) @ y[..., None]  # (C, 2, 1)
+    rest = np.square(y - (basis @ coefficients)[..., 0]).sum(1)
+    return 1 - rest / np.square(y).sum(1).clip(1e-9), coefficients[..., 0].min(1)
+
+
 if __name__ == "__main__":
     for folder in sys.argv[1:]:
-        failed, chimeras, images, particles = Counter(), 0, Counter(), 0
+        failed, chimeras, images, particles, unsolved = Counter(), 0, Counter(), 0, []
         for path in record_paths(folder):
-            found = list(of_image(*read_record(path)))
+            record, arrays = read_record(path)
+            found = list(of_image(record, arrays))
             particles += len(found)
-            for label, solved, turned in found:
+            for (label, solved, turned), pixels in zip(found, arrays["images"]):
                 if label == "failed":
+                    explained, smaller = mixture(pixels / 255.0, arrays["truth"] / 255.0)
+                    unsolved += [(e >= EXPLAINED, s >= TWIN) for e, s in zip(explained[~solved], smaller[~solved])]
                     failed[int(solved.sum())] += 1
                     chimeras += 0 < turned.sum() < len(turned)
             images[int(np.any([solved for _, solved, _ in found], axis=0).sum())] += 1
@@ -46,3 +63,7 @@ if __name__ == "__main__":
         by_image = ", ".join(f"{n} with {k}" for k, n in sorted(images.items()))
         print(f"{folder}: {sum(failed.values())} of {particles} particles failed: {by_channels}; {chimeras} mix orientations")
         print(f"  {sum(images.values())} images by channels that some particle has solved: {by_image}")
+        half, twins = sum(e for e, _ in unsolved), sum(e and twin for e, twin in unsolved)
+        print(
+            f"  {len(unsolved)} unsolved channels of failed particles: {half} half explained by truth and rotation, {twins} twins"
+        )

@@ -175,6 +175,30 @@ case $part in
     for copies in lr:0.5 tau:1.5; do
       cell copies_${copies/:/} 40 "${hard[@]}" recombination_step=300 "portfolio=[{$copies}]"
     done ;;
+  shortened)   # experiment 6's mechanisms with a shorter annealing; 25 x 5: recombination_settings, standard_scale0.15_recombination
+    common=(data.start_id=16 batch_images=4 sampler=fast repulsion.end_step=500 repulsion_scale=0.15 recombination_step=400
+            recombination.every=1)
+    for steps in 13 10 20 8 16; do cell ${steps}x5 40 "${common[@]}" $ANNEALING=$steps; done
+    for steps in 10 13; do cell ${steps}x5_to_one 40 "${common[@]}" $ANNEALING=$steps pruning_step=500 pruning_keep=1; done
+    for steps in 13 16; do cell ${steps}x5_two 40 "${common[@]}" $ANNEALING=$steps num_samples=2; done
+    for steps in 20 25; do cell ${steps}x5_one 40 "${common[@]}" $ANNEALING=$steps num_samples=1; done
+    cell 13x5_ode2 40 "${common[@]}" $ANNEALING=13 sampler.diffusion_scheduler_config.num_steps=2
+    for end in 0.05 0.2; do cell 13x5_end$end 40 "${common[@]}" $ANNEALING=13 sampler.annealing_scheduler_config.sigma_min=$end; done ;;
+  alone)       # particle after particle without the others, for tools/calibrate_certificate.py, which reads their latents
+    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
+    [ $family != photographs ] || turns+=($GROUP.lr=1e-4)
+    for number in 0 1 2 3; do
+      cell standard_$number 64 "${turns[@]}" num_samples=1 first_particle=$number
+      [ $family != photographs ] || continue
+      cell hard_$number 64 "${turns[@]}" task_group=demo_hard num_samples=1 first_particle=$number
+    done ;;
+  sequential)  # by the certificates of part alone, on the same images: what they decide is a fit, not a test
+    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
+    turns+=(population=sequential sequential.start=1 sequential.add=1)
+    for difficulty in standard hard; do
+      cell $difficulty 64 "${turns[@]}" task_group=demo_$([ $difficulty = hard ] && echo hard || echo langevin) \
+        sequential.certificate=results/tuning/alone_$family/$difficulty.json
+    done ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
     # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)

@@ -1,0 +1,42 @@
+"""The figure of quality and success against decoder passes."""
+
+import pytest
+
+from tests.worlds.synthetic import write_run
+from utils.analysis import runs
+from utils.analysis.costs import cost, mean_std
+from utils.analysis.experiments import gather
+from utils.figures import comparison, pareto
+from utils.figures.style import plt
+
+LABELS = [["0", "failed", "180", "mixed"], ["failed", "failed", "failed", "failed"]]
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory, composed):
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("exp0", "exp1", "exp2"):
+        write_run(folder, composed, LABELS, name=name)
+    return gather([runs.load(path) for path in runs.find([folder])])
+
+
+def test_the_front_is_what_nothing_beats_for_less():
+    assert pareto.best_for_less([3, 1, 2, 2, 4], [5, 1, 1, 4, 5]) == [1, 3, 0]
+    assert pareto.best_for_less([1, 1], [2, 3]) == [1]
+
+
+def test_points_stand_at_the_passes_and_the_rate_of_each_experiment(experiments):
+    quality, success = pareto.draw(experiments).axes
+    picks = [mean_std(e, "psnr_aligned.pick")["mean"] for e in experiments]
+    for axis, values in ((quality, picks), (success, [50.0] * 3)):
+        x, y = axis.lines[0].get_data()
+        assert list(x) == [cost(e)["passes"] for e in experiments]
+        assert list(y) == values
+    assert [t.get_text() for t in quality.texts] == ["exp0", "exp1", "exp2"]
+    plt.close("all")
+
+
+def test_it_needs_three_experiments(experiments):
+    names = [name for name, _ in comparison.every(experiments[:2])]
+    assert "pareto" not in names and "pareto" in [name for name, _ in comparison.every(experiments)]
+    plt.close("all")

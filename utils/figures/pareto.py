@@ -1,0 +1,42 @@
+"""What a decoder pass buys: quality and success of experiments against the passes of an image."""
+
+from utils.analysis.costs import cost, mean_std
+from utils.analysis.rates import rate
+from utils.figures.style import plt
+
+
+def draw(experiments):
+    """Label-free pick (dB) and success rate against decoder passes per image, of experiments with labels of success.
+
+    Points that no other one beats in both are joined. Bars: standard error over images, Wilson's interval.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
+    passes = [cost(e)["passes"] for e in experiments]
+    picks = [mean_std(e, "psnr_aligned.pick") for e in experiments]
+    rates = [rate(e.values("success"), e.clusters("success")) for e in experiments]
+    quality = [(p["mean"], *2 * ((p["std"] or 0.0) / p["n"] ** 0.5,)) for p in picks]
+    success = [tuple(100 * v for v in (r["rate"], r["rate"] - r["low"], r["high"] - r["rate"])) for r in rates]
+    for axis, found, name in (
+        (axes[0], quality, "label-free pick, better orientation (dB)"),
+        (axes[1], success, "success rate (%)"),
+    ):
+        middle = [value for value, _, _ in found]
+        lower, upper = [low for _, low, _ in found], [high for _, _, high in found]
+        axis.errorbar(passes, middle, [lower, upper], fmt="o", markersize=4, color="black", elinewidth=0.6, ecolor="0.6")
+        front = best_for_less(passes, middle)
+        axis.plot([passes[i] for i in front], [middle[i] for i in front], color="0.5", linewidth=0.8, linestyle="--", zorder=0)
+        for e, x, y in zip(experiments, passes, middle):
+            axis.annotate(e.label.split("/")[-1], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+        axis.set_xscale("log")
+        axis.set_xlabel("decoder passes per image")
+        axis.set_ylabel(name)
+    return figure
+
+
+def best_for_less(costs, values):
+    """Indices, cheapest first, of the points whose value no point of the same cost or less reaches."""
+    front = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
+        if not front or values[i] > values[front[-1]]:
+            front.append(i)
+    return front
