@@ -64,4 +64,4 @@ if __name__ == "__main__":
         print(f"{folder}: {sum(failed.values())} of {particles} particles failed: {by_channels}; {chimeras} mix orientations")
         print(f"  {sum(images.values())} images by channels that some particle has solved: {by_image}")
         half, twins = sum(e for e, _ in unsolved), sum(e and twin for e, twin in unsolved)
-        print(f"  {len(unsolved)} channels of failures unsolved, {half} half explained by truth and rotation, of these {twins} twins")
+        print(f"  {len(unsolved)} channels unsolved: {half} half explained by truth and rotation, {twins} of these twins")
