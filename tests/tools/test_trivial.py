@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from operators.blur import GaussianBlur
 from operators.hdr import HighDynamicRange
@@ -75,13 +76,24 @@ def test_the_mean_image_is_that_of_the_training_split(composed):
         trivial_reconstruction.mean_image(check(composed("data.root=elsewhere")))
 
 
+def test_the_mean_image_of_a_folder(composed, tmp_path):
+    from utils.config.check import check
+
+    for i, grey in enumerate((0, 51, 204)):
+        Image.fromarray(np.full((20, 30, 3), grey, np.uint8)).save(tmp_path / f"{i}.png")
+    mean = trivial_reconstruction.mean_image(check(composed("data.root=elsewhere")), tmp_path)
+    assert torch.allclose(mean, torch.full((3, 64, 64), -1 / 3), atol=1e-6)
+    with pytest.raises(InputError, match="has no images"):
+        trivial_reconstruction.mean_image(check(composed()), tmp_path / "none")
+
+
 @pytest.mark.slow
 def test_the_tool_measures_as_the_program_does(run, monkeypatch, tmp_path):
     """On a finished run it draws and scores the y of the records."""
     folder, _ = run("task=hdr", "num_samples=2", "task.demo_langevin.mcmc_sampler_config.num_steps=1")
     config = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(config.replace("shard: 0/1", "shard: 1/2"))  # as a shard that ended last leaves it
-    monkeypatch.setattr(trivial_reconstruction, "mean_image", lambda settings: torch.zeros(3, 16, 16))
+    monkeypatch.setattr(trivial_reconstruction, "mean_image", lambda settings, of: torch.zeros(3, 16, 16))
     monkeypatch.setattr(sys, "argv", ["trivial_reconstruction.py", str(folder), "--picture", str(tmp_path / "tasks.png")])
     command_line.run(trivial_reconstruction.main)
     found, (run_of_tasks,) = json.loads((folder / "trivial.json").read_text()), [runs.load(folder / "metrics.json")]

@@ -4,7 +4,7 @@
 
 Writes trivial.json into each run folder; tables of `kind: tasks` compare the run with it. The floor of a task is the
 reconstruction of the highest mean PSNR over the run's images. The mean image is that of the generator's training
-split, so it has seen neither validation nor test images. The picture has a row per run: its first image.
+split, so it has seen neither validation nor test images, or of --mean FOLDER. The picture has a row per run: its first image.
 """
 
 import statistics
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from utils.analysis import runs
 from utils.command_line import Parser, run
 from utils.config.check import check
-from utils.data import select_images
+from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
 from utils.records.files import to_json, write_atomically
 
@@ -24,12 +24,15 @@ MEAN_OF = 256  # training images in the mean image
 
 def main():
     parser = Parser(prog="trivial_reconstruction.py", description="PSNR of trivial reconstructions for finished runs.")
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders of faces or scenes")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of faces or scenes, or with --mean of others")
+    parser.add_argument(
+        "--mean", type=Path, metavar="FOLDER", help="images, not those of the runs, that the mean image is taken of"
+    )
     parser.add_argument("--picture", metavar="FILE", help="also draw one image of each run; needs records with pictures")
     args = parser.parse_args()
     rows = []
     for folder in args.runs:
-        found, floor = evaluate(folder)
+        found, floor = evaluate(folder, args.mean)
         write_atomically(folder / "trivial.json", lambda file: file.write(to_json(found) + b"\n"))
         print(f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in found["psnr"].items()))
         rows.append((folder, found, floor[0]))
@@ -37,8 +40,10 @@ def main():
         draw(rows, args.picture)
 
 
-def evaluate(folder):
+def evaluate(folder, of=None):
     """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those that have records.
+
+    of: folder of the images whose mean is among the reconstructions; None: the generator's.
 
     The content: image_ids; floor, the name of the best one; psnr, {name: [dB per image]}.
     """
@@ -61,21 +66,27 @@ def evaluate(folder):
         parts = build(settings)
         particles, truth = load_batch(parts, settings, images)
         y = particles.y[:: settings.num_samples]  # (N, ...): the particles of an image share it
-        made = trivial_reconstructions(parts.operator, y, mean_image(settings).to(y.device))
+        made = trivial_reconstructions(parts.operator, y, mean_image(settings, of).to(y.device))
     scores = {name: psnr(x.cpu(), truth).tolist() for name, x in made.items()}
     floor = max(scores, key=lambda name: statistics.fmean(scores[name]))
     return {"image_ids": [image.id for image in images], "floor": floor, "psnr": scores}, made[floor].cpu()
 
 
-def mean_image(settings):
-    """(3, H, W) in [-1, 1]: mean of the generator's training images of the family that the run's data belong to."""
+def mean_image(settings, of=None):
+    """(3, H, W) in [-1, 1]: mean of images in the folder `of`, else of the generator's for the family of the run's data."""
     import torch
 
     from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, SIDE, demo_images
 
+    if of is not None:
+        files = files_in(of, "images")
+        if not files:
+            raise InputError(f"mean={of}: has no images")
+        chosen = files[:: -(-len(files) // MEAN_OF)]
+        return torch.from_numpy(sum(TestImage(0, file).pixels(settings.data.resolution) for file in chosen) / len(chosen))
     family = next((name for name in FAMILIES if Path(settings.data.root).name == f"demo-{name}"), None)
     if family is None or settings.data.resolution != SIDE:
-        raise InputError(f"data.root={settings.data.root}: a mean image is known for demo-faces and demo-scenes alone")
+        raise InputError(f"data.root={settings.data.root}: has no mean image of its own; name --mean FOLDER")
     mean = demo_images(family, SEEDS["train"], MEAN_OF).mean(0)  # (H, W, 3) in [0, 255]
     return torch.from_numpy(mean.transpose(2, 0, 1) / 127.5 - 1).float()
 

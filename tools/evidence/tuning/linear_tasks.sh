@@ -2,6 +2,7 @@
 # The sweeps behind the demo groups of the linear tasks and HDR, on validation faces only. Resumable.
 #   python tools/make_demo_data.py --split val --count 64 --out dataset/val
 #   bash tools/evidence/tuning/linear_tasks.sh rate|tau|end|default|edges [further overrides]
+#   bash tools/evidence/tuning/linear_tasks.sh photographs_rate | photographs    # held-out and test photographs (photographs.py)
 #   bash tools/evidence/tuning/linear_tasks.sh final      # the chosen settings on ten test images, and their table in docs/measured/tasks.md
 # Every cell is a run folder results/tuning/tasks/<task>/<setting>; the table of all cells is
 #   python tools/parse_metrics.py results/tuning/tasks --format csv --out evidence/tuning_tasks.csv
@@ -49,5 +50,16 @@ case $part in
     rm -rf evidence/tasks
     $python tools/evidence/keep_evidence.py results/tasks/* --to evidence/tasks
     $python tools/evidence/project_tables.py ;;
-  *) echo "unknown part $part: choose rate, tau, end, default or final" >&2; exit 2 ;;
+  photographs_rate)
+    photographs=(data=folder data.root=dataset/cifar10/mixed/tuning model=natural-32 data.end_id=8 batch_images=8
+                 'save_dir=results/tuning/photograph_tasks/${hydra:runtime.choices.task}')
+    sweep inpainting_rand,gaussian_blur,motion_blur,down_sampling sampler=fast "${photographs[@]}" $GROUP.lr=5e-4,1.6e-3,5e-3
+    sweep inpainting,hdr sampler=fast "${photographs[@]}" $GROUP.lr=5e-5,1.6e-4,5e-4 ;;
+  photographs)
+    run=(gpu=-1 sampler=fast num_samples=2 data=folder data.root=dataset/cifar10/mixed/reporting model=natural-32 data.end_id=20
+         batch_images=10 save_dir=results/photograph_tasks)
+    $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr,down_sampling "${run[@]}" \
+      'name=${hydra:runtime.choices.task}' "${further[@]}"
+    $python tools/evidence/trivial_reconstruction.py results/photograph_tasks/* --mean dataset/cifar10/mixed/tuning ;;
+  *) echo "unknown part $part: choose rate, tau, end, default, edges, photographs_rate, photographs or final" >&2; exit 2 ;;
 esac

@@ -184,6 +184,9 @@ case $part in
     for steps in 20 25; do cell ${steps}x5_one 40 "${common[@]}" $ANNEALING=$steps num_samples=1; done
     cell 13x5_ode2 40 "${common[@]}" $ANNEALING=13 sampler.diffusion_scheduler_config.num_steps=2
     for end in 0.05 0.2; do cell 13x5_end$end 40 "${common[@]}" $ANNEALING=13 sampler.annealing_scheduler_config.sigma_min=$end; done ;;
+  ends)        # where 20 x 5 ends: two particles that exchange, no repulsion
+    common=(data.start_id=16 batch_images=8 sampler=fast $ANNEALING=20 num_samples=2 recombination_step=400 recombination.every=1)
+    for end in 0.1 0.05 0.03 0.02; do cell end$end 40 "${common[@]}" sampler.annealing_scheduler_config.sigma_min=$end; done ;;
   alone)       # particle after particle without the others, for tools/calibrate_certificate.py, which reads their latents
     turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
     [ $family != photographs ] || turns+=($GROUP.lr=1e-4)
