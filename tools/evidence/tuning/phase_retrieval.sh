@@ -190,18 +190,18 @@ case $part in
   alone)       # particle after particle without the others, for tools/calibrate_certificate.py, which reads their latents
     turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
     [ $family != photographs ] || turns+=($GROUP.lr=1e-4)
-    for number in 0 1 2 3; do
-      cell standard_$number 64 "${turns[@]}" num_samples=1 first_particle=$number
-      [ $family != photographs ] || continue
-      cell hard_$number 64 "${turns[@]}" task_group=demo_hard num_samples=1 first_particle=$number
-    done ;;
+    for number in 0 1 2 3; do cell standard_$number 64 "${turns[@]}" num_samples=1 first_particle=$number; done ;;
+  alone_hard)  # the same at the hard setting
+    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1 task_group=demo_hard)
+    for number in 0 1 2 3; do cell hard_$number 64 "${turns[@]}" num_samples=1 first_particle=$number; done ;;
   sequential)  # by the certificates of part alone, on the same images: what they decide is a fit, not a test
     turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
     turns+=(population=sequential sequential.start=1 sequential.add=1)
-    for difficulty in standard hard; do
-      cell $difficulty 64 "${turns[@]}" task_group=demo_$([ $difficulty = hard ] && echo hard || echo langevin) \
-        sequential.certificate=results/tuning/alone_$family/$difficulty.json
-    done ;;
+    cell standard 64 "${turns[@]}" ;;
+  sequential_hard)  # by the certificate of alone_hard
+    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1 task_group=demo_hard)
+    cell hard 64 "${turns[@]}" population=sequential sequential.start=1 sequential.add=1 \
+      sequential.certificate=checkpoints/demo-$family/certificate_hard.json ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
     # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
