@@ -286,7 +286,7 @@ def certificate(path, **changes):
     from utils.config.population import holds_for
 
     held = holds_for(check(runs.config(changes.pop("overrides"))).composition.identity)
-    content = {"thresholds": {"deviation": 2.0, "denoising": 0.5, "agreement": None}, "sigmas": [0.5, 1.0, 2.0]}
+    content = {"thresholds": {"deviation": 2.0, "denoising": 0.5, "agreement": None}, "sigmas": [0.3, 0.5, 0.7]}
     path.write_text(json.dumps({**content, "holds_for": held, "images": 9, "rates": {}, **changes}))
     return path
 
@@ -313,7 +313,7 @@ def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     (note,) = checked(place, f"sequential.certificate={path}", "task.demo_langevin.operator.sigma=0.1").composition.notes
     assert "was calibrated elsewhere: task.operator.sigma is 0.05 there and 0.1 here" in note
     (note,) = checked(place, f"sequential.certificate={path}", "sequential.sigmas=[1.0]").composition.notes
-    assert "sequential.sigmas is [0.5, 1.0, 2.0] there and [1.0] here" in note
+    assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
 
 
 def test_without_a_certificate_it_says_what_is_used(place):

@@ -40,7 +40,7 @@ UNCALIBRATED = Thresholds(deviation=3.0, agreement=0.95)
 class Sequential(Section):
     start: int = Field(default=2, ge=1)
     add: int = Field(default=2, ge=1)
-    sigmas: list[Annotated[float, Field(gt=0)]] = Field(default=[0.5, 1.0, 2.0], min_length=1)
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(default=[0.3, 0.5, 0.7], min_length=1)
     certificate: Annotated[str, Field(min_length=1)] | None = None  # a file; None: beside the checkpoint
     thresholds: Thresholds | None = None  # None: from that file
 
