@@ -15,6 +15,7 @@ python=.venv/bin/python
 
 GROUP=task.demo_langevin.mcmc_sampler_config
 ANNEALING=sampler.annealing_scheduler_config
+half_a_side=(task.demo_langevin.operator.mask_len_range=[16,17] task.demo_langevin.operator.margin=4)  # of 32 pixels
 SETTING="\${hydra:runtime.choices.sampler}_tau\${$GROUP.tau}_lr\${$GROUP.lr}"
 
 sweep() {  # sweep TASK,TASK override=value,value ...   four images, one particle each
@@ -54,12 +55,14 @@ case $part in
     photographs=(data=folder data.root=dataset/cifar10/mixed/tuning model=natural-32 data.end_id=8 batch_images=8
                  'save_dir=results/tuning/photograph_tasks/${hydra:runtime.choices.task}')
     sweep inpainting_rand,gaussian_blur,motion_blur,down_sampling sampler=fast "${photographs[@]}" $GROUP.lr=5e-4,1.6e-3,5e-3
-    sweep inpainting,hdr sampler=fast "${photographs[@]}" $GROUP.lr=5e-5,1.6e-4,5e-4 ;;
+    sweep hdr sampler=fast "${photographs[@]}" $GROUP.lr=5e-5,1.6e-4,5e-4
+    sweep inpainting sampler=fast "${photographs[@]}" "${half_a_side[@]}" $GROUP.lr=5e-5,1.6e-4,5e-4 ;;
   photographs)
     run=(gpu=-1 sampler=fast num_samples=2 data=folder data.root=dataset/cifar10/mixed/reporting model=natural-32 data.end_id=20
          batch_images=10 save_dir=results/photograph_tasks)
-    $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,inpainting,hdr,down_sampling "${run[@]}" \
+    $python posterior_sample.py -m task=gaussian_blur,motion_blur,inpainting_rand,hdr,down_sampling "${run[@]}" \
       'name=${hydra:runtime.choices.task}' "${further[@]}"
+    $python posterior_sample.py task=inpainting "${run[@]}" "${half_a_side[@]}" name=inpainting "${further[@]}"
     $python tools/evidence/trivial_reconstruction.py results/photograph_tasks/* --mean dataset/cifar10/mixed/tuning ;;
   *) echo "unknown part $part: choose rate, tau, end, default, edges, photographs_rate, photographs or final" >&2; exit 2 ;;
 esac
