@@ -10,6 +10,7 @@ from tests.worlds import runs
 from tools import calibrate_certificate as tool
 from utils.analysis import runs as finished_runs
 from utils.config.check import check
+from utils.config.population import Sequential
 from utils.errors import InputError
 from utils.records.files import read_record, write_record
 
@@ -35,7 +36,7 @@ def call(patch, *arguments):
 
 def groups(*folders):
     loaded = [finished_runs.load(folder) for folder in folders]
-    found = [tool.pieces_of(run_, tool.settings_of(run_), [0.5, 1.0, 2.0]) for run_ in loaded]
+    found = [tool.pieces_of(run_, tool.settings_of(run_), Sequential().sigmas) for run_ in loaded]
     return tool.joined([piece for _, pieces in found for piece in pieces], found[0][0])
 
 
