@@ -161,8 +161,8 @@ def beside(particles, finished, **changes):
     clock = StepClock("progress", annealing_sigmas(10, 10.0, 0.1))
     held, losses = finished
     report = {9: {"step": 5, "where": torch.arange(len(held)), "raw": losses}}
-    earlier = {9: {"step": 3, "where": torch.arange(len(held)), "raw": torch.zeros_like(losses)}}
-    result = SimpleNamespace(particles=held, image=held.z.clone(), reports={"recombination": [earlier, report]})
+    earlier, later = ({9: {"step": step, "where": torch.arange(len(held)), "raw": torch.zeros_like(losses)}} for step in (3, 7))
+    result = SimpleNamespace(particles=held, image=held.z.clone(), reports={"recombination": [earlier, report, later]})
     mechanism = Recombination(500, settings(**changes), clock, PhaseRetrieval()).beside(result)
     new, said = mechanism.after_chain(particles, SimpleNamespace(step=5), World())
     assert torch.equal(result.image, held.z), "finished particles are not changed"
