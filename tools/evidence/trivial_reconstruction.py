@@ -67,7 +67,7 @@ def evaluate(folder, of=None):
         particles, truth = load_batch(parts, settings, images)
         y = particles.y[:: settings.num_samples]  # (N, ...): the particles of an image share it
         made = trivial_reconstructions(parts.operator, y, mean_image(settings, of).to(y.device))
-    scores = {name: psnr(x.cpu(), truth).tolist() for name, x in made.items()}
+    scores = {name: [round(v, 4) for v in psnr(x.cpu(), truth).tolist()] for name, x in made.items()}
     floor = max(scores, key=lambda name: statistics.fmean(scores[name]))
     return {"image_ids": [image.id for image in images], "floor": floor, "psnr": scores}, made[floor].cpu()
 
