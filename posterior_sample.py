@@ -105,7 +105,9 @@ def sample(settings, images, folder):
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)
-            found = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, trace, bar.begin)
+            found = sample_in_rounds(
+                parts.sampler, particles, settings.rounds, certificate, trace, bar.begin, parts.sampler.events.stop_index
+            )
             finished = [
                 evaluator.record(image, x, found.result, trace, found.profilers[image.id], 1, found.history[image.id])
                 for x, image in zip(truths, batch)

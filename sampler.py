@@ -30,7 +30,7 @@ from utils.sampling import mcmc
 from utils.sampling.events import Events
 from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism, Report
-from utils.sampling.outcome import SampleResult, StepInfo
+from utils.sampling.outcome import Paused, SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
 from utils.sampling.portfolio import Portfolio, low_passed
@@ -85,20 +85,46 @@ class LatentDAPS:
         self, particles: Particles, profiler: Profiler, on_step: Callable[[StepInfo], None] = lambda info: None
     ) -> SampleResult:
         """Run all annealing steps; `particles` gives y, image and index. `on_step` gets a StepInfo after each of them."""
-        reports: dict[str, list[Report]] = {mechanism.name: [] for mechanism in self.mechanisms}
         with torch.no_grad(), profiler.run(self.counted.calls, self.events.phases):
-            particles = particles.at(self.sigmas[0] * self.noise.draw(particles, "initial"))
-            for step in range(len(self.sigmas) - 1):
-                do_repulsion, do_optimization = self.events.do_repulsion(step), self.events.do_optimization(step)
-                with (
-                    profiler.step(self.events.phase(step), len(particles), partial(self.probe_peak_mb, particles)),
-                    torch.set_grad_enabled(do_repulsion or do_optimization),
-                ):
-                    particles, info, said = self.annealing_step(particles, self.scalars(step))
-                    devices.mark_step(particles.z.device)
-                for name, report in said.items():
-                    reports[name].append(report)
-                on_step(info)
+            end = self.anneal(self.drawn(particles), range(len(self.sigmas) - 1), profiler, on_step)
+            return self.decoded(end.particles, profiler, end.reports)
+
+    def begin(self, particles: Particles, step: int, profiler: Profiler, on_step: Callable[[StepInfo], None]) -> Paused:
+        """`sample` through annealing step `step`."""
+        with torch.no_grad(), profiler.run(self.counted.calls, self.events.phases):
+            return self.anneal(self.drawn(particles), range(step + 1), profiler, on_step)
+
+    def resume(self, paused: Paused, profiler: Profiler, on_step: Callable[[StepInfo], None]) -> SampleResult:
+        """The rest of a run that paused, to its end; with its reports."""
+        steps = range(paused.info.step + 1, len(self.sigmas) - 1)
+        with torch.no_grad(), profiler.run(self.counted.calls, self.events.phases):
+            end = self.anneal(paused.particles, steps, profiler, on_step)
+            reports = {name: paused.reports[name] + later for name, later in end.reports.items()}
+            return self.decoded(end.particles, profiler, reports)
+
+    def drawn(self, particles: Particles) -> Particles:
+        """Pure noise at the first level."""
+        return particles.at(self.sigmas[0] * self.noise.draw(particles, "initial"))
+
+    def anneal(self, particles: Particles, steps: range, profiler: Profiler, on_step: Callable[[StepInfo], None]) -> Paused:
+        """Consecutive annealing steps, one at least."""
+        reports: dict[str, list[Report]] = {mechanism.name: [] for mechanism in self.mechanisms}
+        for step in steps:
+            do_repulsion, do_optimization = self.events.do_repulsion(step), self.events.do_optimization(step)
+            with (
+                profiler.step(self.events.phase(step), len(particles), partial(self.probe_peak_mb, particles)),
+                torch.set_grad_enabled(do_repulsion or do_optimization),
+            ):
+                particles, info, said = self.annealing_step(particles, self.scalars(step))
+                devices.mark_step(particles.z.device)
+            for name, report in said.items():
+                reports[name].append(report)
+            on_step(info)
+        return Paused(info, particles, reports)
+
+    def decoded(self, particles: Particles, profiler: Profiler, reports: dict[str, list[Report]]) -> SampleResult:
+        """What these latents are handed out as."""
+        with torch.no_grad():
             image = self.prior.decode(particles.z)
             loss = self.operator.loss(image, particles.y)
         return SampleResult(particles, image, loss, timing_info=profiler.step_s, reports=reports)

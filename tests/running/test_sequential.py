@@ -198,15 +198,20 @@ def test_pictures_say_which_particles_were_not_started(some):
 
 def test_passes_of_an_image_add_up_where_rounds_differ_in_cost(place):
     """Optimisation spends what each particle needs, so the mean is one over particles, not over images."""
-    from utils.sampling.profiler import Phase, Profiler
+    from utils.sampling.profiler import Phase, Profiler, Share
 
     first, second = Profiler(None), Profiler(None)
     first.phases = {"sampling": Phase(4.0, 3, decoder_forward_backward=6.0, peak_mb=10.0)}
     second.phases = {"sampling": Phase(2.0, 3, decoder_forward_backward=12.0, denoiser_calls=3.0, peak_mb=30.0)}
     first.step_s, second.step_s = [2.0, 2.0], [1.0, 1.0]
-    whole = Profiler.of_rounds([(first, 4, 2), (second, 1, 1)])
+    whole = Profiler.of_rounds([Share(first, 4, 2, 2), Share(second, 1, 1, 1)])
     assert whole.phases["sampling"] == Phase(3.0, 6, 0.0, 8.0, 1.0, 0.0, 30.0)
     assert whole.step_s == [1.5, 1.5] and whole.compile_s is None
+    rest = Profiler(None, first_step=2)  # of one of the second round's image's two particles, with another image
+    rest.phases, rest.step_s = {"sampling": Phase(1.0, 1, decoder_forward_backward=3.0)}, [1.0]
+    whole = Profiler.of_rounds([Share(first, 4, 2, 2), Share(rest, 2, 1, 0)])
+    assert whole.phases["sampling"] == Phase(1.5, 4, 0.0, (6 * 2 + 3) / 2, 0.0, 0.0, 10.0)
+    assert whole.step_s == [0.5, 0.5, 0.5]
 
 
 def test_a_certificate_needs_no_truth(place, middle, some, tmp_path, monkeypatch):
@@ -235,6 +240,75 @@ def test_finished_particles_are_donors_that_do_not_change(place, never):
     assert not {donor for e in events for p in e["particles"] for donor in p["donors"] if donor > p["index"]}
 
 
+STEP = 1  # of 3, at t = 667
+
+
+@pytest.fixture(scope="module")
+def stop(never):
+    """Thresholds that nothing passes, with an early stop between the first particles of the images, and its limit."""
+    early = [deviations(record, STEP) for record in records(never)]
+    first = sorted(row[0] for row in early)
+    return f"sequential.thresholds={{deviation:-1e9,stop_step:700,stop_deviation:{(first[1] + first[2]) / 2}}}", early
+
+
+def deviations(record, step):
+    return [(loss - record["noise_floor"]) / record["floor_std"] for loss in record["trace"]["loss"][step]]
+
+
+def expected_stops(early, thresholds):
+    limit = float(thresholds.rsplit(":", 1)[1].rstrip("}"))
+    return [[value > limit for value in row[:-1]] + [False] for row in early]  # in the last round nobody
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_particles_without_hope_stop_early_and_the_others_are_what_they_were(place, never, stop, batch, monkeypatch):
+    thresholds, early = stop
+    calls = counted(monkeypatch)
+    monkeypatch.setattr("sampler.LatentDAPS.probe_peak_mb", lambda self, particles: None)
+    folder = place.run(f"stop_{batch}", *ONE_BY_ONE, thresholds, f"batch_images={batch}")
+    gone = expected_stops(early, thresholds)
+    assert {sum(row) for row in gone} > {0}
+    for image in range(IMAGES):
+        for one, other, out in zip(latents(folder, image), latents(never, image), gone[image], strict=True):
+            assert np.array_equal(one, other) != out
+    m, passes = runs.metrics_of(folder), [sum(4 if out else 6 for out in row) for row in gone]
+    assert [[i for r in rounds for i in r["stopped"]] for rounds in m["population"]["rounds"]] == [
+        [i for i, out in enumerate(row) if out] for row in gone
+    ]
+    assert calls == {"decode": sum(passes), "denoise": sum(passes) + 3 * 3 * IMAGES, "encode": 3 * IMAGES}
+    for image, record in enumerate(records(folder)):
+        assert 3 * record["time"]["phases"]["sampling"]["decoder_forward_backward"] == pytest.approx(passes[image])
+        assert [value is None for value in record["population"]["signals"]["deviation"]] == gone[image]
+        assert len(record["time"]["step_s"]) == 3 and record["population"]["rule"]["stop_step"] == 700
+        assert [loss is None for loss in record["trace"]["loss"][2]] == gone[image]
+    found = compare(gather([finished_runs.load(folder, from_records=True)]))[0]
+    assert found["cost"]["passes"] == pytest.approx(sum(passes) / IMAGES)
+
+
+def test_a_stopped_particle_ends_as_its_chain_left_it_and_passes_nothing(place, never, stop):
+    thresholds, early = stop
+    folder = place.run("stop_lenient", *ONE_BY_ONE, thresholds.replace("deviation:-1e9", "deviation:1e9", 1), "batch_images=4")
+    gone = expected_stops(early, thresholds)
+    for image, record in enumerate(records(folder)):
+        first = gone[image].index(False)
+        assert record["survivors"] == list(range(first + 1)) and record["selection"]["picked"] == first
+        assert record["population"]["rounds"][-1]["passing"] == [first]
+
+
+def test_with_two_a_round_one_goes_on_alone(place, stop):
+    _, early = stop
+    limit = sum(early[0][:2]) / 2  # between the two of the first image
+    two = ("population=sequential", "sequential.start=2", "sequential.add=1")
+    two += (f"sequential.thresholds={{deviation:-1e9,stop_step:700,stop_deviation:{limit}}}",)
+    one, other = (place.run(f"stop_two_{batch}", *two, f"batch_images={batch}") for batch in (1, 4))
+    for image in range(IMAGES):
+        assert np.array_equal(latents(one, image), latents(other, image))
+    assert runs.metrics_of(one)["population"] == runs.metrics_of(other)["population"]
+    assert [len(rounds[0]["stopped"]) for rounds in runs.metrics_of(one)["population"]["rounds"]] == [
+        sum(value > limit for value in row[:2]) for row in early
+    ]
+
+
 def test_optimisation_and_repulsion_go_with_it(place):
     folder = place.run(
         "parts",
@@ -253,6 +327,9 @@ def test_optimisation_and_repulsion_go_with_it(place):
     assert finished_runs.events(finished_runs.load(folder))[-1] == ("hard data consistency", 2)
 
 
+STOP = "sequential.thresholds={deviation:3,stop_step:700,stop_deviation:9}"
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
@@ -263,6 +340,19 @@ def test_optimisation_and_repulsion_go_with_it(place):
         (("task.demo_langevin.operator.sigma=0",), "population=sequential: without noise"),
         (("sequential.certificate=none.json",), "sequential.certificate=none.json: file not found"),
         (("sequential.add=0",), "sequential.add=0"),
+        (("sequential.thresholds={deviation:3,stop_step:700}",), "stop_step and stop_deviation go together"),
+        (
+            ("sequential.thresholds={deviation:3,stop_step:340,stop_deviation:9}",),
+            "stop_step=340: the last of 3 annealing steps",
+        ),
+        (
+            (
+                STOP,
+                "repulsion_scale=0.3",
+                "repulsion.end_step=100",
+            ),
+            "stop_step=700: the repulsion acts until t = 333",
+        ),
         (("+mechanisms.mine={_target_:tests.running.test_sequential.Whole}",), "mechanisms.mine: Mechanism needs all"),
     ],
 )
@@ -300,7 +390,13 @@ def checked(place, *overrides):
 def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_path):
     path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
     found = checked(place, f"sequential.certificate={path}")
-    assert found.sequential.thresholds.model_dump() == {"deviation": 2.0, "denoising": 0.5, "agreement": None}
+    assert found.sequential.thresholds.model_dump() == {
+        "deviation": 2.0,
+        "denoising": 0.5,
+        "agreement": None,
+        "stop_step": None,
+        "stop_deviation": None,
+    }
     assert found.composition.notes == () and "denoising: 0.5" in found.composition.documents["config.yaml"]
     other = certificate(tmp_path / "other.json", overrides=place.all("checked"), thresholds={"deviation": 2.5})
     prints = [checked(place, f"sequential.certificate={p}").composition.fingerprint for p in (path, other)]

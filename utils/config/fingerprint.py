@@ -27,6 +27,7 @@ NOT_IN_FINGERPRINT = (
 # keys that are gone, with the value at which they did nothing: configs that hold it are today's without the key
 REMOVED = {("recombination", "rescue"): "none"}
 
+STOPS = ("stop_step", "stop_deviation")
 OF_THE_RESIDUAL = ("parametrization", "bound", "warmup")  # of the optimisation, which moves the latent itself without it
 
 
@@ -100,6 +101,9 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     }
     if "sequential" in kept:  # what was read from the file stands in its thresholds
         kept["sequential"] = {key: value for key, value in kept["sequential"].items() if key != "certificate"}
+        if kept["sequential"].get("thresholds"):  # configs from before a particle could stop early stay valid
+            own = kept["sequential"]["thresholds"]
+            kept["sequential"]["thresholds"] = {k: v for k, v in own.items() if k not in STOPS or v is not None}
     return {key: value for key, value in kept.items() if not off.get(key)}
 
 

@@ -13,6 +13,8 @@ def plan(settings: Settings, clock: StepClock) -> Events:
     Under the progress clock it needs no prior, so wrong switches end before torch is imported.
     """
     repels = settings.repulsion_scale > 0 and max(settings.rounds) > 1
+    thresholds = settings.sequential.thresholds if settings.population == "sequential" else None
+    stop_step = thresholds.stop_step if thresholds else None
     events = Events(
         clock,
         repels,
@@ -20,6 +22,7 @@ def plan(settings: Settings, clock: StepClock) -> Events:
         settings.pruning_step,
         settings.optimization_step,
         settings.optimization.every,
+        stop_step,
     )
     for key, switch, index in (
         ("pruning_step", settings.pruning_step, events.pruning_index),
@@ -42,6 +45,8 @@ def plan(settings: Settings, clock: StepClock) -> Events:
             f"pruning_step={settings.pruning_step}: nothing has been sampled yet at the first step; "
             f"choose at most {clock.timestep(1):.0f}"
         )
+    if stop_step is not None:
+        _check_stop(events, stop_step)
     check_low_pass(settings, clock)
     _check_branch_sigma(settings, events)
     first = clock.first_step(settings.recombination_step) if settings.recombination_step >= 0 else 0
@@ -51,6 +56,21 @@ def plan(settings: Settings, clock: StepClock) -> Events:
             f"t = {clock.timestep(clock.num_steps - 1):g}, and it acts before that one; choose a larger timestep, or -1 for off"
         )
     return events
+
+
+def _check_stop(events: Events, step: int) -> None:
+    """Raises InputError for an early stop that spares nothing, or that leaves images of unequal numbers to the repulsion."""
+    clock, key = events.clock, f"sequential.thresholds.stop_step={step}"
+    if events.stop_index is None or events.stop_index == clock.num_steps - 1:
+        raise InputError(
+            f"{key}: the last of {clock.num_steps} annealing steps is at t = {clock.timestep(clock.num_steps - 1):g}, so "
+            "nothing would be spared; choose a larger timestep, or leave out both keys of the stop"
+        )
+    if events.repulsion_steps > events.stop_index + 1:
+        raise InputError(
+            f"{key}: the repulsion acts until t = {clock.timestep(events.repulsion_steps - 1):g} and needs all particles of "
+            "a round; choose a smaller timestep, or end the repulsion earlier (repulsion.end_step)"
+        )
 
 
 def _check_branch_sigma(settings: Settings, events: Events) -> None:

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from utils.config.section import Section
 from utils.errors import InputError
@@ -27,11 +27,19 @@ HOLDS_FOR = (
 
 
 class Thresholds(Section):
-    """A particle passes with a deviation of at most `deviation` and, where one of the others is a number, one of them held."""
+    """A particle passes with a deviation of at most `deviation` and one of the next two held, where one of them is a number."""
 
     deviation: float  # of the loss above its floor, in standard deviations of the true image's loss
     denoising: float | None = None  # the prior's denoising score, at most
     agreement: float | None = None  # correlation with another particle of the image, at least
+    stop_step: int | None = Field(default=None, ge=0, le=1000)  # the particle stops at the first step with t at most this
+    stop_deviation: float | None = None  # where the deviation is above this
+
+    @model_validator(mode="after")
+    def both_or_none(self) -> Self:
+        if (self.stop_step is None) != (self.stop_deviation is None):
+            raise ValueError("stop_step and stop_deviation go together; give both, or neither")
+        return self
 
 
 UNCALIBRATED = Thresholds(deviation=3.0, agreement=0.95)

@@ -14,6 +14,7 @@ another: tools/calibrate_certificate.py finds them.
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, Protocol
 
 import torch
@@ -21,17 +22,22 @@ import torch
 from operators.base import Operator
 from utils.evaluation.aligned import mutual_agreement, symmetry
 from utils.evaluation.scores import to_unit
-from utils.sampling.outcome import SampleResult
+from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.prior_score import PriorScore
 from utils.sampling.rounds import Signals, Verdict
 
+RULE = ("deviation", "denoising", "agreement", "stop_step", "stop_deviation")
+EARLY = RULE[-2:]  # only in records of runs in which particles may stop early
+
 
 class Thresholds(Protocol):
-    """At most, at most, at least; with neither of the last two the deviation decides alone."""
+    """At most, at most, at least; with neither of these two the deviation decides alone. The last two: when, and at most."""
 
     deviation: float
     denoising: float | None
     agreement: float | None
+    stop_step: int | None
+    stop_deviation: float | None
 
 
 class Certificate:
@@ -53,6 +59,11 @@ class Certificate:
             for name, values in found.items()
         }
 
+    def hopeless(self, info: StepInfo) -> list[bool]:
+        """Which particles are so far above the floor after an annealing step that they stop. One that diverged is."""
+        limit = self.thresholds.stop_deviation
+        return [limit is not None and not value <= limit for value in self.deviation(info.loss, info.particles.y)]
+
     def deviation(self, loss: torch.Tensor, y: torch.Tensor) -> list[float]:
         """Losses (P,) above the floor of y (P, ...), in standard deviations."""
         measured = y.double().cpu()
@@ -60,8 +71,9 @@ class Certificate:
         return ((loss.double().cpu() - floor) / (floor * self.operator.floor_spread(measured))).tolist()
 
     def verdict(self, image: torch.Tensor, signals: Signals) -> Verdict:
-        """Of the finished particles of one image, decoded (n, 3, H, W), and their signals."""
-        agreement = greatest_agreement(agreements(image, self.operator))
+        """Of the finished particles of one image, decoded (n, 3, H, W), and their signals; those without take no part."""
+        known = torch.tensor([value is not None for value in signals["deviation"]])
+        agreement = greatest_agreement(agreements(image, self.operator).where(known[:, None] & known[None], torch.nan))
         signals = {**signals, "agreement": agreement}
         rows = zip(signals["deviation"], signals["denoising"], agreement)
         return Verdict(signals, [passes(self.thresholds, *row) for row in rows])
@@ -107,6 +119,7 @@ def block(history: Sequence[Verdict], survivors: Sequence[int], particles: range
             {
                 "particles": list(survivors[start:end]),
                 "passing": [index for index, ok in zip(survivors, verdict.passing) if ok],
+                **({"stopped": list(compress(survivors[start:], verdict.stopped[start:]))} if verdict.stopped else {}),
             }
             for start, end, verdict in zip([0, *ends], ends, history)
         ],
@@ -115,5 +128,5 @@ def block(history: Sequence[Verdict], survivors: Sequence[int], particles: range
             for name, values in history[-1].signals.items()
         },
         "accepted": any(history[-1].passing),
-        "rule": {name: getattr(thresholds, name) for name in ("deviation", "denoising", "agreement")},
+        "rule": {name: getattr(thresholds, name) for name in RULE if name not in EARLY or history[-1].stopped},
     }

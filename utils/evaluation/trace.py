@@ -37,12 +37,12 @@ class Trace:
         else:
             psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
-        pairs = math.comb(info.particles.per_image, 2)
+        pairs = {image: math.comb(images.count(image), 2) for image in distances}
         if info.step == len(self.steps):
             self.steps.append({})
         step = self.steps[info.step]
         for image, distance in distances.items():
-            step.setdefault(image, ([], {}))[0].append((distance, pairs))
+            step.setdefault(image, ([], {}))[0].append((distance, pairs[image]))
         found = {} if self.operator is None else self.operator.components(info.image, info.particles.y)
         self.terms, rows = list(found), [values.tolist() for values in found.values()]
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, info.loss.tolist(), *rows):

@@ -170,6 +170,7 @@ class Summary(Block):
 class Round(Block):
     particles: list[int]
     passing: list[int]
+    stopped: list[int] | None = None  # only where particles may stop early
 
 
 class Population(Block):

@@ -123,6 +123,7 @@ class Round(Part):
 
     particles: list[int] = Field(min_length=1)  # that it started
     passing: list[int]  # of all started so far
+    stopped: list[int] | None = None  # early, of those that it started; None where nobody can
 
 
 class Population(Part):

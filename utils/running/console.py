@@ -70,10 +70,13 @@ class SamplingBar:
 
     def __init__(self, bar, task, steps):
         self.bar, self.task, self.steps, self.images = bar, task, steps, 0
+        self.due = 0  # steps of the rounds before, those included that an early stop spared
 
     def begin(self, images, first, size):
         """The particles from number `first` on, `size` of them, of these images."""
+        self.bar.update(self.task, completed=self.due)
         self.images = len(images)
+        self.due += self.images * self.steps
         if first:
             log.info(
                 "image%s %s: none of %d particles passes; %d more",

@@ -1,7 +1,8 @@
 """When the three parts act: flags per annealing step, the two events, and the phases between them.
 
 The pruning acts after the chain of the step before the first one with t <= pruning_step, so that this step and all
-later ones run on the smaller batch. The optimisation acts after the chain of steps with t <= optimization_step.
+later ones run on the smaller batch. The optimisation acts after the chain of steps with t <= optimization_step. Particles of a
+sequential population stop early after the chain of the first step with t <= stop_step.
 """
 
 from utils.sampling.schedule import StepClock
@@ -22,10 +23,12 @@ class Events:
         pruning_step: int = -1,
         optimization_step: int = -1,
         every: int = 1,
+        stop_step: int | None = None,
     ) -> None:
         self.clock, self.num_steps = clock, clock.num_steps
         self.pruning_index = clock.first_step(pruning_step) if pruning_step >= 0 else None
         self.optimization_index = clock.first_step(optimization_step) if optimization_step >= 0 else None
+        self.stop_index = None if stop_step is None else clock.first_step(stop_step)
         ends = [clock.first_step(repulsion_end), self.pruning_index, self.optimization_index, self.num_steps]
         self.repulsion_steps = min(e for e in ends if e is not None) if repulsion_on else 0
         self.every = every

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import NamedTuple
 
 import torch
 
@@ -28,6 +30,15 @@ class Phase:
             setattr(self, kind, getattr(self, kind) + (count - before[kind]) / particles)
 
 
+class Share(NamedTuple):
+    """One image's part in what a profiler followed."""
+
+    profiler: "Profiler"
+    images: int  # of the batch
+    particles: int  # of the image in it
+    started: int  # of these, those that started with it; the others went on from an earlier one
+
+
 CALLS = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", "encoder_forward")
 
 
@@ -37,32 +48,34 @@ class Profiler:
     A step of another phase closes the one before, synchronises the device and starts a new memory section.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, first_step: int = 0) -> None:
+        """first_step: the annealing step that its run begins with."""
+        self.device, self.first_step = device, first_step
         self.phases: dict[str, Phase] = {}
         self.step_s: list[float] = []  # seconds of each annealing step
         self.compile_s: float | None = None  # of compiling before and in the phases, None where nothing is compiled
         self._current: Phase | None = None
 
     @classmethod
-    def of_rounds(cls, rounds: Sequence[tuple["Profiler", int, int]]) -> "Profiler":
+    def of_rounds(cls, shares: Sequence[Share]) -> "Profiler":
         """One image's share of several rounds, as of one run of it alone.
 
-        rounds: (profiler, images of the round's batch, particles of the image in it). Seconds and steps add up, network
-        calls are those of the mean particle, memory is that of the greatest round.
+        Seconds and steps add up, network calls are those of the mean particle started, memory is that of the greatest round.
         """
-        whole = cls(rounds[0][0].device)
-        whole.step_s = [sum(parts) for parts in zip(*([s / images for s in p.step_s] for p, images, _ in rounds))]
-        compiled = [p.compile_s / images for p, images, _ in rounds if p.compile_s is not None]
+        whole = cls(shares[0].profiler.device)
+        seconds = ([0.0] * s.profiler.first_step + [each / s.images for each in s.profiler.step_s] for s in shares)
+        whole.step_s = [sum(parts) for parts in zip_longest(*seconds, fillvalue=0.0)]
+        compiled = [s.profiler.compile_s / s.images for s in shares if s.profiler.compile_s is not None]
         whole.compile_s = sum(compiled) if compiled else None
-        for name in rounds[0][0].phases:
-            parts = [(p.phases[name], images, particles) for p, images, particles in rounds]
-            peaks = [phase.peak_mb for phase, _, _ in parts if phase.peak_mb is not None]
+        started = sum(s.started for s in shares)
+        for name in shares[0].profiler.phases:
+            parts = [(s.profiler.phases[name], s) for s in shares]
+            peaks = [phase.peak_mb for phase, _ in parts if phase.peak_mb is not None]
             whole.phases[name] = Phase(
-                time_s=sum(phase.time_s / images for phase, images, _ in parts),
-                steps=sum(phase.steps for phase, _, _ in parts),
+                time_s=sum(phase.time_s / s.images for phase, s in parts),
+                steps=sum(phase.steps for phase, _ in parts),
                 peak_mb=max(peaks, default=None),
-                **{kind: _mean([(getattr(phase, kind), n) for phase, _, n in parts]) for kind in CALLS},
+                **{kind: _mean([(getattr(phase, kind), s.particles) for phase, s in parts], started) for kind in CALLS},
             )
         return whole
 
@@ -127,6 +140,6 @@ class Profiler:
         return {name: {k: v for k, v in p.items() if encodes or k != "encoder_forward"} for name, p in phases.items()}
 
 
-def _mean(values: Sequence[tuple[float, int]]) -> float:
-    """Of (value, weight); of one it is that value, bit for bit."""
-    return values[0][0] if len(values) == 1 else sum(v * n for v, n in values) / sum(n for _, n in values)
+def _mean(values: Sequence[tuple[float, int]], count: int) -> float:
+    """The sum of value times weight over `count`; a single value bit for bit."""
+    return values[0][0] if len(values) == 1 else sum(v * n for v, n in values) / count
