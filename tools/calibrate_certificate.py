@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from utils.analysis import runs
-from utils.analysis.certifying import Particles, Sequences, Thresholds, applied, calibrate
+from utils.analysis.certifying import Aim, Particles, Sequences, Thresholds, applied, calibrate
 from utils.analysis.stats import wilson
 from utils.command_line import Parser, run, write_text
 from utils.config.check import check
@@ -36,26 +36,37 @@ def main():
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, with their records")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: certificate.json beside the checkpoint")
     parser.add_argument("--accept", type=float, default=0.02, help="largest share of images falsely accepted (0.02)")
+    parser.add_argument(
+        "--passes", type=float, metavar="N", help="instead: the fewest failed images for N decoder passes of one"
+    )
     parser.add_argument("--margin", type=float, metavar="DB", help="so far below the image's best is no success either")
     parser.add_argument("--start", type=int, default=Sequential().start, help="sequential.start that it is for (2)")
     parser.add_argument("--add", type=int, default=Sequential().add, help="sequential.add that it is for (2)")
+    parser.add_argument("--stop-step", type=int, metavar="T", help="let particles stop early at t = T of 1000 (they do not)")
     parser.add_argument("--sigmas", type=float, nargs="+", default=Sequential().sigmas, help="of the denoising score")
     args = parser.parse_args()
     if not 0 <= args.accept < 1:
         raise InputError(f"accept={args.accept}: must be a share, 0 or more and below 1")
+    if args.passes is not None and args.passes <= 0:
+        raise InputError(f"passes={args.passes:g}: must be above 0")
     if args.margin is not None and args.margin < 0:
         raise InputError(f"margin={args.margin}: must not be negative")
     if min(args.start, args.add) < 1 or min(args.sigmas) <= 0:
         raise InputError(f"start={args.start}, add={args.add}, sigmas={args.sigmas}: must be above 0")
+    if args.stop_step is not None and not 0 <= args.stop_step <= 1000:
+        raise InputError(f"stop-step={args.stop_step}: must be a timestep, 0 to 1000")
     finished = [runs.load(folder) for folder in args.runs]
     settings = [settings_of(run) for run in finished]
     held = common_ground(finished, settings)
     out = args.out or certificate_path(settings[0].model.path)
     if out is None:
         raise InputError(f"model.path={settings[0].model.path}: has no folder here; say where with --out")
+    stop_at, spared = None, 0.0
+    if args.stop_step is not None:
+        stop_at, spared = early_stop(finished[0], args.stop_step)
     operator, pieces = None, []
     for run_, s in zip(finished, settings):
-        operator, more = pieces_of(run_, s, args.sigmas)
+        operator, more = pieces_of(run_, s, args.sigmas, stop_at)
         pieces += more
     found = joined(pieces, operator, args.margin)
     most = len(found[0].loss)
@@ -64,17 +75,22 @@ def main():
     schedules: dict[str, tuple[int, ...]] = {str(count): (count,) for count in range(1, most + 1)}
     wanted = f"{args.start} + {args.add} ..."
     schedules[wanted] = Sequential(start=args.start, add=args.add).rounds(most)
-    chosen = {name: calibrate(found, sizes, args.accept) for name, sizes in schedules.items()}
     passes = sum(phase.decoder_forward_backward for phase in finished[0].metrics.time.phases.values())
-    show(found, schedules, chosen, args.accept, passes)
+    aim = Aim(args.accept, args.passes and args.passes / passes)
+    chosen = {name: calibrate(found, sizes, aim, spared) for name, sizes in schedules.items()}
+    show(found, schedules, chosen, aim, passes)
+    *rule, stop = chosen[wanted].thresholds
     certificate = {
-        "thresholds": chosen[wanted].thresholds._asdict(),
+        "thresholds": {
+            **dict(zip(("deviation", "denoising", "agreement"), rule)),
+            **({} if stop is None else {"stop_step": args.stop_step, "stop_deviation": stop}),
+        },
         "sigmas": args.sigmas,
         "holds_for": held,
         "images": len({group.image for group in found}),
         "rates": {
             "rounds": list(schedules[wanted]),
-            "allowed_false_accepts": args.accept,
+            **({"passes": args.passes} if args.passes else {"allowed_false_accepts": args.accept}),
             "margin_db": args.margin,
             "leave_one_image_out": chosen[wanted].without._asdict(),
             "on_the_same_images": chosen[wanted].here._asdict(),
@@ -107,6 +123,15 @@ def common_ground(finished, settings):
     return {key: value for key, value in grounds[0].items() if key != "prior"}
 
 
+def early_stop(finished, timestep):
+    """(index, spared) of the first annealing step at or below a timestep: its place, and the share of steps after it."""
+    steps = finished.records()[0][0]["trace"]["timestep"]
+    index = next((i for i, t in enumerate(steps) if t <= timestep), None)
+    if index is None or index == len(steps) - 1:
+        raise InputError(f"stop-step={timestep}: the last annealing step is at t = {steps[-1]:g}; choose a larger timestep")
+    return index, 1 - (index + 1) / len(steps)
+
+
 class Piece(NamedTuple):
     """The finished particles of one image in one run."""
 
@@ -116,13 +141,14 @@ class Piece(NamedTuple):
     loss: list
     deviation: list
     denoising: list
+    early: list | None  # the deviation after the step at which particles may stop
     labelled: list[bool]  # as a success
     psnr: list  # in the better orientation
     pictures: Any  # (n, 3, H, W) in [-1, 1]
 
 
-def pieces_of(finished, settings, sigmas):
-    """(operator, [Piece]) of one run, with signals as a sequential run computes them."""
+def pieces_of(finished, settings, sigmas, stop_at=None):
+    """(operator, [Piece]) of one run, with signals as a sequential run computes them; stop_at: an annealing step."""
     from utils.evaluation.certificate import Certificate
     from utils.running.build import build
     from utils.sampling.prior_score import PriorScore
@@ -145,7 +171,11 @@ def pieces_of(finished, settings, sigmas):
             pictures = result.image[rows.to(result.image.device)].cpu()
             loss, psnr = [record["loss"][i] for i in at], [record["modes"]["psnr_aligned"][i] for i in at]
             numbers = record["survivors"]
-            found.append(Piece(image, settings.seed, numbers, loss, deviation, denoising, labelled, psnr, pictures))
+            early = None
+            if stop_at is not None:
+                traced = np.array([record["trace"]["loss"][stop_at][i] for i in at], dtype=float)
+                early = (traced - record["noise_floor"]) / record["floor_std"]
+            found.append(Piece(image, settings.seed, numbers, loss, deviation, denoising, early, labelled, psnr, pictures))
     return parts.operator, found
 
 
@@ -201,26 +231,30 @@ def joined(pieces, operator, margin=None):
         if margin is not None and success.any():
             success &= psnr >= psnr[success].max() - margin
         agreement = agreements(torch.cat([part.pictures for part in parts]), operator).numpy()
-        found.append(Particles(image, loss, deviation, denoising, agreement, success))
+        early = None if parts[0].early is None else np.concatenate([part.early for part in parts])
+        found.append(Particles(image, loss, deviation, denoising, agreement, success, early))
     if len(counts := {len(group.loss) for group in found}) > 1:
         raise InputError(f"the images have {' and '.join(map(str, sorted(counts)))} particles; name runs with as many for each")
     return found
 
 
-def show(found, schedules, chosen, share, passes):
+def show(found, schedules, chosen, aim, passes):
     """The table on the terminal, 80 columns wide: thresholds, what they decide, and what it costs."""
     images = len({group.image for group in found})
-    title = f"{images} images of {len(found[0].loss)} particles, at most {100 * share:g} % of the images falsely accepted"
+    asked = f"at most {100 * aim.wrong:g} % of the images falsely accepted"
+    if aim.passes is not None:
+        asked = f"the fewest failed images for {aim.passes * passes:g} passes"
+    title = f"{images} images of {len(found[0].loss)} particles, {asked}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("particles", "dev/den/agr", "passed", "falsely acc. %", "rejected %", "mean", "passes"):
+    for head in ("particles", "dev/den/agr/stop", "passed", "false acc. %", "failed %", "mean", "passes"):
         table.add_column(head, justify="left" if head == "particles" else "right", no_wrap=True)
     *_, (last, wanted) = schedules.items()
-    usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement)
+    usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement, None)
     rows = [(name, sizes, chosen[name].thresholds, chosen[name].without) for name, sizes in schedules.items()]
     for name, sizes, thresholds, outcome in [*rows, ("no file", wanted, usual, applied(found, wanted, usual))]:
         numbers = "/".join("–" if value is None else f"{value:.3g}" for value in thresholds)
-        shares = [rate(value, images) for value in (outcome.wrong, outcome.missed)]
-        cost = f"{outcome.started * passes:.0f}/{sum(sizes) * passes:.0f}"
+        shares = [rate(value, images) for value in (outcome.wrong, outcome.failed)]
+        cost = f"{outcome.passes * passes:.0f}/{sum(sizes) * passes:.0f}"
         table.add_row(name, numbers, f"{100 * outcome.accepted:.0f} %", *shares, f"{outcome.started:.2f}", cost)
     console = Console()
     console.print(table)
@@ -228,10 +262,10 @@ def show(found, schedules, chosen, share, passes):
     console.print(
         f"particles: so many at once, or {last} (start, then more at a time); no file: these rounds without a certificate. "
         "Each image is decided by thresholds chosen without it, with 95 % Wilson intervals over images; those shown are of all "
-        "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement. Falsely accepted: the "
-        "pick of those that pass is no success; rejected: falsely so, none passes and one is. Mean: particles that an image "
-        "starts; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an encoding "
-        f"and a denoiser call per level more). Without one the particle of the lowest loss is no success, of {lowest}.",
+        "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement, stop: as dev, where a "
+        "particle may stop early. Failed: the pick is no success; falsely accepted: of those that pass. Mean: particles that "
+        "an image starts; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
+        f"encoding and a denoiser call per level more). Without one the particle of the lowest loss is no success, of {lowest}.",
         highlight=False,
     )
 

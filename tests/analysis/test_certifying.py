@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.analysis.certifying import Particles, Sequences, Thresholds, applied, best, calibrate, candidates
+from utils.analysis.certifying import Aim, Outcome, Particles, Sequences, Thresholds, applied, best, calibrate, candidates
 
 NAN = float("nan")
 
@@ -26,8 +26,8 @@ def image(number, success, deviation=None, denoising=None, agreement=None, loss=
 def test_a_schedule_starts_particles_until_one_passes():
     """Two rounds of one: from either end of the order, the failed particle costs one more."""
     found = applied([image(0, [True, False])], (1, 1), Thresholds(3.0, 0.5, None))
-    assert found == (1.0, 0.0, 0.0, 1.5)
-    assert applied([image(0, [True, False])], (2,), Thresholds(3.0, 0.5, None)) == (1.0, 0.0, 0.0, 2.0)
+    assert found == (1.0, 0.0, 0.0, 0.0, 1.5, 1.5)
+    assert applied([image(0, [True, False])], (2,), Thresholds(3.0, 0.5, None)) == (1.0, 0.0, 0.0, 0.0, 2.0, 2.0)
 
 
 def test_an_image_is_wrong_by_the_pick_among_those_that_pass():
@@ -43,7 +43,34 @@ def test_an_image_is_wrong_by_the_pick_among_those_that_pass():
 def test_an_image_is_missed_where_a_success_does_not_pass():
     rejected, failed = image(0, [True, False], deviation=[5.0, 5.0]), image(1, [False, False])
     found = applied([rejected, failed], (1, 1), Thresholds(3.0, 0.5, None))
-    assert found == (0.0, 0.0, 0.5, 2.0)
+    assert found == (0.0, 0.0, 0.5, 0.5, 2.0, 2.0)
+
+
+def test_what_stops_early_spares_passes_and_passes_nothing():
+    """Of two the second is the last chance and runs on; the first stops at a quarter, so that 3/4 of it are spared."""
+    one = image(0, [True, False])._replace(early=np.array([5.0, 50.0]))
+    stop = Thresholds(3.0, 0.5, None, 9.0)
+    found = Sequences([one], (1, 1), spared=0.75).decide(stop)[0]
+    assert found.tolist() == [1.0, 0.0, 0.0, 0.0, 1.5, (1 + 0.25 + 1) / 2]
+    likely = image(0, [True, False], denoising=[0.4, 0.4])._replace(early=np.array([50.0, 50.0]))
+    found = Sequences([likely], (1, 1), spared=0.5).decide(stop)[0]  # either is the last in one order, one of them wrongly
+    assert found.tolist() == [1.0, 0.5, 0.5, 0.0, 2.0, 1.5]
+    unknown = one._replace(early=np.array([NAN, 1.0]))
+    assert Sequences([unknown], (1, 1)).decide(stop)[0].tolist() == [0.5, 0.0, 0.5, 0.0, 2.0, 2.0]
+
+
+def test_one_that_stopped_agrees_with_nobody():
+    pair = image(0, [True, True], denoising=[9.0] * 2, agreement=[[0, 0.99], [0.99, 0]])._replace(early=np.array([50.0, 5.0]))
+    assert Sequences([pair], (1, 1)).decide(Thresholds(3.0, None, 0.9, 9.0))[0][0] == 0.5  # where it is the last
+    assert Sequences([pair], (1, 1)).decide(Thresholds(3.0, None, 0.9))[0][0] == 1.0
+
+
+def test_an_early_stop_is_chosen_where_it_spares_passes():
+    groups = [image(i, [i % 3 > 0, True, True])._replace(early=np.array([5.0 if i % 3 else 40.0, 5.0, 6.0])) for i in range(9)]
+    found = calibrate(groups, (1, 1, 1), Aim(0.0), spared=0.5)
+    assert found.thresholds.stop is not None and 6.0 <= found.thresholds.stop < 40.0
+    assert found.here.passes < found.here.started
+    assert calibrate([g._replace(early=None) for g in groups], (1, 1, 1), Aim(0.0)).thresholds.stop is None
 
 
 def test_agreement_counts_among_particles_that_are_finished():
@@ -77,7 +104,7 @@ def separable(images=40, seed=0):
 
 def test_calibration_finds_the_gap_and_its_honest_rates():
     groups = separable()
-    choice = calibrate(groups, (1, 1, 1), 0.02)
+    choice = calibrate(groups, (1, 1, 1), Aim(0.02))
     assert 0.45 < choice.thresholds.denoising < 0.75 and choice.thresholds.deviation == 3.0
     assert choice.here.wrong == choice.without.wrong == 0.0
     first = np.mean([group.success.mean() for group in groups])
@@ -89,7 +116,7 @@ def test_without_a_signal_false_accepts_are_kept_below_their_share():
     """Scores that know nothing of the success: only what accepts almost nothing is allowed, and more where more is allowed."""
     rng = np.random.default_rng(1)
     groups = [g._replace(denoising=rng.random(3)) for g in separable()]
-    strict, loose = calibrate(groups, (3,), 0.02), calibrate(groups, (3,), 0.5)
+    strict, loose = calibrate(groups, (3,), Aim(0.02)), calibrate(groups, (3,), Aim(0.5))
     assert strict.here.wrong <= 0.02 and strict.here.accepted < 0.3
     assert loose.here.accepted > strict.here.accepted
 
@@ -98,17 +125,25 @@ def test_each_image_is_decided_by_what_was_chosen_without_it():
     """The only failure that scores well: with it the threshold lies below, without it above, so it is wrong itself alone."""
     groups = separable(20)
     groups[7] = image(7, [False, False, False], denoising=[0.41, 0.42, 0.43])
-    choice = calibrate(groups, (1, 1, 1), 0.0)
+    choice = calibrate(groups, (1, 1, 1), Aim(0.0))
     assert choice.here.wrong == 0.0 and choice.without.wrong == pytest.approx(1 / 20)
     assert choice.here.started > choice.without.started
 
 
-def test_fewest_particles_first_then_fewest_missed_among_what_is_allowed():
-    #                    accepted, wrong, missed, started
+def test_fewest_passes_first_then_fewest_missed_among_what_is_allowed():
+    columns = ("accepted", "wrong", "failed", "missed", "started", "passes")
+    rows = [(1.0, 0.1, 0.1, 0.0, 9, 1.0), (0.9, 0.02, 0, 0.1, 1, 1.5), (0.9, 0.01, 0, 0.1, 1, 1.5), (0.9, 0.02, 0, 0.0, 1, 1.5)]
+    outcomes = np.array([*rows, (0, 0, 0.5, 0, 2, 2)])
+    assert Outcome._fields == columns
+    assert [best(outcomes, Aim(wrong)) for wrong in (0.02, 0.2, 0.0)] == [3, 0, 4]
+
+
+def test_for_given_passes_the_fewest_failed_images_then_the_fewest_wrong_ones():
     outcomes = np.array(
-        [[1.0, 0.10, 0.0, 1.0], [0.9, 0.02, 0.1, 1.5], [0.9, 0.01, 0.1, 1.5], [0.9, 0.02, 0.0, 1.5], [0, 0, 0, 2]]
+        [(1, 0.1, 0.1, 0, 1, 1.0), (1, 0.06, 0.02, 0, 1, 1.4), (1, 0.01, 0.02, 0, 1, 1.5), (1, 0, 0.0, 0, 1, 1.7)]
     )
-    assert best(outcomes, 0.02) == 3 and best(outcomes, 0.2) == 0 and best(outcomes, 0.0) == 4
+    assert [best(outcomes, Aim(0.0, passes)) for passes in (1.0, 1.45, 1.5, 9.0)] == [0, 1, 2, 3]
+    assert best(outcomes, Aim(0.0, 0.5)) == 0  # nothing is that cheap
 
 
 def test_seeds_of_an_image_count_as_one_image():

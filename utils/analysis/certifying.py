@@ -1,16 +1,20 @@
 """Thresholds of a certificate from finished particles whose success is known, and honest rates of what they decide.
 
 A particle passes with a deviation of at most d and a denoising loss of at most s or an agreement of at least a (the rule of
-utils/evaluation/certificate.py). Over images, of which each has the n particles of a run:
+utils/evaluation/certificate.py). But for those of the last round, it stops early, and passes nothing, where its deviation is
+above e at an annealing step chosen before. Over images, of which each has the n particles of a run:
 
     wrong    the image is accepted, and the particle of the lowest loss among those that pass is no success
+    failed   its pick, accepted or the lowest loss of all that did not stop early, is no success
     missed   it is not accepted, although one of the particles started is a success
     started  particles of an image: each round starts some, until one passes
+    passes   of an image, in those of a particle that runs to its end
 
-The thresholds are those of the fewest started particles (then missed, then wrong images) whose wrong images are at most a
-given share. Rates of such a choice on the images that it was made on flatter it; so each image is decided by the choice made
-without it. Particles are exchangeable, and each is once the first: an image counts by its mean over the n rotations of their
-order, and over seeds.
+The thresholds are those of the fewest passes (then missed, then wrong images) whose wrong images are at most a
+given share, or those of the fewest failed images for a given number of passes. Early stops are tried at two deviations,
+which would stop 2 and 5 % of the particles that succeed. Rates of such a choice on the images that it was made on flatter
+it; so each image is decided by the choice made without it. Particles are exchangeable, and each is once the first: an image
+counts by its mean over the n rotations of their order, and over seeds.
 """
 
 import itertools
@@ -23,6 +27,7 @@ DEVIATIONS = (-1e9, 1.0, 2.0, 3.0, 4.0, 6.0, 10.0)  # the first accepts nothing
 USUAL = 3.0  # of equal ones the nearest to it: utils.records.verdict.WITHIN
 AGREEMENTS = (None, 0.995, 0.99, 0.98, 0.97, 0.95, 0.9)
 MOST_SCORES = 40  # thresholds of the denoising loss that are tried
+STOPS = (0.98, 0.95)  # shares of the successful particles that an early stop lets go on
 
 
 class Particles(NamedTuple):
@@ -34,21 +39,25 @@ class Particles(NamedTuple):
     denoising: np.ndarray  # (n,)
     agreement: np.ndarray  # (n, n)
     success: np.ndarray  # (n,) bool
+    early: np.ndarray | None = None  # (n,) the deviation after the step at which a particle may stop; None: it may not
 
 
 class Thresholds(NamedTuple):
     deviation: float
     denoising: float | None
     agreement: float | None
+    stop: float | None = None  # the early deviation, at most
 
 
 class Outcome(NamedTuple):
-    """Shares over images, and the mean number of particles started."""
+    """Shares over images, the mean number of particles started, and the mean passes in those of a whole particle."""
 
     accepted: float
     wrong: float
+    failed: float
     missed: float
     started: float
+    passes: float
 
 
 class Choice(NamedTuple):
@@ -58,39 +67,54 @@ class Choice(NamedTuple):
 
 
 class Sequences:
-    """All images' particles in all orders, as arrays of M rows, for rounds of given sizes; the rest is not started."""
+    """All images' particles in all orders, as arrays of M rows, for rounds of given sizes; the rest is not started.
 
-    def __init__(self, groups: Sequence[Particles], sizes: Sequence[int]) -> None:
+    spared: the share of its passes that a particle does not spend if it stops early.
+    """
+
+    def __init__(self, groups: Sequence[Particles], sizes: Sequence[int], spared: float = 0.0) -> None:
         n, self.ends = len(groups[0].loss), np.cumsum(sizes)
         orders = [np.roll(np.arange(n), -first)[: self.ends[-1]] for first in range(n)]
         rows = [(g, order) for g in groups for order in orders]
         self.loss, self.deviation, self.denoising, self.success = (
             np.stack([getattr(g, name)[order] for g, order in rows]) for name in ("loss", "deviation", "denoising", "success")
         )
-        pairs = np.stack([g.agreement[np.ix_(order, order)] for g, order in rows])  # (M, n, n)
-        pairs = np.where(np.isnan(pairs), -np.inf, pairs)
-        # (M, rounds, n): the greatest with one of those that are finished after the round
-        self.agreement = np.stack([pairs[:, :, :end].max(2) for end in self.ends], axis=1)
+        pairs = np.stack([g.agreement[np.ix_(order, order)] for g, order in rows])
+        self.pairs = np.where(np.isnan(pairs), -np.inf, pairs)  # (M, n, n)
+        self.early = np.stack([np.full(self.ends[-1], -np.inf) if g.early is None else g.early[order] for g, order in rows])
+        self.may_stop = np.arange(self.ends[-1]) < self.ends[-1] - sizes[-1]  # (n,)
+        self.spared = spared
         self.there = np.arange(self.ends[-1])[None] < self.ends[:, None]  # (rounds, n)
         images = list(dict.fromkeys(g.image for g in groups))
         self.of_image = np.array([images.index(g.image) for g, _ in rows])
 
     def decide(self, t: Thresholds) -> np.ndarray:
-        """(images, 4): accepted, wrong, missed, started, each the mean over an image's rows."""
-        fits, likely = self.deviation <= t.deviation, np.zeros_like(self.success)
+        """(images, 6): accepted, wrong, failed, missed, started, passes, each the mean over an image's rows."""
+        stopped = np.zeros_like(self.success)
+        if t.stop is not None:
+            stopped = ~(self.early <= t.stop) & self.may_stop
+        fits, likely = (self.deviation <= t.deviation) & ~stopped, np.zeros_like(self.success)
         if t.denoising is not None:
             likely = self.denoising <= t.denoising
-        agrees = self.agreement >= t.agreement if t.agreement is not None else np.zeros(self.agreement.shape, bool)
+        agrees = np.zeros((1, 1, 1), bool)
+        if t.agreement is not None:
+            pairs = np.where(stopped[:, None], -np.inf, self.pairs)
+            # (M, rounds, n): the greatest with one of those that are finished after the round
+            agrees = np.stack([pairs[:, :, :end].max(2) for end in self.ends], axis=1) >= t.agreement
         passing = fits[:, None] & self.there[None]
         if t.denoising is not None or t.agreement is not None:
             passing = passing & (likely[:, None] | agrees)
         after = passing.any(2)  # (M, rounds)
         accepted, last = after.any(1), np.where(after.any(1), after.argmax(1), len(self.ends) - 1)
         rows = np.arange(len(accepted))
-        picked = np.where(passing[rows, last], self.loss, np.inf).argmin(1)
-        wrong = accepted & ~self.success[rows, picked]
-        missed = ~accepted & self.success.any(1)
-        return self._per_image(accepted, wrong, missed, self.ends[last])
+        finished = self.there[last] & ~stopped & np.isfinite(self.loss)
+        of_these = np.where(accepted[:, None], passing[rows, last], finished)
+        picked = np.where(of_these, self.loss, np.inf).argmin(1)
+        failed = ~(self.success & of_these)[rows, picked]
+        wrong = accepted & failed
+        missed = ~accepted & (self.success & ~stopped).any(1)
+        passes = (self.there[last] * (1 - self.spared * stopped)).sum(1)
+        return self._per_image(accepted, wrong, failed, missed, self.ends[last], passes)
 
     def picked_wrong(self) -> float:
         """Share of images whose particle of the lowest loss, of all that may be started, is no success."""
@@ -116,28 +140,41 @@ def candidates(groups: Sequence[Particles]) -> list[Thresholds]:
         changes = changes[np.linspace(0, len(changes) - 1, MOST_SCORES).round().astype(int)]
     scores = [None, *(float(f"{value:.5g}") for value in changes)]
     deviations = sorted(DEVIATIONS, key=lambda d: abs(d - USUAL))
-    found = [Thresholds(*each) for each in itertools.product(deviations, scores, AGREEMENTS)]
+    early = np.concatenate([g.early[g.success] for g in groups if g.early is not None] or [np.array([])])
+    early = early[np.isfinite(early)]
+    stops = [None, *(float(f"{value:.4g}") for value in np.quantile(early, STOPS))] if len(early) else [None]
+    found = [Thresholds(*each) for each in itertools.product(deviations, scores, AGREEMENTS, stops)]
     return [t for t in found if t.denoising is not None or t.agreement is not None or t.deviation == DEVIATIONS[0]]
 
 
-def calibrate(groups: Sequence[Particles], sizes: Sequence[int], share: float) -> Choice:
-    """The thresholds for rounds of these sizes; share: of the images that may be wrong at most."""
-    sequences, tried = Sequences(groups, sizes), candidates(groups)
-    outcomes = np.stack([sequences.decide(t) for t in tried])  # (tried, images, 4)
-    chosen = best(outcomes.mean(1), share)
+class Aim(NamedTuple):
+    """What thresholds are chosen for: the fewest passes, or, with `passes`, the fewest failed images for these."""
+
+    wrong: float = 0.02  # share of the images that may be wrong at most
+    passes: float | None = None  # of an image on average, in those of a whole particle; `wrong` then bounds nothing
+
+
+def calibrate(groups: Sequence[Particles], sizes: Sequence[int], aim: Aim, spared: float = 0.0) -> Choice:
+    """The thresholds for rounds of these sizes; spared: as in Sequences."""
+    sequences, tried = Sequences(groups, sizes, spared), candidates(groups)
+    outcomes = np.stack([sequences.decide(t) for t in tried])  # (tried, images, 6)
+    chosen = best(outcomes.mean(1), aim)
     images = outcomes.shape[1]
     without = []
     for i in range(images):  # a single image is decided by what was chosen on it
         others = (outcomes.sum(1) - outcomes[:, i]) / (images - 1) if images > 1 else outcomes.mean(1)
-        without.append(outcomes[best(others, share), i])
+        without.append(outcomes[best(others, aim), i])
     return Choice(tried[chosen], _outcome(outcomes[chosen]), _outcome(np.stack(without)))
 
 
-def best(outcomes: np.ndarray, share: float) -> int:
-    """The row of mean outcomes (tried, 4) to choose; the first of equal ones."""
-    _, wrong, missed, started = np.round(outcomes.T, 9)  # sums without an image differ from sums by rounding
-    allowed = wrong <= share
-    keys = np.stack([started, missed, wrong], axis=1)
+def best(outcomes: np.ndarray, aim: Aim) -> int:
+    """The row of mean outcomes (tried, 6) to choose; the first of equal ones."""
+    _, wrong, failed, missed, _, passes = np.round(outcomes.T, 9)  # sums without an image differ from sums by rounding
+    if aim.passes is None:
+        allowed, keys = wrong <= aim.wrong, np.stack([passes, missed, wrong], axis=1)
+    else:
+        allowed = passes <= max(aim.passes, passes.min())
+        keys = np.stack([failed, wrong, passes], axis=1)
     return min(np.flatnonzero(allowed).tolist(), key=lambda row: tuple(keys[row]))
 
 
