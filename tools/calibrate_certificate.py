@@ -265,7 +265,7 @@ def show(found, schedules, chosen, aim, passes):
         "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement, stop: as dev, where a "
         "particle may stop early. Failed: the pick is no success; falsely accepted: of those that pass. Mean: particles that "
         "an image starts; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
-        f"encoding and a denoiser call per level more). Without one the particle of the lowest loss is no success, of {lowest}.",
+        f"encoding and a denoiser call per level more). Without one the particle of the lowest loss fails, of {lowest}.",
         highlight=False,
     )
 

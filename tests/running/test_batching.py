@@ -1,4 +1,4 @@
-"""batch_images=auto: from the free memory on CUDA, 1 elsewhere."""
+"""batch_images=auto: from the free memory on CUDA, from the size of a pass on the CPU, 1 on XLA."""
 
 import logging
 from types import SimpleNamespace
@@ -18,13 +18,33 @@ def test_the_margin_and_the_bounds(free, one, most, expected):
     assert batching.images_that_fit(free, one, most) == expected
 
 
-def test_on_the_cpu_it_is_one_and_says_so(run, caplog):
+def test_on_the_cpu_it_says_how_many(run, caplog):
     with caplog.at_level(logging.INFO, "latentdaps"):
-        _, metrics = run("batch_images=auto")
+        _, metrics = run("batch_images=auto", "data.end_id=3")
     assert [r.getMessage() for r in caplog.records if "batch_images=auto" in r.getMessage()] == [
-        "batch_images=auto: 1 image a batch (more are faster on CUDA only)"
+        "batch_images=auto: 3 images a batch"
     ]
-    assert metrics["metadata"]["device"]["batch_images"] == 1
+    assert metrics["metadata"]["device"]["batch_images"] == 3
+
+
+@pytest.mark.parametrize(
+    "device, particles, resolution, expected",
+    [
+        ("cpu", 4, 64, 4),
+        ("cpu", 1, 64, 16),
+        ("cpu", 4, 32, 16),
+        ("cpu", 5, 64, 3),
+        ("cpu", 1, 256, 1),
+        ("cpu", 4, 8, 50),
+        ("xla", 4, 64, 1),
+    ],
+)
+def test_without_counted_memory_the_size_of_a_pass_decides(device, particles, resolution, expected, monkeypatch):
+    monkeypatch.setattr(devices, "free_memory_bytes", lambda device: None)
+    data = SimpleNamespace(resolution=resolution)
+    settings = SimpleNamespace(batch_images="auto", most_particles=particles, data=data)
+    parts = SimpleNamespace(device=torch.device(device))
+    assert batching.images_per_batch(parts, settings, [None] * 50) == expected
 
 
 def test_where_memory_is_counted_one_inner_iteration_decides(run, monkeypatch, caplog):

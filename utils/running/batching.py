@@ -12,20 +12,24 @@ from utils.running.build import Parts, load_batch
 
 log = logging.getLogger("latentdaps")
 
+CPU_PIXELS = 16 * 64 * 64  # of all pictures of a pass: measured up to there (docs/measured/speed.md)
 MARGIN = 0.8  # of the free memory: what a batch needs beyond its passes, and fragmentation
 
 
 def images_per_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> int:
-    """batch_images as a number. auto: on CUDA what fits into the free memory; elsewhere 1.
+    """batch_images as a number. auto: on CUDA what fits into the free memory, on the CPU as many as a pass of CPU_PIXELS holds.
 
-    On the CPU larger batches take longer per particle, and XLA spreads single images over its cores.
+    On XLA 1: it spreads single images over its cores.
     """
     if settings.batch_images != "auto":
         return settings.batch_images
     free = devices.free_memory_bytes(parts.device)
     if free is None:
-        log.info("batch_images=auto: 1 image a batch (more are faster on CUDA only)")
-        return 1
+        count = 1
+        if not devices.compiles_each_graph(parts.device):
+            count = max(1, min(len(images), CPU_PIXELS // (settings.most_particles * settings.data.resolution**2)))
+        log.info("batch_images=auto: %d image%s a batch", count, "s" * (count > 1))
+        return count
     one = devices.memory_of(parts.device, lambda: one_inner_iteration(parts, settings, images[0]))
     count = images_that_fit(free, one, len(images))
     log.info("batch_images=auto: %d images a batch (%.0f MB free, %.0f MB for one image)", count, free / 2**20, one / 2**20)
