@@ -76,7 +76,8 @@ def main():
     wanted = f"{args.start} + {args.add} ..."
     schedules[wanted] = Sequential(start=args.start, add=args.add).rounds(most)
     passes = sum(phase.decoder_forward_backward for phase in finished[0].metrics.time.phases.values())
-    aim = Aim(args.accept, args.passes and args.passes / passes)
+    exchange = settings[0].recombination_step >= 0
+    aim = Aim(args.accept, args.passes and args.passes / passes, agreement=not exchange)
     chosen = {name: calibrate(found, sizes, aim, spared) for name, sizes in schedules.items()}
     show(found, schedules, chosen, aim, passes)
     *rule, stop = chosen[wanted].thresholds
@@ -232,7 +233,7 @@ def joined(pieces, operator, margin=None):
             success &= psnr >= psnr[success].max() - margin
         agreement = agreements(torch.cat([part.pictures for part in parts]), operator).numpy()
         early = None if parts[0].early is None else np.concatenate([part.early for part in parts])
-        found.append(Particles(image, loss, deviation, denoising, agreement, success, early))
+        found.append(Particles(image, loss, deviation, denoising, agreement, success, psnr, early))
     if len(counts := {len(group.loss) for group in found}) > 1:
         raise InputError(f"the images have {' and '.join(map(str, sorted(counts)))} particles; name runs with as many for each")
     return found
@@ -241,12 +242,15 @@ def joined(pieces, operator, margin=None):
 def show(found, schedules, chosen, aim, passes):
     """The table on the terminal, 80 columns wide: thresholds, what they decide, and what it costs."""
     images = len({group.image for group in found})
+    note = (
+        "" if aim.agreement else " No agreement is tried: with the exchange a later particle may be a copy of an earlier one."
+    )
     asked = f"at most {100 * aim.wrong:g} % of the images falsely accepted"
     if aim.passes is not None:
         asked = f"the fewest failed images for {aim.passes * passes:g} passes"
     title = f"{images} images of {len(found[0].loss)} particles, {asked}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("particles", "dev/den/agr/stop", "passed", "false acc. %", "failed %", "mean", "passes"):
+    for head in ("particles", "dev/den/agr/stop", "passed", "false %", "failed %", "pick dB", "passes"):
         table.add_column(head, justify="left" if head == "particles" else "right", no_wrap=True)
     *_, (last, wanted) = schedules.items()
     usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement, None)
@@ -255,7 +259,7 @@ def show(found, schedules, chosen, aim, passes):
         numbers = "/".join("–" if value is None else f"{value:.3g}" for value in thresholds)
         shares = [rate(value, images) for value in (outcome.wrong, outcome.failed)]
         cost = f"{outcome.passes * passes:.0f}/{sum(sizes) * passes:.0f}"
-        table.add_row(name, numbers, f"{100 * outcome.accepted:.0f} %", *shares, f"{outcome.started:.2f}", cost)
+        table.add_row(name, numbers, f"{100 * outcome.accepted:.0f} %", *shares, f"{outcome.psnr:.2f}", cost)
     console = Console()
     console.print(table)
     lowest = ", ".join(f"{sum(s)}: {100 * Sequences(found, s).picked_wrong():.3g} %" for s in schedules.values() if len(s) == 1)
@@ -263,9 +267,9 @@ def show(found, schedules, chosen, aim, passes):
         f"particles: so many at once, or {last} (start, then more at a time); no file: these rounds without a certificate. "
         "Each image is decided by thresholds chosen without it, with 95 % Wilson intervals over images; those shown are of all "
         "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement, stop: as dev, where a "
-        "particle may stop early. Failed: the pick is no success; falsely accepted: of those that pass. Mean: particles that "
-        "an image starts; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
-        f"encoding and a denoiser call per level more). Without one the particle of the lowest loss fails, of {lowest}.",
+        "particle may stop early. Failed: the pick is no success; false: of those that pass. Pick: its PSNR in the better "
+        "orientation; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
+        f"encoding and a denoiser call per level more). Without one the particle of the lowest loss fails, of {lowest}.{note}",
         highlight=False,
     )
 

@@ -295,6 +295,26 @@ def test_a_stopped_particle_ends_as_its_chain_left_it_and_passes_nothing(place, 
         assert record["population"]["rounds"][-1]["passing"] == [first]
 
 
+def test_what_stopped_is_no_donor(place, never, stop):
+    """It took part in the event after which it stopped, and particles of later rounds take nothing from it."""
+    thresholds, _ = stop
+    exchange = ("recombination_step=700", "recombination.excess=0", "recombination.deviation=0")
+    early = [deviations(record, STEP) for record in records(place.run("exchange_all", *ONE_BY_ONE, NEVER, *exchange))]
+    first = sorted(row[0] for row in early)
+    thresholds = f"sequential.thresholds={{deviation:-1e9,stop_step:700,stop_deviation:{(first[1] + first[2]) / 2}}}"
+    one, other = (place.run(f"exchange_{n}", *ONE_BY_ONE, thresholds, *exchange, f"batch_images={n}") for n in (1, 4))
+    seen = 0
+    for image in range(IMAGES):
+        assert np.array_equal(latents(one, image), latents(other, image))
+        m = records(one)[image]
+        stopped = {i for rounds in m["population"]["rounds"] for i in rounds["stopped"]}
+        for event in m["recombination"]["events"]:
+            for particle in event["particles"]:
+                seen += len(stopped & set(range(particle["index"])))
+                assert not (stopped - {particle["index"]}) & set(particle["donors"])
+    assert seen
+
+
 def test_with_two_a_round_one_goes_on_alone(place, stop):
     _, early = stop
     limit = sum(early[0][:2]) / 2  # between the two of the first image

@@ -160,8 +160,9 @@ def beside(particles, finished, **changes):
     """What the particles become when the finished ones, (Particles, their losses at the event), were there before."""
     clock = StepClock("progress", annealing_sigmas(10, 10.0, 0.1))
     held, losses = finished
-    report = {9: {"step": 5, "where": torch.arange(len(held)), "raw": losses}}
-    earlier, later = ({9: {"step": step, "where": torch.arange(len(held)), "raw": torch.zeros_like(losses)}} for step in (3, 7))
+    common = {"where": torch.arange(len(held) + 1), "index": torch.cat([torch.tensor([77]), held.index])}  # 77 stopped after it
+    report = {9: {"step": 5, "raw": torch.cat([torch.zeros_like(losses[:1]), losses]), **common}}
+    earlier, later = ({9: {"step": step, "raw": torch.zeros(len(held) + 1, 3), **common}} for step in (3, 7))
     result = SimpleNamespace(particles=held, image=held.z.clone(), reports={"recombination": [earlier, report, later]})
     mechanism = Recombination(500, settings(**changes), clock, PhaseRetrieval()).beside(result)
     new, said = mechanism.after_chain(particles, SimpleNamespace(step=5), World())
@@ -211,7 +212,7 @@ def test_a_finished_particle_that_diverged_gives_nothing():
     losses = losses_of(held)
     held.z = held.z * float("nan")
     clock = StepClock("progress", annealing_sigmas(10, 10.0, 0.1))
-    reports = {"recombination": [{9: {"step": 5, "where": torch.arange(1), "raw": losses}}]}
+    reports = {"recombination": [{9: {"step": 5, "where": torch.arange(1), "index": held.index, "raw": losses}}]}
     result = SimpleNamespace(particles=held, image=held.z, reports=reports)
     mechanism = Recombination(500, settings(), clock, PhaseRetrieval()).beside(result)
     new, said = mechanism.after_chain(lost, SimpleNamespace(step=5), World())

@@ -9,6 +9,7 @@ above e at an annealing step chosen before. Over images, of which each has the n
     missed   it is not accepted, although one of the particles started is a success
     started  particles of an image: each round starts some, until one passes
     passes   of an image, in those of a particle that runs to its end
+    psnr     of its pick
 
 The thresholds are those of the fewest passes (then missed, then wrong images) whose wrong images are at most a
 given share, or those of the fewest failed images for a given number of passes. Early stops are tried at two deviations,
@@ -39,6 +40,7 @@ class Particles(NamedTuple):
     denoising: np.ndarray  # (n,)
     agreement: np.ndarray  # (n, n)
     success: np.ndarray  # (n,) bool
+    psnr: np.ndarray  # (n,) in dB, in the better orientation
     early: np.ndarray | None = None  # (n,) the deviation after the step at which a particle may stop; None: it may not
 
 
@@ -50,7 +52,7 @@ class Thresholds(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Shares over images, the mean number of particles started, and the mean passes in those of a whole particle."""
+    """Shares over images; means of the particles started, the passes in those of a whole particle, and the pick's PSNR."""
 
     accepted: float
     wrong: float
@@ -58,6 +60,7 @@ class Outcome(NamedTuple):
     missed: float
     started: float
     passes: float
+    psnr: float
 
 
 class Choice(NamedTuple):
@@ -76,8 +79,9 @@ class Sequences:
         n, self.ends = len(groups[0].loss), np.cumsum(sizes)
         orders = [np.roll(np.arange(n), -first)[: self.ends[-1]] for first in range(n)]
         rows = [(g, order) for g in groups for order in orders]
-        self.loss, self.deviation, self.denoising, self.success = (
-            np.stack([getattr(g, name)[order] for g, order in rows]) for name in ("loss", "deviation", "denoising", "success")
+        names = ("loss", "deviation", "denoising", "success", "psnr")
+        self.loss, self.deviation, self.denoising, self.success, self.psnr = (
+            np.stack([getattr(g, name)[order] for g, order in rows]) for name in names
         )
         pairs = np.stack([g.agreement[np.ix_(order, order)] for g, order in rows])
         self.pairs = np.where(np.isnan(pairs), -np.inf, pairs)  # (M, n, n)
@@ -89,7 +93,7 @@ class Sequences:
         self.of_image = np.array([images.index(g.image) for g, _ in rows])
 
     def decide(self, t: Thresholds) -> np.ndarray:
-        """(images, 6): accepted, wrong, failed, missed, started, passes, each the mean over an image's rows."""
+        """(images, 7): accepted, wrong, failed, missed, started, passes, psnr, each the mean over an image's rows."""
         stopped = np.zeros_like(self.success)
         if t.stop is not None:
             stopped = ~(self.early <= t.stop) & self.may_stop
@@ -114,7 +118,7 @@ class Sequences:
         wrong = accepted & failed
         missed = ~accepted & (self.success & ~stopped).any(1)
         passes = (self.there[last] * (1 - self.spared * stopped)).sum(1)
-        return self._per_image(accepted, wrong, failed, missed, self.ends[last], passes)
+        return self._per_image(accepted, wrong, failed, missed, self.ends[last], passes, self.psnr[rows, picked])
 
     def picked_wrong(self) -> float:
         """Share of images whose particle of the lowest loss, of all that may be started, is no success."""
@@ -126,8 +130,11 @@ class Sequences:
         return np.stack([np.bincount(self.of_image, weights=v.astype(float)) / count for v in values], axis=1)
 
 
-def candidates(groups: Sequence[Particles]) -> list[Thresholds]:
-    """What is tried, from strict to lenient: of the denoising loss the middles between particles that succeed and others."""
+def candidates(groups: Sequence[Particles], agreement: bool = True) -> list[Thresholds]:
+    """What is tried, from strict to lenient: of the denoising loss the middles between particles that succeed and others.
+
+    agreement: whether another particle may speak for one.
+    """
     score, success = (np.concatenate([getattr(g, name) for g in groups]) for name in ("denoising", "success"))
     known = np.isfinite(score)
     order = np.argsort(score[known], kind="stable")
@@ -143,7 +150,7 @@ def candidates(groups: Sequence[Particles]) -> list[Thresholds]:
     early = np.concatenate([g.early[g.success] for g in groups if g.early is not None] or [np.array([])])
     early = early[np.isfinite(early)]
     stops = [None, *(float(f"{value:.4g}") for value in np.quantile(early, STOPS))] if len(early) else [None]
-    found = [Thresholds(*each) for each in itertools.product(deviations, scores, AGREEMENTS, stops)]
+    found = [Thresholds(*each) for each in itertools.product(deviations, scores, AGREEMENTS if agreement else (None,), stops)]
     return [t for t in found if t.denoising is not None or t.agreement is not None or t.deviation == DEVIATIONS[0]]
 
 
@@ -152,12 +159,13 @@ class Aim(NamedTuple):
 
     wrong: float = 0.02  # share of the images that may be wrong at most
     passes: float | None = None  # of an image on average, in those of a whole particle; `wrong` then bounds nothing
+    agreement: bool = True  # whether another particle may speak for one
 
 
 def calibrate(groups: Sequence[Particles], sizes: Sequence[int], aim: Aim, spared: float = 0.0) -> Choice:
     """The thresholds for rounds of these sizes; spared: as in Sequences."""
-    sequences, tried = Sequences(groups, sizes, spared), candidates(groups)
-    outcomes = np.stack([sequences.decide(t) for t in tried])  # (tried, images, 6)
+    sequences, tried = Sequences(groups, sizes, spared), candidates(groups, aim.agreement)
+    outcomes = np.stack([sequences.decide(t) for t in tried])  # (tried, images, 7)
     chosen = best(outcomes.mean(1), aim)
     images = outcomes.shape[1]
     without = []
@@ -168,8 +176,8 @@ def calibrate(groups: Sequence[Particles], sizes: Sequence[int], aim: Aim, spare
 
 
 def best(outcomes: np.ndarray, aim: Aim) -> int:
-    """The row of mean outcomes (tried, 6) to choose; the first of equal ones."""
-    _, wrong, failed, missed, _, passes = np.round(outcomes.T, 9)  # sums without an image differ from sums by rounding
+    """The row of mean outcomes (tried, 7) to choose; the first of equal ones."""
+    _, wrong, failed, missed, _, passes, _ = np.round(outcomes.T, 9)  # sums without an image differ from sums by rounding
     if aim.passes is None:
         allowed, keys = wrong <= aim.wrong, np.stack([passes, missed, wrong], axis=1)
     else:

@@ -174,10 +174,15 @@ class Recombination(Mechanism):
         return everyone, torch.cat([image, self.finished.image]), seen
 
     def reported(self, image: int, step: int, name: str) -> torch.Tensor:
-        """What the finished particles of an image reported at an event, one round after the other."""
+        """What the finished particles of an image reported at an event, in their order; others took part too."""
         assert self.finished is not None
-        own = [report[image] for report in self.finished.reports[self.name] if image in report]
-        return torch.cat([report[name][report["where"].to(report[name].device)] for report in own if report["step"] == step])
+        reports = [report[image] for report in self.finished.reports[self.name] if image in report]
+        reports = [report for report in reports if report["step"] == step]
+        values = torch.cat([report[name][report["where"].to(report[name].device)] for report in reports])
+        numbers = torch.cat([report["index"][report["where"]] for report in reports]).tolist()
+        held = self.finished.particles
+        rows = [numbers.index(number) for number in held.index[held.of_image(image)].tolist()]
+        return values[torch.tensor(rows, device=values.device)]
 
     def judge(
         self, children: torch.Tensor, particles: Particles, s: StepScalars, sampler: Sampler

@@ -86,7 +86,8 @@ def sample_in_rounds(
         on_round(going, first, size)
         here = torch.isin(particles.image, torch.as_tensor(going)) & (place >= first) & (place < first + size)
         mine = particles if bool(here.all()) else particles.select(torch.nonzero(here).flatten())
-        loop = sampler.beside(SampleResult.joined(results).of_images(going)) if results else sampler
+        donors = at_hand(results, stopped, going)
+        loop = sampler if donors is None else sampler.beside(donors)
         early = stop_at if first + size < particles.per_image else None
         result, parts, gone = sample_a_round(loop, mine, certificate, early, on_step)
         results.append(result)
@@ -114,6 +115,14 @@ def sample_in_rounds(
             break
     whole = results[0] if len(results) == 1 else SampleResult.joined(results)
     return Rounds(whole, history, {i: Profiler.of_rounds(parts) for i, parts in shares.items()})
+
+
+def at_hand(results: Sequence[SampleResult], stopped: Sequence[bool], going: Sequence[int]) -> SampleResult | None:
+    """The particles of images that go on that have run to their end; None where there are none."""
+    if not results or all(stopped):
+        return None
+    ended = SampleResult.joined(results).select(torch.nonzero(~torch.tensor(stopped)).flatten()).of_images(going)
+    return ended if len(ended.particles) else None
 
 
 def sample_a_round(

@@ -187,21 +187,14 @@ case $part in
   ends)        # where 20 x 5 ends: two particles that exchange, no repulsion
     common=(data.start_id=16 batch_images=8 sampler=fast $ANNEALING=20 num_samples=2 recombination_step=400 recombination.every=1)
     for end in 0.1 0.05 0.03 0.02; do cell end$end 40 "${common[@]}" sampler.annealing_scheduler_config.sigma_min=$end; done ;;
-  alone)       # particle after particle without the others, for tools/calibrate_certificate.py, which reads their latents
-    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
-    [ $family != photographs ] || turns+=($GROUP.lr=1e-4)
-    for number in 0 1 2 3; do cell standard_$number 64 "${turns[@]}" num_samples=1 first_particle=$number; done ;;
-  alone_hard)  # the same at the hard setting
-    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1 task_group=demo_hard)
-    for number in 0 1 2 3; do cell hard_$number 64 "${turns[@]}" num_samples=1 first_particle=$number; done ;;
-  sequential)  # by the certificates of part alone, on the same images: what they decide is a fit, not a test
-    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
-    turns+=(population=sequential sequential.start=1 sequential.add=1)
-    cell standard 64 "${turns[@]}" ;;
-  sequential_hard)  # by the certificate of alone_hard
-    turns=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1 task_group=demo_hard)
-    cell hard 64 "${turns[@]}" population=sequential sequential.start=1 sequential.add=1 \
-      sequential.certificate=checkpoints/demo-$family/certificate_hard.json ;;
+  turns)       # four particles that turn their channels but take none from others, so each is as alone; what a pass is spent on
+    turns=(data.start_id=16 batch_images=4 sampler=short recombination_step=400 recombination.every=1 recombination.donors=false)
+    for setting in 16:5 20:4 12:5 27:3; do
+      cell ${setting/:/x} 64 "${turns[@]}" $ANNEALING=${setting%:*} sampler.chain.num_steps=${setting#*:}
+    done ;;
+  sequential)  # by the certificates of part turns, 20 x 4, on the same images: what they decide is a fit, not a test
+    sequential=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
+    cell short80 64 "${sequential[@]}" population=sequential sequential.start=1 sequential.add=1 ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
     # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
