@@ -250,7 +250,7 @@ def show(found, schedules, chosen, aim, passes):
         asked = f"the fewest failed images for {aim.passes * passes:g} passes"
     title = f"{images} images of {len(found[0].loss)} particles, {asked}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("particles", "dev/den/agr/stop", "passed", "false %", "failed %", "pick dB", "passes"):
+    for head in ("particles", "dev/den/agr/stop", "pass", "false %", "failed %", "dB", "passes"):
         table.add_column(head, justify="left" if head == "particles" else "right", no_wrap=True)
     *_, (last, wanted) = schedules.items()
     usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement, None)
@@ -267,7 +267,7 @@ def show(found, schedules, chosen, aim, passes):
         f"particles: so many at once, or {last} (start, then more at a time); no file: these rounds without a certificate. "
         "Each image is decided by thresholds chosen without it, with 95 % Wilson intervals over images; those shown are of all "
         "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement, stop: as dev, where a "
-        "particle may stop early. Failed: the pick is no success; false: of those that pass. Pick: its PSNR in the better "
+        "particle may stop early. Failed: the pick is no success; false: of those that pass. dB: of the pick, in the better "
         "orientation; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
         f"encoding and a denoiser call per level more). Without one the particle of the lowest loss fails, of {lowest}.{note}",
         highlight=False,
@@ -277,7 +277,7 @@ def show(found, schedules, chosen, aim, passes):
 def rate(share, images):
     """A share of images with its interval, in per cent."""
     interval = wilson(share, images)
-    return f"{100 * share:.3g} [{100 * interval.low:.0f},{100 * interval.high:.0f}]"
+    return f"{100 * share:.2g} [{100 * interval.low:.0f},{100 * interval.high:.0f}]"
 
 
 if __name__ == "__main__":
