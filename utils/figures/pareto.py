@@ -26,8 +26,11 @@ def draw(experiments):
         front = best_for_less(passes, middle)
         axis.plot([passes[i] for i in front], [middle[i] for i in front], color="0.5", linewidth=0.8, linestyle="--", zorder=0)
         for e, x, y in zip(experiments, passes, middle):
-            axis.annotate(e.label.split("/")[-1], (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6)
+            said = {"xytext": (2, 3), "textcoords": "offset points", "fontsize": 6, "rotation": 40}
+            axis.annotate(e.label.split("/")[-1], (x, y), **said)
+        axis.margins(x=0.15, y=0.25)  # room for the names
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")  # text is not read as mathematics: names of runs may hold a $
         axis.set_xlabel("decoder passes per image")
         axis.set_ylabel(name)
     return figure
