@@ -10,6 +10,7 @@ from utils.analysis import runs as finished_runs
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import gather
 from utils.errors import InputError
+from utils.figures.style import particle_title
 from utils.records.files import read_record
 
 IMAGES = 4
@@ -283,6 +284,9 @@ def test_particles_without_hope_stop_early_and_the_others_are_what_they_were(pla
         assert [loss is None for loss in record["trace"]["loss"][2]] == gone[image]
     found = compare(gather([finished_runs.load(folder, from_records=True)]))[0]
     assert found["cost"]["passes"] == pytest.approx(sum(passes) / IMAGES)
+    assert f"{sum(map(sum, gone))} of {3 * IMAGES} particles stopped early" in (folder / "eval.md").read_text()
+    image = next(i for i, row in enumerate(gone) if row[0])
+    assert particle_title(records(folder)[image], 0).startswith("p0: stopped early\n")
 
 
 def test_a_stopped_particle_ends_as_its_chain_left_it_and_passes_nothing(place, never, stop):

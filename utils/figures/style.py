@@ -33,8 +33,16 @@ def particle_title(record, position):
     if record["modes"] is None:
         return f"p{index}\n{psnr:.1f} dB"
     label, aligned = record["modes"]["label"][position], record["modes"]["psnr_aligned"][position]
+    if index in stopped_early(record):
+        label = "stopped early"
     turned = f" (rotated {aligned:.1f})" if aligned > psnr else ""
     return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
+
+
+def stopped_early(record):
+    """The numbers of a sequential population's particles that did not run to their end."""
+    population = record.get("population") or {"rounds": ()}
+    return {index for part in population["rounds"] for index in part.get("stopped") or ()}
 
 
 def _absence(record, index):

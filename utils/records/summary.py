@@ -115,6 +115,9 @@ def certified(metrics: dict[str, Any]) -> str | None:
     if found is None:
         return None
     line = f"certificate: {sum(found['accepted'])} of {len(found['accepted'])} images pass"
+    if found["rounds"][0][0].get("stopped") is not None:
+        stopped = sum(len(part["stopped"]) for rounds in found["rounds"] for part in rounds)
+        line += f", {stopped} of {sum(found['started'])} particles stopped early"
     if found["false_accepts"] is not None:
         line += (
             f"; by the truth the pick is wrong on {sum(finite(found['wrong']))} of these, "
