@@ -1,0 +1,63 @@
+"""The confirmation's questions, on runs that are kept in the repository."""
+
+import pytest
+
+from tools.evidence import answers as tool
+from utils.analysis.runs import load
+from utils.paths import PROJECT
+
+KEPT = PROJECT / "evidence" / "experiments"
+EXCHANGE, FAST = "exp6_recombination", "exp0_baseline"
+
+
+def place(folder, **renamed):
+    """The kept runs under the names that a confirmation gives them; renamed: {name there: name here}."""
+    names = {FAST: FAST, EXCHANGE: EXCHANGE, **renamed}
+    for kept in ("hard_scenes", "hard_faces"):
+        (folder / f"{kept}_101").mkdir(parents=True)
+        for there, here in names.items():
+            (folder / f"{kept}_101" / there).symlink_to(KEPT / kept / here)
+    return tool.Runs(folder)
+
+
+def succeeded(name, images):
+    found = {}
+    for kept in ("hard_scenes", "hard_faces"):
+        metrics = load(KEPT / kept / name, from_records=True).metrics
+        found |= {(kept, i): ok for i, ok in zip(metrics.metadata.image_ids, metrics.modes.success)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return {(row.number, row.where): row for row in tool.answers(place(tmp_path_factory.mktemp("forward")))}
+
+
+def test_what_is_not_there_is_not_asked(found):
+    assert {number for number, _ in found} == {3, 4}
+
+
+def test_images_rescued_and_lost_are_counted_over_both_sets(found):
+    one, other = succeeded(EXCHANGE, 100), succeeded(FAST, 100)
+    gained, lost = (sum(a[i] and not b[i] for i in one) for a, b in ((one, other), (other, one)))
+    assert gained > lost > 0
+    row = found[4, "scenes and faces, hard, 200"]
+    assert f"{gained} rescued, {lost} lost" in row.found and not row.yes  # p = 0.07
+
+
+def test_the_direction_of_a_difference_decides(found, tmp_path):
+    turned = {(row.number, row.where): row for row in tool.answers(place(tmp_path, **{FAST: EXCHANGE, EXCHANGE: FAST}))}
+    key = (3, "scenes, hard, 100")
+    assert found[key].yes and not turned[key].yes
+    assert found[key].found.startswith("failed -") and turned[key].found.startswith("failed +")
+
+
+def test_a_later_p_counts_only_after_the_smaller_ones():
+    rows = [tool.Answer(12, "", f"a: 9 rescued, 0 lost, p = {p}", True) for p in (0.03, 0.02, 0.004)]
+    assert [(row.found[-5:].split()[-1], row.yes) for row in tool.holm(rows)] == [
+        ("0.004", True),
+        ("0.02", True),
+        ("0.03", True),
+    ]
+    rows = [tool.Answer(12, "", f"a: 9 rescued, 0 lost, p = {p}", True) for p in (0.04, 0.03, 0.004)]
+    assert [row.yes for row in tool.holm(rows)] == [True, False, False]

@@ -1,0 +1,144 @@
+"""The questions of docs/confirmation.md, answered from the runs of tools/evidence/confirmation.sh, as a table.
+
+    python tools/evidence/answers.py evidence/confirmation
+
+The folder holds <difficulty>_<set>_<seed>/<run>. Every comparison is on the images and seeds that both runs hold. What is
+not there is not asked.
+"""
+
+import itertools
+from pathlib import Path
+from typing import NamedTuple
+
+from utils.analysis import runs
+from utils.analysis.comparison import paired
+from utils.analysis.costs import cost
+from utils.analysis.experiments import Experiment, gather
+from utils.analysis.stats import wilson
+from utils.command_line import Parser, run
+from utils.errors import InputError
+
+SETS = ("scenes", "faces")
+DAPS, FAST = "exp0_langevin", "exp0_baseline"
+REPULSION, PRUNING, TWO, POLISH = "exp1_repulsion", "exp2_pruning", "exp3_2particle", "exp4_optimization"
+EXCHANGE, SEQUENTIAL = "exp6_recombination", "exp7_sequential"
+PASSES = 4000 / 30  # a thirtieth of DAPS's four runs
+DECIBEL, POINTS, ERRORS = -0.3, -0.05, 0.05  # margins of quality and of success; falsely accepted images
+
+
+class Answer(NamedTuple):
+    number: int
+    where: str
+    found: str
+    yes: bool
+
+
+class Runs:
+    """Those below a folder, as experiments of one or of several sets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def of(self, name: str, difficulty: str, *sets: str) -> Experiment | None:
+        """All seeds of a run; None where a set has none."""
+        folders = [sorted(self.folder.glob(f"{difficulty}_{one}_*/{name}")) for one in sets]
+        if not all(folders):
+            return None
+        return gather([runs.load(each) for each in itertools.chain(*folders)], by_name=True)[0]
+
+    def pair(self, name: str, other: str, difficulty: str, *sets: str) -> dict | None:
+        """`paired` of two runs on what both hold; None where one is missing."""
+        one, reference = self.of(name, difficulty, *sets), self.of(other, difficulty, *sets)
+        if one is None or reference is None:
+            return None
+        return paired(one, reference)
+
+
+def answers(found: Runs) -> list[Answer]:
+    """All that can be answered, in the questions' order."""
+    rows: list[Answer] = []
+
+    def quality(number, name, other, parts, difficulty="standard", above=DECIBEL):
+        for one in SETS:
+            if (p := found.pair(name, other, difficulty, one)) is None:
+                continue
+            said = [f"{part.split('.')[-1].replace('_psnr', '')} {interval(p[part])} dB" for part in parts]
+            yes = all(p[part]["low"] > above for part in parts)
+            if above == DECIBEL and other == DAPS:
+                said.append(f"success {interval(p['success'], 100)} points")
+                yes = yes and p["success"]["low"] > POINTS
+            if name == SEQUENTIAL:
+                passes, best = cost(found.of(name, difficulty, one))["passes"], interval(p["psnr_aligned.best"])
+                said += [f"{passes:.0f} passes", f"(best {best} dB)"]
+                yes = yes and passes <= PASSES
+            rows.append(Answer(number, f"{one}, {p['images']}", "; ".join(said), yes))
+
+    def share(number, name, other, quantity, rises, difficulty="standard"):
+        for one in SETS:
+            if (p := found.pair(name, other, difficulty, one)) is not None:
+                d = p[quantity]
+                yes = d["low"] > 0 if rises else d["high"] < 0
+                said = f"{quantity.replace('_', ' ')} {interval(d, 100)} points"
+                rows.append(Answer(number, f"{one}, {difficulty}, {p['images']}", said, yes))
+
+    def success(number, name, other, difficulty, rises, sets=SETS):
+        if (p := found.pair(name, other, difficulty, *sets)) is None:
+            return None
+        c = p["changed"]["success"]
+        right = c["gained"] > c["lost"] if rises else c["lost"] > c["gained"]
+        said = f"{name}: {c['gained']} rescued, {c['lost']} lost, p = {c['p']:.2g}"
+        return Answer(number, f"{' and '.join(sets)}, {difficulty}, {c['n']}", said, right and c["p"] < 0.05)
+
+    quality(1, SEQUENTIAL, DAPS, ["pick_psnr"])
+    quality(2, FAST, DAPS, ["psnr_aligned.best", "pick_psnr"])
+    for difficulty in ("standard", "hard"):
+        share(3, EXCHANGE, FAST, "failed", rises=False, difficulty=difficulty)
+    rows.append(success(4, EXCHANGE, FAST, "hard", rises=True))
+    share(5, REPULSION, FAST, "both_modes", rises=True)
+    rows.append(success(6, REPULSION, FAST, "hard", rises=True))
+    quality(7, PRUNING, REPULSION, ["psnr_aligned.best"])
+    rows.append(success(8, TWO, PRUNING, "hard", rises=False))
+    for number, name in ((9, POLISH), (10, EXCHANGE)):
+        if (p := found.pair(name, DAPS, "standard", *SETS)) is not None:
+            w, d = p["wilcoxon"]["pick"], p["pick_psnr"]
+            said = f"pick {interval(d)} dB, median {w['shift']:+.2f}, Wilcoxon's p = {w['p']:.2g}"
+            yes = w["p"] < 0.05 and w["shift"] > 0 if number == 9 else d["low"] > 0
+            rows.append(Answer(number, f"both sets, {p['images']}", said, yes))
+    quality(11, POLISH, FAST, ["psnr_aligned.best"], "budget", above=0.0)
+    four = [success(12, name, FAST, "standard", True, ("photographs",)) for name in (REPULSION, PRUNING, POLISH, EXCHANGE)]
+    rows += holm([row for row in four if row])
+    if (e := found.of(SEQUENTIAL, "standard", *SETS)) is not None:
+        wrong = [w for r in e.runs for w in r.metrics.population.wrong if w is not None]
+        rate = wilson(sum(wrong) / len(wrong), len(wrong))
+        said = f"{sum(wrong)} of {len(wrong)} accepted falsely, at most {100 * rate.high:.1f} %"
+        rows.append(Answer(13, f"both sets, {len(wrong)}", said, rate.high <= ERRORS))
+    return [row for row in rows if row]
+
+
+def holm(rows: list[Answer]) -> list[Answer]:
+    """Yes where it is one by Holm's procedure over all of them."""
+    order = sorted(rows, key=lambda row: float(row.found.rsplit(" ", 1)[1]))
+    kept = [float(row.found.rsplit(" ", 1)[1]) * (len(order) - i) < 0.05 for i, row in enumerate(order)]
+    return [row._replace(yes=row.yes and all(kept[: i + 1])) for i, row in enumerate(order)]
+
+
+def interval(d, scale=1):
+    """A difference with its interval, in dB, or with scale=100 in points."""
+    digits = 2 if scale == 1 else 1
+    return f"{scale * d['difference']:+.{digits}f} [{scale * d['low']:.{digits}f}, {scale * d['high']:.{digits}f}]"
+
+
+def main():
+    parser = Parser(prog="answers.py", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    found = answers(Runs(folder))
+    if not found:
+        raise InputError(f"{folder}: holds no runs named <difficulty>_<set>_<seed>/<run>; name the folder above them")
+    print("| | set and images | found, with 95 % intervals | answer |\n|---:|---|---|---|")
+    for row in found:
+        print(f"| {row.number} | {row.where} | {row.found} | {'**yes**' if row.yes else 'no'} |")
+
+
+if __name__ == "__main__":
+    run(main)
