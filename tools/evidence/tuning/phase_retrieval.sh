@@ -160,7 +160,11 @@ case $part in
     cell two_half_independent 40 "${half[@]}"
     cell two_half_recombination 40 "${half[@]}" repulsion_scale=0.15 recombination_step=400 recombination.every=1 ;;
   portfolio)   # particles that differ in setting, at the hard setting; copies: recombination and repulsion_hard, scale 0
-    hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion_scale=0)
+    images=40 hard=(data.start_id=16 batch_images=4 sampler=fast task_group=demo_hard repulsion_scale=0)
+    if [ $family = photographs ]; then  # copies: part exchange, noise0.00625_scale0_recombination300
+      images=30 hard=(data.start_id=10 batch_images=5 sampler=fast repulsion_scale=0
+                      $OPERATOR.sigma=0.00625 $GROUP.tau=0.0025 $GROUP.lr=2.5e-5)
+    fi
     low=lowpass_until:600
     rates='[{},{lr:0.7},{lr:0.5},{lr:1.4}]'
     widths='[{},{tau:0.7},{tau:1.5},{tau:2}]'
@@ -168,12 +172,12 @@ case $part in
     lowpass="[{},{lowpass:0.1,$low},{lowpass:0.3,$low},{lowpass:0.5,$low}]"
     mix="[{},{lr:0.7},{tau:1.5},{spacing:0.7,lowpass:0.3,$low}]"
     for name in rates widths spacing lowpass mix; do
-      cell ${name}_recombination 40 "${hard[@]}" recombination_step=300 "portfolio=${!name}"
-      cell ${name}_independent 40 "${hard[@]}" "portfolio=${!name}"
+      cell ${name}_recombination $images "${hard[@]}" recombination_step=300 "portfolio=${!name}"
+      cell ${name}_independent $images "${hard[@]}" "portfolio=${!name}"
     done
     # what a better setting of all four would bring: the chain of the hard setting is above its stability limit
     for copies in lr:0.5 tau:1.5; do
-      cell copies_${copies/:/} 40 "${hard[@]}" recombination_step=300 "portfolio=[{$copies}]"
+      cell copies_${copies/:/} $images "${hard[@]}" recombination_step=300 "portfolio=[{$copies}]"
     done ;;
   shortened)   # experiment 6's mechanisms with a shorter annealing; 25 x 5: recombination_settings, standard_scale0.15_recombination
     common=(data.start_id=16 batch_images=4 sampler=fast repulsion.end_step=500 repulsion_scale=0.15 recombination_step=400
