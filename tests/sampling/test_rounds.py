@@ -51,7 +51,7 @@ def test_what_stops_is_what_its_chain_left_and_the_rest_is_as_in_a_whole_run():
         assert torch.equal(result.image[row], picture[0])
         assert result.loss[row] == loop.operator.loss(picture, particles.y[row : row + 1])
     assert [len(those) for _, those in followed] == [4, 2] and [p.first_step for p, _ in followed] == [0, 2]
-    assert [len(p.step_s) for p, _ in followed] == [2, 3]
+    assert [len(p.step_s) for p, _ in followed] == [2, 3] and len(result.timing_info) == 5
 
 
 @pytest.mark.parametrize("gone", [True, False])

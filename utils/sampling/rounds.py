@@ -151,4 +151,5 @@ def sample_a_round(
             reports = {name: [] for name in paused.reports} if ends else paused.reports
             ends.append(loop.decoded(paused.info.particles.select(out), profiler, reports))
     order = torch.cat([on, out]).argsort()
-    return SampleResult.joined(ends).select(order), followed, gone
+    seconds = [second for p, _ in followed for second in p.step_s]
+    return SampleResult.joined(ends).select(order)._replace(timing_info=seconds), followed, gone
