@@ -137,7 +137,7 @@ def main():
         raise InputError(f"{folder}: holds no runs named <difficulty>_<set>_<seed>/<run>; name the folder above them")
     print("| | set and images | found, with 95 % intervals | answer |\n|---:|---|---|---|")
     for row in found:
-        print(f"| {row.number} | {row.where} | {row.found} | {'**yes**' if row.yes else 'no'} |")
+        print(f"| {row.number} | {row.where} | {row.found} | {'**yes**' if row.yes else 'not shown'} |")
 
 
 if __name__ == "__main__":
