@@ -36,9 +36,7 @@ def main():
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, with their records")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: certificate.json beside the checkpoint")
     parser.add_argument("--accept", type=float, default=0.02, help="largest share of images falsely accepted (0.02)")
-    parser.add_argument(
-        "--passes", type=float, metavar="N", help="instead: the fewest failed images for N decoder passes of one"
-    )
+    parser.add_argument("--passes", type=float, metavar="N", help="instead: the fewest failed images at N passes an image")
     parser.add_argument("--margin", type=float, metavar="DB", help="so far below the image's best is no success either")
     parser.add_argument("--start", type=int, default=Sequential().start, help="sequential.start that it is for (2)")
     parser.add_argument("--add", type=int, default=Sequential().add, help="sequential.add that it is for (2)")

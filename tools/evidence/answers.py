@@ -31,6 +31,7 @@ class Answer(NamedTuple):
     where: str
     found: str
     yes: bool
+    p: float = 1.0  # of a test
 
 
 class Runs:
@@ -38,9 +39,16 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.known: dict[tuple[str, ...], Experiment | None] = {}
 
     def of(self, name: str, difficulty: str, *sets: str) -> Experiment | None:
         """All seeds of a run; None where a set has none."""
+        key = (name, difficulty, *sets)
+        if key not in self.known:
+            self.known[key] = self._gathered(*key)
+        return self.known[key]
+
+    def _gathered(self, name: str, difficulty: str, *sets: str) -> Experiment | None:
         folders = [sorted(self.folder.glob(f"{difficulty}_{one}_*/{name}")) for one in sets]
         if not all(folders):
             return None
@@ -87,7 +95,7 @@ def answers(found: Runs) -> list[Answer]:
         c = p["changed"]["success"]
         right = c["gained"] > c["lost"] if rises else c["lost"] > c["gained"]
         said = f"{name}: {c['gained']} rescued, {c['lost']} lost, p = {c['p']:.2g}"
-        return Answer(number, f"{' and '.join(sets)}, {difficulty}, {c['n']}", said, right and c["p"] < 0.05)
+        return Answer(number, f"{' and '.join(sets)}, {difficulty}, {c['n']}", said, right and c["p"] < 0.05, c["p"])
 
     quality(1, SEQUENTIAL, DAPS, ["pick_psnr"])
     quality(2, FAST, DAPS, ["psnr_aligned.best", "pick_psnr"])
@@ -117,8 +125,8 @@ def answers(found: Runs) -> list[Answer]:
 
 def holm(rows: list[Answer]) -> list[Answer]:
     """Yes where it is one by Holm's procedure over all of them."""
-    order = sorted(rows, key=lambda row: float(row.found.rsplit(" ", 1)[1]))
-    kept = [float(row.found.rsplit(" ", 1)[1]) * (len(order) - i) < 0.05 for i, row in enumerate(order)]
+    order = sorted(rows, key=lambda row: row.p)
+    kept = [row.p * (len(order) - i) < 0.05 for i, row in enumerate(order)]
     return [row._replace(yes=row.yes and all(kept[: i + 1])) for i, row in enumerate(order)]
 
 
