@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# a worker a core, eight at most; whole files to a worker, since their tests share what they set up
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 # XLA's own compiler on the CPU, in a process of its own; least optimisation: the tests compile more than they compute
 XLA_ON_CPU := PJRT_DEVICE=CPU XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
@@ -17,12 +19,12 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -q tests
-	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
+	$(PYTEST) tests
+	$(XLA_ON_CPU) $(PYTEST) tests/xla
 
 test-long: lint
-	$(BIN)/python -m pytest -q -m "slow or not slow" tests
-	$(XLA_ON_CPU) $(BIN)/python -m pytest -q tests/xla
+	$(PYTEST) -m "slow or not slow" tests
+	$(XLA_ON_CPU) $(PYTEST) tests/xla
 
 env: $(READY)
 

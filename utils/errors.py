@@ -8,9 +8,9 @@ class InputError(Exception):
 
 
 def short(value: Any) -> str:
-    """One line of at most 80 characters."""
+    """One line of at most 80 characters: of a longer one the middle is left out, since a path is told by its end."""
     text = str(value).encode("unicode_escape").decode() if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:47]}...{text[-30:]}"
 
 
 def one_line(error: BaseException, length: int = 400) -> str:

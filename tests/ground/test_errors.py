@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, short
 from utils.running.build import make
 
 
@@ -23,6 +23,12 @@ def test_a_long_text_keeps_its_beginning_and_its_end(size, length):
     line = one_line(ValueError("a" * (size // 2) + "b" * (size - size // 2)), length)
     assert len(line) <= length and line[0] == "a" and line[-1] == "b"
     assert (" ... " in line) == (size > length)
+
+
+def test_a_long_path_keeps_its_beginning_and_its_file():
+    path = f"/data/{'folder/' * 20}mask.txt"
+    assert len(short(path)) == 80 and short(path).startswith("/data/folder") and short(path).endswith("/mask.txt")
+    assert short(path[:80]) == path[:80] and short("a\nb") == r"a\nb"
 
 
 BROKEN = {

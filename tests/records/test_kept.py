@@ -61,6 +61,25 @@ def test_a_real_run_keeps_its_metrics(run, tmp_path, overrides):
         assert record == full and list(record) == list(full) and arrays == {}
 
 
+def measured_on_the_way(record):
+    """The distances of the trace and the channels' losses of the first event, which it takes out of the record."""
+    trace, events = record.pop("trace"), record.pop("recombination")["events"]
+    return np.array(trace["pairwise_distance"]), np.array([value for p in events[0]["particles"] for value in p["loss"]])
+
+
+def test_rounded_runs_differ_in_what_was_measured_on_the_way_alone(run, tmp_path):
+    folder, _ = run("recombination_step=700", "recombination.excess=0")
+    exact, rounded = tmp_path / "exact" / folder.name, tmp_path / "rounded" / folder.name
+    keep_evidence.keep(folder, exact)
+    keep_evidence.keep(folder, rounded, digits=5)
+    assert (rounded / KEPT).stat().st_size < (exact / KEPT).stat().st_size
+    for (record, _), (other, _) in zip(read_records(exact), read_records(rounded), strict=True):
+        for one, near in zip(measured_on_the_way(record), measured_on_the_way(other), strict=True):
+            assert np.any(one != near) and np.allclose(one, near, rtol=1e-4, atol=0)
+            assert all(float(f"{value:.5g}") == value for value in near)
+        assert record == other
+
+
 @pytest.mark.parametrize("form", [(), ("--format", "csv"), ("--format", "json"), ("--format", "csv", "--per-image")])
 def test_tables_of_both_forms_are_equal(tmp_path, composed, monkeypatch, capsys, form):
     pruned = [["0", None, "180", None], ["180", "0", None, None]]

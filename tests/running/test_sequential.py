@@ -1,28 +1,19 @@
 """A sequential population: particles that are started one after the other are those of a fixed one, and stop in time."""
 
-import json
-
 import numpy as np
 import pytest
 
-from tests.worlds import runs
+from tests.worlds import populations, runs
+from tests.worlds.populations import ALWAYS, IMAGES, NEVER, ONE_BY_ONE, counted, latents, records
 from utils.analysis import runs as finished_runs
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import gather
-from utils.errors import InputError
-from utils.figures.style import particle_title
 from utils.records.files import read_record
-
-IMAGES = 4
-ONE_BY_ONE = ("population=sequential", "sequential.start=1", "sequential.add=1")
-NEVER, ALWAYS = "sequential.thresholds={deviation:-1e9}", "sequential.thresholds={deviation:1e9}"
-SINGLE = "max_particles_per_pass=1"  # passes of one size, so that bits can be compared
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_prior, no_pictures):
-    overrides = (f"data.end_id={IMAGES}", SINGLE)
-    return runs.Place(tmp_path_factory.mktemp("sequential"), tiny_prior, images=IMAGES, particles=3, overrides=overrides)
+    return populations.place(tmp_path_factory.mktemp("sequential"), tiny_prior)
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +33,6 @@ def middle(never):
 def some(place, middle):
     """The run whose certificate some images pass."""
     return place.run("some", *ONE_BY_ONE, middle)
-
-
-def latents(folder, image=0):
-    return read_record(folder / "records" / f"{image:05d}.npz")[1]["z"]
-
-
-def records(folder):
-    return [read_record(folder / "records" / f"{image:05d}.npz")[0] for image in range(IMAGES)]
 
 
 def test_without_a_pass_the_particles_are_those_of_a_fixed_population(place, never):
@@ -80,29 +63,6 @@ def test_where_all_pass_at_once_nothing_but_the_start_is_run(place):
     assert records(always)[0]["survivors"] == [0, 1] and records(always)[0]["particles"] == [0, 1, 2]
     distances = [records(folder)[0]["trace"]["pairwise_distance"] for folder in (always, fixed)]
     assert distances[0] == distances[1]
-
-
-def counted(patch):
-    """Decoder passes with a gradient and denoiser calls, of single particles, from now on."""
-    import torch
-
-    from utils.priors.latent_diffusion import LatentDiffusionPrior
-
-    calls = {"decode": 0, "denoise": 0, "encode": 0}
-
-    def counting(name):
-        method = getattr(LatentDiffusionPrior, name)
-
-        def call(self, z, *arguments):
-            if name != "decode" or (torch.is_grad_enabled() and z.requires_grad):
-                calls[name] += len(z)
-            return method(self, z, *arguments)
-
-        patch.setattr(LatentDiffusionPrior, name, call)
-
-    for name in calls:
-        counting(name)
-    return calls
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -241,98 +201,6 @@ def test_finished_particles_are_donors_that_do_not_change(place, never):
     assert not {donor for e in events for p in e["particles"] for donor in p["donors"] if donor > p["index"]}
 
 
-STEP = 1  # of 3, at t = 667
-
-
-@pytest.fixture(scope="module")
-def stop(never):
-    """Thresholds that nothing passes, with an early stop between the first particles of the images, and its limit."""
-    early = [deviations(record, STEP) for record in records(never)]
-    first = sorted(row[0] for row in early)
-    return f"sequential.thresholds={{deviation:-1e9,stop_step:700,stop_deviation:{(first[1] + first[2]) / 2}}}", early
-
-
-def deviations(record, step):
-    return [(loss - record["noise_floor"]) / record["floor_std"] for loss in record["trace"]["loss"][step]]
-
-
-def expected_stops(early, thresholds):
-    limit = float(thresholds.rsplit(":", 1)[1].rstrip("}"))
-    return [[value > limit for value in row[:-1]] + [False] for row in early]  # in the last round nobody
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-def test_particles_without_hope_stop_early_and_the_others_are_what_they_were(place, never, stop, batch, monkeypatch):
-    thresholds, early = stop
-    calls = counted(monkeypatch)
-    monkeypatch.setattr("sampler.LatentDAPS.probe_peak_mb", lambda self, particles: None)
-    folder = place.run(f"stop_{batch}", *ONE_BY_ONE, thresholds, f"batch_images={batch}")
-    gone = expected_stops(early, thresholds)
-    assert {sum(row) for row in gone} > {0}
-    for image in range(IMAGES):
-        for one, other, out in zip(latents(folder, image), latents(never, image), gone[image], strict=True):
-            assert np.array_equal(one, other) != out
-    m, passes = runs.metrics_of(folder), [sum(4 if out else 6 for out in row) for row in gone]
-    assert [[i for r in rounds for i in r["stopped"]] for rounds in m["population"]["rounds"]] == [
-        [i for i, out in enumerate(row) if out] for row in gone
-    ]
-    assert calls == {"decode": sum(passes), "denoise": sum(passes) + 3 * 3 * IMAGES, "encode": 3 * IMAGES}
-    for image, record in enumerate(records(folder)):
-        assert 3 * record["time"]["phases"]["sampling"]["decoder_forward_backward"] == pytest.approx(passes[image])
-        assert [value is None for value in record["population"]["signals"]["deviation"]] == gone[image]
-        assert len(record["time"]["step_s"]) == 3 and record["population"]["rule"]["stop_step"] == 700
-        assert [loss is None for loss in record["trace"]["loss"][2]] == gone[image]
-    found = compare(gather([finished_runs.load(folder, from_records=True)]))[0]
-    assert found["cost"]["passes"] == pytest.approx(sum(passes) / IMAGES)
-    assert f"{sum(map(sum, gone))} of {3 * IMAGES} particles stopped early" in (folder / "eval.md").read_text()
-    image = next(i for i, row in enumerate(gone) if row[0])
-    assert particle_title(records(folder)[image], 0).startswith("p0: stopped early\n")
-
-
-def test_a_stopped_particle_ends_as_its_chain_left_it_and_passes_nothing(place, never, stop):
-    thresholds, early = stop
-    folder = place.run("stop_lenient", *ONE_BY_ONE, thresholds.replace("deviation:-1e9", "deviation:1e9", 1), "batch_images=4")
-    gone = expected_stops(early, thresholds)
-    for image, record in enumerate(records(folder)):
-        first = gone[image].index(False)
-        assert record["survivors"] == list(range(first + 1)) and record["selection"]["picked"] == first
-        assert record["population"]["rounds"][-1]["passing"] == [first]
-
-
-def test_what_stopped_is_no_donor(place, never, stop):
-    """It took part in the event after which it stopped, and particles of later rounds take nothing from it."""
-    thresholds, _ = stop
-    exchange = ("recombination_step=700", "recombination.excess=0", "recombination.deviation=0")
-    early = [deviations(record, STEP) for record in records(place.run("exchange_all", *ONE_BY_ONE, NEVER, *exchange))]
-    first = sorted(row[0] for row in early)
-    thresholds = f"sequential.thresholds={{deviation:-1e9,stop_step:700,stop_deviation:{(first[1] + first[2]) / 2}}}"
-    one, other = (place.run(f"exchange_{n}", *ONE_BY_ONE, thresholds, *exchange, f"batch_images={n}") for n in (1, 4))
-    seen = 0
-    for image in range(IMAGES):
-        assert np.array_equal(latents(one, image), latents(other, image))
-        m = records(one)[image]
-        stopped = {i for rounds in m["population"]["rounds"] for i in rounds["stopped"]}
-        for event in m["recombination"]["events"]:
-            for particle in event["particles"]:
-                seen += len(stopped & set(range(particle["index"])))
-                assert not (stopped - {particle["index"]}) & set(particle["donors"])
-    assert seen
-
-
-def test_with_two_a_round_one_goes_on_alone(place, stop):
-    _, early = stop
-    limit = sum(early[0][:2]) / 2  # between the two of the first image
-    two = ("population=sequential", "sequential.start=2", "sequential.add=1")
-    two += (f"sequential.thresholds={{deviation:-1e9,stop_step:700,stop_deviation:{limit}}}",)
-    one, other = (place.run(f"stop_two_{batch}", *two, f"batch_images={batch}") for batch in (1, 4))
-    for image in range(IMAGES):
-        assert np.array_equal(latents(one, image), latents(other, image))
-    assert runs.metrics_of(one)["population"] == runs.metrics_of(other)["population"]
-    assert [len(rounds[0]["stopped"]) for rounds in runs.metrics_of(one)["population"]["rounds"]] == [
-        sum(value > limit for value in row[:2]) for row in early
-    ]
-
-
 def test_optimisation_and_repulsion_go_with_it(place):
     folder = place.run(
         "parts",
@@ -349,101 +217,3 @@ def test_optimisation_and_repulsion_go_with_it(place):
     assert m["optimization"]["calls"] == [[1, 1, 1]]
     assert [phase["steps"] for phase in m["time"]["phases"].values()] == [4, 2]
     assert finished_runs.events(finished_runs.load(folder))[-1] == ("hard data consistency", 2)
-
-
-STOP = "sequential.thresholds={deviation:3,stop_step:700,stop_deviation:9}"
-
-
-@pytest.mark.parametrize(
-    "overrides, message",
-    [
-        (("pruning_step=400",), "population=sequential: pruning_step=400 needs all"),
-        (("use_tpu=true", "gpu=0"), "population=sequential: its rounds differ in size"),
-        (("sequential.start=4",), "sequential.start=4: must not exceed num_samples=3"),
-        (("sequential.start=1", "sequential.add=1", "repulsion_scale=0.3"), "repulsion_scale=0.3: acts within a round"),
-        (("task.demo_langevin.operator.sigma=0",), "population=sequential: without noise"),
-        (("sequential.certificate=none.json",), "sequential.certificate=none.json: file not found"),
-        (("sequential.add=0",), "sequential.add=0"),
-        (("sequential.thresholds={deviation:3,stop_step:700}",), "stop_step and stop_deviation go together"),
-        (
-            ("sequential.thresholds={deviation:3,stop_step:340,stop_deviation:9}",),
-            "stop_step=340: the last of 3 annealing steps",
-        ),
-        (
-            (
-                STOP,
-                "repulsion_scale=0.3",
-                "repulsion.end_step=100",
-            ),
-            "stop_step=700: the repulsion acts until t = 333",
-        ),
-        (("+mechanisms.mine={_target_:tests.running.test_sequential.Whole}",), "mechanisms.mine: Mechanism needs all"),
-    ],
-)
-def test_what_needs_a_fixed_population_is_refused_in_one_line(place, overrides, message):
-    with pytest.raises(InputError) as caught:
-        place.run("refused", "population=sequential", *overrides)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
-def Whole(clock):
-    """A mechanism of one's own that acts on all particles of an image."""
-    from utils.sampling.mechanism import Mechanism
-
-    mechanism = Mechanism()
-    mechanism.needs_all = True
-    return mechanism
-
-
-def certificate(path, **changes):
-    from utils.config.check import check
-    from utils.config.population import holds_for
-
-    held = holds_for(check(runs.config(changes.pop("overrides"))).composition.identity)
-    content = {"thresholds": {"deviation": 2.0, "denoising": 0.5, "agreement": None}, "sigmas": [0.3, 0.5, 0.7]}
-    path.write_text(json.dumps({**content, "holds_for": held, "images": 9, "rates": {}, **changes}))
-    return path
-
-
-def checked(place, *overrides):
-    from utils.config.check import check
-
-    return check(runs.config(place.all("checked", "population=sequential", *overrides)))
-
-
-def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_path):
-    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
-    found = checked(place, f"sequential.certificate={path}")
-    assert found.sequential.thresholds.model_dump() == {
-        "deviation": 2.0,
-        "denoising": 0.5,
-        "agreement": None,
-        "stop_step": None,
-        "stop_deviation": None,
-    }
-    assert found.composition.notes == () and "denoising: 0.5" in found.composition.documents["config.yaml"]
-    other = certificate(tmp_path / "other.json", overrides=place.all("checked"), thresholds={"deviation": 2.5})
-    prints = [checked(place, f"sequential.certificate={p}").composition.fingerprint for p in (path, other)]
-    written = checked(place, "sequential.thresholds={deviation:2,denoising:0.5,agreement:null}").composition.fingerprint
-    assert prints[0] == written != prints[1]
-
-
-def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
-    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
-    (note,) = checked(place, f"sequential.certificate={path}", "task.demo_langevin.operator.sigma=0.1").composition.notes
-    assert "was calibrated elsewhere: task.operator.sigma is 0.05 there and 0.1 here" in note
-    (note,) = checked(place, f"sequential.certificate={path}", "sequential.sigmas=[1.0]").composition.notes
-    assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
-
-
-def test_without_a_certificate_it_says_what_is_used(place):
-    (note,) = checked(place).composition.notes
-    assert "within 3 standard deviations" in note and "0.95" in note and "tools/calibrate_certificate.py" in note
-    assert checked(place, ALWAYS).composition.notes == ()
-    assert "sequential" not in checked(place, "population=fixed").composition.identity
-
-
-def test_a_damaged_certificate_ends_in_one_line(place, tmp_path):
-    (tmp_path / "bad.json").write_text('{"thresholds": {}}')
-    with pytest.raises(InputError, match=r"certificate .*bad\.json: cannot be read \(thresholds\.deviation: Field required"):
-        checked(place, f"sequential.certificate={tmp_path / 'bad.json'}")

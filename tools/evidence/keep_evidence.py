@@ -1,6 +1,7 @@
 """Keep finished runs in evidence/: what the tables need, about a kilobyte an image.
 
     python tools/evidence/keep_evidence.py results/exp0_baseline/demo_10 --to evidence/exp0_baseline
+    python tools/evidence/keep_evidence.py results/many/* --to evidence/many --digits 5    # half the size
 
 Of each run it keeps config.yaml, trivial.json where there is one, and in records.jsonl.gz the records, less their arrays
 (measurement, latents, pictures) and less the PSNR and loss of every annealing step. metrics.json is computed from the
@@ -18,8 +19,11 @@ from utils.records.files import write_atomically
 from utils.records.kept import write_kept
 
 
-def keep(source, target):
-    """Keep one finished run folder as the folder `target`; returns the number of images. Raises InputError."""
+def keep(source, target, digits=None):
+    """Keep one finished run folder as the folder `target`; returns the number of images. Raises InputError.
+
+    digits: as `write_kept` has it.
+    """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name run folders (<save_dir>/<name>)")
     if target.exists():
@@ -32,7 +36,7 @@ def keep(source, target):
     target.mkdir(parents=True)
     for name, content in others:
         write_atomically(target / name, lambda file: file.write(content))
-    write_kept(target, records)  # last: with it the run counts as kept
+    write_kept(target, records, digits)  # last: with it the run counts as kept
     return len(records)
 
 
@@ -40,9 +44,14 @@ def main():
     parser = Parser(prog="keep_evidence.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--to", type=Path, default=PROJECT / "evidence")
+    parser.add_argument(
+        "--digits", type=int, help="significant digits of the trace and of the exchange's scores; all else stays exact"
+    )
     args = parser.parse_args()
+    if args.digits is not None and not 3 <= args.digits <= 17:
+        raise InputError(f"--digits {args.digits}: must be 3 to 17")
     for folder in args.runs:
-        print(f"{args.to / folder.name}: {keep(folder, args.to / folder.name)} images")
+        print(f"{args.to / folder.name}: {keep(folder, args.to / folder.name, args.digits)} images")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     GROUP/RUN/records.jsonl.gz    one line of JSON per image, by image id; about a kilobyte an image
 
 A kept record has no arrays and, of its trace, neither psnr nor loss, which only a run's own pictures show. metrics.json is
-not kept: it is a function of the records, and the run is called what its folder is called.
+not kept: it is a function of the records, and the run is called what its folder is called. Where many runs are kept, what
+the mechanisms measured on the way can be rounded: it is half of a record's bytes and in no table.
 """
 
 import gzip
@@ -18,6 +19,7 @@ from utils.records.record import problem
 
 KEPT = "records.jsonl.gz"
 DROPPED = ("psnr", "loss")  # of a record's trace
+ROUNDED = ("trace", "recombination")  # blocks of what was measured on the way, in single precision
 REMEDY = "keep the run again with tools/evidence/keep_evidence.py"
 
 
@@ -48,10 +50,10 @@ def read_records(folder, images=None):
             yield read_record(path)
 
 
-def write_kept(folder, records):
-    """Write records.jsonl.gz; equal records give equal bytes."""
+def write_kept(folder, records, digits=None):
+    """Write records.jsonl.gz; equal records give equal bytes. digits: significant ones of the blocks in ROUNDED, None all."""
     lines = [
-        json.dumps(clean(_without_drawn(record)), separators=(",", ":"), allow_nan=False) + "\n"
+        json.dumps(clean(_compact(record, digits)), separators=(",", ":"), allow_nan=False) + "\n"
         for record in sorted(records, key=lambda record: record["image_id"])
     ]
     packed = io.BytesIO()
@@ -60,8 +62,19 @@ def write_kept(folder, records):
     write_atomically(kept_path(folder), lambda file: file.write(packed.getbuffer()))
 
 
-def _without_drawn(record):
-    return {**record, "trace": {key: value for key, value in record["trace"].items() if key not in DROPPED}}
+def _compact(record, digits):
+    record = {**record, "trace": {key: value for key, value in record["trace"].items() if key not in DROPPED}}
+    if digits is None:
+        return record
+    return {key: _rounded(value, digits) if key in ROUNDED else value for key, value in record.items()}
+
+
+def _rounded(value, digits):
+    if isinstance(value, dict):
+        return {key: _rounded(each, digits) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(each, digits) for each in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def read_kept(path):

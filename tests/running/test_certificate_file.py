@@ -1,0 +1,112 @@
+"""A sequential population at its start: the certificate's file and what it was calibrated for, and what is refused."""
+
+import json
+
+import pytest
+
+from tests.worlds import populations, runs
+from tests.worlds.populations import ALWAYS
+from utils.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_prior):
+    return populations.place(tmp_path_factory.mktemp("sequential"), tiny_prior)
+
+
+STOP = "sequential.thresholds={deviation:3,stop_step:700,stop_deviation:9}"
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("pruning_step=400",), "population=sequential: pruning_step=400 needs all"),
+        (("use_tpu=true", "gpu=0"), "population=sequential: its rounds differ in size"),
+        (("sequential.start=4",), "sequential.start=4: must not exceed num_samples=3"),
+        (("sequential.start=1", "sequential.add=1", "repulsion_scale=0.3"), "repulsion_scale=0.3: acts within a round"),
+        (("task.demo_langevin.operator.sigma=0",), "population=sequential: without noise"),
+        (("sequential.certificate=none.json",), "sequential.certificate=none.json: file not found"),
+        (("sequential.add=0",), "sequential.add=0"),
+        (("sequential.thresholds={deviation:3,stop_step:700}",), "stop_step and stop_deviation go together"),
+        (
+            ("sequential.thresholds={deviation:3,stop_step:340,stop_deviation:9}",),
+            "stop_step=340: the last of 3 annealing steps",
+        ),
+        (
+            (
+                STOP,
+                "repulsion_scale=0.3",
+                "repulsion.end_step=100",
+            ),
+            "stop_step=700: the repulsion acts until t = 333",
+        ),
+        (("+mechanisms.mine={_target_:tests.running.test_certificate_file.Whole}",), "mechanisms.mine: Mechanism needs all"),
+    ],
+)
+def test_what_needs_a_fixed_population_is_refused_in_one_line(place, overrides, message):
+    with pytest.raises(InputError) as caught:
+        place.run("refused", "population=sequential", *overrides)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def Whole(clock):
+    """A mechanism of one's own that acts on all particles of an image."""
+    from utils.sampling.mechanism import Mechanism
+
+    mechanism = Mechanism()
+    mechanism.needs_all = True
+    return mechanism
+
+
+def certificate(path, **changes):
+    from utils.config.check import check
+    from utils.config.population import holds_for
+
+    held = holds_for(check(runs.config(changes.pop("overrides"))).composition.identity)
+    content = {"thresholds": {"deviation": 2.0, "denoising": 0.5, "agreement": None}, "sigmas": [0.3, 0.5, 0.7]}
+    path.write_text(json.dumps({**content, "holds_for": held, "images": 9, "rates": {}, **changes}))
+    return path
+
+
+def checked(place, *overrides):
+    from utils.config.check import check
+
+    return check(runs.config(place.all("checked", "population=sequential", *overrides)))
+
+
+def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_path):
+    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
+    found = checked(place, f"sequential.certificate={path}")
+    assert found.sequential.thresholds.model_dump() == {
+        "deviation": 2.0,
+        "denoising": 0.5,
+        "agreement": None,
+        "stop_step": None,
+        "stop_deviation": None,
+    }
+    assert found.composition.notes == () and "denoising: 0.5" in found.composition.documents["config.yaml"]
+    other = certificate(tmp_path / "other.json", overrides=place.all("checked"), thresholds={"deviation": 2.5})
+    prints = [checked(place, f"sequential.certificate={p}").composition.fingerprint for p in (path, other)]
+    written = checked(place, "sequential.thresholds={deviation:2,denoising:0.5,agreement:null}").composition.fingerprint
+    assert prints[0] == written != prints[1]
+
+
+def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
+    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
+    (note,) = checked(place, f"sequential.certificate={path}", "task.demo_langevin.operator.sigma=0.1").composition.notes
+    assert "was calibrated elsewhere: task.operator.sigma is 0.05 there and 0.1 here" in note
+    (note,) = checked(place, f"sequential.certificate={path}", "sequential.sigmas=[1.0]").composition.notes
+    assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
+
+
+def test_without_a_certificate_it_says_what_is_used(place):
+    (note,) = checked(place).composition.notes
+    assert "within 3 standard deviations" in note and "0.95" in note and "tools/calibrate_certificate.py" in note
+    assert checked(place, ALWAYS).composition.notes == ()
+    assert "sequential" not in checked(place, "population=fixed").composition.identity
+
+
+def test_a_damaged_certificate_ends_in_one_line(place, tmp_path):
+    (tmp_path / "bad.json").write_text('{"thresholds": {}}')
+    with pytest.raises(InputError, match=r"certificate .*bad\.json: cannot be read \(thresholds\.deviation: Field required"):
+        checked(place, f"sequential.certificate={tmp_path / 'bad.json'}")
