@@ -3,9 +3,17 @@
 python tools/train_prior.py --help
 """
 
-from tools.demo_prior.train_prior import main
 from utils.command_line import run
 from utils.config.compose import call
+from utils.device import silence_unused_xla
+
+
+def train():
+    silence_unused_xla()  # before diffusers is imported
+    from tools.demo_prior.train_prior import main
+
+    call(main)
+
 
 if __name__ == "__main__":
-    run(lambda: call(main))
+    run(train)

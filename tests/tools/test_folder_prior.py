@@ -1,5 +1,7 @@
 """From a folder of pictures to a prior that posterior_sample.py takes: the whole way, with networks of a few weights."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -101,6 +103,15 @@ def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, tiny_images, 
         train_prior.main()
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_the_command_says_nothing_else():
+    """Neither does an installed torch_xla, which diffusers imports, announce its runtime."""
+    clean = {name: value for name, value in os.environ.items() if name != "PJRT_DEVICE"}
+    command = [sys.executable, "tools/train_prior.py", "data.root=nowhere", "name=own"]
+    done = subprocess.run(command, cwd=PROJECT, env=clean, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"error: data.root=nowhere: folder {PROJECT / 'nowhere'} not found\n"
 
 
 @pytest.mark.parametrize("fast, autocast, used", [(True, "auto", True), (False, "auto", False), (False, "true", True)])

@@ -12,12 +12,10 @@ sampler loads like any public checkpoint.
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
-os.environ.setdefault("USE_TORCH_XLA", "0")  # diffusers would start the XLA runtime at import
 import hydra
 import numpy as np
 import torch
