@@ -3,7 +3,9 @@
 import pytest
 
 from tools.evidence import answers as tool
+from tools.evidence.project_tables import Spec, table_of
 from utils.analysis.runs import load
+from utils.errors import InputError
 from utils.paths import PROJECT
 
 KEPT = PROJECT / "evidence" / "experiments"
@@ -56,3 +58,13 @@ def test_the_direction_of_a_difference_decides(found, tmp_path):
 def test_a_later_p_counts_only_after_the_smaller_ones(p, kept):
     found = tool.holm([tool.Answer(12, "", "", True, each) for each in p])
     assert [row.p for row in found] == sorted(p) and [row.yes for row in found] == kept
+
+
+def test_the_documents_hold_the_same_answers(found, tmp_path):
+    place(tmp_path / "confirmed")
+    table = table_of(Spec(name="confirmed_answers", folders=["confirmed"], kind="answers"), tmp_path)
+    assert {(row[0], row[1]): row[2:] for row in table.rows} == {
+        key: [answer.found, "**yes**" if answer.yes else "not shown"] for key, answer in found.items()
+    }
+    with pytest.raises(InputError, match="empty: holds no runs named <difficulty>_<set>_<seed>/<run>"):
+        table_of(Spec(name="confirmed_answers", folders=["empty"], kind="answers"), tmp_path)

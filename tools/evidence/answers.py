@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.analysis import runs
+from utils.analysis.columns import Column, Table
 from utils.analysis.comparison import paired
 from utils.analysis.costs import cost
 from utils.analysis.experiments import Experiment, gather
 from utils.analysis.stats import wilson
+from utils.analysis.tables import markdown
 from utils.command_line import Parser, run
 from utils.errors import InputError
 
@@ -24,6 +26,14 @@ REPULSION, PRUNING, TWO, POLISH = "exp1_repulsion", "exp2_pruning", "exp3_2parti
 EXCHANGE, SEQUENTIAL = "exp6_recombination", "exp7_sequential"
 PASSES = 4000 / 30  # a thirtieth of DAPS's four runs
 DECIBEL, POINTS, ERRORS = -0.3, -0.05, 0.05  # margins of quality and of success; falsely accepted images
+
+
+COLUMNS = [
+    Column("number", "question"),
+    Column("where", "set and images"),
+    Column("found", "found, with 95 % intervals"),
+    Column("answer", "answer"),
+]
 
 
 class Answer(NamedTuple):
@@ -136,16 +146,18 @@ def interval(d, scale=1):
     return f"{scale * d['difference']:+.{digits}f} [{scale * d['low']:.{digits}f}, {scale * d['high']:.{digits}f}]"
 
 
+def table(folder: Path) -> Table:
+    """All answers of the runs below a folder. Raises InputError where it holds none."""
+    rows = answers(Runs(folder))
+    if not rows:
+        raise InputError(f"{folder}: holds no runs named <difficulty>_<set>_<seed>/<run>; name the folder above them")
+    return Table("Answers", COLUMNS, [[r.number, r.where, r.found, "**yes**" if r.yes else "not shown"] for r in rows])
+
+
 def main():
     parser = Parser(prog="answers.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    found = answers(Runs(folder))
-    if not found:
-        raise InputError(f"{folder}: holds no runs named <difficulty>_<set>_<seed>/<run>; name the folder above them")
-    print("| | set and images | found, with 95 % intervals | answer |\n|---:|---|---|---|")
-    for row in found:
-        print(f"| {row.number} | {row.where} | {row.found} | {'**yes**' if row.yes else 'not shown'} |")
+    print(markdown(table(parser.parse_args().folder), level=0), end="")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from utils.records.files import to_json
 
 MISSING = "–"
 
-LEFT = ("experiment", "phase", "file", "family", "entry.setting")  # columns of words
+LEFT = ("experiment", "phase", "file", "family", "entry.setting", "where", "found", "answer")  # columns of words
 
 
 def lookup(row, key):
