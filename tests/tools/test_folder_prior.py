@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from tools.demo_prior import train_prior
+from tools.demo_prior import networks, train_prior, views
 from tools.demo_prior.training import Trainer
 from utils.errors import InputError
 from utils.paths import PROJECT
@@ -75,7 +75,7 @@ def test_flip_and_rotate_add_the_views_that_their_names_say(configured, tmp_path
         cfg = configured("views", f"data.flip={flip}", f"data.rotate={rotate}")
         cfg.work = str(tmp_path / "views")
         (tmp_path / "views").mkdir(exist_ok=True)
-        data = train_prior.FolderImages(cfg)
+        data = views.FolderImages(cfg)
         x = data.images
         expected = [x, x.flip(-1), x.flip(-1, -2), x.flip(-2)]
         wanted = [expected[0], *[expected[1]] * flip, *[expected[2]] * rotate, *[expected[3]] * (flip and rotate)]
@@ -116,8 +116,8 @@ def test_the_command_says_nothing_else():
 
 @pytest.mark.parametrize("fast, autocast, used", [(True, "auto", True), (False, "auto", False), (False, "true", True)])
 def test_networks_train_in_bfloat16_where_that_is_faster(configured, monkeypatch, fast, autocast, used):
-    monkeypatch.setattr(train_prior.devices, "has_fast_bf16", lambda device: fast)
-    with train_prior.autocast(configured("work", f"autocast={autocast}")):
+    monkeypatch.setattr(networks.devices, "has_fast_bf16", lambda device: fast)
+    with networks.autocast(configured("work", f"autocast={autocast}")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if used else torch.float32)
 
 

@@ -122,6 +122,13 @@ class Trainer:
             gradient.copy_(part.view_as(gradient))
 
 
+def after_first(rank, event):
+    """Go on once rank 0 is here too."""
+    rank.announce(event)
+    if rank.count > 1:
+        rank.wait_for_first(event)
+
+
 def psnr(a, b):
     """(N,) PSNR in dB of images in [-1, 1]."""
     return -10 * torch.log10(((a.clamp(-1, 1) - b) / 2).square().flatten(1).mean(1))

@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, demo_images
-from tools.demo_prior.train_prior import LOADING
+from tools.demo_prior.networks import LOADING
 from utils.analysis.stats import clustered_mean
 from utils.evaluation.scores import gradient_error, psnr
 

@@ -1,0 +1,96 @@
+"""Trains the denoiser of a prior on the latents of its images; the network predicts v."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DModel
+
+from tools.demo_prior.networks import LOADING, autocast, build_scheduler, build_unet, start_residual_branches_at_zero
+from tools.demo_prior.training import Trainer, after_first, save_sheet
+from tools.demo_prior.training_images import drawn_images, kept
+from tools.demo_prior.views import FolderImages, rotated, to_model
+
+
+@torch.no_grad()
+def latent_moments(autoencoder, images, rotated_fraction, cfg):
+    """Mean and standard deviation of every image's latent, two (N, C, h, w) tensors; the last images are rotated."""
+    turned = round(rotated_fraction * len(images))
+    means, stds = [], []
+    for start in range(0, len(images), 250):
+        chunk = images[start : start + 250]
+        keep = torch.arange(start, start + len(chunk)) < len(images) - turned
+        x = to_model(torch.where(keep[:, None, None, None], chunk, rotated(chunk))).to(cfg.device)
+        with autocast(cfg):
+            posterior = autoencoder.encode(x).latent_dist
+        means.append(posterior.mean.float())
+        stds.append(posterior.std.float())
+    return torch.cat(means), torch.cat(stds)
+
+
+def latents_of_family(cfg, autoencoder, family):
+    images = torch.from_numpy(drawn_images(family, cfg.train_images, cfg.work))
+    return latent_moments(autoencoder, images, cfg.unet.rotated_fraction[family], cfg)
+
+
+def latents_of_folder(cfg, autoencoder):
+    """As latent_moments, of every view of every image; half precision, for there may be many. Kept in `work`."""
+
+    def encoded():
+        moments = [latent_moments(autoencoder, images, 0.0, cfg) for images in FolderImages(cfg).views()]
+        return np.stack([torch.cat([part.half() for part in parts]).cpu().numpy() for parts in zip(*moments)])
+
+    weights = b"".join(parameter.cpu().numpy().tobytes() for parameter in autoencoder.parameters())
+    name = f"latents_{hashlib.sha256(weights).hexdigest()[:12]}_{'flip' * cfg.data.flip}{'rotate' * cfg.data.rotate}.npy"
+    return torch.from_numpy(kept(Path(cfg.work) / name, encoded)).to(cfg.device)  # (2, N, C, h, w)
+
+
+def train_unet(cfg, family, rank):
+    settings, device = cfg.unet, cfg.device
+    torch.manual_seed(cfg.seed)
+    autoencoder = (
+        AutoencoderKL.from_pretrained(Path(cfg.work) / "autoencoder", **LOADING).eval().requires_grad_(False).to(device)
+    )
+    if not rank.first:  # rank 0 writes them, the others read them
+        after_first(rank, "latents kept")
+    means, stds = latents_of_folder(cfg, autoencoder) if cfg.data.root else latents_of_family(cfg, autoencoder, family)
+    if rank.first:
+        rank.announce("latents kept")
+    scheduler = build_scheduler()
+    signal = scheduler.alphas_cumprod.sqrt().to(device)
+    noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(device)
+    if settings.start_from:
+        model = UNet2DModel.from_pretrained(Path(settings.start_from), **LOADING).float().train().to(device)
+    else:
+        model = build_unet(cfg).to(device)
+        start_residual_branches_at_zero(model)
+        torch.nn.init.zeros_(model.conv_out.weight)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=1e-3)
+
+    def loss_of(generator):
+        index = torch.randint(len(means), (settings.batch,), generator=generator)
+        shape = (settings.batch, *means.shape[1:])
+        z0 = means[index] + stds[index] * torch.randn(shape, generator=generator).to(device)
+        noise = torch.randn(shape, generator=generator).to(device)
+        # one timestep from each of `batch` equal intervals: less variance than independent draws
+        u = (torch.arange(settings.batch) + torch.rand(1, generator=generator)) / settings.batch
+        t = (u * 1000).long().clamp(max=999).to(device)
+        a, s = signal[t].view(-1, 1, 1, 1), noise_level[t].view(-1, 1, 1, 1)
+        with autocast(cfg):
+            v = model(a * z0 + s * noise, t).sample
+        return (v.float() - (a * noise - s * z0)).square().mean()
+
+    @torch.no_grad()
+    def on_save(averaged):
+        generator = torch.Generator().manual_seed(1)
+        z = torch.randn(20, *means.shape[1:], generator=generator).to(device)
+        scheduler.set_timesteps(30)
+        for t in scheduler.timesteps:
+            z = scheduler.step(averaged(z, t).sample, t, z).prev_sample
+        save_sheet(autoencoder.decode(z).sample, Path(cfg.work) / f"{family}.png")
+        return f"latent std of 20 samples {z.std():.3f}"
+
+    model = Trainer(family, cfg, model, [optimiser], settings, on_save, rank).run(loss_of)
+    if rank.first:
+        model.cpu().save_pretrained(Path(cfg.work) / f"unet_{family}")

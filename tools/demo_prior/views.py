@@ -1,0 +1,69 @@
+"""The images that a prior is trained on as tensors, in the views in which it is to find them plausible."""
+
+import numpy as np
+import torch
+
+from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, demo_images
+from tools.demo_prior.training_images import ImageFolder, drawn_images
+
+
+def to_model(images):
+    """uint8 -> float in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def rotated(images):
+    return torch.flip(images, (-1, -2))
+
+
+class DrawnFamilies:
+    """What the shipped autoencoder is trained on: every family, half of each batch rotated."""
+
+    def __init__(self, cfg):
+        self.cfg = cfg
+        self.images = torch.cat([torch.from_numpy(drawn_images(f, cfg.train_images, cfg.work)) for f in FAMILIES])
+        drawn = np.concatenate([demo_images(f, SEEDS["val"], 32) for f in FAMILIES])
+        self.held_out = torch.from_numpy(drawn).permute(0, 3, 1, 2)
+        self.groups = {"faces": slice(0, 32), "scenes": slice(32, None)}  # of held_out
+
+    def augmented(self, batch):
+        half = len(batch) // 2
+        return torch.cat([batch[:half], rotated(batch[half:])])
+
+    def typical(self):
+        """Images in [-1, 1] over which the latents are standardised."""
+        images = to_model(torch.cat([self.images[:1500], self.images[-1500:]]))
+        return torch.cat([images[::2], rotated(images[1::2])])
+
+
+class FolderImages:
+    """What the prior of a folder is trained on: its images, also mirrored with data.flip, also rotated with data.rotate."""
+
+    def __init__(self, cfg):
+        folder = image_folder(cfg)
+        self.flip, self.rotate = cfg.data.flip, cfg.data.rotate
+        self.images = torch.from_numpy(folder.training_images())
+        self.held_out = torch.from_numpy(folder.watched_images())
+        self.groups = {"held-out": slice(None)}
+
+    def augmented(self, batch):
+        """Half of them rotated, every second one mirrored: each image meets every view over the epochs."""
+        half = len(batch) // 2
+        batch = torch.cat([batch[:half], rotated(batch[half:])]) if self.rotate else batch
+        return torch.cat([batch[::2], batch[1::2].flip(-1)]) if self.flip else batch
+
+    def typical(self):
+        """Images in [-1, 1] over which the latents are standardised."""
+        evenly = torch.linspace(0, len(self.images) - 1, min(3000, len(self.images))).long()
+        return self.augmented(to_model(self.images[evenly]))
+
+    def views(self):
+        """The training images in each view that the prior is to find plausible, (N, 3, H, W) uint8 each."""
+        for turn in (False, True)[: 1 + self.rotate]:
+            for mirror in (False, True)[: 1 + self.flip]:
+                images = rotated(self.images) if turn else self.images
+                yield images.flip(-1) if mirror else images
+
+
+def image_folder(cfg):
+    return ImageFolder(cfg.data.root, cfg.data.resolution, cfg.data.held_out, cfg.work)
