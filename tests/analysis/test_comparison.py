@@ -8,6 +8,7 @@ import pytest
 
 from tests.worlds.synthetic import write_run
 from utils.analysis import runs, stats
+from utils.analysis.arguments import read_experiments
 from utils.analysis.columns import KINDS
 from utils.analysis.comparison import compare, summarise
 from utils.analysis.experiments import best_of, find_label, gather
@@ -262,6 +263,17 @@ def test_runs_of_different_size_are_compared_on_their_common_images(tmp_path, co
     shutil.rmtree(folder / "records")
     with pytest.raises(InputError, match="exp3: common images need its records, and 2 are missing"):
         runs.restrict_to_common([runs.load(path) for path in runs.find([tmp_path / "exp0", folder])])
+
+
+def test_rows_over_several_sets_are_compared_on_the_common_images_of_each(tmp_path, composed):
+    for data, first in (("demo-faces", 1), ("demo-scenes", 2)):
+        write_run(tmp_path / data, composed, FOUR, overrides=(f"data={data}",))
+        write_run(tmp_path / data, composed, [["0"] * 4] * 4, name="exp3", first_image=first, overrides=(f"data={data}",))
+    found = read_experiments([tmp_path], common=True, by_name=True)
+    assert [[run.metrics.metadata.image_ids for run in e.runs] for e in found] == [[[1, 2], [2]]] * 2
+    assert [row["images"] for row in compare(found)] == [3, 3]
+    with pytest.raises(InputError, match="by-name: rows over several data sets share no config; leave out pool"):
+        read_experiments([tmp_path], pool=True, by_name=True)
 
 
 def test_particles_that_interact_are_not_split(tmp_path, composed):

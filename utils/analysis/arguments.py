@@ -28,9 +28,9 @@ def add_run_arguments(parser):
 def read_experiments(results, pool=False, best_of=None, from_records=False, common=False, by_name=False):
     """The experiments that RESULTS name, derived ones after the run that they come from. Raises InputError."""
     loaded = [runs.load(path, from_records) for path in runs.find(results)]
-    if by_name and (pool or common):
-        raise InputError("by-name: rows over several data sets share neither a config nor images; leave out pool and common")
-    found = gather(runs.restrict_to_common(loaded) if common else loaded, pool, by_name)
+    if by_name and pool:
+        raise InputError("by-name: rows over several data sets share no config; leave out pool")
+    found = gather(runs.restrict_to_common(loaded, by_data=by_name) if common else loaded, pool, by_name)
     if best_of is None:
         return found
     if best_of < 1:

@@ -227,8 +227,15 @@ def _config(path):
     return config
 
 
-def restrict_to_common(runs):
-    """The runs, each cut down to the images (same data, same id) that all of them hold. Raises InputError."""
+def restrict_to_common(runs, by_data=False):
+    """The runs, each cut down to the images (same data, same id) that all of them hold, by_data: all on its data set.
+
+    Raises InputError where there are none.
+    """
+    if by_data:
+        sets = {run.data: [other for other in runs if other.data == run.data] for run in runs}
+        cut = {run.folder: less for of_set in sets.values() for run, less in zip(of_set, restrict_to_common(of_set))}
+        return [cut[run.folder] for run in runs]
     held = [{(run.data, image) for image in run.metrics.metadata.image_ids} for run in runs]
     common = {image for _, image in set.intersection(*held)}
     if not common:
