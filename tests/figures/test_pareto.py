@@ -36,6 +36,17 @@ def test_points_stand_at_the_passes_and_the_rate_of_each_experiment(experiments)
     plt.close("all")
 
 
+def test_numbers_stand_at_the_ticks(experiments):
+    """Text is not read as mathematics, so the formulas of matplotlib's own labels would stand there as they are."""
+    figure = pareto.draw(experiments)
+    for axis in figure.axes:
+        axis.set_xlim(350, 5500)
+    figure.canvas.draw()
+    said = [t.get_text() for axis in figure.axes for t in axis.get_xticklabels(which="both")]
+    assert any(said) and not [text for text in said if text and not text.replace(".", "").isdigit()]
+    plt.close("all")
+
+
 def test_it_needs_three_experiments(experiments):
     names = [name for name, _ in comparison.every(experiments[:2])]
     assert "pareto" not in names and "pareto" in [name for name, _ in comparison.every(experiments)]

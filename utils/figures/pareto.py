@@ -1,5 +1,7 @@
 """What a decoder pass buys: quality and success of experiments against the passes of an image."""
 
+from matplotlib.ticker import LogFormatter
+
 from utils.analysis.costs import cost, mean_std
 from utils.analysis.rates import rate
 from utils.figures.style import plt
@@ -31,6 +33,7 @@ def draw(experiments):
         axis.margins(x=0.15, y=0.25)  # room for the names
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")  # text is not read as mathematics: names of runs may hold a $
+        axis.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))  # numbers, and where few powers of ten are seen
         axis.set_xlabel("decoder passes per image")
         axis.set_ylabel(name)
     return figure
