@@ -5,7 +5,7 @@
 
 A kept record has no arrays and, of its trace, neither psnr nor loss, which only a run's own pictures show. metrics.json is
 not kept: it is a function of the records, and the run is called what its folder is called. Where many runs are kept, what
-the mechanisms measured on the way can be rounded: it is half of a record's bytes and in no table.
+the mechanisms measured on the way can be rounded: it is half of a record's bytes, and tables show fewer digits of it.
 """
 
 import gzip
