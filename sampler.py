@@ -10,7 +10,8 @@ With noise levels sigma_0 > ... > sigma_N = 0, denoiser D_s, decoder D and measu
         z     <- z0y + sigma_(i+1) N(0, 1)
     return D(z)
 
-Ours: mechanisms act on z0hat, within the chain and on z0y (utils/sampling/mechanism.py); without any it is DAPS.
+Ours: mechanisms act on z0hat, within the chain and on z0y (utils/sampling/mechanism.py), and the last z may be denoised at a
+level of its own, which takes out what a chain of few iterations leaves in it; without any of these it is DAPS.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ class LatentDAPS:
     """The annealing loop. It holds settings only; all state is in the particles.
 
     annealing:  num_steps, sigma_max, sigma_min of the annealing grid
-    diffusion:  num_steps, sigma_min of the probability-flow ODE
+    diffusion:  num_steps, sigma_min of the probability-flow ODE; final_sigma of a last denoising
     chain:      mc_algo, num_steps, lr, lr_min_ratio, tau, momentum, keep_velocity, likelihood_factor, gradient_clip
     events:     the phases, and the flags do_repulsion and do_optimization of each step; None: one phase, none of them
     mechanisms: in the order in which they act
@@ -72,6 +73,9 @@ class LatentDAPS:
         self.diffusion, self.chain = diffusion, chain
         self.kernel = mcmc.langevin_step if chain.mc_algo == "langevin" else partial(mcmc.hmc_step, momentum=chain.momentum)
         self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
+        self.final_sigma: torch.Tensor | None = None
+        if diffusion.final_sigma:
+            self.final_sigma = torch.tensor(diffusion.final_sigma, dtype=prior.dtype, device=prior.device)
         self.events = events or Events(StepClock("progress", self.sigmas))
         self.mechanisms, self.portfolio = tuple(mechanisms), portfolio
 
@@ -123,8 +127,10 @@ class LatentDAPS:
         return Paused(info, particles, reports)
 
     def decoded(self, particles: Particles, profiler: Profiler, reports: dict[str, list[Report]]) -> SampleResult:
-        """What these latents are handed out as."""
+        """What these latents are handed out as: with a final level, as the prior's mean given them with noise of that level."""
         with torch.no_grad():
+            if self.final_sigma is not None:
+                particles = particles.at(self.prior.denoise(particles.z, self.final_sigma))
             image = self.prior.decode(particles.z)
             loss = self.operator.loss(image, particles.y)
         return SampleResult(particles, image, loss, timing_info=profiler.step_s, reports=reports)

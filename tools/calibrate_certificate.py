@@ -74,7 +74,7 @@ def main():
     wanted = f"{args.start} + {args.add} ..."
     schedules[wanted] = Sequential(start=args.start, add=args.add).rounds(most)
     passes = sum(phase.decoder_forward_backward for phase in finished[0].metrics.time.phases.values())
-    exchange = settings[0].recombination_step >= 0
+    exchange = settings[0].recombination_step >= 0 and settings[0].recombination.donors
     aim = Aim(args.accept, args.passes and args.passes / passes, agreement=not exchange)
     chosen = {name: calibrate(found, sizes, aim, spared) for name, sizes in schedules.items()}
     show(found, schedules, chosen, aim, passes)

@@ -40,6 +40,7 @@ CASES = [
     ("sampler.annealing_scheduler_config.num_steps=-5", "sampler.annealing_scheduler_config.num_steps=-5"),
     ("sampler.annealing_scheduler_config.sigma_max=-10", "sampler.annealing_scheduler_config.sigma_max=-10"),
     ("sampler.annealing_scheduler_config.sigma_min=20", "sigma_min=20"),
+    ("sampler.diffusion_scheduler_config.final_sigma=-1", "sampler.diffusion_scheduler_config.final_sigma=-1"),
     ("sampler.diffusion_scheduler_config.sigma_min=1.0", "sampler.diffusion_scheduler_config.sigma_min=1.0"),
     ("task.demo_langevin.mcmc_sampler_config.num_steps=0", "task.demo_langevin.mcmc_sampler_config.num_steps=0"),
     ("task.demo_langevin.mcmc_sampler_config.mc_algo=gibbs", "mc_algo=gibbs"),

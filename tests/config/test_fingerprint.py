@@ -22,7 +22,7 @@ def changed(nodes, **values):
         node = other
         for name in path:
             node = node[name]
-        assert node[last] != value
+        assert node.get(last) != value
         node[last] = value
     return other
 
@@ -47,6 +47,7 @@ def changed(nodes, **values):
         dict(optimization__parametrization="residual"),
         dict(recombination__every=7),
         dict(tree__branch_sigma=3.0),
+        dict(sampler__diffusion_scheduler_config__final_sigma=0.0),  # configs without the key are from before there was one
         dict(repulsion_scale=0.5, num_samples=1, repulsion__decay="cosine"),
     ],
     ids=lambda values: next(iter(values)),
@@ -67,6 +68,7 @@ ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombin
         dict(seed=7),
         dict(num_samples=2),
         dict(precision="bf16"),
+        dict(sampler__diffusion_scheduler_config__final_sigma=0.15),
         dict(data__root="elsewhere"),
         dict(model__path="elsewhere"),
         dict(success__threshold_db=21.0),

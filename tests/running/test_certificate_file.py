@@ -1,6 +1,7 @@
 """A sequential population at its start: the certificate's file and what it was calibrated for, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 
@@ -104,6 +105,20 @@ def test_without_a_certificate_it_says_what_is_used(place):
     assert "within 3 standard deviations" in note and "0.95" in note and "tools/calibrate_certificate.py" in note
     assert checked(place, ALWAYS).composition.notes == ()
     assert "sequential" not in checked(place, "population=fixed").composition.identity
+
+
+def test_of_several_beside_the_checkpoint_the_one_of_this_setting_is_taken(place, tmp_path, tiny_prior):
+    shutil.copytree(tiny_prior, prior := tmp_path / "prior")
+    noisy = "task.demo_langevin.operator.sigma=0.1"
+    certificate(prior / "certificate.json", overrides=place.all("checked"))
+    certificate(prior / "certificate-noisy.json", overrides=place.all("checked", noisy), thresholds={"deviation": 2.5})
+    for overrides, deviation in (((), 2.0), ((noisy,), 2.5)):
+        found = checked(place, f"model.path={prior}", *overrides)
+        assert found.sequential.thresholds.deviation == deviation and found.composition.notes == ()
+    found = checked(place, f"model.path={prior}", "sequential.sigmas=[1.0]")  # of none of them: the usual one, and it is said
+    assert found.sequential.thresholds.deviation == 2.0 and "certificate.json was calibrated" in found.composition.notes[0]
+    (prior / "certificate.json").unlink()
+    assert checked(place, f"model.path={prior}", noisy).sequential.thresholds.deviation == 2.5
 
 
 def test_a_damaged_certificate_ends_in_one_line(place, tmp_path):

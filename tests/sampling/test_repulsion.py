@@ -197,7 +197,7 @@ def two_mode_run(scale):
         Magnitude(0.0),
         KeyedNoise(1),
         annealing,
-        SimpleNamespace(num_steps=2, sigma_min=0.01),
+        SimpleNamespace(num_steps=2, sigma_min=0.01, final_sigma=0.0),
         analytic.chain(num_steps=5, lr=1e-3, tau=0.3),
         events,
         [Repulsion(scale, SETTINGS, events)] if scale > 0 else [],

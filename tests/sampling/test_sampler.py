@@ -46,7 +46,7 @@ def run_network(prior, images=(0,), count=4, first=0, noise=None, on_step=lambda
         operator,
         noise or KeyedNoise(42),
         SimpleNamespace(num_steps=4, sigma_max=10.0, sigma_min=0.1),
-        SimpleNamespace(num_steps=2, sigma_min=0.001),
+        SimpleNamespace(num_steps=2, sigma_min=0.001, final_sigma=0.0),
         settings,
     )
     y = torch.cat([operator(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(i)) * 2 - 1) for i in images]).to(
@@ -172,7 +172,7 @@ def test_inner_iterations_never_wait_for_the_device(network_prior):
         operator,
         KeyedNoise(0),
         SimpleNamespace(num_steps=4, sigma_max=10.0, sigma_min=0.1),
-        SimpleNamespace(num_steps=2, sigma_min=0.001),
+        SimpleNamespace(num_steps=2, sigma_min=0.001, final_sigma=0.0),
         SimpleNamespace(**CHAIN),
     )
     particles = Particles.start(torch.ones(1, 3, 24, 24), [0], 2, 0, network_prior.latent_shape, torch.float32)
@@ -231,6 +231,21 @@ def test_the_result_is_of_the_final_latents():
     assert torch.equal(result.image, image)
     assert torch.equal(result.loss, (image - particles.y).square().flatten(1).sum(1))
     assert (result.loss - seen[-1].loss).abs().min() > 1e-3
+
+
+def test_the_final_latents_may_be_denoised_once_more():
+    def run(final_sigma):
+        diffusion = SimpleNamespace(**{**vars(analytic.DIFFUSION), "final_sigma": final_sigma})
+        loop, profiler = analytic.sampler(MIXTURE, diffusion=diffusion, seed=42), Profiler(CPU)
+        result = loop.sample(analytic.start(MIXTURE, [0.3, 0.1, -0.2], 4), profiler)
+        return result, profiler.phases["sampling"].denoiser_calls
+
+    (plain, calls), (denoised, more_calls) = run(0.0), run(0.5)
+    z = MIXTURE.denoise(plain.particles.z, torch.tensor(0.5, dtype=MIXTURE.dtype))
+    assert (z - plain.particles.z).abs().min() > 1e-3
+    assert torch.equal(denoised.particles.z, z) and torch.equal(denoised.image, MIXTURE.decode(z))
+    assert torch.equal(denoised.loss, (denoised.image - denoised.particles.y).square().flatten(1).sum(1))
+    assert more_calls == calls + 1
 
 
 def test_the_numbers_of_a_step_are_those_of_its_grids():

@@ -88,7 +88,7 @@ def test_noise_that_was_used_before_is_noticed():
         dict(settings=analytic.chain(likelihood_factor=0.5)),
         dict(settings=analytic.chain(num_steps=2)),
         dict(drop_step=3),
-        dict(diffusion=analytic.SimpleNamespace(num_steps=1, sigma_min=0.01)),
+        dict(diffusion=analytic.SimpleNamespace(num_steps=1, sigma_min=0.01, final_sigma=0.0)),
     ],
     ids=["factor swapped", "inner iteration dropped", "annealing step dropped", "one Euler step"],
 )
@@ -132,7 +132,7 @@ def test_the_documented_bias_of_daps():
     annealing = analytic.SimpleNamespace(num_steps=50, sigma_max=10.0, sigma_min=0.1)
     settings = analytic.chain(num_steps=4000, lr=1e-3, lr_min_ratio=1.0, likelihood_factor=0.5)
     for euler_steps, mean, variance in ((2, 0.554, 0.529), (1000, 0.691, 0.668)):
-        diffusion = analytic.SimpleNamespace(num_steps=euler_steps, sigma_min=0.001)
+        diffusion = analytic.SimpleNamespace(num_steps=euler_steps, sigma_min=0.001, final_sigma=0.0)
         law_mean, law_cov = analytic.gaussian_law(prior, [1.0], settings, annealing, diffusion)
         assert law_mean[0] == pytest.approx(mean, abs=0.01)
         assert law_cov[0, 0] == pytest.approx(variance, abs=0.01)

@@ -92,6 +92,17 @@ def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monk
     assert "was calibrated elsewhere: sampler." in note
 
 
+def test_particles_speak_for_one_another_only_where_none_is_a_copy(place, tmp_path, monkeypatch, capsys):
+    out, exchange = tmp_path / "tiny.json", ("recombination_step=700", "recombination.every=1")
+    for name, donors in (("turning", False), ("exchanging", True)):
+        call(monkeypatch, place.run(name, *exchange, f"recombination.donors={donors}"), "--out", out)
+        assert ("No agreement is tried" in " ".join(capsys.readouterr().out.split())) == donors
+        assert json.loads(out.read_text())["holds_for"].get("donors") == (None if donors else False)
+    rounds = ("population=sequential", "sequential.start=1", f"sequential.certificate={out}", *exchange)
+    (note,) = check(runs.config(place.all("reads", *rounds, "recombination.donors=false"))).composition.notes
+    assert "calibrated elsewhere: donors is None there and False here" in note
+
+
 def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monkeypatch):
     def refused(message, *arguments):
         with pytest.raises(InputError, match=message) as caught:

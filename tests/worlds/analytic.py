@@ -61,7 +61,7 @@ def chain(**changes):
 
 
 ANNEALING = SimpleNamespace(num_steps=5, sigma_max=5.0, sigma_min=0.2)
-DIFFUSION = SimpleNamespace(num_steps=2, sigma_min=0.01)
+DIFFUSION = SimpleNamespace(num_steps=2, sigma_min=0.01, final_sigma=0.0)
 
 
 def sampler(prior, settings=None, annealing=ANNEALING, diffusion=DIFFUSION, seed=0):

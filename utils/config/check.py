@@ -17,6 +17,7 @@ from utils.config.population import (
     Sequential,
     Thresholds,
     certificate_path,
+    certificates,
     holds_for,
     read_certificate,
 )
@@ -60,23 +61,30 @@ def check(cfg: DictConfig) -> Settings:
 
 def thresholds_for(model_path: str, s: Sequential, own: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
     """The certificate's thresholds, or those used where there is none, and the lines that the log says of them."""
-    path = certificate_path(model_path) if s.certificate is None else find(s.certificate)
-    if path is None or not path.is_file():
-        if s.certificate is not None:
+    if s.certificate is None:
+        paths = certificates(model_path)
+    else:
+        paths = [find(s.certificate)]
+        if not paths[0].is_file():
             raise InputError(f"sequential.certificate={s.certificate}: file not found; make it with {TOOL}, or write null")
+    if not paths:
         return UNCALIBRATED, (
-            f"no certificate {path or f'for {model_path}'}: a particle passes with a loss within {UNCALIBRATED.deviation:g} "
-            f"standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with another, hence two at least; "
-            f"{TOOL} makes one",
+            f"no certificate {certificate_path(model_path) or f'for {model_path}'}: a particle passes with a loss within "
+            f"{UNCALIBRATED.deviation:g} standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with "
+            f"another, hence two at least; {TOOL} makes one",
         )
-    found = read_certificate(path)
-    changed = differences(found.holds_for, holds_for(own))
-    if found.sigmas != s.sigmas:
-        changed.append(f"sequential.sigmas is {found.sigmas} there and {s.sigmas} here")
-    if not changed:
-        return found.thresholds, ()
+    tried = []
+    for path in paths:
+        found = read_certificate(path)
+        changed = differences(found.holds_for, holds_for(own))
+        if found.sigmas != s.sigmas:
+            changed.append(f"sequential.sigmas is {found.sigmas} there and {s.sigmas} here")
+        if not changed:
+            return found.thresholds, ()
+        tried.append((path, found.thresholds, changed))
+    path, thresholds, changed = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
-    return found.thresholds, (f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}",)
+    return thresholds, (f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}",)
 
 
 def _documents(cfg: DictConfig) -> dict[str, str]:

@@ -75,6 +75,10 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     kept["data"] = {k: v for k, v in data.items() if k not in usual or v != usual[k]}
     kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
     kept["task"] = nodes["task"][nodes["task_group"]]
+    kept["sampler"] = dict(nodes["sampler"])
+    diffusion = kept["sampler"]["diffusion_scheduler_config"] = dict(nodes["sampler"]["diffusion_scheduler_config"])
+    if not diffusion.get("final_sigma"):
+        diffusion.pop("final_sigma", None)
     if nodes["optimization"].get("parametrization", "free") == "free":
         kept["optimization"] = {k: v for k, v in nodes["optimization"].items() if k not in OF_THE_RESIDUAL}
     kept["portfolio"] = [PortfolioEntry.model_validate(e).model_dump(exclude_defaults=True) for e in nodes.get("portfolio", [])]

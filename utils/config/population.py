@@ -1,5 +1,6 @@
 """The section `sequential`: when particles are started, and which of them pass; the file that a certificate is kept in."""
 
+import glob
 import json
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -78,6 +79,15 @@ def certificate_path(model_path: str) -> Path | None:
     return path.with_suffix(f".{FILE}") if is_original(path) else path / FILE
 
 
+def certificates(model_path: str) -> list[Path]:
+    """All that lie beside a checkpoint, the usual one first: of certificate.json and certificate-NAME.json those that exist."""
+    usual = certificate_path(model_path)
+    if usual is None:
+        return []
+    named = sorted(usual.parent.glob(f"{glob.escape(usual.stem)}-*{usual.suffix}"))
+    return [path for path in (usual, *named) if path.is_file()]
+
+
 def read_certificate(path: Path) -> Certificate:
     """Raises InputError for a file that is none."""
     try:
@@ -89,5 +99,11 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def holds_for(identity: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration's identity that a certificate depends on; switches that are off are absent."""
-    return {key: identity[key] for key in HOLDS_FOR if identity.get(key) not in (None, -1, 0, 0.0)}
+    """The part of a configuration's identity that a certificate depends on; switches that are off are absent.
+
+    `donors` only where particles exchange nothing although they could: certificates are older than that choice.
+    """
+    held = {key: identity[key] for key in HOLDS_FOR if identity.get(key) not in (None, -1, 0, 0.0)}
+    if not identity.get("recombination", {}).get("donors", True):
+        held["donors"] = False
+    return held

@@ -105,6 +105,7 @@ class Annealing(Section):
 class Diffusion(Section):
     num_steps: int = Field(ge=1)
     sigma_min: float = Field(gt=0)
+    final_sigma: float = Field(default=0.0, ge=0)  # of one more denoiser call, on the final latents; 0: none
 
 
 class ChainOverride(Section):

@@ -12,10 +12,11 @@ class Annealing(Protocol):
 
 
 class Diffusion(Protocol):
-    """Of the probability-flow ODE."""
+    """Of the probability-flow ODE, and of the denoiser call that may end a run."""
 
     num_steps: int
     sigma_min: float
+    final_sigma: float  # noise level at which the final latents are denoised once; 0: they are handed out as they are
 
 
 class Chain(Protocol):

@@ -192,13 +192,18 @@ case $part in
     common=(data.start_id=16 batch_images=8 sampler=fast $ANNEALING=20 num_samples=2 recombination_step=400 recombination.every=1)
     for end in 0.1 0.05 0.03 0.02; do cell end$end 40 "${common[@]}" sampler.annealing_scheduler_config.sigma_min=$end; done ;;
   turns)       # four particles that turn their channels but take none from others, so each is as alone; what a pass is spent on
-    turns=(data.start_id=16 batch_images=4 sampler=short recombination_step=400 recombination.every=1 recombination.donors=false)
+    turns=(data.start_id=16 batch_images=4 recombination_step=400 recombination.every=1 recombination.donors=false)
     for setting in 16:5 20:4 12:5 27:3; do
-      cell ${setting/:/x} 64 "${turns[@]}" $ANNEALING=${setting%:*} sampler.chain.num_steps=${setting#*:}
-    done ;;
-  sequential)  # by the certificates of part turns, 20 x 4, on the same images: what they decide is a fit, not a test
-    sequential=(data.start_id=16 batch_images=8 sampler=short recombination_step=400 recombination.every=1)
-    cell short80 64 "${sequential[@]}" population=sequential sequential.start=1 sequential.add=1 ;;
+      cell ${setting/:/x} 64 "${turns[@]}" sampler=short $ANNEALING=${setting%:*} sampler.chain.num_steps=${setting#*:}
+    done
+    # what the certificates beside the checkpoints are made of: eight particles
+    cell 20x4_denoised 64 "${turns[@]}" sampler=short_denoised
+    cell 20x4_denoised_4 64 "${turns[@]}" sampler=short_denoised first_particle=4 ;;
+  sequential)  # by the certificates of part turns, on the same images: what they decide is a fit, not a test
+    sequential=(data.start_id=16 batch_images=8 recombination_step=400 recombination.every=1
+                population=sequential sequential.start=1 sequential.add=1)
+    cell short80 64 "${sequential[@]}" sampler=short  # with the certificates as of commit 1f5e23a
+    cell short_denoised 64 "${sequential[@]}" sampler=short_denoised num_samples=8 recombination.donors=false ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
     # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
