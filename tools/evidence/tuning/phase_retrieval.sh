@@ -200,10 +200,8 @@ case $part in
     cell 20x4_denoised 64 "${turns[@]}" sampler=short_denoised
     cell 20x4_denoised_4 64 "${turns[@]}" sampler=short_denoised first_particle=4 ;;
   sequential)  # by the certificates of part turns, on the same images: what they decide is a fit, not a test
-    sequential=(data.start_id=16 batch_images=8 recombination_step=400 recombination.every=1
-                population=sequential sequential.start=1 sequential.add=1)
-    cell short80 64 "${sequential[@]}" sampler=short  # with the certificates as of commit 1f5e23a
-    cell short_denoised 64 "${sequential[@]}" sampler=short_denoised num_samples=8 recombination.donors=false ;;
+    cell short_denoised 64 data.start_id=16 batch_images=8 sampler=short_denoised num_samples=8 population=sequential \
+      sequential.start=1 sequential.add=1 recombination_step=400 recombination.every=1 recombination.donors=false ;;
   children)    # four particles from start to end: new ones, or at the pruning two families of two children or one of a parent and three
     # new ones without and with recombination: recombination_settings, budget_scale0 and budget_scale0_recombination700
     budget=(data.start_id=16 batch_images=4 sampler=budget task_group=demo_budget)
