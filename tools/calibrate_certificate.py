@@ -6,7 +6,8 @@
 Runs of one prior, task and sampler, population=fixed, on validation images, with their latents. Runs of the same images and
 seed with other particle numbers (first_particle) are one population. Prints, for so many particles at once and for sequential
 ones, the thresholds and what they decide on images that they were not chosen on (utils/analysis/certifying.py), and writes
-certificate.json beside the checkpoint, which population=sequential reads.
+certificate.json beside the checkpoint, which population=sequential reads; --out certificate-NAME.json there keeps that of
+another setting too.
 """
 
 from pathlib import Path
