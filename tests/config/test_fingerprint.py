@@ -22,7 +22,7 @@ def changed(nodes, **values):
         node = other
         for name in path:
             node = node[name]
-        assert node.get(last) != value
+        assert node[last] != value
         node[last] = value
     return other
 
@@ -47,7 +47,6 @@ def changed(nodes, **values):
         dict(optimization__parametrization="residual"),
         dict(recombination__every=7),
         dict(tree__branch_sigma=3.0),
-        dict(sampler__diffusion_scheduler_config__final_sigma=0.0),  # configs without the key are from before there was one
         dict(repulsion_scale=0.5, num_samples=1, repulsion__decay="cosine"),
     ],
     ids=lambda values: next(iter(values)),
@@ -57,6 +56,12 @@ def test_what_changes_no_result_leaves_it(plain, values):
     other = {k: v for k, v in values.items() if k not in one_particle}
     base = changed(plain, **one_particle)
     assert fingerprint(changed(base, **other)) == fingerprint(base)
+
+
+def test_a_config_from_before_the_last_denoising_is_one_without(plain):
+    before = copy.deepcopy(plain)
+    assert before["sampler"]["diffusion_scheduler_config"].pop("final_sigma") == 0
+    assert fingerprint(before) == fingerprint(plain)
 
 
 ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombination_step=500, children=2)
