@@ -150,11 +150,18 @@ def test_costs_and_tables_follow_the_particles_that_were_started(place, some):
 
 def test_pictures_say_which_particles_were_not_started(some):
     from utils.figures.run import draw_grid
-    from utils.figures.style import particle_title, plt
+    from utils.figures.style import particle_columns, particle_title, plt
 
-    record, arrays = next((r, a) for r, a in map(read_record, sorted((some / "records").iterdir())) if len(r["survivors"]) == 1)
+    found = [read_record(path) for path in sorted((some / "records").iterdir())]
+    record, arrays = next((r, a) for r, a in found if len(r["survivors"]) == 1)
     assert [particle_title(record, at) for at in (1, 2)] == ["p1: not started", "p2: not started"]
-    plt.close(draw_grid([(record, arrays)]))
+    most = max(len(r["survivors"]) for r, _ in found)
+    assert particle_columns([record]) == 1 and particle_columns(r for r, _ in found) == most > 1
+    for shown, particles in ([(record, arrays)], 1), (found, most):  # those that no image started have no column
+        others = 2 + 2 * any("summary_mean" in a for _, a in shown)  # truth, measurement; aligned mean, spread
+        figure = draw_grid(shown)
+        assert len(figure.axes) == len(shown) * (others + particles)
+        plt.close(figure)
 
 
 def test_passes_of_an_image_add_up_where_rounds_differ_in_cost(place):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.figures.run import draw_summary
-from utils.figures.style import bare_axes, particle_title
+from utils.figures.style import bare_axes, particle_columns, particle_title
 
 IMAGES = 4
 
@@ -20,7 +20,7 @@ def draw(experiment, count=IMAGES):
     ]
     if not found:
         return None
-    columns = 1 + max(len(record["particles"]) for record, _ in found)
+    columns = 1 + particle_columns(record for record, _ in found)
     figure, axes = bare_axes(2 * len(found), columns, height=1.75, width=1.5, layout="constrained")
     for i, (record, arrays) in enumerate(found):
         draw_image(axes[2 * i], axes[2 * i + 1], record, arrays)
@@ -56,8 +56,7 @@ def draw_image(above, below, record, arrays):
     below[0].imshow(np.rot90(truth, 2))
     below[0].set_title("truth turned", fontsize=8)
     pictures = dict(zip(record["survivors"], arrays["images"]))
-    for position, index in enumerate(record["particles"]):
-        top, bottom = above[1 + position], below[1 + position]
+    for position, (top, bottom, index) in enumerate(zip(above[1:], below[1:], record["particles"])):
         top.set_title(particle_title(record, position), fontsize=7)
         if index not in pictures or record["diverged"][position]:
             continue

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.figures.style import bare_axes, measurement_picture, particle_title, plt
+from utils.figures.style import bare_axes, measurement_picture, particle_columns, particle_title, plt
 from utils.records.aggregate import finite
 from utils.records.files import read_record, record_paths
 
@@ -37,7 +37,7 @@ def draw_grid(records):
 
     Then, where the records have them, the mean of the particles that agree with the pick, and their standard deviation.
     """
-    particles = max(len(record["particles"]) for record, _ in records)
+    particles = particle_columns(record for record, _ in records)
     summarised = any("summary_mean" in arrays for _, arrays in records)
     columns = 2 + particles + 2 * summarised
     figure, axes = bare_axes(len(records), columns, height=2.35)
@@ -48,7 +48,7 @@ def draw_grid(records):
         row[1].imshow(measurement_picture(arrays["y"]))
         row[1].set_title("measurement", fontsize=8)
         pictures = dict(zip(record["survivors"], arrays["images"]))
-        for position, (axis, index) in enumerate(zip(row[2:], record["particles"])):
+        for position, (axis, index) in enumerate(zip(row[2 : 2 + particles], record["particles"])):
             if index in pictures:
                 axis.imshow(pictures[index])
             axis.set_title(particle_title(record, position), fontsize=8)

@@ -39,6 +39,14 @@ def particle_title(record, position):
     return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
 
 
+def particle_columns(records):
+    """How many particles the pictures of these records show: all of them, but not those that no image started."""
+    return max(
+        max(map(record["particles"].index, record["survivors"])) + 1 if record.get("population") else len(record["particles"])
+        for record in records
+    )
+
+
 def stopped_early(record):
     """The numbers of a sequential population's particles that did not run to their end."""
     population = record.get("population") or {"rounds": ()}
