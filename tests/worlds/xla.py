@@ -75,6 +75,7 @@ class World:
         passes=None,
         portfolio=None,
         first=0,
+        final_sigma=0.0,
         on_step=lambda info: None,
     ):
         """(result, profiler) of one image, or a batch of some, with `count` particles each, `keep` after a pruning.
@@ -98,7 +99,7 @@ class World:
             *([Tree(children, first + count, coupling_scale, tree, events)] if children else []),
             *([HardDataConsistency(optimization, events)] if optimization_step >= 0 else []),
         ]
-        diffusion = SimpleNamespace(num_steps=2, sigma_min=0.001, final_sigma=0.0)
+        diffusion = SimpleNamespace(num_steps=2, sigma_min=0.001, final_sigma=final_sigma)
         chain = SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr})
         if portfolio is not None:
             entries = [PortfolioEntry(**entry) for entry in portfolio]

@@ -62,6 +62,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(pruning_step=700, children=2, branch_sigma=5.0),
         dict(pruning_step=700, children=2, coupling_scale=0.3),
         dict(portfolio=PORTFOLIO, pruning_step=500),
+        dict(SWITCHES["exp2"], final_sigma=0.15),
     ],
     ids=[
         *SWITCHES,
@@ -75,6 +76,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         "children",
         "coupled",
         "portfolio",
+        "denoised",
     ],
 )
 def test_latents_equal_the_cpus(worlds, switches):
@@ -126,8 +128,9 @@ ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
         (dict(pruning_step=500, children=2, coupling_scale=0.3, keep=2), 3, {3, 4, 6}),
         # the low-pass ends at step 4, and every step has other numbers for each particle
         (dict(pruning_step=500, portfolio=PORTFOLIO), 3, {3, 4}),
+        (dict(final_sigma=0.15), 0, set()),
     ],
-    ids=[*SWITCHES, "chain", "hmc", "residual", "coupled", "portfolio"],
+    ids=[*SWITCHES, "chain", "hmc", "residual", "coupled", "portfolio", "denoised"],
 )
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles, three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""
