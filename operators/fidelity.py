@@ -41,7 +41,7 @@ DRAWS = 16  # of noise, for the floor of the gradient term
 
 
 class FidelitySettings(Protocol):
-    """Weights of the terms, and what they need; ranges: utils/config/settings.py."""
+    """Weights of the terms, and what they need; ranges: utils/config/sections.py."""
 
     free_scale: bool
     photons: float | None

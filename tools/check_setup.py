@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from utils.config.model import check_model
-from utils.config.settings import Model
+from utils.config.sections import Model
 from utils.data import files_in
 from utils.device import TPU_INSTALL, XLA_PACKAGE
 from utils.errors import InputError

@@ -48,8 +48,8 @@ run_one() {
   if [ "$2" = true ]; then
     case $images in imagenet) data=demo-scenes ;; ffhq) data=demo-faces ;; esac
     model=$data group=demo_langevin label=demo
-    # experiment 0 is pinned to the unaccelerated sampler; on other priors the fast one has not been measured
-    [ "$EXPERIMENT" = exp0_baseline ] || sampler=(sampler=fast)
+    # experiment 0 is pinned to the unaccelerated sampler, experiment 5 takes the best; none measured on other priors
+    case $EXPERIMENT in exp0_baseline) ;; exp5_final) sampler=(sampler=fast_denoised) ;; *) sampler=(sampler=fast) ;; esac
     if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
   fi
   if [ "${PLATFORM:-gpu}" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi

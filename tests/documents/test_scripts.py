@@ -124,7 +124,8 @@ def test_experiment_5_takes_image_sets(script):
 
 def test_experiment_5_on_the_shipped_priors(script):
     scenes, faces = (
-        final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}", "sampler=fast ") for kind in ("scenes", "faces")
+        final(f"demo-{kind}", f"demo-{kind}", "demo_langevin", f"demo-{kind}", "sampler=fast_denoised ")
+        for kind in ("scenes", "faces")
     )
     assert script("--demo", name="exp5_final").commands == [scenes, faces]
     assert script("--demo", "--ffhq", name="exp5_final").commands == [faces]

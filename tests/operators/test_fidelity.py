@@ -9,7 +9,7 @@ from operators.gradients import multi_scale_gradient
 from operators.hdr import HighDynamicRange
 from operators.inpainting import Inpainting
 from operators.phase_retrieval import PhaseRetrieval
-from utils.config.settings import Fidelity
+from utils.config.sections import Fidelity
 from utils.errors import InputError
 
 SIDE = 16

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from tests.worlds import tiny as tiny_priors
 from utils.config.model import check_model
-from utils.config.settings import Model
+from utils.config.sections import Model
 from utils.errors import InputError
 from utils.priors import latent_diffusion
 from utils.priors.timesteps import ContinuousBetas

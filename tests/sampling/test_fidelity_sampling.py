@@ -7,7 +7,7 @@ from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from tests.worlds.least_squares import settings
 from tests.worlds.xla import World
-from utils.config.settings import Fidelity
+from utils.config.sections import Fidelity
 from utils.sampling.optimization import HardDataConsistency
 from utils.sampling.particles import Particles
 

@@ -11,7 +11,7 @@ from sampler import LatentDAPS
 from tests.worlds import analytic
 from tests.worlds.analytic import GAUSSIAN, Y_GAUSSIAN, worst_z_score
 from tests.worlds.xla import World
-from utils.config.settings import PortfolioEntry
+from utils.config.sections import PortfolioEntry
 from utils.sampling.particles import Particles
 from utils.sampling.portfolio import Portfolio, frequency_ranks, low_passed
 from utils.sampling.profiler import Profiler

@@ -7,7 +7,7 @@ import torch
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
-from utils.config.settings import Fidelity, PortfolioEntry
+from utils.config.sections import Fidelity, PortfolioEntry
 from utils.evaluation.trace import Trace
 from utils.noise import KeyedNoise
 from utils.priors.latent_diffusion import load_pipeline

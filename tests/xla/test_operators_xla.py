@@ -9,7 +9,7 @@ import torch
 import operators
 from operators.base import Operator
 from operators.fidelity import WithFidelity
-from utils.config.settings import Fidelity
+from utils.config.sections import Fidelity
 
 SIDE = 16
 # constructor arguments; what needs deepinv or published weights is left out

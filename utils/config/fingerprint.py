@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from utils.config.operators import OURS
-from utils.config.settings import Data, Fidelity, PortfolioEntry, Settings, nan_as_word
+from utils.config.sections import Data, Fidelity, PortfolioEntry, nan_as_word
+from utils.config.settings import Settings
 
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = (

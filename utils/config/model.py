@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from utils.config.settings import Model
+from utils.config.sections import Model
 from utils.errors import InputError, short
 from utils.paths import find
 from utils.weights import ORIGINAL_SUFFIXES, cache_folder, cached_snapshot, is_hub_id, is_original, not_cached

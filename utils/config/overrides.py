@@ -9,7 +9,9 @@ from hydra.errors import HydraException
 
 from utils.config.fingerprint import NOT_IN_FINGERPRINT
 from utils.config.renamed import ROWS
-from utils.config.settings import PortfolioEntry, Section, Settings, TaskGroup
+from utils.config.section import Section
+from utils.config.sections import PortfolioEntry, TaskGroup
+from utils.config.settings import Settings
 from utils.errors import InputError, short
 from utils.paths import PROJECT
 

@@ -1,7 +1,8 @@
 """What the single keys of a portfolio's entries cannot tell."""
 
 from utils.config.operators import OURS, SPECTRA
-from utils.config.settings import TAU_MIN, Settings
+from utils.config.sections import TAU_MIN
+from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.sampling.schedule import StepClock
 

@@ -6,7 +6,8 @@ from utils.config.model import check_model
 from utils.config.operators import OURS, SEPARABLE, SPECTRA, check_operator
 from utils.config.plan import plan
 from utils.config.portfolio import check_portfolio
-from utils.config.settings import TAU_MIN, Settings
+from utils.config.sections import TAU_MIN
+from utils.config.settings import Settings
 from utils.errors import InputError, short
 from utils.formats import READERS
 from utils.measurements import Convention

@@ -1,0 +1,234 @@
+"""The blocks of the config as typed values; what single keys may hold."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
+
+from utils.config.section import Section
+from utils.errors import short
+from utils.formats import CXI_DATA
+from utils.measurements import WORDS, Mask
+from utils.sampling.vocabulary import SIMILARITIES
+
+TAU_MIN = 1e-9  # its square is still far from float32's smallest number
+
+
+def _possible_path(text: str) -> str:
+    if any(ord(c) < 32 for c in text):
+        raise ValueError("has control characters, which no file name should have")
+    if any(len(part.encode(errors="surrogatepass")) > 255 for part in text.split("/")) or len(text) > 3000:
+        raise ValueError("is too long for a file name")
+    try:
+        text.encode()
+        Path(text).expanduser()
+    except (UnicodeError, RuntimeError) as error:  # a lone surrogate, or the home of an unknown user
+        raise ValueError(f"is no path ({error})") from None
+    return text
+
+
+def _similarity(name: str) -> str:
+    if name not in SIMILARITIES and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
+        raise ValueError(f"is none of {', '.join(SIMILARITIES)}, and no module.function of your own")
+    return name
+
+
+def nan_as_word(value: Any) -> Any:
+    """YAML's and Hydra's number NaN, also within a list, as the word "nan": it equals itself."""
+    if isinstance(value, list):
+        return [nan_as_word(inner) for inner in value]
+    return "nan" if isinstance(value, float) and value != value else value
+
+
+def _mask(value: Any) -> Mask:
+    value = nan_as_word(value)
+    values = value if isinstance(value, list) and value else [value]
+    for each in values:
+        number = isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < float("inf")
+        file = isinstance(each, str) and each and not isinstance(value, list)
+        if not (number or each in WORDS or file or value is None):
+            raise ValueError(f"{short(each)} marks nothing; write a mask file, nan, max, or values such as [0,-1,max]")
+    return _possible_path(value) if isinstance(value, str) else value
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
+
+
+class Data(Section):
+    root: PathText
+    kind: Literal["images", "measurement"]  # measurement: y from files, no truth
+    resolution: int = Field(ge=8)
+    start_id: int = Field(ge=0)
+    end_id: int | None = Field(ge=1)
+    source: str
+    # how the numbers of measurements are meant: utils.measurements.Convention
+    dataset: Annotated[str, Field(min_length=1)] = CXI_DATA
+    mask_dataset: Annotated[str, Field(min_length=1)] | None = None
+    quantity: Literal["magnitude", "intensity", "counts"] = "magnitude"
+    gain: float | None = Field(default=None, gt=0)
+    center: Literal["shifted", "corner"] = "shifted"
+    norm: Literal["ortho", "none"] = "ortho"
+    channels: Literal[1] | None = None
+    mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
+    scale: Literal["known", "free"] = "known"
+
+    def unusual(self) -> dict[str, Any]:
+        """{key: value} of those that a config may leave out and that are not at their defaults."""
+        optional = {name: field.default for name, field in type(self).model_fields.items() if not field.is_required()}
+        return {name: getattr(self, name) for name, default in optional.items() if getattr(self, name) != default}
+
+
+class Model(Section):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")  # which keys our loaders take: utils/config/model.py
+    path: PathText
+    timestep_map: Literal["trained", "official"] = "trained"
+    resolution: int = Field(ge=8)
+    source: str = "its source"  # where to get `path`, for messages
+    weights: Literal["raw", "ema"] = "raw"  # of an original checkpoint file
+    class_label: int | None = None  # of a class-conditional model
+    prompt: str | None = None  # Stable Diffusion, this and the next three
+    guidance_scale: float | None = Field(default=None, ge=0)
+    inner_resolution: int | None = Field(default=None, ge=8)
+    network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+class Annealing(Section):
+    num_steps: int = Field(ge=1)
+    sigma_max: float = Field(gt=0)
+    sigma_min: float = Field(gt=0)
+
+
+class Diffusion(Section):
+    num_steps: int = Field(ge=1)
+    sigma_min: float = Field(gt=0)
+    final_sigma: float = Field(default=0.0, ge=0)  # of one more denoiser call, on the final latents; 0: none
+
+
+class ChainOverride(Section):
+    """What a sampler says about the inner chain over the head of the task group; None leaves it to the group."""
+
+    mc_algo: Literal["langevin", "hmc"] | None
+    num_steps: int | None = Field(ge=1)
+    momentum: float | None = Field(ge=0, lt=1)
+    keep_velocity: bool | None
+
+
+class Sampler(Section):
+    annealing_scheduler_config: Annealing
+    diffusion_scheduler_config: Diffusion
+    chain: ChainOverride
+
+
+class Operator(Section):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")  # its arguments: utils/config/operators.py
+    sigma: float = Field(ge=0)
+
+
+class MCMC(Section):
+    mc_algo: Literal["langevin", "hmc"]
+    num_steps: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    lr_min_ratio: float = Field(ge=0)
+    tau: float = Field(ge=TAU_MIN)
+    momentum: float = Field(ge=0, lt=1)
+    keep_velocity: bool = False  # of HMC: the velocity goes on from one annealing step to the next
+    likelihood_factor: float = Field(gt=0)
+    gradient_clip: float = Field(gt=0)
+
+
+class TaskGroup(Section):
+    operator: Operator
+    mcmc_sampler_config: MCMC
+
+
+class Repulsion(Section):
+    decay: Literal["constant", "linear", "quadratic", "cosine"]
+    end_step: int = Field(ge=0, le=1000)
+    bandwidth: Literal["median"] | Annotated[float, Field(gt=0)]
+    place: Literal["drift", "chain"]
+    similarity: Annotated[str, AfterValidator(_similarity)]
+
+
+class Pruning(Section):
+    near_distance: float = Field(ge=0)
+    loss_tolerance: float = Field(ge=0)
+    fill: Literal["next_best", "clone", "drop"]
+
+
+class Tree(Section):
+    branch_sigma: float | None = Field(gt=0)
+
+
+class Optimization(Section):
+    every: int = Field(ge=1)
+    max_iterations: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    stop_factor: float = Field(ge=0)
+    max_move: float = Field(gt=0)
+    parametrization: Literal["free", "residual"] = "free"
+    bound: float = Field(default=0.2, ge=0)
+    warmup: int = Field(default=0, ge=0)
+
+
+class Recombination(Section):
+    every: int = Field(ge=1)
+    excess: float = Field(ge=0)
+    deviation: float = Field(ge=0)
+    turns: bool
+    donors: bool
+    choice: Literal["prior", "correlation"]
+    sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+
+class Fidelity(Section):
+    """Weights of the data term's terms, and what they need: operators/fidelity.py."""
+
+    gaussian: float = Field(default=1.0, ge=0)
+    poisson: float = Field(default=0.0, ge=0)
+    amplitude: float = Field(default=0.0, ge=0)
+    silog: float = Field(default=0.0, ge=0)
+    ssi: float = Field(default=0.0, ge=0)
+    gradient: float = Field(default=0.0, ge=0)
+    free_scale: bool = False
+    photons: float | None = Field(default=None, gt=0)
+    background: float = Field(default=0.1, gt=0)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """{term: weight} of those that count."""
+        options = ("free_scale", "photons", "background")
+        return {name: value for name, value in self if name not in options and value}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the data term is the operator's own."""
+        return self.weights == {"gaussian": 1.0} and not self.free_scale
+
+
+class Selection(Section):
+    rule: Literal["loss", "free_loss"]
+
+
+class OwnMechanism(Section):
+    """One of your own: its class, and the arguments that it takes beside the clock."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")
+
+
+class PortfolioEntry(Section):
+    """How one particle differs from the run's own settings: utils/sampling/portfolio.py."""
+
+    lr: float = Field(default=1.0, gt=0)
+    tau: float = Field(default=1.0, gt=0)
+    spacing: float = Field(default=1.0, gt=0)
+    lowpass: float | None = Field(default=None, gt=0, lt=1)
+    lowpass_until: int | None = Field(default=None, ge=0, lt=1000)
+
+
+class Success(Section):
+    threshold_db: float
+    margin_db: float = Field(ge=0)
