@@ -1,6 +1,7 @@
-"""The questions of docs/confirmation.md, answered from the runs of tools/evidence/confirmation.sh, as a table.
+"""The questions of docs/confirmation.md, answered from the runs of a confirmation, as a table.
 
-    python tools/evidence/answers.py evidence/confirmation
+    python tools/evidence/answers.py evidence/confirmation             # tools/evidence/confirmation.sh
+    python tools/evidence/answers.py evidence/second_confirmation      # tools/evidence/second_confirmation.sh
 
 The folder holds <difficulty>_<set>_<seed>/<run>. Every comparison is on the images and seeds that both runs hold. What is
 not there is not asked.
