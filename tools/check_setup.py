@@ -56,6 +56,9 @@ def data_rows():
 def model_rows():
     """One row per prior."""
     for name, cfg in configs("model"):
+        if OmegaConf.is_missing(cfg, "path"):
+            yield f"model={name}", "model.path=...", None, cfg.source
+            continue
         model = Model.model_validate(OmegaConf.to_container(cfg))
         try:
             check_model(model)

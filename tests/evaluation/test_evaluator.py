@@ -14,6 +14,7 @@ from utils.evaluation.evaluator import Evaluator, to_pixels
 from utils.evaluation.scores import psnr, rotated, to_unit
 from utils.evaluation.trace import Trace
 from utils.records.record import problem
+from utils.running.console import progress_bar
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
@@ -134,7 +135,7 @@ def test_pixels_are_rounded_and_clipped():
 
 def test_a_trace_follows_the_particles_of_its_image_through_the_pruning():
     seen = []
-    trace = Trace({3: truth(), 8: truth()}, seen.append)
+    trace = Trace({3: truth(), 8: truth()}, lambda *best: seen.append(best))
     start = Particles.start(torch.zeros(2, 1), [3, 8], 2, 0, (1, 1, 1), torch.float32)
     start = start.at(torch.tensor([0.0, 2.0, 0.0, 5.0]).view(4, 1, 1, 1))
     images = torch.stack([truth() + shift for shift in (0.1, 0.2, 0.02, 0.4)])
@@ -146,4 +147,16 @@ def test_a_trace_follows_the_particles_of_its_image_through_the_pruning():
     assert (of_3["pairwise_distance"][0], of_8["pairwise_distance"][0]) == (2.0, 5.0)
     expected = psnr(images, truth()).tolist()
     assert of_3["psnr"] == [expected[:2], [None, expected[1]]] and of_8["psnr"][1] == [expected[2], None]
-    assert seen == [expected[2], expected[2]]  # the best of the batch
+    assert seen == [(expected[2], 1.0), (expected[2], 5.0)]  # the best of the batch
+
+
+@pytest.mark.parametrize("known, text", [(True, "best PSNR 20.00 dB"), (False, "lowest loss 2.5")])
+def test_the_bar_tells_the_best_of_what_is_known_and_skips_diverged_particles(known, text):
+    with progress_bar(1, 2) as bar:
+        bar.begin([3], 0, 3)
+        trace = Trace({3: truth()} if known else None, bar.advance)
+        start = Particles.start(torch.zeros(1, 1), [3], 3, 0, (1, 1, 1), torch.float32)
+        images = torch.stack([truth() * math.nan, truth() + 0.4, truth() + 0.2])
+        trace(StepInfo(0, start, images, torch.tensor([math.nan, 3.0, 2.5])))
+        (task,) = bar.bar.tasks
+        assert task.completed == 1 and bar.bar.columns[-1].render(task).plain == text

@@ -16,13 +16,15 @@ class Trace:
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
     Rounds of a sequential population, which all begin at step 0, meet in one trace: the distance is the mean over the
     pairs that ran together.
+    on_progress: gets, after each step, the best PSNR (None without truths) and the lowest loss of the batch, NaN where all
+    diverged
     operator: to know the terms of a loss that has several; None: it has not
     """
 
     def __init__(
         self,
         truths: Mapping[int, torch.Tensor] | None,
-        on_progress: Callable[[float], None] = lambda best_db: None,
+        on_progress: Callable[[float | None, float], None] = lambda best_db, lowest_loss: None,
         operator: Operator | None = None,
     ) -> None:
         self.truths, self.on_progress, self.operator = truths, on_progress, operator
@@ -45,9 +47,10 @@ class Trace:
             step.setdefault(image, ([], {}))[0].append((distance, pairs[image]))
         found = {} if self.operator is None else self.operator.components(info.image, info.particles.y)
         self.terms, rows = list(found), [values.tolist() for values in found.values()]
-        for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, info.loss.tolist(), *rows):
+        losses = info.loss.tolist()
+        for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, losses, *rows):
             step[image][1][index] = values
-        self.on_progress(float("nan") if self.truths is None else max(psnrs))
+        self.on_progress(None if self.truths is None else max(_known(psnrs)), min(_known(losses)))
 
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, list]:
         """One image's trace for its record; None for those of the numbers `particles` that were not there."""
@@ -57,6 +60,11 @@ class Trace:
         named = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
         distances = [_mean_distance(rounds) for rounds, _ in rows]
         return {"pairwise_distance": distances, "psnr": columns[0], "loss": columns[1], **named}
+
+
+def _known(values: list[float]) -> list[float]:
+    """Without those of diverged particles, unless that leaves none."""
+    return [value for value in values if not math.isnan(value)] or [math.nan]
 
 
 def _mean_distance(rounds: list[tuple[float, int]]) -> float:

@@ -56,12 +56,12 @@ def progress_bar(images, steps):
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("best PSNR {task.fields[best]}"),
+        TextColumn("{task.fields[best]}"),
     )
     # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
     beside = threading.current_thread() is not threading.main_thread()
     with Progress(*columns, console=console, disable=beside) as bar:
-        task = bar.add_task("sampling", total=images * steps, best="-")
+        task = bar.add_task("sampling", total=images * steps, best="")
         yield SamplingBar(bar, task, steps)
 
 
@@ -87,8 +87,9 @@ class SamplingBar:
             )
             self.bar.update(self.task, total=self.bar.tasks[self.task].total + self.images * self.steps)
 
-    def advance(self, best_db):
-        self.bar.update(self.task, advance=self.images, best=f"{best_db:.2f} dB")
+    def advance(self, best_db, lowest_loss):
+        best = f"lowest loss {lowest_loss:.4g}" if best_db is None else f"best PSNR {best_db:.2f} dB"
+        self.bar.update(self.task, advance=self.images, best=best)
 
 
 def pick_cell(values, picked):
