@@ -106,7 +106,7 @@ def test_a_key_that_is_gone_counts_where_it_did_something(plain):
     without, guessing = ({**on, "recombination": {**on["recombination"], "rescue": value}} for value in ("none", "borrow"))
     assert fingerprint(without) == fingerprint(on) and identity(without) == identity(on)
     assert fingerprint(guessing) != fingerprint(on)
-    assert differences(identity(guessing), identity(on)) == ["recombination.rescue is borrow there and None here"]
+    assert differences(identity(guessing), identity(on)) == ["recombination.rescue is borrow there and the default here"]
     assert without["recombination"]["rescue"] == "none"  # the caller's stays as it is
 
 
@@ -171,6 +171,6 @@ def test_differences_are_named_by_their_place():
     old, new = {"a": 1, "b": {"c": 2, "d": 3}, "gone": 4}, {"a": 1, "b": {"c": 5, "d": 3}, "new": 6}
     assert differences(old, new) == [
         "b.c is 2 there and 5 here",
-        "gone is 4 there and None here",
-        "new is None there and 6 here",
+        "gone is 4 there and the default here",
+        "new is the default there and 6 here",
     ]

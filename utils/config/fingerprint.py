@@ -113,12 +113,13 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """["key: old there, new here", ...] between two nested dicts."""
+    """["key is old there and new here", ...] between two nested dicts; what one lacks is "the default"."""
     found = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key} is {a} there and {b} here")
+            there, here = (side[key] if key in side else "the default" for side in (old, new))
+            found.append(f"{prefix}{key} is {there} there and {here} here")
     return found
