@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from tests.worlds.synthetic import forget_truth, make_record
 from utils.records.aggregate import aggregate, loss_block
 from utils.records.summary import eval_markdown, ratios_of_particles, verdict_of_pick
-from utils.records.verdict import unexplained, verdicts
+from utils.records.verdict import noise_overstated, remarks, unexplained, verdicts
 from utils.running.console import print_results
 
 PLAIN = OmegaConf.create({"pruning_step": -1, "optimization_step": -1})
@@ -50,6 +50,15 @@ def test_an_image_that_one_particle_explains_is_no_complaint():
     assert unexplained(metrics([300.0, 300.0, 106.0])) is None
     assert unexplained(metrics([300.0, 300.0, 300.0], std=None)) is None
     assert unexplained(metrics([None, None, None])) is None
+
+
+def test_only_images_all_of_whose_particles_lie_far_below_are_said_to_be_too_noisy():
+    assert remarks(metrics([80.0, 89.0, None], [100.0, 80.0, 80.0], [None, None, None])) == []
+    assert remarks(metrics([80.0, 80.0, 80.0], std=None)) == []
+    found = metrics([80.0, 87.0, None], [100.0, 80.0, 80.0], [120.0, 110.0, 110.0])
+    assert remarks(found) == [unexplained(found), noise_overstated(found)]
+    assert "on 1 of 3 images: 0 (6.5 sd) below the floor; operator.sigma is larger" in noise_overstated(found)
+    assert "**Every particle fits the measurement more closely" in eval_markdown(found)
 
 
 def test_the_images_that_no_particle_explains_are_one_line():

@@ -40,7 +40,7 @@ def draw_grid(records):
     particles = particle_columns(record for record, _ in records)
     summarised = any("summary_mean" in arrays for _, arrays in records)
     columns = 2 + particles + 2 * summarised
-    figure, axes = bare_axes(len(records), columns, height=2.35)
+    figure, axes = bare_axes(len(records), columns, height=2.35 + 0.5 / len(records), layout="constrained")
     for row, (record, arrays) in zip(axes, records):
         if "truth" in arrays:
             row[0].imshow(arrays["truth"])
@@ -61,8 +61,10 @@ def draw_grid(records):
     lines = [f"framed: the particle picked without the truth (lowest {how})"]
     if summarised:
         lines.append(SPREAD_WARNING)
-    figure.suptitle("\n".join(lines), fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 * len(lines) / figure.get_figheight()))  # below the lines above, in inches
+    for axis in axes.flat:
+        if not axis.images:
+            axis.set_box_aspect(1)  # its title stands level with the others
+    figure.suptitle("\n".join(lines) + "\n", fontsize=8)
     return figure
 
 

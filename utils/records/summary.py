@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from utils.records.aggregate import at_best, finite, spread
-from utils.records.verdict import WITHIN, unexplained, verdicts
+from utils.records.verdict import WITHIN, remarks, verdicts
 
 LOSS = "loss / noise floor"
 FREE = "free loss / its floor"
@@ -171,9 +171,8 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
     if passed := certified(metrics):
         lines += ["", f"{passed[0].upper()}{passed[1:]}."]
     diverged = sum(sum(row) for row in metrics["diverged"])
-    warning = unexplained(metrics)
-    if warning:
-        lines += ["", f"**{warning[0].upper()}{warning[1:]}.**"]
+    for remark in remarks(metrics):
+        lines += ["", f"**{remark[0].upper()}{remark[1:]}.**"]
     lines += [
         "",
         f"{metrics['time']['total_s']:.1f} s in all; diverged particles: {diverged}.",

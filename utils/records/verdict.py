@@ -1,4 +1,4 @@
-"""Does a particle explain its measurement up to the noise? A plain word for each, and one line for the images where none does.
+"""Does a particle explain its measurement up to the noise? A word for each, a line for images where none does or all do too well.
 
 A loss up to WITHIN standard deviations above its expectation at the true image. Chosen on validation images of the shipped
 sets (evidence/half_*, recombination_hard_*, families_*, repulsion_*): an image's best particle lies at 0.8 at most on 32
@@ -29,17 +29,44 @@ def verdict(deviation: float) -> str:
     return f"{'above' if deviation > WITHIN else 'below'} ({abs(deviation):.1f} sd)"
 
 
+def remarks(metrics: dict[str, Any]) -> list[str]:
+    """One line for each thing that is wrong with the losses of a run."""
+    return [line for line in (unexplained(metrics), noise_overstated(metrics)) if line]
+
+
 def unexplained(metrics: dict[str, Any]) -> str | None:
     """One line that names the images none of whose particles is within; None if there are none or nothing is known."""
-    known = zip(metrics["metadata"]["image_ids"], map(finite, metrics["loss"].get("deviation", [])))
-    best = {image: min(row) for image, row in known if row}
+    best = {image: min(row) for image, row in _deviations(metrics).items()}
     above = {image: least for image, least in best.items() if least > WITHIN}
     if not above:
         return None
-    shown = ", ".join(f"{image} ({least:.1f} sd)" for image, least in list(above.items())[:5])
-    more = f" and {len(above) - 5} more" if len(above) > 5 else ""
     return (
         f"no particle explains the measurement within {WITHIN:g} standard deviations of its noise on {len(above)} of "
-        f"{len(best)} images: {shown}{more}; an image that the prior does not know, a wrong sigma or convention of y, or too "
-        "few steps"
+        f"{len(best)} images: {_listed(above)}; an image that the prior does not know, a wrong sigma or convention of y, "
+        "or too few steps"
     )
+
+
+def noise_overstated(metrics: dict[str, Any]) -> str | None:
+    """One line that names the images all of whose particles lie far below the floor; None as above."""
+    highest = {image: max(row) for image, row in _deviations(metrics).items()}
+    below = {image: -most for image, most in highest.items() if most < BELOW}
+    if not below:
+        return None
+    return (
+        f"every particle fits the measurement more closely than its noise allows on {len(below)} of {len(highest)} images: "
+        f"{_listed(below)} below the floor; operator.sigma is larger than the noise of y, or differs from pixel to pixel as "
+        "that of counts does (fidelity.poisson)"
+    )
+
+
+def _deviations(metrics: dict[str, Any]) -> dict[int, list[float]]:
+    """{image id: those of its particles that are known}, without images of which nothing is known."""
+    rows = zip(metrics["metadata"]["image_ids"], map(finite, metrics["loss"].get("deviation", [])))
+    return {image: row for image, row in rows if row}
+
+
+def _listed(found: dict[int, float]) -> str:
+    """The first five images with their standard deviations, and how many more."""
+    shown = ", ".join(f"{image} ({sd:.1f} sd)" for image, sd in list(found.items())[:5])
+    return shown + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from utils.records.aggregate import finite
 from utils.records.summary import certified, contenders, population, ratios_of_particles, summary_table, verdict_of_pick
-from utils.records.verdict import unexplained
+from utils.records.verdict import remarks
 
 console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
@@ -137,9 +137,8 @@ def print_results(metrics, folder):
         means.add_row(*row)
     shown = Console()
     shown.print(table, means)
-    warning = unexplained(metrics)
-    if warning:
-        log.warning("%s", warning)
+    for remark in remarks(metrics):
+        log.warning("%s", remark)
     if modes:
         shown.print(
             f"success {sum(modes['success'])} of {len(modes['success'])} images, "
