@@ -1,4 +1,4 @@
-"""Does a particle explain its measurement up to the noise? A word for each, a line for images where none does or all do too well.
+"""Does a particle explain its measurement up to the noise? A word for each; a line for images where none does, or all too well.
 
 A loss up to WITHIN standard deviations above its expectation at the true image. Chosen on validation images of the shipped
 sets (evidence/half_*, recombination_hard_*, families_*, repulsion_*): an image's best particle lies at 0.8 at most on 32
