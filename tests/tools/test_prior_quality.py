@@ -87,7 +87,7 @@ def test_samples_are_nearer_to_a_folder_of_what_the_prior_knows():
         (("--count", "5"), "at least 20 samples"),
         (("nowhere/demo-faces",), "nowhere/demo-faces"),
         (("--images", "nowhere"), "images=nowhere: folder"),
-        (("--images", "dataset/demo-faces", "--count", "60"), "count=60: samples are compared with twice as many images"),
+        (("--images", "dataset/demo-faces", "--count", "60"), "has 100; give more images, or --count 50"),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, arguments, message):

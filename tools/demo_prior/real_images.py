@@ -70,7 +70,8 @@ class Folder:
         """Raises InputError where there are fewer images than `count`."""
         if count > len(self.files):
             raise InputError(
-                f"count={count // 2}: samples are compared with twice as many images, and {self.name} has {len(self.files)}"
+                f"count={count // 2}: samples are compared with twice as many images, and {self.name} has {len(self.files)}; "
+                f"give more images, or --count {len(self.files) // 2}"
             )
 
     def chosen(self, count):
