@@ -27,6 +27,7 @@ from utils.config.check import check
 from utils.config.fingerprint import differences
 from utils.config.population import UNCALIBRATED, Sequential, certificate_path, holds_for
 from utils.errors import InputError
+from utils.paths import unused
 from utils.records.files import to_json
 
 BATCH = 16  # images whose particles are scored together
@@ -98,7 +99,11 @@ def main():
             "runs": [str(folder) for folder in args.runs],
         },
     }
-    write_text(to_json(certificate).decode() + "\n", out)
+    text, out = to_json(certificate).decode() + "\n", Path(out)
+    if out.is_file() and out.read_text() != text:
+        before = out.rename(unused(out))
+        print(f"{before}: the certificate that was there before")
+    write_text(text, out)
     print(f"{out}: the thresholds of {wanted}")
 
 

@@ -9,3 +9,8 @@ def find(path: str | Path) -> Path:
     """A path from the config: as given from the working directory if it is there, else from the project folder."""
     path = Path(path).expanduser()
     return path if path.is_absolute() or path.exists() else PROJECT / path
+
+
+def unused(path: Path) -> Path:
+    """`path`, or with .1, .2, ... appended the first that does not exist."""
+    return next(p for i in range(10_000) if not (p := path.with_name(f"{path.name}.{i}" if i else path.name)).exists())

@@ -92,6 +92,15 @@ def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monk
     assert "was calibrated elsewhere: sampler." in note
 
 
+def test_another_certificate_in_its_place_is_kept(fixed, tmp_path, monkeypatch, capsys):
+    out, before = tmp_path / "tiny.json", tmp_path / "tiny.json.1"
+    for start in (1, 1, 2):
+        call(monkeypatch, fixed, "--start", start, "--out", out)
+        assert before.exists() == (start == 2) == (f"{before}: the certificate that was there" in capsys.readouterr().out)
+    rounds = [json.loads(path.read_text())["rates"]["rounds"] for path in (before, out)]
+    assert rounds == [[1, 1], [2]]
+
+
 def test_particles_speak_for_one_another_only_where_none_is_a_copy(place, tmp_path, monkeypatch, capsys):
     out, exchange = tmp_path / "tiny.json", ("recombination_step=700", "recombination.every=1")
     for name, donors in (("turning", False), ("exchanging", True)):
@@ -100,7 +109,7 @@ def test_particles_speak_for_one_another_only_where_none_is_a_copy(place, tmp_pa
         assert json.loads(out.read_text())["holds_for"].get("donors") == (None if donors else False)
     rounds = ("population=sequential", "sequential.start=1", f"sequential.certificate={out}", *exchange)
     (note,) = check(runs.config(place.all("reads", *rounds, "recombination.donors=false"))).composition.notes
-    assert "calibrated elsewhere: donors is None there and False here" in note
+    assert "calibrated elsewhere: donors is the default there and False here" in note
 
 
 def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monkeypatch):

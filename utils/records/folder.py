@@ -13,6 +13,7 @@ from PIL import Image
 from utils.config.fingerprint import differences, identity
 from utils.config.settings import Settings
 from utils.errors import InputError
+from utils.paths import unused
 from utils.records.aggregate import aggregate
 from utils.records.files import (
     PARTIAL,
@@ -184,13 +185,8 @@ class RunFolder:
         return metrics
 
 
-def _unused(path):
-    """`path`, or with .1, .2, ... appended the first that does not exist."""
-    return next(p for i in range(10_000) if not (p := path.with_name(f"{path.name}.{i}" if i else path.name)).exists())
-
-
 def _set_aside(path, error):
-    aside = _unused(path.with_name(f"{path.name}.damaged"))
+    aside = unused(path.with_name(f"{path.name}.damaged"))
     try:
         path.rename(aside)
     except FileNotFoundError:  # another shard was faster
@@ -199,7 +195,7 @@ def _set_aside(path, error):
 
 
 def _keep_aside(path):
-    aside = _unused(path)
+    aside = unused(path)
     path.rename(aside)
     log.warning("resume=false: the old result is kept as %s", aside)
 
