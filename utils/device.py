@@ -294,9 +294,11 @@ def has_tf32(device):
 
 
 def has_fast_bf16(device):
-    """Whether networks compute faster in bfloat16 than in float32: GPUs and CPUs with units for it; others emulate it."""
+    """Whether networks compute faster in bfloat16 than in float32: TPUs, GPUs and CPUs with units for it; others emulate it."""
     import torch
 
+    if torch.device(device).type == "xla":
+        return True
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # no public names in torch 2.9

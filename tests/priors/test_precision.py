@@ -89,6 +89,17 @@ def test_chain_operator_and_loss_see_float32(run, monkeypatch):
     assert not np.array_equal(a, b) and np.abs(a - b).max() < 0.5  # dB, of a random decoder after two steps
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_device_that_emulates_bfloat16_is_named(composed, monkeypatch, caplog, fast):
+    from utils.running import build
+
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda device: fast)
+    with caplog.at_level("WARNING", "latentdaps"):
+        build.load_prior(check(composed("precision=bf16")), CPU)
+        build.load_prior(check(composed()), CPU)
+    assert ["only emulates bfloat16" in record.getMessage() for record in caplog.records] == [True] * (not fast)
+
+
 @pytest.fixture
 def fingerprint_of(composed):
     return lambda *overrides: fingerprint(OmegaConf.to_container(composed(*overrides), resolve=True))

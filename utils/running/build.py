@@ -117,6 +117,8 @@ def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
     with _LOADING:
         prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
     if settings.precision == "bf16":
+        if not devices.has_fast_bf16(device):
+            log.warning("precision=bf16: this device only emulates bfloat16, far more slowly than precision=fp32 computes")
         prior.compute_in(torch.bfloat16)
     if settings.gradient_checkpointing:
         prior.checkpoint_decoder()
