@@ -17,6 +17,12 @@ def test_wilson_is_that_of_scipy(k, n):
     assert stats.wilson(0.0, 0) is None
 
 
+def test_a_rate_lies_in_its_interval_for_every_number_of_images():
+    for n in range(1, 300):
+        none, every = stats.wilson(0.0, n), stats.wilson(1.0, n)
+        assert none.low == 0.0 < none.high and every.low < 1.0 == every.high
+
+
 def test_the_bootstrap_of_independent_values_agrees_with_students_interval():
     values = np.random.default_rng(0).normal(3.0, 2.0, 200)
     found = stats.clustered_mean([[v] for v in values])

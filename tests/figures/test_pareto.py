@@ -36,6 +36,16 @@ def test_points_stand_at_the_passes_and_the_rate_of_each_experiment(experiments)
     plt.close("all")
 
 
+@pytest.mark.parametrize("label, shown", [("failed", 0.0), ("0", 100.0)])
+@pytest.mark.parametrize("images", [1, 7, 10])
+def test_experiments_without_or_with_nothing_but_successes_have_their_point(tmp_path, composed, label, shown, images):
+    for name in ("exp0", "exp1", "exp2"):
+        write_run(tmp_path, composed, [[label] * 4] * images, name=name)
+    _, success = pareto.draw(gather([runs.load(path) for path in runs.find([tmp_path])])).axes
+    assert list(success.lines[0].get_data()[1]) == [shown] * 3
+    plt.close("all")
+
+
 def test_numbers_stand_at_the_ticks(experiments):
     """Text is not read as mathematics, so the formulas of matplotlib's own labels would stand there as they are."""
     figure = pareto.draw(experiments)

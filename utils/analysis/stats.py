@@ -38,7 +38,7 @@ def _wilson(rate: float, n: int, level: float) -> tuple[float, float]:
     z = stats.norm.ppf(0.5 + level / 2)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))  # rounding puts 0 and 1 outside
 
 
 def clustered_mean(
