@@ -100,9 +100,11 @@ def main():
         },
     }
     text, out = to_json(certificate).decode() + "\n", Path(out)
-    if out.is_file() and out.read_text() != text:
-        before = out.rename(unused(out))
-        print(f"{before}: the certificate that was there before")
+    if out.is_file() and out.read_bytes() != text.encode():
+        try:
+            print(f"{out.rename(unused(out))}: the certificate that was there before")
+        except OSError as error:
+            raise InputError(f"out={out}: the one that is there cannot be kept aside ({error.strerror})") from None
     write_text(text, out)
     print(f"{out}: the thresholds of {wanted}")
 

@@ -93,6 +93,7 @@ def test_chain_operator_and_loss_see_float32(run, monkeypatch):
 def test_a_device_that_emulates_bfloat16_is_named(composed, monkeypatch, caplog, fast):
     from utils.running import build
 
+    assert devices.has_fast_bf16(torch.device("xla"))  # a TPU has units for it, whatever the host's processor
     monkeypatch.setattr(devices, "has_fast_bf16", lambda device: fast)
     with caplog.at_level("WARNING", "latentdaps"):
         build.load_prior(check(composed("precision=bf16")), CPU)

@@ -5,10 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tools.demo_prior import prior_quality
 from tools.demo_prior.real_images import Family, Folder
 from utils.command_line import run
+from utils.errors import InputError
 from utils.paths import PROJECT
 
 
@@ -87,6 +89,7 @@ def test_samples_are_nearer_to_a_folder_of_what_the_prior_knows():
         (("--count", "5"), "at least 20 samples"),
         (("nowhere/demo-faces",), "nowhere/demo-faces"),
         (("--images", "nowhere"), "images=nowhere: folder"),
+        (("--images", "dataset/demo-faces", "--count", "60"), "count=60: samples are compared with twice as many images"),
         (("--images", "dataset/demo-faces", "--count", "60"), "has 100; give more images, or --count 50"),
     ],
 )
@@ -96,3 +99,10 @@ def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, arguments, me
         run(prior_quality.main)
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
+
+
+def test_too_few_images_for_any_count_are_said_so(tmp_path):
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match="has 3; give 40 images at least"):
+        Folder(tmp_path).check(40)

@@ -25,13 +25,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tools.demo_prior.real_images import SEED, Family, Folder
+from tools.demo_prior.real_images import FEWEST_SAMPLES, SEED, Family, Folder
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError
 
 PRIORS = ("checkpoints/demo-faces", "checkpoints/demo-scenes")
 BATCH = 50
-FEWEST_SAMPLES = 20
 STEPS = 30  # of the solver, one network call each
 POOLED = 16  # values of a channel that say where things are; the others say how sharp they are
 DIVISIONS = 20

@@ -10,6 +10,7 @@ from utils.errors import InputError
 from utils.paths import PROJECT, find
 
 SEED = 42
+FEWEST_SAMPLES = 20  # that are compared with twice as many images
 
 
 class Family:
@@ -69,9 +70,11 @@ class Folder:
     def check(self, count):
         """Raises InputError where there are fewer images than `count`."""
         if count > len(self.files):
+            most = len(self.files) // 2
+            remedy = f"more images, or --count {most}" if most >= FEWEST_SAMPLES else f"{2 * FEWEST_SAMPLES} images at least"
             raise InputError(
                 f"count={count // 2}: samples are compared with twice as many images, and {self.name} has {len(self.files)}; "
-                f"give more images, or --count {len(self.files) // 2}"
+                f"give {remedy}"
             )
 
     def chosen(self, count):

@@ -22,8 +22,8 @@ from diffusers import AutoencoderKL, LDMPipeline, UNet2DModel
 from tools.demo_prior.autoencoder_stage import train_autoencoder
 from tools.demo_prior.make_demo_data import FAMILIES
 from tools.demo_prior.networks import LOADING, build_scheduler
-from tools.demo_prior.prior_quality import FEWEST_SAMPLES, measure
-from tools.demo_prior.real_images import Folder
+from tools.demo_prior.prior_quality import measure
+from tools.demo_prior.real_images import FEWEST_SAMPLES, Folder
 from tools.demo_prior.training import ALONE, after_first
 from tools.demo_prior.training_images import HELD_OUT_FOLDER, HELD_OUT_LIST, check_data
 from tools.demo_prior.unet_stage import train_unet

@@ -64,7 +64,7 @@ def draw_grid(records):
     for axis in axes.flat:
         if not axis.images:
             axis.set_box_aspect(1)  # its title stands level with the others
-    figure.suptitle("\n".join(lines) + "\n", fontsize=8)
+    figure.suptitle("\n".join([*lines, ""]), fontsize=8)  # an empty line apart from the titles
     return figure
 
 
