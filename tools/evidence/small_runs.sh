@@ -16,7 +16,7 @@ small name=exp0_fast experiment=exp0_baseline sampler=fast data.end_id=1
 small name=exp1 experiment=exp1_repulsion sampler=budget task_group=demo_budget data.end_id=2 batch_images=2 max_particles_per_pass=2
 small name=exp2 experiment=exp2_pruning sampler=budget task_group=demo_budget data.end_id=3 batch_images=3 pruning_step=500
 small name=exp4 experiment=exp4_optimization sampler=fast_denoised data.end_id=1
-small name=exp6 experiment=exp6_recombination sampler=budget data=demo-scenes model=demo-scenes data.end_id=2
+small name=exp6 experiment=exp6_recombination sampler=budget recombination_step=500 data=demo-scenes model=demo-scenes data.end_id=2
 small name=exp7 experiment=exp7_sequential sampler=budget num_samples=6 data.end_id=3 batch_images=2 \
   'sequential.thresholds={deviation: 3.0, denoising: null, agreement: 0.95}'
 small name=children sampler=budget pruning_step=500 children=2 tree.branch_sigma=8.0 data.end_id=1
