@@ -1,5 +1,4 @@
-# make demo: environment + experiment 0 on one shipped image.   make test: environment + the tests.
-# make test-long: the slow ones as well.   make lint: what ruff and mypy (on the contracts) have to say; part of both.
+# What can be made, with one line each: make, or make help.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -8,25 +7,32 @@ PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 # XLA's own compiler on the CPU, in a process of its own; least optimisation: the tests compile more than they compute
 XLA_ON_CPU := PJRT_DEVICE=CPU XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo lint test test-long env
+.PHONY: help demo check lint test test-long env
 
-demo: $(READY)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY)  ## experiment 0 on one shipped image
 	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
 
-lint: $(READY)
+check: lint  ## before each commit, a minute or two: lint, and the tests that start no whole run
+	$(PYTEST) -m "not slow and not program" tests
+
+lint: $(READY)  ## what ruff, mypy (on the contracts) and tools/lint.py (on the layout) have to say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/lint.py
 
-test: lint
+test: lint  ## lint and every test but the slow ones, also on XLA's CPU
 	$(PYTEST) tests
 	$(XLA_ON_CPU) $(PYTEST) tests/xla
 
-test-long: lint
+test-long: lint  ## everything, the slow tests as well
 	$(PYTEST) -m "slow or not slow" tests
 	$(XLA_ON_CPU) $(PYTEST) tests/xla
 
-env: $(READY)
+env: $(READY)  ## the environment alone, .venv
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

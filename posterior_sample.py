@@ -8,14 +8,17 @@ python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3
 
 import sys
 import warnings
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import call
+from utils.config.settings import Settings
 from utils.data import names_in_set, select_images
 from utils.errors import InputError
 from utils.records.folder import RunFolder
@@ -31,7 +34,7 @@ ALONE = Rank()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="default")
-def main(cfg):
+def main(cfg: DictConfig) -> None:
     rank = Rank.of_this_process()
     console.setup_logging(quiet=not rank.first)
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -47,7 +50,7 @@ def main(cfg):
         sys.exit(2)
 
 
-def run(cfg, rank=ALONE):
+def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
     """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
     settings = rank.settings(check(cfg))
     images = select_images(settings)
@@ -63,6 +66,8 @@ def run(cfg, rank=ALONE):
         if len(pending) < len(images):
             console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
         if pending:
+            from utils.running.sampling import sample  # torch comes late
+
             with devices.out_of_memory_in_one_line():
                 on_all_cores(sample, settings, pending, folder)
         rank.wait_for_all("sampling done")
@@ -74,63 +79,7 @@ def run(cfg, rank=ALONE):
         show(metrics, folder, settings)
 
 
-def sample(settings, images, folder):
-    """Sample the images batch by batch and write each one's record as soon as it is done."""
-    from utils.evaluation.certificate import Certificate
-    from utils.evaluation.evaluator import Evaluator
-    from utils.evaluation.trace import Trace
-    from utils.running.batching import images_per_batch
-    from utils.running.build import build, check_measurements, load_batch
-    from utils.running.chain_check import check_chain
-    from utils.sampling.prior_score import PriorScore
-    from utils.sampling.rounds import sample_in_rounds
-
-    parts = build(settings)
-    if settings.data.kind == "measurement":
-        check_measurements(parts, images)
-    rule, mechanisms, s = settings.selection.rule, parts.sampler.mechanisms, settings.sequential
-    evaluator = Evaluator(parts.operator, settings.success, settings.particles, parts.clock, mechanisms, rule, s.thresholds)
-    certificate = None
-    if settings.population == "sequential":
-        certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, s.sigmas), s.thresholds)
-    check_chain(parts, settings, images[0])
-    per_batch = images_per_batch(parts, settings, images)
-    device = devices.describe(parts.device)
-    if settings.batch_images == "auto":
-        device["batch_images"] = per_batch
-    with console.progress_bar(len(images), parts.clock.num_steps) as bar:
-        for start in range(0, len(images), per_batch):
-            batch = images[start : start + per_batch]
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
-            truths = [None] * len(batch) if truth is None else truth
-            on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
-            trace = Trace(on_device, bar.advance, parts.operator)
-            found = sample_in_rounds(
-                parts.sampler, particles, settings.rounds, certificate, trace, bar.begin, parts.sampler.events.stop_index
-            )
-            finished = [
-                evaluator.record(image, x, found.result, trace, found.profilers[image.id], 1, found.history[image.id])
-                for x, image in zip(truths, batch)
-            ]
-            for record, arrays in finished:  # written together: a kill seldom falls inside a batch
-                folder.add(record, arrays, device)
-                report(record)
-
-
-def report(record):
-    """One log line per image."""
-    modes = record["modes"]
-    known = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
-    losses = [v for v in record["loss"] if v is not None]
-    best = f"best PSNR {max(known):.2f} dB" if known else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
-    labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
-    for index, diverged in zip(record["particles"], record["diverged"]):
-        if diverged:
-            console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
-
-
-def show(metrics, folder, settings):
+def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) -> None:
     """Figures and the closing table."""
     if metrics is None:
         console.log.warning("shard=%s holds no image of this selection", settings.shard)

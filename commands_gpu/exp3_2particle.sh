@@ -2,6 +2,5 @@
 # Experiment 3: experiment 1 with two particles from the start. Measuring a failure ratio needs 10 or 100 images.
 EXPERIMENT=exp3_2particle
 SIZES=(10 100)
-SWITCHES=(num_samples=2 repulsion_scale=0.15 repulsion.end_step=500 pruning_step=-1 optimization_step=-1)
 source "$(dirname "${BASH_SOURCE[0]}")/../tools/experiment.sh"
 experiment "$@"

@@ -1,11 +1,13 @@
 """Blur by a known kernel, Gaussian or of a shaken camera."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from operators.base import Operator
@@ -22,13 +24,13 @@ class Blur(Operator):
     linear = True
     separable = True
 
-    def __init__(self, kernels, sigma):
+    def __init__(self, kernels: Sequence[NDArray[np.float64]], sigma: float) -> None:
         super().__init__(sigma)
         for i, kernel in enumerate(kernels):
             self.register_buffer(f"kernel{i}", torch.from_numpy(kernel).float()[None, None])  # (1, 1, kh, kw)
         self.count = len(kernels)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         single = x.reshape(-1, 1, *x.shape[-2:])  # (P C, 1, H, W): every channel gets the same kernel
         for i in range(self.count):
             kernel = getattr(self, f"kernel{i}")
@@ -45,7 +47,7 @@ class GaussianBlur(Blur):
     kernel_size: side of the kernel in pixels, odd; intensity: > 0; sigma: standard deviation of the noise, >= 0
     """
 
-    def __init__(self, kernel_size=61, intensity=3.0, sigma=0.05):
+    def __init__(self, kernel_size: int = 61, intensity: float = 3.0, sigma: float = 0.05) -> None:
         impulse = np.zeros(kernel_size)
         impulse[kernel_size // 2] = 1
         line = scipy.ndimage.gaussian_filter1d(impulse, intensity)
@@ -62,22 +64,22 @@ class MotionBlur(Blur):
     sigma:       standard deviation of the noise, >= 0
     """
 
-    def __init__(self, kernel_size=61, intensity=0.5, seed=42, sigma=0.05):
+    def __init__(self, kernel_size: int = 61, intensity: float = 0.5, seed: int = 42, sigma: float = 0.05) -> None:
         super().__init__([motion_kernel(keyed_generator(seed, "kernel"), kernel_size, intensity)], sigma)
 
 
-def motion_kernel(generator, size, intensity):
+def motion_kernel(generator: np.random.Generator, size: int, intensity: float) -> NDArray[np.float64]:
     """(size, size) float64 array, sum 1: the path drawn at twice the size, smoothed, and reduced."""
     diagonal = 2 * size * math.sqrt(2)
     path = motion_path(generator, diagonal, intensity) + size * (1 + 1j)  # its centre of mass in the middle
     canvas = Image.new("L", (2 * size, 2 * size))
     ImageDraw.Draw(canvas).line([(float(p.real), float(p.imag)) for p in path], fill=255, width=max(1, int(diagonal / 150)))
-    canvas = canvas.filter(ImageFilter.GaussianBlur(int(diagonal * 0.01))).resize((size, size), Image.LANCZOS)
+    canvas = canvas.filter(ImageFilter.GaussianBlur(int(diagonal * 0.01))).resize((size, size), Image.Resampling.LANCZOS)
     kernel = np.asarray(canvas, dtype=np.float64)
     return kernel / kernel.sum()
 
 
-def motion_path(generator, diagonal, intensity):
+def motion_path(generator: np.random.Generator, diagonal: float, intensity: float) -> NDArray[np.complex128]:
     """Points of the path as complex numbers around 0.
 
     Length 0.75 d (U(0, 1) + U(0, intensity^2)), steps d (1.1 - intensity) Beta(1, 30), d the diagonal; the direction
@@ -85,7 +87,7 @@ def motion_path(generator, diagonal, intensity):
     side with a probability drawn from Beta(2, 20).
     """
     length = 0.75 * diagonal * (generator.uniform() + generator.uniform(0, intensity**2))
-    steps = []
+    steps: list[float] = []
     while sum(steps) < length:
         step = generator.beta(1, 30) * (1.1 - intensity) * diagonal
         if step < length:

@@ -1,10 +1,17 @@
 """Any physics of deepinv as the forward model."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from operators.base import Operator
 from utils import device as devices
 from utils.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from deepinv.physics import Physics
 
 
 class DeepinvPhysics(Operator):
@@ -17,7 +24,7 @@ class DeepinvPhysics(Operator):
     Raises InputError. Source: https://deepinv.github.io, deepinv.physics
     """
 
-    def __init__(self, physics, sigma=0.05):
+    def __init__(self, physics: Physics, sigma: float = 0.05) -> None:
         super().__init__(sigma)
         self.physics = physics
         noise = getattr(physics, "noise_model", None)
@@ -27,11 +34,11 @@ class DeepinvPhysics(Operator):
                 f"Gaussian of standard deviation operator.sigma={self.sigma}; set its noise_model to deepinv.physics.ZeroNoise"
             )
 
-    def _says_the_same(self, noise):
+    def _says_the_same(self, noise: torch.nn.Module | None) -> bool:
         kind = type(noise).__name__
         return noise is None or kind == "ZeroNoise" or (kind == "GaussianNoise" and abs(float(noise.sigma) - self.sigma) < 1e-6)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         try:
             y = self.physics.A(0.5 * x + 0.5)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
@@ -42,5 +49,5 @@ class DeepinvPhysics(Operator):
             raise InputError(self._unfit(f"gives a {type(y).__name__}, not one tensor with a measurement per image"))
         return torch.view_as_real(y) if torch.is_complex(y) else y
 
-    def _unfit(self, reason):
+    def _unfit(self, reason: str) -> str:
         return f"task operator physics: {type(self.physics).__name__} {reason}; choose a physics on real colour images"

@@ -1,5 +1,7 @@
 """High dynamic range: bright and dark parts are clipped by the sensor."""
 
+import torch
+
 from operators.base import Operator
 
 
@@ -11,9 +13,9 @@ class HighDynamicRange(Operator):
 
     separable = True
 
-    def __init__(self, scale=2.0, sigma=0.05):
+    def __init__(self, scale: float = 2.0, sigma: float = 0.05) -> None:
         super().__init__(sigma)
         self.scale = float(scale)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (self.scale * x).clip(-1, 1)

@@ -1,7 +1,11 @@
 """Inpainting: a part of the pixels is lost, the same part in every image of a run."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from operators.base import Operator
 from utils.noise import keyed_generator
@@ -25,8 +29,18 @@ class Inpainting(Operator):
 
     linear = True
     separable = True
+    mask: torch.Tensor  # (H, W)
 
-    def __init__(self, resolution, mask_type, mask_len_range=None, mask_prob_range=None, margin=32, seed=42, sigma=0.05):
+    def __init__(
+        self,
+        resolution: int,
+        mask_type: Literal["box", "random"],
+        mask_len_range: Sequence[int] | None = None,
+        mask_prob_range: Sequence[float] | None = None,
+        margin: int = 32,
+        seed: int = 42,
+        sigma: float = 0.05,
+    ) -> None:
         super().__init__(sigma)
         generator = keyed_generator(seed, "mask")
         if mask_type == "box":
@@ -37,11 +51,11 @@ class Inpainting(Operator):
             raise ValueError(f"mask_type={mask_type}: choose from box, random")
         self.register_buffer("mask", torch.from_numpy(mask))  # (H, W) float32
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.mask
 
 
-def box_mask(generator, resolution, length_range, margin):
+def box_mask(generator: np.random.Generator, resolution: int, length_range: Sequence[int], margin: int) -> NDArray[np.float32]:
     """(H, W) float32 array, 0 inside one box."""
     height, width = generator.integers(*length_range, size=2)
     # a box that fills all between the margins has one place
@@ -51,7 +65,7 @@ def box_mask(generator, resolution, length_range, margin):
     return mask
 
 
-def random_mask(generator, resolution, probability_range):
+def random_mask(generator: np.random.Generator, resolution: int, probability_range: Sequence[float]) -> NDArray[np.float32]:
     """(H, W) float32 array, 0 at a share of the pixels."""
     lost = int(resolution**2 * generator.uniform(*probability_range))
     mask = np.ones(resolution**2, dtype=np.float32)

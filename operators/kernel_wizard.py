@@ -5,6 +5,8 @@ encoded blur kernel space" (CVPR 2021); VinAIResearch/blur-kernel-space-explorin
 models/backbones/unet_parts.py.
 """
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,12 +18,12 @@ REDUCTION = 128  # the blur code has one column per this many pixels: 256 pixels
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x)))."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, 1, 1)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
@@ -32,7 +34,7 @@ class Level(nn.Module):
     The original's activations work in place, so the skip connection carries the activated x, not x.
     """
 
-    def __init__(self, outside, inside, submodule, outermost=False):
+    def __init__(self, outside: int, inside: int, submodule: Self | None, outermost: bool = False) -> None:
         super().__init__()
         self.outermost = outermost
         activation = [] if outermost else [nn.LeakyReLU(0.2)]
@@ -44,7 +46,7 @@ class Level(nn.Module):
             nn.Tanh() if outermost else nn.Identity(),
         )
 
-    def forward(self, x, code):
+    def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         inner = self.down(x)
         inner = torch.cat([inner, code], 1) if self.submodule is None else self.submodule(inner, code)
         return self.up(inner) if self.outermost else torch.cat([self.up(inner), F.leaky_relu(x, 0.2)], 1)
@@ -53,14 +55,14 @@ class Level(nn.Module):
 class Adapter(nn.Module):
     """Five levels between the image's features and the code."""
 
-    def __init__(self, features):
+    def __init__(self, features: int) -> None:
         super().__init__()
         level = None
         for outside, inside in ((8, 8), (4, 8), (2, 4), (1, 2)):
             level = Level(features * outside, features * inside, level)
         self.model = Level(features, features, level, outermost=True)
 
-    def forward(self, x, code):
+    def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         return self.model(x, code)
 
 
@@ -70,7 +72,7 @@ class KernelWizard(nn.Module):
     features: 64 in the published weights; front, back: numbers of residual blocks, 10 and 20.
     """
 
-    def __init__(self, features=64, front=10, back=20):
+    def __init__(self, features: int = 64, front: int = 10, back: int = 20) -> None:
         super().__init__()
         slope = 0.1
         self.feature_extractor = nn.Sequential(
@@ -96,5 +98,5 @@ class KernelWizard(nn.Module):
             nn.Conv2d(64, 3, 3, 1, 1),
         )
 
-    def forward(self, x, code):
+    def forward(self, x: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
         return x + self.recon_trunk(self.adapter(self.feature_extractor(x), code))

@@ -1,5 +1,7 @@
 """Nonlinear blur: a trained network blurs the image as motion during an exposure does."""
 
+from pathlib import Path
+
 import torch
 
 from operators.base import Operator
@@ -23,19 +25,21 @@ class NonlinearBlur(Operator):
     sigma: standard deviation of the noise, >= 0. Raises InputError if the weights are absent or do not fit.
     """
 
-    def __init__(self, resolution, weights, seed=42, sigma=0.05):
+    code: torch.Tensor  # (1, 512, H / 128, W / 128)
+
+    def __init__(self, resolution: int, weights: str | Path, seed: int = 42, sigma: float = 0.05) -> None:
         super().__init__(sigma)
         self.network = load_network(weights)
         side = resolution // REDUCTION
         code = 1.2 * keyed_generator(seed, "kernel").standard_normal((1, CODE_CHANNELS, side, side))
-        self.register_buffer("code", torch.from_numpy(code).float())  # (1, 512, H / 128, W / 128)
+        self.register_buffer("code", torch.from_numpy(code).float())
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         blurred = self.network(0.5 * x + 0.5, self.code.expand(len(x), -1, -1, -1))
         return (2 * blurred - 1).clip(-1, 1)
 
 
-def load_network(path):
+def load_network(path: str | Path) -> KernelWizard:
     """The network with the published weights, in evaluation mode and without gradients for its parameters."""
     place, key = find(path), "task operator weights"
     if not place.is_file():

@@ -27,18 +27,19 @@ class PhaseRetrieval(Operator):
     turns = True
     separable = True
     spectrum = True
+    luminance: torch.Tensor | None  # (1, 3, 1, 1)
 
-    def __init__(self, oversample=2.0, sigma=0.05, channels=3):
+    def __init__(self, oversample: float = 2.0, sigma: float = 0.05, channels: int = 3) -> None:
         super().__init__(sigma)
         self.oversample = float(oversample)
         self.register_buffer("luminance", torch.tensor(LUMINANCE).view(1, 3, 1, 1) if channels == 1 else None)
         if channels == 1:  # which mixes the image's channels
             self.turns = self.separable = False
 
-    def padding(self, side):
+    def padding(self, side: int) -> int:
         return int(self.oversample / 8 * side)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         pad_y, pad_x = self.padding(x.shape[-2]), self.padding(x.shape[-1])
         if self.luminance is not None:
             x = (self.luminance.to(x.dtype) * x).sum(1, keepdim=True)  # (P, 1, H, W)

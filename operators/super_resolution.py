@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from operators.base import Operator
 
@@ -22,23 +23,24 @@ class SuperResolution(Operator):
 
     linear = True
     separable = True
+    reduction: torch.Tensor  # (h, H)
 
-    def __init__(self, resolution, scale_factor=4, sigma=0.05):
+    def __init__(self, resolution: int, scale_factor: int = 4, sigma: float = 0.05) -> None:
         super().__init__(sigma)
         reduction = torch.from_numpy(bicubic_reduction(resolution, scale_factor)).float()
         self.register_buffer("reduction", reduction)  # (h, H)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.reduction @ x @ self.reduction.T
 
 
-def cubic(t):
-    """Keys' cubic convolution kernel with a = -1/2; array in, array out."""
+def cubic(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keys' cubic convolution kernel with a = -1/2, number by number: the shape of t stays."""
     t = np.abs(t)
     return np.where(t <= 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0.0))
 
 
-def bicubic_reduction(length, scale):
+def bicubic_reduction(length: int, scale: int) -> NDArray[np.float64]:
     """R (ceil(length / scale), length) in float64."""
     reduced = math.ceil(length / scale)
     # the output grid is centred on the input grid, also where `scale` does not divide `length`

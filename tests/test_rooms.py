@@ -1,8 +1,10 @@
 """Each room imports only from the rooms that its rule allows, and no circle of imports exists (docs/design.md)."""
 
 import ast
+import re
 from functools import cache
 
+from utils.mechanisms import ORDER
 from utils.paths import PROJECT
 
 GROUND = (
@@ -19,30 +21,89 @@ GROUND = (
     "command_line",
 )
 CONTRACTS = ("utils.priors.base", "operators.base")
-PLAN = ("utils.sampling.vocabulary", "utils.sampling.schedule", "utils.sampling.events")  # plain numbers, no torch
+PLAN = ("utils.sampling.vocabulary", "utils.sampling.schedule", "utils.sampling.phases")  # plain numbers, no torch
+PLANS = ("utils.mechanisms.plan", "utils.mechanisms.registry")  # of the mechanisms, no torch
 # what a room may import beside itself; a dotted name allows that module and what lies in it
 MAY_IMPORT = {
-    "utils.config": ("ground", *PLAN),
+    "utils.config": ("ground", *PLAN, *PLANS, "utils.population.settings"),
+    "utils.population": (
+        "ground",
+        *CONTRACTS,
+        *PLANS,
+        "utils.config.section",
+        "utils.sampling",
+        "utils.metrics.pixels",
+        "utils.evaluation.aligned",
+    ),
     "utils.priors": ("ground",),
     "operators": ("ground",),
     "utils.sampling": ("ground", *CONTRACTS),
-    "utils.records": ("ground", "utils.config.fingerprint", "utils.config.settings"),
-    "utils.evaluation": ("ground", "utils.records", "utils.sampling", "operators.base", "operators.gradients"),
-    "utils.analysis": ("ground", "utils.records", "utils.config.fingerprint"),
-    "utils.figures": ("ground", "utils.records", "utils.analysis"),
+    "utils.mechanisms": (
+        "ground",
+        *CONTRACTS,
+        "utils.config.section",
+        "utils.config.operators",
+        "utils.records.blocks",
+        "utils.records.births",
+        "utils.sampling",
+    ),
+    "utils.metrics": ("ground", "operators.base", "operators.gradients"),
+    "utils.records": ("ground", *PLANS, "utils.metrics", "utils.config.fingerprint", "utils.config.settings"),
+    "utils.evaluation": (
+        "ground",
+        *PLANS,
+        "utils.metrics",
+        "utils.records",
+        "utils.sampling",
+        "utils.population",
+        "operators.base",
+    ),
+    "utils.analysis": ("ground", *PLANS, "utils.metrics", "utils.records", "utils.config.fingerprint"),
+    "utils.figures": ("ground", *PLANS, "utils.records", "utils.analysis"),
     "utils.running": (
         "ground",
         "utils.config",
         "utils.priors",
         "operators.base",
         "operators.fidelity",
+        "operators.term",
+        *PLANS,
         "utils.sampling",
+        "utils.metrics",
         "utils.records",
-        "sampler",
+        "utils.diagnosis",
+        "utils.evaluation",
+        "utils.population",
+        "utils.algorithms.contract",
     ),
-    "sampler": ("ground", *CONTRACTS, "utils.priors.wrappers", "utils.sampling"),
+    "utils.diagnosis": (
+        "ground",
+        "utils.config.settings",
+        "utils.priors",
+        "operators.base",
+        "operators.term",
+        "utils.sampling",
+        "utils.metrics.base",
+        "utils.running.build",
+        "utils.running.ranks",
+    ),
+    "utils.algorithms": ("ground", *CONTRACTS, "utils.priors.wrappers", "utils.sampling"),
+    "sampler": ("ground", "utils.algorithms.contract", *CONTRACTS, "utils.priors.wrappers", "utils.sampling"),
 }
-WITHOUT_TORCH = ("utils.config", "utils.records", "utils.analysis", *PLAN, "utils.weights", "utils.errors", "utils.paths")
+WITHOUT_TORCH = (
+    "utils.population.settings",
+    "utils.population.calibrating",
+    *PLANS,
+    *(f"utils.mechanisms.{name}.plan" for name in ORDER),
+    "utils.config",
+    "utils.metrics",
+    "utils.records",
+    "utils.analysis",
+    *PLAN,
+    "utils.weights",
+    "utils.errors",
+    "utils.paths",
+)
 OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 
 
@@ -72,8 +133,10 @@ def imports(tree, within_functions=True):
 
 
 def top_level(tree):
+    """What runs when a module is imported: neither functions nor what only a type checker reads."""
     for node in tree.body:
-        yield from [] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else ast.walk(node)
+        types_only = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        yield from [] if types_only or isinstance(node, (ast.FunctionDef, ast.ClassDef)) else ast.walk(node)
 
 
 def lies_in(name, room):
@@ -115,9 +178,10 @@ def test_the_ground_floor_stands_on_itself():
     assert [f"{n} imports {t}" for n in modules() if is_ground(n) for t in own_imports(n) if not is_ground(t)] == []
 
 
-def test_build_alone_may_import_the_sampler():
+def test_no_room_knows_an_algorithm():
+    """The config names it: `sampler._target_`."""
     importing = [n for n in modules() if n.startswith("utils.") and any(lies_in(t, "sampler") for t in own_imports(n))]
-    assert importing == ["utils.running.build"]
+    assert importing == []
 
 
 def test_rooms_without_torch():
@@ -153,3 +217,38 @@ def test_the_program_imports_no_tool_and_no_test():
     assert [
         n for n in modules() if not lies_in(n, "tools") and any(t.split(".")[0] in ("tools", "tests") for t in own_imports(n))
     ] == []
+
+
+BUILDS_ON = {"children": ("pruning",)}  # mechanisms that are made of another one, and may name it
+# keys of metrics.json and names of others that hold the name of a mechanism
+NO_MECHANISM = ("num_children", "named_children")
+NAMING = ("utils/config/renamed.py", "utils/mechanisms/__init__.py")  # what is called otherwise; the order
+USERS_TOOLS = [path for path in (PROJECT / "tools").glob("*.py")]
+
+
+def mentions(text):
+    """The mechanisms that a text names, as a word or as a part of an identifier."""
+    for word in NO_MECHANISM:
+        text = text.replace(word, "")
+    return {name for name in ORDER if re.search(rf"(?<![a-z]){name}(?![a-z])", text, re.IGNORECASE)}
+
+
+def test_a_mechanism_owns_itself():
+    """No file outside utils/mechanisms/NAME/ contains NAME: a new mechanism costs one folder and one name."""
+    files = [
+        *PROJECT.glob("*.py"),
+        *USERS_TOOLS,
+        *(f for room in ("utils", "operators") for f in (PROJECT / room).rglob("*.py")),
+    ]
+    wrong = []
+    for file in files:
+        path = file.relative_to(PROJECT).as_posix()
+        owner = file.parent.name if file.parent.parent.name == "mechanisms" else None
+        allowed = {owner, *BUILDS_ON.get(owner, ())}
+        wrong += [f"{path} names {name}" for name in mentions(file.read_text()) - allowed if path not in NAMING]
+    assert wrong == []
+
+
+def test_what_names_a_mechanism():
+    assert mentions("settings.pruning_step") == {"pruning"} and mentions("Repulsion(1.0)") == {"repulsion"}
+    assert mentions("module.named_children(), num_children, optimisation, pruned") == set()

@@ -14,6 +14,8 @@ image for two annealing steps of four inner iterations; num_samples= and precisi
 every process has one thread, and starting up does not count.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -21,8 +23,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from rich.console import Console
@@ -34,6 +38,19 @@ from utils.data import select_images
 from utils.errors import InputError
 from utils.paths import PROJECT
 from utils.running.console import setup_logging
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from utils.config.settings import Settings
+    from utils.data import TestItem
+    from utils.running.build import Parts
+    from utils.sampling.outcome import StepInfo
+    from utils.sampling.particles import Particles
+
+
+Figures = Mapping[str, str | float | None]  # {name: value}
+Timings = Mapping[str, tuple[float, float, float]]  # {part: (ms per call, calls, share of the time)}
 
 CALLS_PER_STEP = 4
 DECODER, OPERATOR, DENOISER = "decoder forward + backward", "operator + gradient", "denoiser"
@@ -47,13 +64,13 @@ FULL_SIZE = (
 )
 
 
-def benchmark(cfg, parts_too=False):
+def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timings]:
     """(figures, rows of the parts) of one batch of a composed config."""
     settings = check(cfg)
     return measure(settings, select_images(settings), parts_too)
 
 
-def measure(settings, images, parts_too=False):
+def measure(settings: Settings, images: Sequence[TestItem], parts_too: bool = False) -> tuple[Figures, Timings]:
     """Sample one batch: a dict of the figures, and with parts_too {part: (ms per call, calls, share of the time)}."""
     from utils import device as devices
     from utils.evaluation.trace import Trace
@@ -70,7 +87,7 @@ def measure(settings, images, parts_too=False):
         pieces.run(name, 3)
     seconds, bench_s = {name: [] for name in timed}, []
 
-    def on_step(info):
+    def on_step(info: StepInfo) -> None:
         trace(info)
         started = devices.clock(parts.device)
         for name in timed:
@@ -109,7 +126,7 @@ def measure(settings, images, parts_too=False):
 class Pieces:
     """What sampling is made of, each alone, at the batch of the run."""
 
-    def __init__(self, parts, particles):
+    def __init__(self, parts: Parts, particles: Particles) -> None:
         import torch
 
         self.parts, self.y = parts, particles.y
@@ -119,26 +136,26 @@ class Pieces:
         self.sigma = torch.ones((), dtype=self.z.dtype, device=self.z.device)
         self.work = {DECODER: self.decoder, OPERATOR: self.operator, DENOISER: self.denoiser}
 
-    def decoder(self):
+    def decoder(self) -> None:
         import torch
 
         z = self.z.detach().requires_grad_()
         image = self.parts.prior.decode(z)
         torch.autograd.grad(image, z, torch.ones_like(image))
 
-    def operator(self):
+    def operator(self) -> None:
         import torch
 
         image = self.image.detach().requires_grad_()
         torch.autograd.grad(self.parts.operator.loss(image, self.y).sum(), image)
 
-    def denoiser(self):
+    def denoiser(self) -> None:
         import torch
 
         with torch.no_grad():
             self.parts.prior.denoise(self.z, self.sigma)
 
-    def run(self, name, count):
+    def run(self, name: str, count: int) -> list[float]:
         """Seconds of each of `count` calls."""
         import torch
 
@@ -152,7 +169,7 @@ class Pieces:
                 seconds.append(devices.clock(self.parts.device) - started)
         return seconds
 
-    def decoder_flops(self):
+    def decoder_flops(self) -> int:
         """Floating-point operations of one decoder forward + backward pass: products and convolutions."""
         import torch
         from torch.utils.flop_counter import FlopCounterMode
@@ -162,12 +179,12 @@ class Pieces:
         return counter.get_total_flops()
 
 
-def full_size(folder, overrides):
+def full_size(folder: Path, overrides: Sequence[str]) -> list[Figures]:
     """The figures of each num_samples and precision, or of those in `overrides`, on the ImageNet structure with random
     weights in `folder`."""
     from utils import device as devices
 
-    def config(*more):
+    def config(*more: str) -> DictConfig:
         return compose([*FULL_SIZE, f"model.path={folder.resolve()}", *overrides, *more])
 
     if not folder.exists():
@@ -184,7 +201,7 @@ def full_size(folder, overrides):
     return figures
 
 
-def write_random_model(folder):
+def write_random_model(folder: Path) -> None:
     """cin256-v2 in diffusers' layout with random weights: speed and memory are those of the real one."""
     import torch
 
@@ -199,7 +216,7 @@ def write_random_model(folder):
     compvis.write(parts, torch.zeros(1001, compvis.IMAGENET_UNET["context"]), folder, {"weights": "raw", "random": True})
 
 
-def compare_ranks(ranks, overrides):
+def compare_ranks(ranks: int, overrides: Sequence[str]) -> Figures:
     """Throughput of `ranks` torchrun ranks on one node against one rank; a dict of the figures. Raises InputError."""
     program = str(PROJECT / "posterior_sample.py")
     launchers = {
@@ -222,7 +239,7 @@ def compare_ranks(ranks, overrides):
     }
 
 
-def show(*columns):
+def show(*columns: Figures) -> None:
     """One column for each dict of figures."""
     table = Table(title="benchmark", show_header=False)
     for name in columns[0]:
@@ -236,7 +253,7 @@ def show(*columns):
     Console().print(table)
 
 
-def show_parts(rows):
+def show_parts(rows: Timings) -> None:
     table = Table("part", "ms per call", "calls", "share of the sampling time", title="where the time goes")
     for name, (milliseconds, calls, share) in rows.items():
         table.add_row(name, f"{milliseconds:.2f}", f"{calls:g}", f"{100 * share:.1f} %")
@@ -244,7 +261,7 @@ def show_parts(rows):
 
 
 @contextmanager
-def errors_in_one_line():
+def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except InputError as error:
@@ -260,7 +277,7 @@ if __name__ == "__main__":
     flags, sys.argv[1:] = parser.parse_known_args()
 
     @hydra.main(version_base="1.3", config_path="../configs", config_name="default")
-    def main(cfg):
+    def main(cfg: DictConfig) -> None:
         setup_logging()
         with errors_in_one_line():  # Hydra would print a traceback
             figures, rows = benchmark(cfg, flags.parts)

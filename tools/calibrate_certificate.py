@@ -5,13 +5,16 @@
 
 Runs of one prior, task and sampler, population=fixed, on validation images, with their latents. Runs of the same images and
 seed with other particle numbers (first_particle) are one population. Prints, for so many particles at once and for sequential
-ones, the thresholds and what they decide on images that they were not chosen on (utils/analysis/certifying.py), and writes
+ones, the thresholds and what they decide on images that they were not chosen on (utils/population/calibrating.py), and writes
 certificate.json beside the checkpoint, which population=sequential reads; --out certificate-NAME.json there keeps that of
 another setting too.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -20,20 +23,31 @@ from rich.console import Console
 from rich.table import Table
 
 from utils.analysis import runs
-from utils.analysis.certifying import Aim, Particles, Sequences, Thresholds, applied, calibrate
 from utils.analysis.stats import wilson
 from utils.command_line import Parser, run, write_text
 from utils.config.check import check
 from utils.config.fingerprint import differences
-from utils.config.population import UNCALIBRATED, Sequential, certificate_path, holds_for
+from utils.config.settings import Settings
 from utils.errors import InputError
+from utils.mechanisms import registry
+from utils.mechanisms.registry import PLANS
 from utils.paths import unused
+from utils.population.calibrating import Aim, Choice, Particles, Sequences, Thresholds, applied, calibrate
+from utils.population.settings import UNCALIBRATED, Sequential, certificate_path, holds_for
 from utils.records.files import to_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from operators.base import Operator
+    from utils.running.build import Parts
+    from utils.sampling.outcome import SampleResult
+
 
 BATCH = 16  # images whose particles are scored together
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="calibrate_certificate.py", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, with their records")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: certificate.json beside the checkpoint")
@@ -42,7 +56,6 @@ def main():
     parser.add_argument("--margin", type=float, metavar="DB", help="so far below the image's best is no success either")
     parser.add_argument("--start", type=int, default=Sequential().start, help="sequential.start that it is for (2)")
     parser.add_argument("--add", type=int, default=Sequential().add, help="sequential.add that it is for (2)")
-    parser.add_argument("--stop-step", type=int, metavar="T", help="let particles stop early at t = T of 1000 (they do not)")
     parser.add_argument("--sigmas", type=float, nargs="+", default=Sequential().sigmas, help="of the denoising score")
     args = parser.parse_args()
     if not 0 <= args.accept < 1:
@@ -53,48 +66,39 @@ def main():
         raise InputError(f"margin={args.margin}: must not be negative")
     if min(args.start, args.add) < 1 or min(args.sigmas) <= 0:
         raise InputError(f"start={args.start}, add={args.add}, sigmas={args.sigmas}: must be above 0")
-    if args.stop_step is not None and not 0 <= args.stop_step <= 1000:
-        raise InputError(f"stop-step={args.stop_step}: must be a timestep, 0 to 1000")
     finished = [runs.load(folder) for folder in args.runs]
     settings = [settings_of(run) for run in finished]
     held = common_ground(finished, settings)
     out = args.out or certificate_path(settings[0].model.path)
     if out is None:
         raise InputError(f"model.path={settings[0].model.path}: has no folder here; say where with --out")
-    stop_at, spared = None, 0.0
-    if args.stop_step is not None:
-        stop_at, spared = early_stop(finished[0], args.stop_step)
     operator, pieces = None, []
     for run_, s in zip(finished, settings):
-        operator, more = pieces_of(run_, s, args.sigmas, stop_at)
+        operator, more = pieces_of(run_, s, args.sigmas)
         pieces += more
-    found = joined(pieces, operator, args.margin)
-    most = len(found[0].loss)
+    groups = joined(pieces, operator, args.margin)
+    most = len(groups[0].loss)
     if args.start > most:
         raise InputError(f"start={args.start}: the runs have {most} particles an image; choose less, or name more runs")
     schedules: dict[str, tuple[int, ...]] = {str(count): (count,) for count in range(1, most + 1)}
     wanted = f"{args.start} + {args.add} ..."
     schedules[wanted] = Sequential(start=args.start, add=args.add).rounds(most)
     passes = sum(phase.decoder_forward_backward for phase in finished[0].metrics.time.phases.values())
-    exchange = settings[0].recombination_step >= 0 and settings[0].recombination.donors
+    exchange = any(plan.copies(settings[0]) for plan in PLANS)
     aim = Aim(args.accept, args.passes and args.passes / passes, agreement=not exchange)
-    chosen = {name: calibrate(found, sizes, aim, spared) for name, sizes in schedules.items()}
-    show(found, schedules, chosen, aim, passes)
-    *rule, stop = chosen[wanted].thresholds
+    chosen = {name: calibrate(groups, sizes, aim) for name, sizes in schedules.items()}
+    show(groups, schedules, chosen, aim, passes)
     certificate = {
-        "thresholds": {
-            **dict(zip(("deviation", "denoising", "agreement"), rule)),
-            **({} if stop is None else {"stop_step": args.stop_step, "stop_deviation": stop}),
-        },
+        "thresholds": chosen[wanted].thresholds._asdict(),
         "sigmas": args.sigmas,
         "holds_for": held,
-        "images": len({group.image for group in found}),
+        "images": len({group.image for group in groups}),
         "rates": {
             "rounds": list(schedules[wanted]),
             **({"passes": args.passes} if args.passes else {"allowed_false_accepts": args.accept}),
             "margin_db": args.margin,
             "leave_one_image_out": chosen[wanted].without._asdict(),
-            "on_the_same_images": chosen[wanted].here._asdict(),
+            "on_the_same_images": chosen[wanted].on_the_same_images._asdict(),
             "decoder_passes_per_particle": passes,
             "runs": [str(folder) for folder in args.runs],
         },
@@ -109,11 +113,11 @@ def main():
     print(f"{out}: the thresholds of {wanted}")
 
 
-def settings_of(finished):
+def settings_of(finished: runs.Run) -> Settings:
     """The settings of a run, of all its images. Raises InputError where they give no calibration."""
     if finished.config is None:
         raise InputError(f"{finished.folder}: is no run folder (no config.yaml)")
-    if finished.config.get("population", "fixed") != "fixed" or finished.metrics.pruning is not None:
+    if finished.config.get("population", "fixed") != "fixed" or registry.resized(finished.metrics):
         raise InputError(f"{finished.folder}: not all of its particles ran to the end; name runs of population=fixed, unpruned")
     if finished.metrics.modes is None:
         raise InputError(f"{finished.folder}: has no labels of success, which need a truth and a task with two orientations")
@@ -121,7 +125,7 @@ def settings_of(finished):
     return check(OmegaConf.merge(finished.config, {"shard": "0/1", "data": {"start_id": 0, "end_id": None}}))
 
 
-def common_ground(finished, settings):
+def common_ground(finished: Sequence[runs.Run], settings: Sequence[Settings]) -> dict[str, Any]:
     """What a certificate of these runs holds for. Raises InputError where they differ in it."""
     grounds = [{**holds_for(s.composition.identity), "prior": s.model.path} for s in settings]
     for run_, ground in zip(finished, grounds):
@@ -130,40 +134,30 @@ def common_ground(finished, settings):
     return {key: value for key, value in grounds[0].items() if key != "prior"}
 
 
-def early_stop(finished, timestep):
-    """(index, spared) of the first annealing step at or below a timestep: its place, and the share of steps after it."""
-    steps = finished.records()[0][0]["trace"]["timestep"]
-    index = next((i for i, t in enumerate(steps) if t <= timestep), None)
-    if index is None or index == len(steps) - 1:
-        raise InputError(f"stop-step={timestep}: the last annealing step is at t = {steps[-1]:g}; choose a larger timestep")
-    return index, 1 - (index + 1) / len(steps)
-
-
 class Piece(NamedTuple):
     """The finished particles of one image in one run."""
 
-    image: tuple  # data set and id
+    image: tuple[str, int]  # data set and id
     seed: int
     numbers: list[int]
     loss: list
     deviation: list
     denoising: list
-    early: list | None  # the deviation after the step at which particles may stop
     labelled: list[bool]  # as a success
     psnr: list  # in the better orientation
-    pictures: Any  # (n, 3, H, W) in [-1, 1]
+    pictures: torch.Tensor  # (n, 3, H, W) in [-1, 1]
 
 
-def pieces_of(finished, settings, sigmas, stop_at=None):
-    """(operator, [Piece]) of one run, with signals as a sequential run computes them; stop_at: an annealing step."""
-    from utils.evaluation.certificate import Certificate
+def pieces_of(finished: runs.Run, settings: Settings, sigmas: Sequence[float]) -> tuple[Operator, list[Piece]]:
+    """(operator, [Piece]) of one run, with signals as a sequential run computes them."""
+    from utils.population.certificate import Certificate
+    from utils.population.prior_score import PriorScore
     from utils.running.build import build
-    from utils.sampling.prior_score import PriorScore
 
     records = finished.records()
     if not records or "z" not in records[0][1]:
         raise InputError(f"{finished.folder}: its records hold no latents; name the run folder under results/")
-    parts, found = build(settings, tried=False), []
+    parts, pieces = build(settings, tried=False), []
     certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, sigmas), UNCALIBRATED)
     for start in range(0, len(records), BATCH):
         batch = [record for record, _ in records[start : start + BATCH]]
@@ -178,54 +172,45 @@ def pieces_of(finished, settings, sigmas, stop_at=None):
             pictures = result.image[rows.to(result.image.device)].cpu()
             loss, psnr = [record["loss"][i] for i in at], [record["modes"]["psnr_aligned"][i] for i in at]
             numbers = record["survivors"]
-            early = None
-            if stop_at is not None:
-                traced = np.array([record["trace"]["loss"][stop_at][i] for i in at], dtype=float)
-                early = (traced - record["noise_floor"]) / record["floor_std"]
-            found.append(Piece(image, settings.seed, numbers, loss, deviation, denoising, early, labelled, psnr, pictures))
-    return parts.operator, found
+            pieces.append(Piece(image, settings.seed, numbers, loss, deviation, denoising, labelled, psnr, pictures))
+    return parts.operator, pieces
 
 
-def as_result(parts, settings, batch):
+def as_result(parts: Parts, settings: Settings, batch: Sequence[tuple[dict[str, Any], dict[str, np.ndarray]]]) -> SampleResult:
     """The utils.sampling.outcome.SampleResult of some (record, arrays), decoded again from their latents."""
     import torch
 
-    from utils.running.free_pixels import split
     from utils.sampling import particles as state
     from utils.sampling.outcome import SampleResult
 
     counts = [len(record["survivors"]) for record, _ in batch]
     ids = [record["image_id"] for record, _ in batch]
     y = torch.from_numpy(np.stack([arrays["y"] for _, arrays in batch])).to(parts.device)
-    free = None
-    if settings.free_fraction:
-        y, free = split(y, ids, settings.free_fraction, parts.noise, parts.operator.spectrum)
     repeats = torch.tensor(counts, device=parts.device)
     particles = state.Particles(
         z=torch.from_numpy(np.concatenate([arrays["z"] for _, arrays in batch])).to(parts.device),
         y=y.repeat_interleave(repeats, dim=0),
         image=torch.tensor(ids).repeat_interleave(torch.tensor(counts)),
         index=torch.tensor([number for record, _ in batch for number in record["survivors"]]),
-        free=None if free is None else free.repeat_interleave(repeats, dim=0),
     )
     with torch.no_grad():
         image = parts.sampler.prior.decode(particles.z)
         return SampleResult(particles, image, parts.operator.loss(image, particles.y), [], {})
 
 
-def joined(pieces, operator, margin=None):
-    """[utils.analysis.certifying.Particles] of each image and seed. Raises InputError where runs hold a particle twice.
+def joined(pieces: Sequence[Piece], operator: Operator, margin: float | None = None) -> list[Particles]:
+    """[utils.population.calibrating.Particles] of each image and seed. Raises InputError where runs hold a particle twice.
 
     margin: in dB; what lies by more below the best of the image's particles is no success either.
     """
     import torch
 
-    from utils.evaluation.certificate import agreements
+    from utils.population.certificate import agreements
 
-    grouped = {}
+    grouped: dict[tuple[tuple[str, int], int], list[Piece]] = {}
     for piece in pieces:
         grouped.setdefault((piece.image, piece.seed), []).append(piece)
-    found = []
+    groups = []
     for (image, seed), parts in grouped.items():
         numbers = [number for part in parts for number in part.numbers]
         if len(set(numbers)) < len(numbers):
@@ -238,49 +223,52 @@ def joined(pieces, operator, margin=None):
         if margin is not None and success.any():
             success &= psnr >= psnr[success].max() - margin
         agreement = agreements(torch.cat([part.pictures for part in parts]), operator).numpy()
-        early = None if parts[0].early is None else np.concatenate([part.early for part in parts])
-        found.append(Particles(image, loss, deviation, denoising, agreement, success, psnr, early))
-    if len(counts := {len(group.loss) for group in found}) > 1:
+        groups.append(Particles(image, loss, deviation, denoising, agreement, success, psnr))
+    if len(counts := {len(group.loss) for group in groups}) > 1:
         raise InputError(f"the images have {' and '.join(map(str, sorted(counts)))} particles; name runs with as many for each")
-    return found
+    return groups
 
 
-def show(found, schedules, chosen, aim, passes):
+def show(
+    groups: Sequence[Particles], schedules: Mapping[str, tuple[int, ...]], chosen: Mapping[str, Choice], aim: Aim, passes: float
+) -> None:
     """The table on the terminal, 80 columns wide: thresholds, what they decide, and what it costs."""
-    images = len({group.image for group in found})
+    images = len({group.image for group in groups})
     note = (
         "" if aim.agreement else " No agreement is tried: with the exchange a later particle may be a copy of an earlier one."
     )
     asked = f"at most {100 * aim.wrong:g} % of the images falsely accepted"
-    if aim.passes is not None:
-        asked = f"the fewest failed images for {aim.passes * passes:g} passes"
-    title = f"{images} images of {len(found[0].loss)} particles, {asked}"
+    if aim.started is not None:
+        asked = f"the fewest failed images for {aim.started * passes:g} passes"
+    title = f"{images} images of {len(groups[0].loss)} particles, {asked}"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("particles", "dev/den/agr/stop", "pass", "false %", "failed %", "dB", "passes"):
+    for head in ("particles", "dev/den/agr", "pass", "false %", "failed %", "dB", "passes"):
         table.add_column(head, justify="left" if head == "particles" else "right", no_wrap=True)
     *_, (last, wanted) = schedules.items()
-    usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement, None)
+    usual = Thresholds(UNCALIBRATED.deviation, UNCALIBRATED.denoising, UNCALIBRATED.agreement)
     rows = [(name, sizes, chosen[name].thresholds, chosen[name].without) for name, sizes in schedules.items()]
-    for name, sizes, thresholds, outcome in [*rows, ("no file", wanted, usual, applied(found, wanted, usual))]:
+    for name, sizes, thresholds, outcome in [*rows, ("no file", wanted, usual, applied(groups, wanted, usual))]:
         numbers = "/".join("–" if value is None else f"{value:.3g}" for value in thresholds)
         shares = [rate(value, images) for value in (outcome.wrong, outcome.failed)]
-        cost = f"{outcome.passes * passes:.0f}/{sum(sizes) * passes:.0f}"
+        cost = f"{outcome.started * passes:.0f}/{sum(sizes) * passes:.0f}"
         table.add_row(name, numbers, f"{100 * outcome.accepted:.0f} %", *shares, f"{outcome.psnr:.2f}", cost)
     console = Console()
     console.print(table)
-    lowest = ", ".join(f"{sum(s)}: {100 * Sequences(found, s).picked_wrong():.3g} %" for s in schedules.values() if len(s) == 1)
+    lowest = ", ".join(
+        f"{sum(s)}: {100 * Sequences(groups, s).picked_wrong():.3g} %" for s in schedules.values() if len(s) == 1
+    )
     console.print(
         f"particles: so many at once, or {last} (start, then more at a time); no file: these rounds without a certificate. "
         "Each image is decided by thresholds chosen without it, with 95 % Wilson intervals over images; those shown are of all "
-        "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement, stop: as dev, where a "
-        "particle may stop early. Failed: the pick is no success; false: of those that pass. dB: of the pick, in the better "
-        "orientation; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
-        f"encoding and a denoiser call per level more). Without one the particle of the lowest loss fails, of {lowest}.{note}",
+        "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement. "
+        "Failed: the pick is no success; false: of those that pass. dB: of the pick, in the better orientation; passes of the "
+        "decoder, forward and backward, on average / at most (a certificate costs a particle an encoding and a denoiser call "
+        f"per level more). Without one the particle of the lowest loss fails, of {lowest}.{note}",
         highlight=False,
     )
 
 
-def rate(share, images):
+def rate(share: float, images: int) -> str:
     """A share of images with its interval, in per cent."""
     interval = wilson(share, images)
     return f"{100 * share:.2g} [{100 * interval.low:.0f},{100 * interval.high:.0f}]"

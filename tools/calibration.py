@@ -2,7 +2,7 @@
 
     python tools/calibration.py sampler=fast --truths 8                       # a minute on two cores
     python tools/calibration.py sampler=fast temperature=1 name=honest --truths 32
-    python tools/calibration.py sampler=fast data=demo-scenes model=demo-scenes repulsion_scale=0.15 name=repelled
+    python tools/calibration.py sampler=fast data=demo-scenes model=demo-scenes num_samples=8 name=eight
 
 Overrides are those of posterior_sample.py; the images of `data` are not read. Each truth is a sample of the prior (its
 probability flow, solved by Heun's method), decoded and measured with the task's noise; where the prior is right, a truth
@@ -11,7 +11,11 @@ truth where the measurement does not see the turn. Writes <save_dir>/<name>_cali
 quotes beside a run of the same name and settings.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,14 +25,23 @@ from utils.analysis.stats import clustered_mean
 from utils.command_line import Parser, run, write_text
 from utils.config.check import check
 from utils.config.compose import compose
+from utils.config.sections import Success
+from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.records.files import to_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from operators.base import Operator
+    from utils.running.build import Parts
+
 
 STEPS = 40  # of Heun's method, two denoiser calls each
 LAST_SIGMA = 0.01  # where the flow ends: far below what a latent's pixels differ by
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="calibration.py", description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as of posterior_sample.py")
     parser.add_argument("--truths", type=int, default=8, help="how many are drawn; an interval wants 30 or more")
@@ -43,15 +56,15 @@ def main():
     from utils.figures.calibration import draw
 
     out = calibration_path(settings.folder)
-    found = {"fingerprint": settings.composition.fingerprint, "overrides": args.overrides}
-    found |= summary(list(cases(settings, args.truths)), settings.num_samples)
-    write_text(to_json(found).decode() + "\n", out)
-    draw(found, out.with_suffix(".png"))
-    print(table(found))
+    calibration = {"fingerprint": settings.composition.fingerprint, "overrides": args.overrides}
+    calibration |= summary(list(cases(settings, args.truths)), settings.num_samples)
+    write_text(to_json(calibration).decode() + "\n", out)
+    draw(calibration, out.with_suffix(".png"))
+    print(table(calibration))
     print(f"{out} and {out.with_suffix('.png').name}")
 
 
-def cases(settings, count):
+def cases(settings: Settings, count: int) -> Iterator[dict[str, Any]]:
     """For each truth {ranks, variance, error, agreeing: {...}, label}: what `summary` reads, of its particles' pixels."""
     from utils.running.build import build
 
@@ -63,7 +76,7 @@ def cases(settings, count):
         print(f"truth {image + 1} of {count}", file=sys.stderr)
 
 
-def prior_samples(parts, ids, sigma_max):
+def prior_samples(parts: Parts, ids: Sequence[int], sigma_max: float) -> torch.Tensor:
     """(N, 3, H, W) decoded samples of the prior: its probability flow from noise of sigma_max, keyed by seed and number."""
     import torch
 
@@ -77,7 +90,9 @@ def prior_samples(parts, ids, sigma_max):
         return prior.decode(heun(prior.denoise, sigmas[0] * parts.noise.draw(start, "truth"), sigmas))
 
 
-def heun(denoise, z, sigmas):
+def heun(
+    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], z: torch.Tensor, sigmas: Sequence[torch.Tensor]
+) -> torch.Tensor:
     """dz/dsigma = (z - D(z, sigma)) / sigma along `sigmas` by Heun's method (Karras et al., arXiv 2206.00364, algorithm 1),
     and at the last of them the denoiser itself."""
     for sigma, below in zip(sigmas[:-1], sigmas[1:]):
@@ -87,7 +102,7 @@ def heun(denoise, z, sigmas):
     return denoise(z, sigmas[-1])
 
 
-def particles_of(parts, settings, image, truth):
+def particles_of(parts: Parts, settings: Settings, image: int, truth: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
     """(images (P, 3, H, W), losses) of the particles that the settings find for one truth's measurement, on the CPU."""
     from utils.running.build import measure
     from utils.sampling.particles import Particles
@@ -105,10 +120,13 @@ def particles_of(parts, settings, image, truth):
     return result.image.float().cpu(), result.loss.tolist()
 
 
-def case(particles, operator, truth, success):
+def case(
+    particles: tuple[torch.Tensor, list[float]], operator: Operator, truth: torch.Tensor, success: Success
+) -> dict[str, Any]:
     """The numbers of one truth (3, H, W); particles that diverged are left out."""
     from utils.evaluation.aligned import summarise, symmetry, turned_onto
-    from utils.evaluation.scores import mode_labels, pick, to_unit
+    from utils.evaluation.scores import mode_labels, pick
+    from utils.metrics.pixels import to_unit
 
     (x, losses), truth = particles, truth.float().cpu()
     fine = [i for i, image in enumerate(x) if bool(image.isfinite().all())]
@@ -125,7 +143,7 @@ def case(particles, operator, truth, success):
     }
 
 
-def numbers(x, truth):
+def numbers(x: np.ndarray, truth: np.ndarray) -> dict[str, Any] | None:
     """Of particles x (n, ...) and their truth: ranks of the pixels, variance times 1 + 1/n, squared error of the mean.
 
     The latter two are means over pixels. None of fewer than two.
@@ -141,26 +159,26 @@ def numbers(x, truth):
     }
 
 
-def summary(found, particles):
+def summary(truths: Sequence[Mapping[str, Any]], particles: int) -> dict[str, Any]:
     """The numbers of all truths as one dict: of all their particles, of those that agree with the pick, and orientations."""
-    blocks = {name: block([c[name] for c in found if c[name]]) for name in ("all", "agreeing")}
-    whole = [c["all"]["ranks"] for c in found if c["all"] and c["all"]["n"] == particles]
-    turned = [sum(label == "180" for label in c["label"]) for c in found]
-    oriented = [sum(label in ("0", "180") for label in c["label"]) for c in found]
+    blocks = {name: block([c[name] for c in truths if c[name]]) for name in ("all", "agreeing")}
+    whole = [c["all"]["ranks"] for c in truths if c["all"] and c["all"]["n"] == particles]
+    turned = [sum(label == "180" for label in c["label"]) for c in truths]
+    oriented = [sum(label in ("0", "180") for label in c["label"]) for c in truths]
     covered = blocks["agreeing"]["covered"] if blocks["agreeing"] else None
-    known = covered is not None and covered["low"] is not None
+    has_interval = covered is not None and covered["low"] is not None
     return {
-        "truths": len(found),
+        "truths": len(truths),
         "particles": particles,
         **blocks,
         "rank_histogram": (np.sum(whole, 0) / np.sum(whole)).tolist() if whole else None,
         "orientations": orientation_tests(turned, oriented),
         "both_orientations": sum(0 < k < n for k, n in zip(turned, oriented)),
-        "calibrated": known and covered["low"] <= blocks["agreeing"]["nominal"] <= covered["high"],
+        "calibrated": has_interval and covered["low"] <= blocks["agreeing"]["nominal"] <= covered["high"],
     }
 
 
-def block(cases):
+def block(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Spread, error, their ratio, and how often a pixel lies between its least and greatest particle; None of no truth."""
     if not cases:
         return None
@@ -177,32 +195,32 @@ def block(cases):
     }
 
 
-def table(found):
+def table(totals: Mapping[str, Any]) -> str:
     """Markdown, with what the numbers mean in the heads."""
     lines = [
         "| particles | truths | spread | error of the mean | spread / error, 1 if calibrated | interval, nominal | covers |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, title in (("all", "all"), ("agreeing", "agreeing with the pick")):
-        b = found[name]
+        b = totals[name]
         if b:
             ratio, covered = b["ratio"], b["covered"]
             lines.append(
                 f"| {title} | {b['truths']} | {b['spread']:.4f} | {b['error']:.4f} | {interval(ratio)} "
                 f"| {100 * b['nominal']:.0f} % | {interval(covered, 100, 0)} % |"
             )
-    tests = found["orientations"]
+    tests = totals["orientations"]
     if tests["of"]:
         lines += [
             "",
             f"Orientations: {tests['turned']} of {tests['of']} particles turned (fair: p = {tests['p']:.2g}); both found for "
-            f"{found['both_orientations']} of {found['truths']} truths; dispersion {tests['dispersion']:.2f}, of independent "
+            f"{totals['both_orientations']} of {totals['truths']} truths; dispersion {tests['dispersion']:.2f}, of independent "
             f"fair coins 1 (p = {tests['p_dispersion']:.2g}).",
         ]
     return "\n".join(lines)
 
 
-def interval(estimate, factor=1, digits=2):
+def interval(estimate: Mapping[str, float | None], factor: float = 1, digits: int = 2) -> str:
     """A value with its 95 % interval over truths."""
     value, low, high = (None if v is None else factor * v for v in (estimate["value"], estimate["low"], estimate["high"]))
     span = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"

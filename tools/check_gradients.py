@@ -1,7 +1,7 @@
 """Does the gradient of the loss arrive at the latent? Takes the overrides of posterior_sample.py, and samples nothing.
 
     python tools/check_gradients.py                                    # the configured operator and prior
-    python tools/check_gradients.py task=hdr repulsion_scale=0.15      # and the mechanisms that are on
+    python tools/check_gradients.py task=hdr experiment=NAME           # and the mechanisms that are on
     python tools/check_gradients.py --config-dir my_parts/configs task=grayscale    # parts of one's own
 
 A table of the stages from the loss to the latent: what goes in and out, and whether the gradient flows, is zero or non-finite,
@@ -10,7 +10,11 @@ differences; particle 0 when only particle 1 changes; two particles in one batch
 Exit status: 0; 1 if something is wrong; 2 for wrong input.
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import hydra
 from rich.console import Console
@@ -24,19 +28,24 @@ from utils.errors import InputError
 from utils.paths import PROJECT
 from utils.running.console import setup_logging
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-def gradients_of(cfg):
-    """utils.running.gradient_check.Row of each stage of a composed config. Raises InputError."""
+    from utils.diagnosis.gradient_check import Row
+
+
+def gradients_of(cfg: DictConfig) -> list[Row]:
+    """utils.diagnosis.gradient_check.Row of each stage of a composed config. Raises InputError."""
     settings = check(cfg)  # before torch
     from utils import device as devices
+    from utils.diagnosis.gradient_check import check_gradients
     from utils.running.build import build
-    from utils.running.gradient_check import check_gradients
 
     with devices.out_of_memory_in_one_line():
         return list(check_gradients(build(settings, tried=False), settings))
 
 
-def show(rows):
+def show(rows: Sequence[Row]) -> None:
     """The table, and below it what is wrong."""
     table = Table(title="the gradient, from the loss to the latent")
     for heading in ("stage", "in", "out", "gradient", "finite differences", "other particle", "batch"):
@@ -56,7 +65,7 @@ BROKEN = ("cut", "zero", "non-finite", "fails")
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
-def main(cfg):
+def main(cfg: DictConfig) -> None:
     setup_logging()
     try:
         rows = gradients_of(cfg)

@@ -8,9 +8,10 @@ import argparse
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -35,25 +36,27 @@ PACKAGES = {
     "deepinv": ("task=deepinv", "pip install -e '.[deepinv]'"),
 }
 
+SetupRow = tuple[str, str, str | None, str]  # setting, place, state (None: the user's own), how to get it
 
-def configs(group):
+
+def configs(group: str) -> list[tuple[str, DictConfig]]:
     """(name, config) of every YAML file in a config group."""
     return [(path.stem, OmegaConf.load(path)) for path in sorted((PROJECT / "configs" / group).glob("*.yaml"))]
 
 
-def data_rows():
+def data_rows() -> Iterator[SetupRow]:
     """One row per data config: name, place, state, how to get it."""
     for name, cfg in configs("data"):
         if OmegaConf.is_missing(cfg, "root"):
             yield f"data={name}", "data.root=...", None, cfg.source
             continue
         root, wanted = find(cfg.root), (cfg.end_id or 1)
-        found = len(files_in(root, cfg.kind)) if root.is_dir() else 0
-        state = f"{found} files" if found >= wanted else f"missing ({found} of {wanted})" if found else "missing"
+        present = len(files_in(root, cfg.kind)) if root.is_dir() else 0
+        state = f"{present} files" if present >= wanted else f"missing ({present} of {wanted})" if present else "missing"
         yield f"data={name}", cfg.root, state, cfg.source
 
 
-def model_rows():
+def model_rows() -> Iterator[SetupRow]:
     """One row per prior."""
     for name, cfg in configs("model"):
         if OmegaConf.is_missing(cfg, "path"):
@@ -62,19 +65,19 @@ def model_rows():
         model = Model.model_validate(OmegaConf.to_container(cfg))
         try:
             check_model(model)
-            here = not is_hub_id(model.path) or cached_snapshot(model.path) is not None
-            state = "present" if here else "missing (not in the hub cache)"
+            present = not is_hub_id(model.path) or cached_snapshot(model.path) is not None
+            state = "present" if present else "missing (not in the hub cache)"
         except InputError as error:
             state = "missing" if "not found" in str(error) or "not in the cache" in str(error) else f"missing: {error}"
         yield f"model={name}", cfg.path, state, cfg.source
 
 
-def optional_rows():
+def optional_rows() -> Iterator[SetupRow]:
     """Files and packages that a part of the program needs."""
     hub = Path(os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"))
     folder = hub / "hub" / "checkpoints"
-    here = all((folder / name).is_file() for name in ("vgg16-397923af.pth", "lpips_weights.pt"))
-    yield "LPIPS scores", str(folder), "present" if here else "missing", LPIPS
+    present = all((folder / name).is_file() for name in ("vgg16-397923af.pth", "lpips_weights.pt"))
+    yield "LPIPS scores", str(folder), "present" if present else "missing", LPIPS
     state = "present" if (folder / "alexnet-owt-7be5be79.pth").is_file() else "missing"
     yield "LPIPS (AlexNet) scores", str(folder), state, LPIPS_ALEX
     weights = "checkpoints/GOPRO_wVAE.pth"
@@ -92,7 +95,7 @@ def optional_rows():
 PARTS = {"data": data_rows, "model": model_rows, "optional": optional_rows}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} (default: all)")
     parts = parser.parse_args().parts or list(PARTS)

@@ -13,7 +13,7 @@ from utils.errors import InputError
 from utils.weights import cache_folder
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="the original file: FFHQ, CelebA, cin256-v2, or VQ-f4 alone")
     parser.add_argument("out", type=Path, nargs="?", help="the folder to write; without it, the cache beside the file")

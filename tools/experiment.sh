@@ -1,7 +1,7 @@
 # What the experiment scripts of commands_gpu/ share; they source it and call `experiment "$@"`.
 #
-# A script sets: EXPERIMENT (also its file name), SIZES (image counts it offers) or SETS (image sets, 100 images each),
-# SWITCHES (Hydra overrides; unset: those of configs/experiment/$EXPERIMENT.yaml).
+# A script sets: EXPERIMENT (its own name and that of configs/experiment/$EXPERIMENT.yaml, the one place of its switches), SIZES (image
+# counts it offers) or SETS (image sets, 100 images each).
 # The scripts of commands_tpu/ are the same ones with PLATFORM=tpu in the environment; anything else means a GPU.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -10,10 +10,6 @@ PYTHON="$ROOT/.venv/bin/python"
 RUNS=("${SIZES[@]}" "${SETS[@]}")                       # one flag each
 ALONE=("${SETS[@]}")                                    # what --demo alone runs
 [ ${#ALONE[@]} -gt 0 ] || ALONE=("${SIZES[0]}")
-[ ${#SWITCHES[@]} -gt 0 ] || mapfile -t SWITCHES < <(   # "key: value" and, two spaces in, "section.key: value"
-  awk -F ': *' '/^ *[a-z_]+:/ { sub(/ *#.*/, "", $2); if (!/^ /) section = $1
-                                if ($2 != "") print (/^ / ? section "." substr($1, 3) : $1) "=" $2 }' \
-    "$ROOT/configs/experiment/$EXPERIMENT.yaml")
 declare -A MEANING=([1]="1 image sanity check" [10]="10 images main experiment" [100]="100 images final eval"
                     [imagenet]="100 ImageNet images" [ffhq]="100 FFHQ images")
 
@@ -45,15 +41,21 @@ run_one() {
   local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0)
   if [ ${#SETS[@]} -gt 0 ]; then images=$1 n=100; fi
   local data=test-$images model=${images}256ldm group=ldm_langevin label=$images sampler=()
+  # a certificate is of one setting, so experiment 7 has the same one on every prior: that of docs/real_models.md
+  [ $EXPERIMENT != exp7_sequential ] || sampler=(sampler=short_denoised) group=ldm
   if [ "$2" = true ]; then
     case $images in imagenet) data=demo-scenes ;; ffhq) data=demo-faces ;; esac
     model=$data group=demo_langevin label=demo
     # experiment 0 is pinned to the unaccelerated sampler, experiment 5 takes the best; none measured on other priors
-    case $EXPERIMENT in exp0_baseline) ;; exp5_final) sampler=(sampler=fast_denoised) ;; *) sampler=(sampler=fast) ;; esac
+    case $EXPERIMENT in
+      exp0_baseline|exp7_sequential) ;;
+      exp5_final) sampler=(sampler=fast_denoised) ;;
+      *) sampler=(sampler=fast) ;;
+    esac
     if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
   fi
   if [ "${PLATFORM:-gpu}" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
-  local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${sampler[@]}" "${SWITCHES[@]}"
+  local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${sampler[@]}" "experiment=$EXPERIMENT"
                  "data.end_id=$n" "${device[@]}" "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
   echo "+ ${command[*]}"
   (cd "$ROOT" && "${command[@]}")

@@ -9,8 +9,11 @@ Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was 
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 
 from utils.command_line import Parser, run
@@ -24,24 +27,24 @@ from utils.running import console
 log = logging.getLogger("latentdaps")
 
 
-def load(folder):
+def load(folder: Path) -> dict[int, tuple[Path, dict[str, Any], dict[str, np.ndarray]]]:
     """The readable records of one run folder, {image id: (path, record, arrays)}; damaged ones are named and left out."""
-    found = {}
+    records = {}
     for path in record_paths(folder):
         try:
             record, arrays = read_record(path)
         except RecordError as error:
             log.warning("%s; left out", error)
             continue
-        found[record["image_id"]] = path, record, arrays
-    if not found and kept_path(folder).is_file():
+        records[record["image_id"]] = path, record, arrays
+    if not records and kept_path(folder).is_file():
         raise InputError(f"{folder}: a finished run kept in {KEPT}; merge the run folders, which have records/")
-    if not found:
+    if not records:
         raise InputError(f"{folder}: holds no records; name run folders (<save_dir>/<name>)")
-    return found
+    return records
 
 
-def refuse_other(first, folder, prints):
+def refuse_other(first: Path, folder: Path, prints: set[str]) -> None:
     """One configuration only: raises InputError naming what differs."""
     if len(prints) == 1:
         return
@@ -55,12 +58,13 @@ def refuse_other(first, folder, prints):
     )
 
 
-def merge(out, folders):
+def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
     """Merge run folders into `out`; returns the metrics. Raises InputError before anything is written."""
     sources = [*([out] if record_paths(out) else []), *folders]
     if out.exists() and out not in sources and any(out.iterdir()):
         raise InputError(f"{out}: is not empty and holds no records; choose another OUT")
-    merged, prints = {}, set()
+    merged: dict[int, tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = {}
+    prints: set[str] = set()
     for folder in sources:
         records = load(folder)
         prints |= {record["fingerprint"] for _, record, _ in records.values()}
@@ -85,7 +89,7 @@ def merge(out, folders):
     return target.aggregate()
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="merge_runs.py", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="the merged run folder; new, or one of the same configuration")
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="run folders, <save_dir>/<name>")

@@ -1,24 +1,26 @@
 """Compare finished runs: the tables of a paper, from their metrics.json.
 
     python tools/parse_metrics.py results --baseline results/exp0_baseline/demo_10
-    python tools/parse_metrics.py results/exp1_repulsion results/exp3_2particle --tables quality,modes,paired
+    python tools/parse_metrics.py results/exp0_baseline results/exp3_2particle --tables quality,modes,paired
     python tools/parse_metrics.py results --format latex --out tables.tex --figures figures
 
 Formats: md and latex (tables; best value of a column in bold), csv (one wide table) and json (everything, nested).
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.columns import KINDS, NEEDS
 from utils.analysis.comparison import compare, per_image
-from utils.analysis.experiments import find_label
+from utils.analysis.experiments import Experiment, find_label
 from utils.analysis.tables import build, build_per_image, csv_text, json_text, latex, markdown
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError
 
 
-def arguments():
+def arguments() -> argparse.Namespace:
     parser = Parser(prog="parse_metrics.py", description="Compare finished runs.")
     add_run_arguments(parser)
     parser.add_argument("--format", choices=("md", "csv", "latex", "json"), default="md")
@@ -29,7 +31,7 @@ def arguments():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = arguments()
     kinds = args.tables.split(",")
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
@@ -44,21 +46,21 @@ def main():
             print(path, file=sys.stderr)
 
 
-def text(experiments, args, kinds):
+def text(experiments: Sequence[Experiment], args: argparse.Namespace, kinds: Sequence[str]) -> str:
     """The output in the chosen format."""
     baseline = args.baseline or experiments[0].label
     if args.per_image:
         find_label(experiments, baseline)  # wrong is wrong, though nothing refers to it here
         rows = per_image(experiments)
-        found = [build_per_image(rows)]
+        tables = [build_per_image(rows)]
     else:
         rows = compare(experiments, baseline)
-        found = [table for table in (build(kind, rows) for kind in kinds) if table]
-        if not found:
+        tables = [table for table in (build(kind, rows) for kind in kinds) if table]
+        if not tables:
             raise InputError(f"tables={args.tables}: needs {'; '.join(NEEDS[kind] for kind in kinds)}")
     if args.format in ("csv", "json"):
         return (csv_text if args.format == "csv" else json_text)(rows)
-    return "\n".join((markdown if args.format == "md" else latex)(table) for table in found)
+    return "\n".join((markdown if args.format == "md" else latex)(table) for table in tables)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ The page needs no network and opens from disk: pictures are inside it.
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import yaml
@@ -16,8 +18,10 @@ from markupsafe import Markup, escape
 from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.calibrated import spread_sentence
-from utils.analysis.columns import KINDS
+from utils.analysis.columns import KINDS, Table
 from utils.analysis.comparison import compare
+from utils.analysis.experiments import Experiment
+from utils.analysis.runs import Run
 from utils.analysis.tables import build, cells
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError
@@ -37,7 +41,7 @@ CAPTIONS = {
 }
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="report.py", description="Write one HTML page of finished runs.")
     add_run_arguments(parser)
     parser.add_argument("--out", metavar="FILE", default="report.html")
@@ -51,7 +55,7 @@ def main():
     print(args.out)
 
 
-def page(experiments, baseline, title, images):
+def page(experiments: Sequence[Experiment], baseline: str, title: str, images: int) -> str:
     """The HTML text."""
     summaries = compare(experiments, baseline)
     measured = [e for e in experiments if not e.derived]
@@ -65,7 +69,7 @@ def page(experiments, baseline, title, images):
         for e in measured
         if e.runs[0].config
     ]
-    exchanges = [ancestry(e.runs[0], images) for e in measured]
+    exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.from_string(TEMPLATE.read_text()).render(
         title=title,
@@ -79,13 +83,13 @@ def page(experiments, baseline, title, images):
     )
 
 
-def html_table(table):
+def html_table(table: Table) -> dict[str, Any]:
     """What the template needs of one table; cells are safe HTML."""
     rows = cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
     return {"title": table.title, "heads": [column.head for column in table.columns], "rows": rows, "notes": table.notes}
 
 
-def drawings(experiments, images):
+def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """(figures, pictures), each a list of {uri, caption}; a run whose records hold no pictures shows its grid instead."""
     figures, pictures, drawn = [], [], set()
     spreads = {comparison_figures.summary_name(e): e for e in experiments if not e.derived}
@@ -113,16 +117,16 @@ def drawings(experiments, images):
     return figures, pictures
 
 
-def sentence(run):
+def sentence(run: Run) -> str:
     """What may be said of the spread of a run that has records."""
     return spread_sentence(run.folder, run.records(1)[0][0]["fingerprint"])
 
 
-def data_uri(png):
+def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def config_differences(configs):
+def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """{dotted key: [value per config]} of the keys in which they differ, less where a run lies."""
     flattened = [flatten(config) for config in configs]
     keys = list(dict.fromkeys(key for config in flattened for key in config if key not in PLACES))
@@ -130,7 +134,7 @@ def config_differences(configs):
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
-def flatten(value, prefix=""):
+def flatten(value: object, prefix: str = "") -> dict[str, object]:
     """{dotted key: leaf} of a nested dict."""
     if not isinstance(value, dict):
         return {prefix: value}

@@ -8,8 +8,9 @@ Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0
 import re
 import statistics
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -29,10 +30,10 @@ class Shard(NamedTuple):
     done: int  # images
     total: int  # images
     silent_s: float  # seconds since its last record or log line
-    remaining_s: float  # estimate
+    remaining_s: float | None  # estimate; None: not known yet
 
 
-def read(folder):
+def read(folder: Path) -> tuple[dict[int, dict[str, Any]], int]:
     """(records by id, number of damaged files) of a run folder; nothing is moved."""
     records, damaged = {}, 0
     for path in record_paths(folder):
@@ -44,7 +45,7 @@ def read(folder):
     return records, damaged
 
 
-def selection(folder):
+def selection(folder: Path) -> range:
     """The ids of the images that the run's last command selected, before sharding."""
     try:
         data = OmegaConf.load(folder / "config.yaml").data
@@ -59,35 +60,43 @@ def selection(folder):
     return range(start, end)
 
 
-def shards(folder):
+def shards(folder: Path) -> dict[tuple[int, int], Path]:
     """{(k, n): path of the log} of the newest way in which the run was divided."""
-    found = {}
+    logs = {}
     for path in folder.glob("run*.log"):
         match = re.fullmatch(r"run_shard-(\d+)-of-(\d+)\.log", path.name)
-        found[(int(match[1]), int(match[2])) if match else (0, 1)] = path
-    if not found:
+        logs[(int(match[1]), int(match[2])) if match else (0, 1)] = path
+    if not logs:
         return {}
-    newest = max(found, key=lambda key: found[key].stat().st_mtime)[1]
-    return {key: path for key, path in sorted(found.items()) if key[1] == newest}
+    newest = max(logs, key=lambda key: logs[key].stat().st_mtime)[1]
+    return {key: path for key, path in sorted(logs.items()) if key[1] == newest}
 
 
-def shard_status(folder, key, log_path, ids, records, image_s, now):
+def shard_status(
+    folder: Path,
+    key: tuple[int, int],
+    log_path: Path,
+    ids: range,
+    records: Mapping[int, dict[str, Any]],
+    image_s: float | None,
+    now: float,
+) -> Shard:
     k, n = key
-    mine = ids[k::n]
-    done = [i for i in mine if i in records]
+    share = ids[k::n]
+    done = [i for i in share if i in records]
     touched = [log_path.stat().st_mtime, *(record_path(folder, i).stat().st_mtime for i in done)]
-    left_s = (len(mine) - len(done)) * image_s if image_s is not None else None
-    return Shard(f"{k}/{n}", len(done), len(mine), now - max(touched), left_s)
+    left_s = (len(share) - len(done)) * image_s if image_s is not None else None
+    return Shard(f"{k}/{n}", len(done), len(share), now - max(touched), left_s)
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     seconds = round(seconds)
     if seconds < 120:
         return f"{seconds} s"
     return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
-def best_line(records):
+def best_line(records: Mapping[int, dict[str, Any]]) -> str:
     """The best particle so far, in the better orientation where the task has two."""
     best = [
         (value, r["image_id"])
@@ -100,7 +109,7 @@ def best_line(records):
     return f"best PSNR {value:.2f} dB (image {image_id})"
 
 
-def describe(folder, now=None):
+def describe(folder: Path, now: float | None = None) -> Iterator[str]:
     """The lines of the report."""
     now = time.time() if now is None else now
     if kept_path(folder).is_file():
@@ -131,7 +140,7 @@ def describe(folder, now=None):
         yield f"damaged records: {damaged}; the same command samples their images again"
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="status.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>")
     for line in describe(parser.parse_args().folder):

@@ -8,7 +8,7 @@ from utils.config.compose import call
 from utils.device import silence_unused_xla
 
 
-def train():
+def train() -> None:
     silence_unused_xla()  # before diffusers is imported
     from tools.demo_prior.train_prior import main
 

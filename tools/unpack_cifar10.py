@@ -10,6 +10,7 @@ the archive. Source of the data and of its format: https://www.cs.toronto.edu/~k
 import tarfile
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ RECORD = 1 + 3 * SIDE * SIDE  # a label, then the red, green and blue plane
 PARTS = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="unpack_cifar10.py", description="Unpack the binary version of CIFAR-10 into PNG files.")
     parser.add_argument("archive", metavar="ARCHIVE", help="cifar-10-binary.tar.gz")
     parser.add_argument("out", metavar="OUT", help="folder for train/ and test/")
@@ -40,10 +41,10 @@ def main():
         unpack(b"".join(members[name] for name in names), classes, Path(args.out) / part)
 
 
-def unpack(records, classes, folder):
+def unpack(records: bytes, classes: Sequence[str], folder: Path) -> None:
     """Write the photographs of concatenated records as folder/CLASS/NNNN.png."""
     records = np.frombuffer(records, np.uint8).reshape(-1, RECORD)
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for name in classes:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for record in records:

@@ -107,9 +107,9 @@ def _tensors(content: Any, names: Sequence[str]) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict):
         return {}
     for name in names:
-        found = _tensors(content[name], names) if isinstance(content.get(name), dict) else {}
-        if found:
-            return found
+        tensors = _tensors(content[name], names) if isinstance(content.get(name), dict) else {}
+        if tensors:
+            return tensors
     return _without_wrappers({k: v for k, v in content.items() if torch.is_tensor(v)})
 
 
@@ -145,5 +145,5 @@ def _foreign(path: Path, error: Exception) -> list[str]:
     except Exception:  # no zip file, or not even the list of names can be read
         names = re.findall(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
     entries = (entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}" for entry in _allowed())
-    known = set(entries)
-    return sorted(name for name in names if name not in known and not name.startswith("numpy.dtype"))
+    allowed = set(entries)
+    return sorted(name for name in names if name not in allowed and not name.startswith("numpy.dtype"))

@@ -3,6 +3,8 @@
 XLA means TPU through torch_xla. With PJRT_DEVICE=CPU the same compiler runs on the host, for tests.
 """
 
+from __future__ import annotations
+
 import ctypes
 import logging
 import os
@@ -10,13 +12,19 @@ import platform
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 from utils.errors import InputError, one_line
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger("latentdaps")
 
-_peak_at_reset = {}  # {XLA device: its peak when the memory section began}
+_peak_at_reset: dict[torch.device, int | None] = {}  # {XLA device: its peak when the memory section began}
 # XLA's seconds of compiling that are in a record already, and torch.compile's that are not yet
 _compile, _compile_lock = {"xla_s": 0.0, "torch_s": 0.0, "watched": False, "started": 0.0}, threading.Lock()
 XLA_PACKAGE = "torch_xla"
@@ -24,12 +32,20 @@ MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHO
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
 
 
-def silence_unused_xla():
+class LocalRank(Protocol):
+    """One process of several: utils.running.ranks.Rank."""
+
+    @property
+    def local(self) -> int:
+        """Its number on its own machine."""
+
+
+def silence_unused_xla() -> None:
     """Keep an installed torch_xla, which diffusers imports on sight, from announcing a runtime nobody asked for."""
     os.environ.setdefault("PJRT_DEVICE", "CPU")
 
 
-def get_device(use_tpu=False, gpu=0, local_rank=0):
+def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torch.device:
     """The torch.device of this run. `gpu` is a CUDA number, -1 for the CPU; rank r of a node takes `gpu` + r.
 
     Without CUDA the run goes on on the CPU with one warning. Raises InputError if XLA cannot be had.
@@ -51,7 +67,7 @@ def get_device(use_tpu=False, gpu=0, local_rank=0):
     return torch.device("cuda", gpu + local_rank)
 
 
-def exchange_gradients(device, rank):
+def exchange_gradients(device: str, rank: LocalRank) -> None:
     """Join the processes of torchrun that train one network: NCCL between GPUs, one for each local rank; gloo on the CPU.
 
     device: "cuda" or "cpu", which from here on means this rank's own; rank: utils.running.ranks.Rank.
@@ -63,7 +79,7 @@ def exchange_gradients(device, rank):
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
 
 
-def _import_xla():
+def _import_xla() -> ModuleType:
     """torch_xla with a TPU as its device, unless PJRT_DEVICE names another. Raises InputError."""
     os.environ.setdefault("PJRT_DEVICE", "TPU")  # left to itself torch_xla would take the CPU where it finds no TPU
     try:
@@ -77,7 +93,7 @@ def _import_xla():
     return torch_xla
 
 
-def _xla_device():
+def _xla_device() -> torch.device:
     torch_xla = _import_xla()
     try:
         device = torch_xla.device()
@@ -89,7 +105,7 @@ def _xla_device():
     return device
 
 
-def _no_tpu(error):
+def _no_tpu(error: Exception) -> InputError:
     """The line for a device that could not be opened."""
     if "in use" in str(error) or "busy" in str(error).lower():
         return InputError(f"use_tpu=true: another process uses the TPU ({one_line(error)}); end that process first")
@@ -103,7 +119,7 @@ class CoreFailure(Exception):
     """An error of the program on one core, with its traceback as text."""
 
 
-def has_many_cores(limit=None):
+def has_many_cores(limit: int | None = None) -> bool:
     """Whether XLA may find several cores here, without opening them: a process that has cannot start workers.
 
     limit: num_cores. Raises InputError if XLA on the CPU has fewer; a TPU is asked when it is open (`run_on_cores`).
@@ -116,12 +132,12 @@ def has_many_cores(limit=None):
     return min(limit or count, count) > 1
 
 
-def _check_cores(limit, count):
+def _check_cores(limit: int | None, count: int) -> None:
     if limit and limit > count:
         raise InputError(f"num_cores={limit}: XLA has {count} cores here; num_cores=null takes all")
 
 
-def run_on_cores(work, args, limit=None):
+def run_on_cores(work: Callable[..., None], args: tuple[object, ...], limit: int | None = None) -> None:
     """work(core, cores, *args) on each of this machine's XLA cores, core = 0 .. cores - 1, without collectives.
 
     limit: num_cores, None for all. Cores are threads, on a TPU of two per process, so `work` and `args` are pickled.
@@ -136,7 +152,7 @@ def run_on_cores(work, args, limit=None):
         raise _no_tpu(error) from None
 
 
-def _on_core(core, work, args, limit):
+def _on_core(core: int, work: Callable[..., None], args: tuple[object, ...], limit: int | None) -> None:
     runtime = _import_xla().runtime
     count = runtime.world_size()
     _check_cores(limit, count)
@@ -151,7 +167,7 @@ def _on_core(core, work, args, limit):
         raise CoreFailure(f"core {core}:\n{traceback.format_exc()}") from None
 
 
-def setup_device(device, tf32=False):
+def setup_device(device: torch.device, tf32: bool = False) -> None:
     """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU.
 
     CUDA's fused attention and reflection padding may still add gradients in another order each time (PyTorch
@@ -186,7 +202,7 @@ def setup_device(device, tf32=False):
             backends.set_mat_mul_precision("highest")
 
 
-def _keep_freed_memory():
+def _keep_freed_memory() -> None:
     """Each pass frees its activations; glibc would give them back to the system, and the next pass fault them in anew.
 
     Other C libraries are left as they are.
@@ -199,7 +215,7 @@ def _keep_freed_memory():
         mallopt(parameter, value)
 
 
-def mark_step(device):
+def mark_step(device: torch.device) -> None:
     """Close a sampling step: on XLA the lazily recorded graph runs now; elsewhere nothing happens."""
     if device.type == "xla":
         import torch_xla
@@ -207,7 +223,7 @@ def mark_step(device):
         torch_xla.sync()
 
 
-def one_graph(device, possible):
+def one_graph(device: torch.device, possible: bool) -> bool:
     """Whether a part that has faded to zero stays in the computation where `possible`.
 
     On XLA leaving it out would be another graph to compile, which takes longer than adding zeros.
@@ -215,7 +231,7 @@ def one_graph(device, possible):
     return possible and device.type == "xla"
 
 
-def spectrum_magnitude(x, pad_y, pad_x):
+def spectrum_magnitude(x: torch.Tensor, pad_y: int, pad_x: int) -> torch.Tensor:
     """|FFT| of x (P, C, H, W) with zeros added on each side, centred, orthonormal; (P, C, H + 2 pad_y, W + 2 pad_x).
 
     XLA has no FFT of its own here (it would run on the host) and no gradient of a complex magnitude.
@@ -226,17 +242,17 @@ def spectrum_magnitude(x, pad_y, pad_x):
     return form(x, pad_y, pad_x)
 
 
-def compiles_each_graph(device):
+def compiles_each_graph(device: torch.device) -> bool:
     """Whether work that nothing repeats, such as a check, would take a compilation first."""
     return device.type == "xla"
 
 
-def batch_may_shrink(device):
+def batch_may_shrink(device: torch.device) -> bool:
     """Whether dropping finished particles saves work; on XLA each new batch size costs a compilation."""
     return device.type != "xla"
 
 
-def synchronize(device):
+def synchronize(device: torch.device) -> None:
     """Wait until the device has done all work that was given to it: call it before reading the clock."""
     import torch
 
@@ -248,13 +264,13 @@ def synchronize(device):
         torch_xla.sync(wait=True)
 
 
-def clock(device):
+def clock(device: torch.device) -> float:
     """Seconds, read after the device has finished."""
     synchronize(device)
     return time.perf_counter()
 
 
-def reset_peak_memory(device):
+def reset_peak_memory(device: torch.device) -> None:
     """Start a new section for `peak_memory_mb`."""
     import torch
 
@@ -264,7 +280,7 @@ def reset_peak_memory(device):
         _peak_at_reset[device] = _xla_peak_bytes(device)
 
 
-def peak_memory_mb(device):
+def peak_memory_mb(device: torch.device) -> float | None:
     """Peak memory in MB since the last reset; None where the runtime does not count it (see `probe_peak_mb`).
 
     A TPU's peak cannot be reset, so there a section's is known only if it is a new high of the process.
@@ -279,7 +295,7 @@ def peak_memory_mb(device):
     return None
 
 
-def _xla_peak_bytes(device):
+def _xla_peak_bytes(device: torch.device) -> int | None:
     import torch_xla.core.xla_model as xm
 
     try:
@@ -288,12 +304,12 @@ def _xla_peak_bytes(device):
         return None
 
 
-def has_tf32(device):
+def has_tf32(device: torch.device) -> bool:
     """Whether precision=tf32 means anything here."""
     return device.type == "cuda"
 
 
-def has_fast_bf16(device):
+def has_fast_bf16(device: torch.device | str) -> bool:
     """Whether networks compute faster in bfloat16 than in float32: TPUs, GPUs and CPUs with units for it; others emulate it."""
     import torch
 
@@ -304,7 +320,7 @@ def has_fast_bf16(device):
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # no public names in torch 2.9
 
 
-def free_memory_bytes(device):
+def free_memory_bytes(device: torch.device) -> int | None:
     """Memory that a batch may still take, torch's own unused blocks included; None where the runtime does not say."""
     import torch
 
@@ -314,7 +330,7 @@ def free_memory_bytes(device):
     return torch.cuda.mem_get_info(device)[0] + cached
 
 
-def memory_of(device, work):
+def memory_of(device: torch.device, work: Callable[[], object]) -> int:
     """Bytes that `work()` needs at its peak beyond what is in use already. CUDA only."""
     import torch
 
@@ -325,7 +341,7 @@ def memory_of(device, work):
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def watch_compile():
+def watch_compile() -> None:
     """From here on the time that torch.compile takes is counted."""
     from torch._dynamo.callback import callback_handler
 
@@ -337,32 +353,32 @@ def watch_compile():
     callback_handler.register_end_callback(_compiled)
 
 
-def _compiled(*_):
+def _compiled(*_: object) -> None:
     with _compile_lock:
         _compile["torch_s"] += time.perf_counter() - _compile["started"]
 
 
-def take_compile_s(device):
+def take_compile_s(device: torch.device) -> float | None:
     """Seconds that XLA or torch.compile has taken in this process and that no earlier call has returned.
 
     None where nothing is compiled. Cores that are threads of one process share the count: their sum is right, who gets
     a second is not told.
     """
     with _compile_lock:
-        known = []
+        seconds = []
         if device.type == "xla":
             import torch_xla.debug.metrics as counters
 
             total = (counters.metric_data("CompileTime") or (0, 0.0))[1] / 1e9
-            known.append(max(0.0, total - _compile["xla_s"]))
+            seconds.append(max(0.0, total - _compile["xla_s"]))
             _compile["xla_s"] = total
         if _compile["watched"]:
-            known.append(_compile["torch_s"])
+            seconds.append(_compile["torch_s"])
             _compile["torch_s"] = 0.0
-    return sum(known) if known else None
+    return sum(seconds) if seconds else None
 
 
-def probe_peak_mb(device, work, resident_bytes):
+def probe_peak_mb(device: torch.device, work: Callable[[], object], resident_bytes: int) -> float | None:
     """Peak of torch-allocated memory in MB while `work()` runs, on top of `resident_bytes`; None off the CPU.
 
     The CPU allocator keeps no peak, so one representative piece of work runs under torch.profiler.
@@ -381,7 +397,7 @@ def probe_peak_mb(device, work, resident_bytes):
     return (resident_bytes + peak) / 2**20
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that device or host memory is exhausted."""
     import torch
 
@@ -399,7 +415,7 @@ def is_out_of_memory(error):
 
 
 @contextmanager
-def out_of_memory_in_one_line():
+def out_of_memory_in_one_line() -> Iterator[None]:
     """Turns memory exhausted outside the passes that can be split into an InputError."""
     try:
         yield
@@ -411,7 +427,7 @@ def out_of_memory_in_one_line():
         ) from None
 
 
-def release_memory(device):
+def release_memory(device: torch.device) -> None:
     """Give cached blocks back to the device, after a pass that did not fit."""
     import torch
 
@@ -419,7 +435,7 @@ def release_memory(device):
         torch.cuda.empty_cache()
 
 
-def describe(device):
+def describe(device: torch.device) -> dict[str, str | int]:
     """{"type", "name"} of the device for metrics.json; on XLA also "core", its number, and torch_xla's version."""
     import torch
 

@@ -53,9 +53,9 @@ def _hdf5(path: Path, dataset: str) -> np.ndarray:
     import h5py
 
     with h5py.File(path, "r") as file:
-        found = file[dataset] if dataset in file else None
-        if isinstance(found, h5py.Dataset):
-            return np.asarray(found[()])
+        node = file[dataset] if dataset in file else None
+        if isinstance(node, h5py.Dataset):
+            return np.asarray(node[()])
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         raise NoSuchDataset(_missing(names))

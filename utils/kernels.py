@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 
-def spectrum_by_fft(x, pad_y, pad_x):
+def spectrum_by_fft(x: torch.Tensor, pad_y: int, pad_x: int) -> torch.Tensor:
     """|FFT| of the zero-padded x, centred and orthonormal: (P, C, H, W) -> (P, C, H + 2 pad_y, W + 2 pad_x)."""
     padded = F.pad(x, (pad_x, pad_x, pad_y, pad_y))
     # centring the input would only change phases, which the magnitude does not see
     return torch.fft.fftshift(torch.fft.fft2(padded, norm="ortho").abs(), dim=(-2, -1))
 
 
-def spectrum_by_products(x, pad_y, pad_x):
+def spectrum_by_products(x: torch.Tensor, pad_y: int, pad_x: int) -> torch.Tensor:
     """`spectrum_by_fft` as products with cosine and sine matrices, for devices without an FFT or complex numbers.
 
     Zeros need no product, so the matrices have a column for each pixel of x only. In float32 the largest amplitude
@@ -31,7 +31,7 @@ def spectrum_by_products(x, pad_y, pad_x):
 
 
 @lru_cache(maxsize=16)
-def fourier_matrices(side, pad, device, dtype):
+def fourier_matrices(side: int, pad: int, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """Real and negated imaginary part of the orthonormal DFT of `side` pixels padded by `pad` on each side.
 
     Both (side + 2 pad, side); rows are frequencies from the lowest up, so that the spectrum is centred.
@@ -52,11 +52,12 @@ class DoubleNearest(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(context, x):
+    def forward(context: torch.autograd.function.FunctionCtx, x: torch.Tensor) -> torch.Tensor:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
     @staticmethod
-    def backward(context, gradient):
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
+        """(P, C, 2 H, 2 W) -> (P, C, H, W)."""
         top, bottom = gradient[..., ::2, :], gradient[..., 1::2, :]
         return top[..., ::2] + top[..., 1::2] + bottom[..., ::2] + bottom[..., 1::2]
 
@@ -64,15 +65,17 @@ class DoubleNearest(torch.autograd.Function):
 class UpsampleByTwo(torch.nn.Module):
     """A diffusers Upsample2D with its convolution, on DoubleNearest."""
 
-    def __init__(self, conv):
+    def __init__(self, conv: torch.nn.Module) -> None:
         super().__init__()
         self.conv = conv
 
-    def forward(self, hidden_states, output_size=None, *args, **kwargs):
+    def forward(
+        self, hidden_states: torch.Tensor, output_size: tuple[int, int] | None = None, *args: object, **kwargs: object
+    ) -> torch.Tensor:
         return self.conv(DoubleNearest.apply(hidden_states))
 
 
-def replace_upsampling(decoder):
+def replace_upsampling(decoder: torch.nn.Module) -> None:
     """Put UpsampleByTwo in the place of every Upsample2D of a diffusers decoder; parameter names stay."""
     from diffusers.models.upsampling import Upsample2D
 

@@ -1,7 +1,7 @@
 """Keyed noise: every random number is a function of (seed, image id, particle index, purpose, step).
 
 Drawn on the CPU from the counter-based generator Philox and moved to the device, so a particle's noise depends
-neither on the batch, on other particles, on pruning, sharding or resuming, nor on the device.
+neither on the batch, on other particles, on who is left, on sharding or resuming, nor on the device.
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 """
 
@@ -19,11 +19,10 @@ PURPOSES = {
     "annealing": 2,
     "mcmc": 3,
     "velocity": 4,
-    "recombination": 5,
+    "exchange": 5,
     "branch": 8,
     "certificate": 9,
     "truth": 40,  # drawn from the prior: tools/calibration.py
-    "free_pixels": 41,
     "mask": 32,
     "kernel": 33,
     "floor": 34,
@@ -86,10 +85,6 @@ class KeyedNoise:
         ]
         stacked = torch.from_numpy(np.stack(arrays, axis=0 if count is None else 1))
         return stacked.to(particles.z.device, particles.z.dtype)
-
-    def free_pixels(self, image: int, shape: Sequence[int]) -> torch.Tensor:
-        """Uniform numbers in [0, 1) of one image's measured values, CPU tensor of `shape`: those below a share are free."""
-        return torch.from_numpy(keyed_generator(self.seed, "free_pixels", int(image)).random(tuple(shape), dtype=np.float32))
 
     def measurement(self, image: int, shape: Sequence[int]) -> torch.Tensor:
         """Measurement noise of one image, CPU tensor of `shape`; the same for all its particles."""

@@ -12,11 +12,11 @@ from operators.base import Operator
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
-from utils.evaluation.evaluator import to_pixels
-from utils.evaluation.scores import psnr
+from utils.diagnosis.tryout import try_operator
 from utils.figures.style import bare_axes
+from utils.metrics.pixels import to_pixels
+from utils.metrics.psnr import psnr
 from utils.running.build import build, load_batch
-from utils.running.tryout import try_operator
 from utils.sampling.profiler import Profiler
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
-from utils.evaluation.evaluator import to_pixels
 from utils.evaluation.scores import mode_labels, pick
 from utils.figures.style import bare_axes, measurement_picture
+from utils.metrics.pixels import to_pixels
 from utils.running.build import build, load_batch
 from utils.sampling.profiler import Profiler
 

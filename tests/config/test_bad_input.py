@@ -10,7 +10,6 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import posterior_sample
-from tests.worlds.runs import ANALYTIC
 from utils.config.check import check
 from utils.config.metadata import git_commit
 from utils.errors import InputError
@@ -24,7 +23,6 @@ CASES = [
     ("first_particle=-1", "first_particle=-1"),
     ("seed=-3", "seed=-3"),
     ("batch_images=0", "batch_images=0"),
-    ("step_clock=sundial", "step_clock=sundial"),
     ("pruning_step=1001", "pruning_step=1001"),
     ("pruning_step=-2", "pruning_step=-2"),
     ("optimization_step=2000", "optimization_step=2000"),
@@ -55,7 +53,7 @@ CASES = [
     ("model.timestep_map=guessed", "model.timestep_map=guessed"),
     ("+model.clas_label=3", "model.clas_label=3: this prior has no such key; it has path, resolution, timestep_map"),
     ("+model.prompt=a tree", "model.prompt=a tree: this prior has no such key"),
-    ("repulsion.similarity=rotated", "repulsion.similarity=rotated: value error, is none of latent, image, rotation"),
+    ("repulsion.similarity=rotated", "repulsion.similarity=rotated: value error, is none of latent, rotation"),
     ("repulsion.similarity=a..b", "repulsion.similarity=a..b"),
     ("repulsion.similarity=3", "repulsion.similarity=3"),
 ]
@@ -70,11 +68,33 @@ def test_wrong_value(composed, tiny, tmp_path, override, message):
     assert not (tmp_path / "results").exists()
 
 
+def own_term(name, more="weight:1"):
+    return f"+fidelity.terms.mine={{_target_:tests.worlds.own_terms.{name},{more}}}"
+
+
 @pytest.mark.parametrize("value", ["none", "borrow"])
 def test_a_key_that_is_gone_in_a_config_of_before(composed, value):
     old = composed()
     OmegaConf.update(old, "recombination.rescue", value, force_add=True)
     with pytest.raises(InputError, match=rf"^recombination\.rescue={value}: a guess .* was removed .*; leave it out$"):
+        check(old)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("portfolio", [{"lr": 2.0}], r"^portfolio=\[\{'lr': 2\.0\}\]: the portfolio is retired .*; leave it out$"),
+        (
+            "sequential.thresholds",
+            {"deviation": 3.0, "stop_step": 300},
+            r"^sequential\.thresholds\.stop_step=300: the early stop of particles is retired .*; leave it out$",
+        ),
+    ],
+)
+def test_what_is_retired_in_a_config_of_before(composed, key, value, message):
+    old = composed("population=sequential")
+    OmegaConf.update(old, key, value, force_add=True)
+    with pytest.raises(InputError, match=message):
         check(old)
 
 
@@ -105,24 +125,48 @@ def test_unknown_key_or_group_is_named(composed, tiny, override, key):
         (("fidelity.gaussian=0",), "fidelity: all weights are 0"),
         (("fidelity.poisson=1",), "fidelity.poisson=1.0: give fidelity.photons"),
         (("fidelity.photons=10",), "fidelity.photons=10.0: only poisson and amplitude read it"),
-        (("fidelity.gradient=0.1",), "fidelity.gradient=0.1: the measurement of operators.phase_retrieval.PhaseRetrieval is a"),
         (
-            ("task=hdr", "fidelity.silog=1"),
-            "fidelity.silog=1.0: the measurement of operators.hdr.HighDynamicRange is no magnitude",
+            ("task=hdr", "fidelity.poisson=1", "fidelity.photons=10"),
+            "fidelity.poisson=1.0: the measurement of operators.hdr.HighDynamicRange is no magnitude",
         ),
         (("task=hdr", "fidelity.free_scale=true"), "fidelity.free_scale=true: the measurement of .* is no magnitude"),
-        (("fidelity.gaussian=0", "fidelity.ssi=1", "fidelity.free_scale=true"), "fidelity.free_scale=true: of the terms here"),
-        (("fidelity.ssi=1", "task.demo_langevin.operator.sigma=0"), "fidelity.gaussian: its unit is .*sigma, which is 0"),
+        (
+            ("fidelity.gaussian=0.5", "task.demo_langevin.operator.sigma=0"),
+            "fidelity.gaussian: its unit is .*sigma, which is",
+        ),
+        (
+            ("fidelity.gaussian=0", own_term("Squares"), "task.demo_langevin.operator.sigma=0"),
+            r"fidelity\.terms\.mine: its unit is .*sigma, which is 0",
+        ),
+        (("+fidelity.terms.mine={weight:1}",), r"fidelity\.terms\.mine\._target_: field required"),
+        ((own_term("Squares", "weight:-0.5"),), r"fidelity\.terms\.mine\.weight=-0\.5: input should be greater than or equal"),
+        (
+            ("+fidelity.terms.poisson={_target_:tests.worlds.own_terms.Squares}",),
+            r"fidelity\.terms\.poisson: a key of fidelity has this name already",
+        ),
+        ((own_term("NoTerm"),), r"fidelity\.terms\.mine\._target_=.*NoTerm: is no operators\.term\.Term; subclass it"),
+        ((own_term("Nothing"),), r"fidelity\.terms\.mine\._target_=.*Nothing: cannot be built"),
+        ((own_term("Squares", "width:3"),), r"fidelity\.terms\.mine\._target_=.*Squares: cannot be built .*width"),
+        (
+            (own_term("OneNumber"),),
+            r"fidelity\.terms\.mine: OneNumber: value gives \(\) for .*the first axis belongs to",
+        ),
+        (
+            (own_term("OneNumberAnImage"),),
+            r"fidelity\.terms\.mine: OneNumberAnImage: value gives \(2,\) .*return \(2, 3, 24",
+        ),
+        ((own_term("CutValue"),), r"fidelity\.terms\.mine: CutValue: value gives a result without a gradient \(.detach\(\) at"),
+        ((own_term("OneFloor"),), r"fidelity\.terms\.mine: OneFloor: floor with axis=2 gives \(2,\) .*return \(2, 3\)"),
+        ((own_term("OfImages"),), r"fidelity\.terms\.mine: the measurement of PhaseRetrieval is a spectrum and no image"),
+        (
+            (own_term("Whole"), "recombination_step=900"),
+            r"fidelity\.terms\.mine: Whole is no sum over channels .*recombination_step=900 needs it",
+        ),
     ],
 )
 def test_values_that_do_not_go_together(composed, tiny, overrides, message):
     with pytest.raises(InputError, match=message):
         posterior_sample.run(composed(*tiny, *overrides))
-
-
-def test_the_noise_clock_needs_a_prior_with_timesteps(composed, tiny):
-    with pytest.raises(InputError, match="step_clock=noise: this prior has no timesteps"):
-        posterior_sample.run(composed(*tiny, "step_clock=noise", ANALYTIC))
 
 
 @pytest.mark.parametrize("missing", ["vqvae/block_out_channels", "unet/sample_size"])
@@ -193,6 +237,7 @@ def command_line(*overrides, cwd):
     return subprocess.run([sys.executable, "-c", start, *overrides], capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.program
 def test_the_command_line_ends_in_one_line_with_status_2_before_torch(tmp_path):
     done = command_line("num_samples=0", cwd=tmp_path)
     assert done.returncode == 2
@@ -200,6 +245,7 @@ def test_the_command_line_ends_in_one_line_with_status_2_before_torch(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.program
 def test_hydras_own_errors_are_readable(tmp_path):
     done = command_line("no_such_key=1", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr == "error: no_such_key=1: there is no such key; --cfg job shows every key\n"

@@ -3,9 +3,12 @@
 import copy
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
-from utils.config.fingerprint import differences, fingerprint, identity
+from utils.config.fingerprint import differences, fingerprint, identity, without_removed
+from utils.paths import PROJECT
+from utils.records.kept import read_records
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,6 @@ def changed(nodes, **values):
         dict(repulsion__decay="cosine"),
         dict(pruning__fill="clone", pruning_keep=1),
         dict(optimization__lr=1.0),
-        dict(optimization__parametrization="residual"),
         dict(recombination__every=7),
         dict(tree__branch_sigma=3.0),
         dict(repulsion_scale=0.5, num_samples=1, repulsion__decay="cosine"),
@@ -84,12 +86,11 @@ ON = dict(repulsion_scale=0.5, pruning_step=300, optimization_step=200, recombin
         dict(pruning__fill="clone"),
         dict(pruning_keep=1),
         dict(children=3),
-        dict(coupling_scale=0.5),
         dict(tree__branch_sigma=3.0),
         dict(optimization_step=100),
         dict(optimization__lr=1.0),
-        dict(optimization__parametrization="residual"),
         dict(recombination_step=400),
+        dict(fidelity__terms=dict(mine=dict(_target_="a.B", weight=1.0))),
         dict(recombination__every=7),
     ],
     ids=lambda values: next(iter(values)),
@@ -110,21 +111,126 @@ def test_a_key_that_is_gone_counts_where_it_did_something(plain):
     assert without["recombination"]["rescue"] == "none"  # the caller's stays as it is
 
 
+def test_a_config_with_a_portfolio_of_none_is_one_without(plain):
+    assert fingerprint({**plain, "portfolio": []}) == fingerprint(plain)
+    assert "portfolio" not in identity({**plain, "portfolio": []})
+    entries = {**plain, "portfolio": [{}, {"lr": 2.0}]}
+    assert fingerprint(entries) != fingerprint(plain)
+    assert differences(identity(entries), identity(plain)) == ["portfolio is [{}, {'lr': 2.0}] there and the default here"]
+
+
+def test_thresholds_without_an_early_stop_are_those_of_before(plain):
+    thresholds = {"deviation": 3.0, "denoising": 0.6, "agreement": None}
+    of = {**plain, "population": "sequential", "sequential": {**plain["sequential"], "thresholds": thresholds}}
+    never, stops = copy.deepcopy(of), copy.deepcopy(of)
+    never["sequential"]["thresholds"] |= {"stop_step": None, "stop_deviation": None}
+    stops["sequential"]["thresholds"] |= {"stop_step": 300, "stop_deviation": 5.7}
+    assert fingerprint(never) == fingerprint(of) and identity(never) == identity(of)
+    assert fingerprint(stops) != fingerprint(of)
+    assert never["sequential"]["thresholds"]["stop_step"] is None  # the caller's stays as it is
+
+
+# path of a key that is gone, the value at which it did nothing, one at which it did something
+GONE = [
+    ("free_fraction", 0, 0.05),
+    ("selection.rule", "loss", "free_loss"),
+    ("step_clock", "progress", "noise"),
+    ("recombination.choice", "prior", "correlation"),
+]
+
+
+def with_key(nodes, path, value):
+    section, _, last = path.rpartition(".")
+    return {**nodes, section: {**nodes.get(section, {}), last: value}} if section else {**nodes, last: value}
+
+
+@pytest.mark.parametrize("path, without_effect, other", GONE)
+def test_a_retired_key_counts_where_it_did_something(plain, path, without_effect, other):
+    for base in (plain, changed(plain, **ON)):
+        old = with_key(base, path, without_effect)
+        assert fingerprint(old) == fingerprint(base) and identity(old) == identity(base)
+    active = with_key(changed(plain, **ON), path, other)
+    assert fingerprint(active) != fingerprint(changed(plain, **ON))
+    assert [line.partition(" is ")[0] for line in differences(identity(active), identity(base))] == [
+        path if path != "selection.rule" else "selection"
+    ]
+
+
+def test_what_stood_in_every_hash_still_does(plain):
+    """Though nothing reads it any more; a part that is off is left out as before."""
+    assert identity(plain)["step_clock"] == "progress" and "recombination" not in identity(plain)
+    assert identity(changed(plain, **ON))["recombination"]["choice"] == "prior"
+
+
+# Their repulsion_scale is the whole number 0, and their keys are too old to tell that it takes any number.
+NOT_FROM_THEIR_CONFIG = {"repulsion_hard_faces/scale0", "repulsion_hard_scenes/scale0"}
+
+
+def test_the_fingerprints_of_kept_runs_follow_from_their_configs():
+    others = set()
+    for path in sorted((PROJECT / "evidence").rglob("config.yaml")):
+        record, _ = next(read_records(path.parent))
+        if fingerprint(yaml.safe_load(path.read_text())) != record["fingerprint"]:
+            others.add(path.parent.relative_to(PROJECT / "evidence").as_posix())
+    assert others == NOT_FROM_THEIR_CONFIG
+
+
+def test_a_config_of_the_coupling_counts_where_it_coupled(plain):
+    on = changed(plain, **ON)
+    off, coupled = ({**on, "coupling_scale": value} for value in (0.0, 0.5))
+    assert fingerprint(off) == fingerprint(on) and identity(off) == identity(on)
+    assert differences(identity(coupled), identity(on)) == ["coupling_scale is 0.5 there and the default here"]
+    assert fingerprint(coupled) != fingerprint(on) and without_removed(coupled) == coupled
+
+
 @pytest.mark.parametrize("part", ON)
 def test_switching_a_part_on_changes_it(plain, part):
     assert fingerprint(changed(plain, **{part: ON[part]})) != fingerprint(plain)
 
 
-def test_the_residuals_keys_count_where_it_is_chosen(plain):
-    """Records of a free optimisation from before there was another stay valid."""
-    free = changed(plain, **ON)
-    before = copy.deepcopy(free)
-    for key in ("parametrization", "bound", "warmup"):
-        del before["optimization"][key]
-    other = dict(optimization__bound=0.1, optimization__warmup=3)
-    assert fingerprint(changed(free, **other)) == fingerprint(free) == fingerprint(before)
-    residual = changed(free, optimization__parametrization="residual")
-    assert len({fingerprint(changed(residual, **{key: value})) for key, value in other.items()} | {fingerprint(residual)}) == 3
+def test_the_keys_of_a_residual_in_a_config_of_before(plain):
+    """Where it was not chosen they said nothing; where it was they count."""
+    on = changed(plain, **ON)
+    free, free_too, residual, narrow = (
+        {**on, "optimization": {**on["optimization"], "parametrization": chosen, "bound": bound, "warmup": 0}}
+        for chosen, bound in (("free", 0.2), ("free", 0.1), ("residual", 0.2), ("residual", 0.1))
+    )
+    assert fingerprint(free) == fingerprint(free_too) == fingerprint(on) and identity(free) == identity(on)
+    assert len({fingerprint(nodes) for nodes in (on, residual, narrow)}) == 3
+    assert differences(identity(residual), identity(on))[1:] == [
+        "optimization.parametrization is residual there and the default here",
+        "optimization.warmup is 0 there and the default here",
+    ]
+
+
+GONE_TERMS = dict(silog=0, ssi=0.0, gradient=0.0)
+COUNTS = dict(fidelity__gaussian=0, fidelity__poisson=1, fidelity__photons=100)  # whole numbers, as on the command line
+
+
+def with_terms_of_before(nodes, **weights):
+    """A config of before, in which they stood beside the others."""
+    own = {key: value for key, value in nodes["fidelity"].items() if key != "terms"}
+    return {**nodes, "fidelity": {**own, **GONE_TERMS, **weights}}
+
+
+def test_terms_that_are_gone_in_a_config_of_before(plain):
+    """At 0 they are not there; their zeros were hashed with every other data term, and still are."""
+    counts = changed(plain, **COUNTS)
+    for nodes in (plain, counts):
+        assert fingerprint(with_terms_of_before(nodes)) == fingerprint(nodes)
+        assert differences(identity(with_terms_of_before(nodes)), identity(nodes)) == []
+    assert "fidelity" not in identity(plain) and {"silog", "ssi", "gradient"} < set(identity(counts)["fidelity"])
+    active = with_terms_of_before(plain, silog=0.5)
+    assert fingerprint(active) not in (fingerprint(plain), fingerprint(counts))
+    assert "fidelity" in identity(active) and identity(active)["fidelity"]["silog"] == 0.5
+
+
+def test_a_hash_of_before_is_that_of_today(plain):
+    """What the program of before this change computed for experiment 0 and for counts, both over one place."""
+    place = dict(data__root="images", model__path="prior")
+    assert fingerprint(changed(plain, **place)) == "2d12945cd5f28e47"
+    assert fingerprint(changed(plain, **place, **ON)) == "0ab9a4610ea62089"
+    assert fingerprint(changed(plain, **place, **COUNTS)) == "ea10ecba13208caa"
 
 
 @pytest.fixture(scope="module")

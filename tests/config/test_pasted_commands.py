@@ -24,7 +24,17 @@ DATA = ", ".join(sorted(path.stem for path in (PROJECT / "configs" / "data").glo
 NO_PLUS = "groups stand in the defaults list, so they take no +"
 NO_PIXELS = "this program samples in the latents of a prior, not in pixels"
 NO_WANDB = "nothing is sent to Weights & Biases: metrics.json, eval.md and run.log are in save_dir/name"
+PLUGIN = (
+    "the coupling of parents and children is retired to a plug-in, mechanisms.coupling.share under --config-dir "
+    "docs/examples/plugins experiment=coupling (docs/log.md)"
+)
 NO_GUESS = "a guess where no particle has a channel did not help and was removed (docs/measured/recombination.md)"
+NO_PORTFOLIO = "the portfolio is retired (it did not beat copies of its best entry; docs/log.md)"
+NO_STOP = "the early stop of particles is retired (it spared few passes and stopped good ones; docs/log.md)"
+NO_FREE = "values kept out of the fit are retired, as their loss picks worse (docs/log.md)"
+NO_CLOCK = "the clock by noise levels is retired, no kept run used it (docs/log.md); timesteps are 1000 (N - i) / N"
+NO_CHOICE = "the choice by correlation is retired, it left more particles failed (docs/log.md); the prior chooses"
+NO_DECAY = "this decay is retired, no kept run used it (docs/log.md); there are linear and cosine"
 TRAJECTORY = "trajectories are kept as trace.png and, as numbers, in the records"
 QUOTES = "characters such as = ( ) { } : and commas need quotes"
 KEYS = "there is no such key; --cfg job shows every key"
@@ -61,9 +71,9 @@ PASTED = [
         "hard_data_consistency=1 optimization_lr=5e-3 optimization_eps=1e-3 optimization_max_iters=500",
         "repulsion_sigma_break=1.0 repulsion_schedule=constant hard_data_consistency=1 optimization_lr=5e-3 "
         "optimization_eps=1e-3 optimization_max_iters=500: this program writes them otherwise; write repulsion.end_step=500 "
-        "repulsion.decay=constant optimization_step=200 optimization.lr=5e-3 optimization.stop_factor=1.0 "
+        "repulsion.decay=linear optimization_step=200 optimization.lr=5e-3 optimization.stop_factor=1.0 "
         "optimization.max_iterations=500; the repulsion ends at a timestep of 1000, not at a sigma (500 as in experiment 1), "
-        "and repulsion_scale is relative (0.15 there); hard data consistency acts from a timestep of 1000 on, "
+        f"and repulsion_scale is relative (0.15 there); {NO_DECAY}; hard data consistency acts from a timestep of 1000 on, "
         "optimization_step (200 as in experiment 4); the optimisation stops at a mean squared residual relative to the "
         "noise, stop_factor times sigma^2",
     ),
@@ -105,6 +115,49 @@ PASTED = [
     ),
     ("recombination.rescue=borrow", f"recombination.rescue=borrow: {NO_GUESS}; leave it out"),
     ("+recombination.rescue=none", f"+recombination.rescue=none: {NO_GUESS}; leave it out"),
+    ("'portfolio=[{},{lr:0.7}]'", f"portfolio=[{{}},{{lr:0.7}}]: {NO_PORTFOLIO}; leave it out"),
+    ("+portfolio=[]", f"+portfolio=[]: {NO_PORTFOLIO}; leave it out"),
+    ("sequential.thresholds.stop_step=300", f"sequential.thresholds.stop_step=300: {NO_STOP}; leave it out"),
+    (
+        "sequential.thresholds={deviation:3,stop_step:700,stop_deviation:9}",
+        f"sequential.thresholds={{deviation:3,stop_step:700,stop_deviation:9}}: {NO_STOP}, "
+        "so three thresholds are left, for example these; "
+        "write sequential.thresholds={deviation:3.0,denoising:null,agreement:0.95}",
+    ),
+    ("free_fraction=0.05", f"free_fraction=0.05: {NO_FREE}; leave it out"),
+    ("selection.rule=loss", f"selection.rule=loss: {NO_FREE}; leave it out"),
+    (
+        "free_fraction=0.05 selection.rule=free_loss",
+        "free_fraction=0.05 selection.rule=free_loss: this program writes them otherwise; "
+        f"leave out free_fraction=0.05 selection.rule=free_loss; {NO_FREE}",
+    ),
+    ("step_clock=progress", f"step_clock=progress: {NO_CLOCK}; leave it out"),
+    ("recombination.choice=correlation", f"recombination.choice=correlation: {NO_CHOICE}; leave it out"),
+    (
+        "repulsion.similarity=image",
+        "repulsion.similarity=image: comparing whole pictures is retired, no kept run used it (docs/log.md); "
+        "write repulsion.similarity=rotation",
+    ),
+    ("repulsion.decay=constant", f"repulsion.decay=constant: {NO_DECAY}; write repulsion.decay=linear"),
+    ("repulsion.decay=quadratic", f"repulsion.decay=quadratic: {NO_DECAY}; write repulsion.decay=linear"),
+    ("coupling_scale=0", f"coupling_scale=0: {PLUGIN}; leave it out"),
+    ("children=2 coupling_scale=0.2", f"coupling_scale=0.2: {PLUGIN}; leave it out"),
+    *(
+        (
+            f"optimization.{key}",
+            f"optimization.{key}: the bounded residual is a plug-in (docs/examples/plugins/bounded_residual.py) with the keys "
+            "of its YAML: --config-dir docs/examples/plugins experiment=bounded_residual; leave it out",
+        )
+        for key in ("parametrization=residual", "bound=0.1", "warmup=3")
+    ),
+    *(
+        (
+            f"fidelity.{key}=0.5",
+            f"fidelity.{key}=0.5: the term {key} is a plug-in (docs/examples/plugins/{plug_in}.py) with a weight in its YAML: "
+            f"--config-dir docs/examples/plugins experiment={plug_in}; leave it out",
+        )
+        for key, plug_in in (("silog", "silog"), ("ssi", "ssi"), ("gradient", "multiscale_gradient"))
+    ),
     (
         "--90 gpu=-1",
         "--90: the number of images is a flag of the scripts in commands_gpu/ alone; write data.start_id=10 data.end_id=100",
@@ -165,6 +218,7 @@ def test_a_pasted_command_ends_in_one_line_with_status_2_and_leaves_nothing(in_f
     assert list(in_folder.iterdir()) == [] and "HYDRA_FULL_ERROR" not in os.environ
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     "program, command, line",
     [
@@ -172,7 +226,6 @@ def test_a_pasted_command_ends_in_one_line_with_status_2_and_leaves_nothing(in_f
         (PROGRAM, "hydra.run.dir=/dev/null/x", "hydra.run.dir=/dev/null/x: cannot be made (Not a directory); leave it out, "),
         ("tools/benchmark.py", "num_runs=4", "num_runs=4: this program calls it num_samples; write num_samples=4"),
         ("tools/benchmark.py", "--parts nonsense=1", f"nonsense=1: {KEYS}"),
-        ("tools/evidence/tuning/fewer_passes.py", "curvature 0.5 nonsense=1", f"nonsense=1: {KEYS}"),
     ],
 )
 def test_the_programs_answer_before_torch(in_folder, program, command, line):
@@ -187,6 +240,7 @@ def test_the_programs_answer_before_torch(in_folder, program, command, line):
     assert list(in_folder.iterdir()) == []
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     "flags, shown",
     [

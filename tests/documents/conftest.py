@@ -1,12 +1,36 @@
-"""The experiment scripts of a copy of the project, with a `python` that only says how it was called."""
+"""The project as it was at a tag, and the experiment scripts of a copy with a `python` that only says how it was called."""
 
+import io
 import os
 import shutil
 import subprocess
+import tarfile
+from functools import cache
 
 import pytest
 
 from utils.paths import PROJECT
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """tree(tag) -> the folder of the project's code and documents as they are, or as they were at a tag that git has."""
+
+    @cache
+    def of(tag):
+        if tag is None:
+            return PROJECT
+        done = subprocess.run(
+            ["git", "archive", tag, ":!evidence", ":!checkpoints", ":!dataset"], cwd=PROJECT, capture_output=True
+        )
+        if done.returncode != 0:
+            pytest.skip(f"git has no tag {tag} here")
+        folder = tmp_path_factory.mktemp(tag)
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as packed:
+            packed.extractall(folder, filter="data")
+        return folder
+
+    return of
 
 
 @pytest.fixture

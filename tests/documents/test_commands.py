@@ -1,4 +1,4 @@
-"""Every command that a document shows: its program, its flags and its overrides exist."""
+"""Every command that a document shows: its program, its flags and its overrides exist, at the tag that stands behind it."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tests.worlds.documents import DOCUMENTS, NAMES, commands
+from tests.worlds.documents import DOCUMENTS, NAMES, at, commands, tags
 from utils.paths import PROJECT
 
 HYDRA = {"-m", "--multirun", "--cfg", "--config-dir", "--help"}
@@ -16,26 +16,30 @@ CONFIGS = {
     **dict.fromkeys(("posterior_sample.py", "tools/benchmark.py", "tools/check_gradients.py"), "default"),
     "tools/train_prior.py": "train_prior",
 }
-OF_ALL = [pytest.param(path, id=name) for path, name in zip(DOCUMENTS, NAMES)]
+OF_ALL = [
+    pytest.param(path, tag, id=name if tag is None else f"{name} at {tag}")
+    for path, name in zip(DOCUMENTS, NAMES)
+    for tag in (None, *tags(path.read_text()))
+]
 
 
-def of(path, program):
-    return [words for words in commands(path.read_text()) if words[0] == program]
+def of(path, program, tag=None):
+    return [words for words in commands(at(path.read_text(), tag)) if words[0] == program]
 
 
 @cache
-def flags_of(tool):
+def flags_of(tool, project):
     """The flags that a tool adds to its parser, itself or in what it imports; those of Hydra where it composes a config."""
-    source = (PROJECT / tool).read_text()
+    source = (project / tool).read_text()
     for module in re.findall(r"^from ((?:tools|utils)\.[\w.]+) import", source, re.MULTILINE):
-        file = PROJECT / (module.replace(".", "/") + ".py")
+        file = project / (module.replace(".", "/") + ".py")
         source += file.read_text() if file.is_file() else ""
     return set(re.findall(r'"(--[a-z-]+)"', source)) | (HYDRA if tool in CONFIGS else {"--help"})
 
 
 @cache
-def usage_of(script):
-    return subprocess.run(["bash", PROJECT / script], capture_output=True, text=True, check=True).stdout
+def usage_of(script, project):
+    return subprocess.run(["bash", project / script], capture_output=True, text=True, check=True).stdout
 
 
 def flags(words):
@@ -54,24 +58,24 @@ def combinations(words):
             yield [*firsts[:i], f"{o.get_key_element()}={value}", *firsts[i + 1 :]]
 
 
-@pytest.mark.parametrize("path", OF_ALL)
-def test_every_python_program_and_flag_exists(path):
-    for words in of(path, "python"):
+@pytest.mark.parametrize("path, tag", OF_ALL)
+def test_every_python_program_and_flag_exists(path, tag, tree):
+    for words in of(path, "python", tag):
         if words[1] in ("-c", "-m"):
             continue
-        assert (PROJECT / words[1]).is_file(), words
-        assert flags(words[2:]) <= flags_of(words[1]), words
+        assert (tree(tag) / words[1]).is_file(), words
+        assert flags(words[2:]) <= flags_of(words[1], tree(tag)), words
 
 
 @pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")
-@pytest.mark.parametrize("path", OF_ALL)
-def test_every_override_composes(path):
-    for words in of(path, "python") + of(path, "torchrun"):
+@pytest.mark.parametrize("path, tag", OF_ALL)
+def test_every_override_composes(path, tag, tree):
+    for words in of(path, "python", tag) + of(path, "torchrun", tag):
         program = next((word for word in words if word in CONFIGS), None)
         if program is None or "--config-dir" in words:  # with files of the reader's own: tests/documents/test_extending.py
             continue
         rest = [word for word in words[words.index(program) + 1 :] if "=" in word and not word.startswith("-")]
-        with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        with initialize_config_dir(str(tree(tag) / "configs"), version_base="1.3"):
             for overrides in combinations(rest):
                 compose(CONFIGS[program], overrides=overrides)
 
@@ -84,31 +88,42 @@ def test_the_examples_of_quoting_mean_what_they_say(composed):
     assert names == ["push_0", "push_0.1"]
 
 
-@pytest.mark.parametrize("path", OF_ALL)
-def test_every_script_and_flag_exists(path):
-    for words in of(path, "bash"):
-        assert (PROJECT / words[1]).is_file(), words
+@pytest.mark.parametrize("path, tag", OF_ALL)
+def test_every_script_and_flag_exists(path, tag, tree):
+    for words in of(path, "bash", tag):
+        assert (tree(tag) / words[1]).is_file(), words
         if words[1].startswith("commands_"):
-            assert all(flag in usage_of(words[1]) for flag in words[2:] if flag != "..."), words
+            assert all(flag in usage_of(words[1], tree(tag)) for flag in words[2:] if flag != "..."), words
 
 
-@pytest.mark.parametrize("path", OF_ALL)
-def test_every_part_of_a_sweep_exists(path):
-    for words in of(path, "bash"):
-        if "tools/evidence/tuning/" in words[1]:
-            source = (PROJECT / words[1]).read_text()
+@pytest.mark.parametrize("path, tag", OF_ALL)
+def test_every_part_of_a_sweep_exists(path, tag, tree):
+    for words in of(path, "bash", tag):
+        if re.match(r"tools/evidence/(tuning/|experiments\.sh)", words[1]):
+            source = (tree(tag) / words[1]).read_text()
             parts = [part for word in words[2:] for part in word.split("|") if re.fullmatch("[a-z_]+", part)]
             for part in set(parts) - {"faces", "scenes"}:
                 assert re.search(rf"^  {part}\)", source, re.MULTILINE), words
 
 
-@pytest.mark.parametrize("path", OF_ALL)
-def test_every_make_target_exists(path):
-    makefile = (PROJECT / "Makefile").read_text()
-    for words in of(path, "make"):
-        assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+@pytest.mark.parametrize("path, tag", OF_ALL)
+def test_every_make_target_exists(path, tag, tree):
+    for words in of(path, "make", tag):
+        assert re.search(rf"^{words[1]}:", (tree(tag) / "Makefile").read_text(), re.MULTILINE), words
 
 
-def test_documents_show_many_commands():
-    found = [words for path in DOCUMENTS for words in commands(path.read_text())]
-    assert len(found) > 80 and {words[0] for words in found} == {"python", "bash", "torchrun", "make"}
+def test_commands_of_every_program_are_found():
+    assert {words[0] for path in DOCUMENTS for words in commands(path.read_text())} == {"python", "bash", "torchrun", "make"}
+
+
+def test_what_a_tag_stands_behind_is_of_that_tag_alone():
+    text = """A word `here` and `python there.py` (tag v1), or
+
+    python here.py        # a comment
+    bash there.sh \\
+      one                 # another comment (tag v1)
+    bash far.sh           # (tag v2)
+"""
+    assert commands(at(text)) == [["python", "here.py"]] and "`here`" in at(text)
+    assert commands(at(text, "v1")) == [["bash", "there.sh", "one"], ["python", "there.py"]]
+    assert commands(at(text, "v2")) == [["bash", "far.sh"]] and tags(text) == ["v1", "v2"]

@@ -13,6 +13,8 @@ import pytest
 from utils.paths import PROJECT
 from utils.records.files import read_record
 
+pytestmark = pytest.mark.program
+
 DOCUMENT = "".join((PROJECT / "docs" / name).read_text() for name in ("extending.md", "design.md"))
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", DOCUMENT, re.DOTALL))
 COMMANDS = {
@@ -21,6 +23,7 @@ COMMANDS = {
 }
 
 
+(ADD,) = re.findall(r"^    PYTHONPATH=my_parts python tools/add_metric\.py (.*)$", DOCUMENT, re.MULTILINE)
 (CHECK,) = re.findall(r"^    PYTHONPATH=my_parts python tools/check_gradients\.py (.*)$", DOCUMENT, re.MULTILINE)
 (PRINTED,) = re.findall(r"```text\n(cut: .*?)```", DOCUMENT, re.DOTALL)
 
@@ -41,6 +44,8 @@ def example(folder, tiny_prior, tiny_images):
     """example(name, *overrides) -> (metrics, arrays of the first record) of its command, made small."""
 
     def start(name, *overrides):
+        own_algorithm = any(word.startswith("sampler=") for word in COMMANDS[name])
+        steps = "sampler.steps" if own_algorithm else "sampler.annealing_scheduler_config.num_steps"
         command = [
             *COMMANDS[name],
             "gpu=-1",
@@ -49,7 +54,7 @@ def example(folder, tiny_prior, tiny_images):
             "data.resolution=16",
             "data.end_id=1",
             f"data.root={tiny_images}",
-            "sampler.annealing_scheduler_config.num_steps=3",
+            f"{steps}=3",
             "task.demo_langevin.mcmc_sampler_config.num_steps=2",
             *overrides,
         ]
@@ -69,8 +74,9 @@ def example(folder, tiny_prior, tiny_images):
 
 def test_every_example_is_short_and_has_its_command():
     names = ("grayscale.py", "grayscale.yaml", "principal.py", "principal.yaml", "colour.py", "smooth.py", "smooth.yaml")
-    assert {name.split("/")[-1] for name in FILES} == {*names, "lens.py", "lens.yaml"}
-    assert set(COMMANDS) == {"grayscale", "principal", "colours", "smooth"}
+    own = {f"{name}.{kind}" for name in ("absolute", "alternating", "lens", "outliers") for kind in ("py", "yaml")}
+    assert {name.split("/")[-1] for name in FILES} == {*names, *own}
+    assert set(COMMANDS) == {"grayscale", "principal", "colours", "absolute", "alternating", "smooth", "outliers"}
     for name, text in FILES.items():
         assert text.count("\n") < 30, name
 
@@ -96,12 +102,43 @@ def test_a_similarity_of_your_own(example, run, folder, tiny_prior, monkeypatch)
     assert apart["psnr"]["sample"] != alone["psnr"]["sample"]
 
 
+def test_a_metric_of_your_own(example, tiny_prior, folder):
+    """In a run, and the same added to a run without it."""
+    metrics, arrays = example("outliers", f"model.path={tiny_prior}")
+    (off,) = np.abs(arrays["images"].astype(float) - arrays["truth"]).reshape(1, 2, -1)
+    assert metrics["outliers"]["sample"][0] == pytest.approx(np.quantile(off, 0.99, axis=1), abs=1.0)
+    assert "| pixel error (levels) |" in (folder / "results/outliers/eval.md").read_text()
+    example("outliers", f"model.path={tiny_prior}", "name=demo", "~metrics.outliers")
+    demo = folder / "results/demo/metrics.json"
+    assert "outliers" not in json.loads(demo.read_text())
+    environment = {**os.environ, "PYTHONPATH": f"my_parts{os.pathsep}{PROJECT}"}
+    command = [sys.executable, str(PROJECT / "tools/add_metric.py"), *shlex.split(ADD)]
+    done = subprocess.run(command, cwd=folder, text=True, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    added = json.loads(demo.read_text())
+    assert added["outliers"]["sample"][0] == pytest.approx(metrics["outliers"]["sample"][0], abs=1.0)
+
+
 def test_a_mechanism_of_your_own(example, tiny_prior):
     smoothed, with_it = example("smooth", f"model.path={tiny_prior}")
     assert [report["step"] for report in smoothed["mechanisms"]["smooth"][0]["events"]] == [0, 1]  # t = 1000 and 667
     assert smoothed["pruning"] is None and list(smoothed["time"]["phases"]) == ["sampling"]
     _, without = example("smooth", f"model.path={tiny_prior}", "mechanisms.smooth.share=0", "resume=false")
     assert (with_it["z"] != without["z"]).any()
+
+
+def test_an_algorithm_of_your_own(example, tiny_prior):
+    metrics, _ = example("alternating", f"model.path={tiny_prior}")
+    sampling = metrics["time"]["phases"]["sampling"]
+    assert sampling["steps"] == sampling["denoiser_calls"] == sampling["decoder_forward_backward"] == 3
+    assert np.isfinite(metrics["psnr"]["max"]).all()
+
+
+def test_a_term_of_your_own(example, tiny_prior):
+    metrics, _ = example("absolute", f"model.path={tiny_prior}")
+    assert list(metrics["loss"]["terms"]) == ["absolute"]
+    (floor,) = metrics["loss"]["terms"]["absolute"]["noise_floor"]
+    assert floor == metrics["loss"]["noise_floor"][0] == pytest.approx(3 * 24 * 24 * 0.05**2)
 
 
 def test_the_line_that_cuts_the_gradient_is_printed_as_the_document_shows_it(folder, tiny_prior):

@@ -1,4 +1,4 @@
-"""The experiment scripts: usage, order, and the switches that they pass visibly."""
+"""The experiment scripts: usage, order, and that each names its experiment, whose switches its config alone has."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
+from utils.config.fingerprint import fingerprint
 from utils.paths import PROJECT
 
 USAGE = """사용법: bash exp0_baseline.sh [--1] [--10] [--100]
@@ -16,8 +17,8 @@ USAGE = """사용법: bash exp0_baseline.sh [--1] [--10] [--100]
   --demo: the same on the shipped prior and images; alone it means --demo --1
 """
 REAL = (
-    "posterior_sample.py data=test-imagenet model=imagenet256ldm task_group=ldm_langevin num_samples=4 "
-    "repulsion_scale=0.0 pruning_step=-1 optimization_step=-1 data.end_id={n} use_tpu=false gpu=0 "
+    "posterior_sample.py data=test-imagenet model=imagenet256ldm task_group=ldm_langevin experiment=exp0_baseline "
+    "data.end_id={n} use_tpu=false gpu=0 "
     "save_dir=results/exp0_baseline name=imagenet_{n}"
 )
 DEMO = REAL.replace(
@@ -55,28 +56,40 @@ def test_a_failing_run_stops_the_script(script):
     assert done.returncode == 3 and len(done.commands) == 1
 
 
-SWITCHES = {
-    "exp0_baseline": ("num_samples=4", "repulsion_scale=0.0", "pruning_step=-1", "optimization_step=-1"),
-    "exp1_repulsion": ("num_samples=4", "pruning_step=-1", "optimization_step=-1"),
-    "exp2_pruning": ("num_samples=4", "pruning_step=200", "optimization_step=-1"),
-    "exp3_2particle": ("num_samples=2", "pruning_step=-1", "optimization_step=-1"),
-    "exp4_optimization": ("num_samples=4", "pruning_step=200", "optimization_step=200"),
-    "exp6_recombination": ("num_samples=4", "pruning_step=-1", "optimization_step=-1", "recombination_step=300"),
-}
+NAMES = sorted(path.stem for path in (PROJECT / "configs/experiment").glob("*.yaml"))
+OF_A_PLACE = {"data", "model", "task_group", "sampler", "data.end_id", "use_tpu", "gpu", "save_dir", "name"}
 
 
-@pytest.mark.parametrize("name", SWITCHES)
-def test_script_and_config_of_an_experiment_agree(script, composed, name):
-    (command,) = script("--10", "--demo", name=name).commands
-    assert all(switch in command.split() for switch in SWITCHES[name])
-    assert f"save_dir=results/{name} name=demo_10" in command
-    assert ("sampler=fast" in command) == (name != "exp0_baseline")  # which is pinned to the unaccelerated sampler
-    cfg = composed(f"experiment={name}")
-    for switch in ("num_samples", "repulsion_scale", "pruning_step", "optimization_step"):
-        assert f"{switch}={cfg[switch]}" in command.split()
-    assert cfg.recombination_step == (300 if name == "exp6_recombination" else -1)
-    assert cfg.repulsion_scale == 0 or f"repulsion.end_step={cfg.repulsion.end_step}" in command.split()
-    assert (cfg.repulsion_scale > 0) == (name != "exp0_baseline")
+def test_every_experiment_has_its_script():
+    assert [path.stem for path in sorted((PROJECT / "commands_gpu").glob("*.sh"))] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("demo", [("--demo",), ()])
+def test_a_script_names_its_experiment_and_none_of_its_switches(script, composed, name, demo):
+    size = "--imagenet" if name == "exp5_final" else "--10"
+    (command,) = script(size, *demo, name=name).commands
+    passed = dict(word.split("=") for word in command.split()[1:])
+    assert passed.pop("experiment") == name and set(passed) <= OF_A_PLACE
+    assert passed["save_dir"] == f"results/{name}"
+    composed(*command.split()[1:])
+
+
+def test_on_the_shipped_prior_each_has_its_sampler(script):
+    samplers = {"exp0_baseline": None, "exp5_final": "fast_denoised", "exp7_sequential": "short_denoised"}
+    for name in NAMES:  # experiment 0 is pinned to the unaccelerated sampler
+        for command in script("--demo", name=name).commands:
+            passed = dict(word.split("=") for word in command.split()[1:])
+            assert passed.get("sampler") == samplers.get(name, "fast")
+
+
+def test_experiment_7_has_the_setting_of_its_certificate_on_a_real_prior_too(script):
+    (command,) = script("--1", name="exp7_sequential").commands
+    assert " model=imagenet256ldm task_group=ldm sampler=short_denoised experiment=exp7_sequential " in command
+    assert (
+        "model=imagenet256ldm task_group=ldm experiment=exp7_sequential sampler=short_denoised"
+        in (PROJECT / "docs/real_models.md").read_text()
+    )
 
 
 def test_experiment_3_has_no_single_image_run(script):
@@ -100,16 +113,10 @@ FINAL_USAGE = """사용법: bash exp5_final.sh [--imagenet] [--ffhq]
 
 
 def final(data, model, group, name, sampler=""):
-    """What exp5_final.sh runs on one image set; the switches are those of its config."""
-    config = OmegaConf.load(PROJECT / "configs/experiment/exp5_final.yaml")
-    switches = [
-        f"{key}.{k}={v}" if k else f"{key}={v}"
-        for key, value in config.items()
-        for k, v in (value.items() if OmegaConf.is_dict(value) else [("", value)])
-    ]
+    """What exp5_final.sh runs on one image set."""
     return (
-        f"posterior_sample.py data={data} model={model} task_group={group} {sampler}"
-        f"{' '.join(switches)} data.end_id=100 use_tpu=false gpu=0 save_dir=results/exp5_final name={name}_100"
+        f"posterior_sample.py data={data} model={model} task_group={group} {sampler}experiment=exp5_final "
+        f"data.end_id=100 use_tpu=false gpu=0 save_dir=results/exp5_final name={name}_100"
     )
 
 
@@ -138,18 +145,15 @@ def test_experiment_5_refuses_other_flags_in_one_line(script, flag):
     assert done.stderr == f"unknown argument: {flag}; exp5_final.sh takes --imagenet --ffhq --demo\n"
 
 
-def test_experiment_5_passes_details_of_the_parts_too(script, tmp_path):
-    config = tmp_path / "project/configs/experiment/exp5_final.yaml"
-    config.write_text("# @package _global_\nnum_samples: 3  # why: so\nrepulsion:\n  end_step: 300\npruning_step: -1\n")
-    (command,) = script("--ffhq", name="exp5_final").commands
-    assert " num_samples=3 repulsion.end_step=300 pruning_step=-1 data.end_id" in command
+def test_experiment_5_is_experiment_4(composed):
+    final, best = (
+        OmegaConf.to_container(composed(f"experiment={name}", "sampler=fast"), resolve=True)
+        for name in ("exp5_final", "exp4_optimization")
+    )
+    assert final == best and fingerprint(final) == fingerprint(best)
 
 
-def test_experiment_5_composes(composed):
-    cfg = composed("experiment=exp5_final")
-    assert cfg.repulsion_scale > 0 and cfg.num_samples >= 2
-
-
+@pytest.mark.program
 def test_real_runs_end_in_the_missing_checkpoint_line(tmp_path):
     if list((PROJECT / "checkpoints").glob("ldm_imagenet256*")):
         pytest.skip("the real checkpoint is installed here")

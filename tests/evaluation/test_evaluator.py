@@ -9,10 +9,13 @@ import torch
 
 from operators.phase_retrieval import PhaseRetrieval
 from utils.data import TestItem
-from utils.evaluation import evaluator as module
-from utils.evaluation.evaluator import Evaluator, to_pixels
-from utils.evaluation.scores import psnr, rotated, to_unit
+from utils.evaluation.evaluator import Evaluator
+from utils.evaluation.scores import rotated
 from utils.evaluation.trace import Trace
+from utils.metrics.lpips import Lpips
+from utils.metrics.lpips_alex import LpipsAlex
+from utils.metrics.pixels import to_pixels, to_unit
+from utils.metrics.psnr import psnr
 from utils.records.record import problem
 from utils.running.console import progress_bar
 from utils.sampling.mechanism import Mechanism
@@ -21,7 +24,7 @@ from utils.sampling.particles import Particles
 from utils.sampling.profiler import Phase, Profiler
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
-CLOCK = StepClock("progress", annealing_sigmas(2, 10.0, 0.1))
+CLOCK = StepClock(annealing_sigmas(2, 10.0, 0.1))
 SUCCESS = SimpleNamespace(threshold_db=20.0, margin_db=3.0)
 OPERATOR = PhaseRetrieval(sigma=0.5)
 STAMP = {
@@ -51,8 +54,8 @@ def record(tmp_path, monkeypatch):
 
     Particle 4 is turned and off by 0.15, 7 is upright, off by 0.05, and has the lower loss.
     """
-    monkeypatch.setattr(module, "Lpips", lambda: lambda x, truth: [0.25 * i for i in range(len(x))])
-    monkeypatch.setattr(module, "LpipsAlex", lambda: lambda x, truth: None)
+    monkeypatch.setattr(Lpips, "__call__", lambda self, x, truth: torch.tensor([0.25 * i for i in range(len(x))]))
+    monkeypatch.setattr(LpipsAlex, "__call__", lambda self, x, truth: None)
     (tmp_path / "seven.png").write_bytes(b"seven")
     image = torch.stack([torch.zeros(3, 12, 12), rotated(truth()) + 0.15, truth(), truth() + 0.05])
     particles = Particles(
@@ -68,7 +71,7 @@ def record(tmp_path, monkeypatch):
     profiler = Profiler(torch.device("cpu"))
     profiler.step_s, profiler.phases = [0.5, 1.5], {"sampling": Phase(time_s=2.0, steps=2, denoiser_calls=4.0)}
     judge = Evaluator(OPERATOR, SUCCESS, range(4, 8), CLOCK, [Speaking()])
-    return judge.record(TestItem(7, tmp_path / "seven.png"), truth(), result, trace, profiler, batch_images=2)
+    return judge.record(TestItem(7, tmp_path / "seven.png"), truth(), result, trace, profiler)
 
 
 def test_values_stand_in_the_places_of_their_particles(record):
@@ -98,8 +101,8 @@ def test_the_pick_is_the_lowest_loss_of_those_that_are_left(record):
 
 def test_time_is_the_share_of_the_image_and_the_noise_floor_is_of_one_measurement(record):
     time = record[0]["time"]
-    assert (time["image_s"], time["step_s"], time["compile_s"]) == (1.0, [0.25, 0.75], None)
-    assert time["phases"]["sampling"]["time_s"] == 1.0 and time["phases"]["sampling"]["denoiser_calls"] == 4.0
+    assert (time["image_s"], time["step_s"], time["compile_s"]) == (2.0, [0.5, 1.5], None)
+    assert time["phases"]["sampling"]["time_s"] == 2.0 and time["phases"]["sampling"]["denoiser_calls"] == 4.0
     assert record[0]["noise_floor"] == pytest.approx(3 * 18 * 18 * 0.25)
 
 

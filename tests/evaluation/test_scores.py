@@ -4,7 +4,10 @@ import piq
 import pytest
 import torch
 
-from utils.evaluation.scores import mode_labels, pick, psnr, r_factor, rotated, ssim
+from utils.evaluation.scores import mode_labels, pick, rotated
+from utils.metrics.psnr import psnr
+from utils.metrics.r_factor import r_factor
+from utils.metrics.ssim import Ssim
 
 
 def truth(side=16):
@@ -104,7 +107,7 @@ def test_scores_are_piq_on_clipped_unit_images():
     reference = (0.5 * truth() + 0.5).expand(2, -1, -1, -1)
     mean_square = (unit - reference).square().flatten(1).mean(1)
     torch.testing.assert_close(psnr(x, truth()), -10 * mean_square.log10(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(ssim(x, truth()), piq.ssim(unit, reference, reduction="none"))
+    torch.testing.assert_close(Ssim()(x, truth()), piq.ssim(unit, reference, reduction="none"))
 
 
 def test_pick_ignores_the_truth_and_missing_particles():

@@ -254,6 +254,7 @@ def place(tmp_path_factory, tiny_prior):
     return runs.Place(folder, tiny_prior, folder / "pixels")
 
 
+@pytest.mark.program
 def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     paths = sorted((place.run("truth", "data=folder") / "records").glob("*.npz"))
@@ -314,6 +315,7 @@ def test_wrong_input_is_one_line_and_leaves_no_folder(overrides, word, place):
     assert not place.path("refused").exists()
 
 
+@pytest.mark.program
 def test_group_that_a_task_does_not_have_lists_those_it_has():
     done = subprocess.run(
         [sys.executable, str(PROJECT / "posterior_sample.py"), "task=nonlinear_blur"],

@@ -50,7 +50,7 @@ def test_measurement_noise_has_a_key_of_its_own_for_each_image():
     "purpose, value",
     [
         ("velocity", 0.66363037),
-        ("recombination", 0.33704158),
+        ("exchange", 0.33704158),
         ("branch", 0.4798751),
         ("mask", 0.18750171),
         ("kernel", 0.84400022),

@@ -344,6 +344,7 @@ def place(tmp_path_factory, tiny_prior, tiny_images, no_pictures):
     return runs.Place(tmp_path_factory.mktemp("checkpoints"), tiny_prior, tiny_images)
 
 
+@pytest.mark.program
 def test_original_file_is_refused_by_the_wrong_model_and_then_runs_with_the_right_one(checkpoint, place):
     path, _, conditional = checkpoint
     wrong, right = ("ffhq256ldm", "imagenet256ldm") if conditional else ("imagenet256ldm", "ffhq256ldm")
@@ -355,6 +356,7 @@ def test_original_file_is_refused_by_the_wrong_model_and_then_runs_with_the_righ
     assert (folder / "metrics.json").is_file() and path.with_suffix(".diffusers").is_dir()
 
 
+@pytest.mark.program
 def test_code_in_a_checkpoint_is_one_line_from_the_command_line(place, tmp_path):
     torch.save({"state_dict": {"a": torch.ones(1)}, "x": Code(tmp_path / "ran")}, tmp_path / "evil.ckpt")
     overrides = place.all("evil", "model=ffhq256ldm", f"model.path={tmp_path / 'evil.ckpt'}")

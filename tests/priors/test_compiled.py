@@ -41,6 +41,7 @@ def test_the_same_numbers_at_each_size(tiny_prior, checkpointing):
         assert take_compile_s(torch.device("cpu")) == 0, "and a known one is not"
 
 
+@pytest.mark.program
 @pytest.mark.slow
 def test_a_pruned_run_with_compiled_networks(place):
     overrides = (
@@ -58,6 +59,7 @@ def test_a_pruned_run_with_compiled_networks(place):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.program
 def test_no_compiler_is_one_line(place, monkeypatch):
     def compile(function, **settings):
         def failing(*arguments):

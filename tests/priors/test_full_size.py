@@ -14,6 +14,8 @@ from tests.worlds import compvis as original
 from utils.paths import PROJECT
 from utils.priors import compvis
 
+pytestmark = pytest.mark.program
+
 
 def random_checkpoint(path):
     """cin256-v2 in its original layout and size; small images suffice to draw all weights."""

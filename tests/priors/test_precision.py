@@ -70,6 +70,7 @@ def test_timesteps_keep_their_precision(pair):
     assert not torch.equal(*(prior.predict(z[:1], one[None]) for one in t))
 
 
+@pytest.mark.program
 def test_chain_operator_and_loss_see_float32(run, monkeypatch):
     from operators.phase_retrieval import PhaseRetrieval
 
@@ -109,7 +110,7 @@ def fingerprint_of(composed):
 def test_the_fingerprint_knows_the_precision(fingerprint_of, composed):
     plain = fingerprint_of()
     older = OmegaConf.to_container(composed(), resolve=True)
-    for switch in ("precision", "recombination_step", "recombination", "children", "coupling_scale", "tree", "mechanisms"):
+    for switch in ("precision", "recombination_step", "recombination", "children", "tree", "mechanisms"):
         del older[switch]
     assert fingerprint(older) == plain, "records from before the switches stay valid"
     assert len({plain, fingerprint_of("precision=bf16"), fingerprint_of("precision=tf32", "gpu=0")}) == 3

@@ -9,7 +9,8 @@ import torch
 import posterior_sample
 from tools.demo_prior.make_demo_data import FAMILIES
 from utils.data import TestImage
-from utils.evaluation.scores import psnr, rotated
+from utils.evaluation.scores import rotated
+from utils.metrics.psnr import psnr
 from utils.paths import PROJECT
 from utils.records.files import read_record
 
@@ -36,6 +37,7 @@ def test_the_weights_stay_small():
     assert 0 < sum(f.stat().st_size for f in natural) <= 12e6
 
 
+@pytest.mark.program
 def test_experiment_0_on_the_first_two_faces(composed, tmp_path):
     """Of two particles one is above 20 dB, on both; the passes are those of the formula."""
     cfg = composed("data.end_id=2", "num_samples=2", "batch_images=2", f"save_dir={tmp_path}", "name=faces")
@@ -46,6 +48,7 @@ def test_experiment_0_on_the_first_two_faces(composed, tmp_path):
     assert metrics["time"]["phases"]["sampling"]["decoder_forward_backward"] == 50 * inner
 
 
+@pytest.mark.program
 def test_single_particles_stay_near_their_place_in_the_batch(composed, tmp_path):
     """Float32 passes of another size drift apart slowly: after 5 steps the pictures still agree."""
     short = (

@@ -23,6 +23,7 @@ def unknown_keys(block, prefix=""):
 ALLOWED = {"pruning.parents", "optimization.calls_without_iteration"}
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     "overrides",
     [

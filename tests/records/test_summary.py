@@ -46,7 +46,7 @@ def test_the_value_at_the_best_score(scores, value):
 
 def test_the_summary_has_a_row_of_losses():
     # by the truth particle 0 is better (24 against 18 dB); the picks are particles 1 and 0
-    assert summary_table(aggregate(records(True), "x"))[-1] == (
+    assert summary_table(aggregate(records(True), "x").content())[-1] == (
         "loss / noise floor",
         "1.500 ± 0.000",
         "1.375 ± 0.177",
@@ -55,25 +55,25 @@ def test_the_summary_has_a_row_of_losses():
 
 
 def test_without_a_truth_the_losses_stand_image_by_image():
-    text = eval_markdown(aggregate(records(False), "x"))
+    text = eval_markdown(aggregate(records(False), "x").content())
     assert "| loss / noise floor | not available | 1.375 ± 0.177 | 1.250 ± 0.354 |" in text
     assert "| 7 | p1 | 2 | 2 | 1.000 | – | 1.500 1.000 |\n| 8 | p0 | 3 | 2 | 1.500 | – | 1.500 – |" in text
-    assert "| 7 | p1" not in eval_markdown(aggregate(records(True), "x"))
+    assert "| 7 | p1" not in eval_markdown(aggregate(records(True), "x").content())
 
 
 def test_an_image_without_a_finite_particle_has_no_loss():
     lost = records(False)
     lost[0] |= {"loss": [None, None]}
     lost[0]["selection"]["picked"] = None
-    assert "| 7 | none | – | 2 | – | – | – – |" in eval_markdown(aggregate(lost, "x"))
+    assert "| 7 | none | – | 2 | – | – | – – |" in eval_markdown(aggregate(lost, "x").content())
 
 
 def test_the_aligned_mean_is_a_row_where_records_have_it():
     """Without the truth it is known, so it stands with the pick."""
     found = records(True)
-    assert aggregate(found, "x")["summary"] is None
+    assert aggregate(found, "x").content()["summary"] is None
     found[0]["summary"] = {"agreeing": [True, False], "psnr": 26.0, "resolution": 2.0}
-    metrics = aggregate(found, "x")
+    metrics = aggregate(found, "x").content()
     assert metrics["summary"] == {
         "agreeing": [[True, False], [None, None]],
         "psnr": [26.0, None],
@@ -81,7 +81,7 @@ def test_the_aligned_mean_is_a_row_where_records_have_it():
     }
     check_metrics(metrics, "x")
     assert ("PSNR of the aligned mean", "–", "–", "26.00 ± 0.00") in summary_table(metrics)
-    assert not any(row[0] == "PSNR of the aligned mean" for row in summary_table(aggregate(records(False), "x")))
+    assert not any(row[0] == "PSNR of the aligned mean" for row in summary_table(aggregate(records(False), "x").content()))
 
 
 def test_a_summary_has_an_answer_for_each_particle():
@@ -93,7 +93,7 @@ def test_a_summary_has_an_answer_for_each_particle():
 
 def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    print_results(aggregate(records(False), "x"), "folder")
+    print_results(aggregate(records(False), "x").content(), "folder")
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
     assert [row for row in rows if row[0] in ("7", "8")] == [
         ["7", "1.500 1.000", "p1", "1.000", "-", "1.0"],

@@ -24,7 +24,7 @@ def metrics(*losses, floor=100.0, std=2.0):
         record["selection"]["picked"] = row.index(min(v for v in row if v is not None)) if any(row) else None
         forget_truth(record)
         found.append(record)
-    return aggregate(found, "x")
+    return aggregate(found, "x").content()
 
 
 def test_a_deviation_is_the_excess_over_the_floor_in_standard_deviations():

@@ -18,6 +18,7 @@ def test_the_margin_and_the_bounds(free, one, most, expected):
     assert batching.images_that_fit(free, one, most) == expected
 
 
+@pytest.mark.program
 def test_on_the_cpu_it_says_how_many(run, caplog):
     with caplog.at_level(logging.INFO, "latentdaps"):
         _, metrics = run("batch_images=auto", "data.end_id=3")
@@ -42,11 +43,12 @@ def test_on_the_cpu_it_says_how_many(run, caplog):
 def test_without_counted_memory_the_size_of_a_pass_decides(device, particles, resolution, expected, monkeypatch):
     monkeypatch.setattr(devices, "free_memory_bytes", lambda device: None)
     data = SimpleNamespace(resolution=resolution)
-    settings = SimpleNamespace(batch_images="auto", most_particles=particles, data=data)
-    parts = SimpleNamespace(device=torch.device(device))
+    settings = SimpleNamespace(batch_images="auto", data=data)
+    parts = SimpleNamespace(device=torch.device(device), census=SimpleNamespace(most=particles))
     assert batching.images_per_batch(parts, settings, [None] * 50) == expected
 
 
+@pytest.mark.program
 def test_where_memory_is_counted_one_inner_iteration_decides(run, monkeypatch, caplog):
     """Memory counters as CUDA has them, on the CPU: 1000 MB free, 300 MB for an image's four particles."""
     from sampler import LatentDAPS

@@ -7,6 +7,8 @@ import pytest
 
 from tests.worlds import runs
 
+pytestmark = pytest.mark.program
+
 IMAGES = 4
 BATCHES, SHARDS, INTERRUPTED = (1, 2, 4), (1, 2, 3), (False, True)
 MATRIX = list(itertools.product(BATCHES, SHARDS, INTERRUPTED))

@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.program
+
 PARTS = {
     "latent": lambda result: result.particles.z,
     "picture": lambda result: result.image,

@@ -8,6 +8,8 @@ from PIL import Image
 
 from utils.errors import InputError
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture
 def images(tiny_images, tmp_path):

@@ -20,6 +20,8 @@ from utils.records.files import read_record
 from utils.records.folder import RunFolder
 from utils.running.ranks import Rank
 
+pytestmark = pytest.mark.program
+
 DISTINCT = 200
 # floats without subnormals: the sampler has the processor flush them to zero, of which hypothesis complains
 ALWAYS_THE_SAME = settings(
@@ -39,7 +41,6 @@ KEYS = [
     "first_particle",
     "task_group",
     "seed",
-    "step_clock",
     "repulsion_scale",
     "pruning_step",
     "pruning_keep",

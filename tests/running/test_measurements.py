@@ -7,6 +7,8 @@ import pytest
 from utils.errors import InputError
 from utils.records.files import read_record
 
+pytestmark = pytest.mark.program
+
 SHAPE = (3, 24, 24)  # of a 16-pixel image's padded spectrum
 
 

@@ -83,6 +83,7 @@ def test_another_error_is_no_reason_to_retry():
         Passes()(work, torch.randn(4, 2))
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("where", ["decode", "denoise", "backward"])
 def test_a_run_survives_out_of_memory(place, monkeypatch, caplog, where):
     """The decoder, the denoiser or the backward pass take two particles, and four were asked for."""
@@ -119,6 +120,7 @@ def test_a_run_survives_out_of_memory(place, monkeypatch, caplog, where):
     ) == 1
 
 
+@pytest.mark.program
 def test_a_run_with_no_memory_at_all_is_one_line(place, monkeypatch):
     from utils.priors.latent_diffusion import LatentDiffusionPrior
 
@@ -130,6 +132,7 @@ def test_a_run_with_no_memory_at_all_is_one_line(place, monkeypatch):
         place.run("hopeless", "data.end_id=1")
 
 
+@pytest.mark.program
 def test_no_memory_outside_the_passes_is_one_line(place, monkeypatch):
     from utils.noise import KeyedNoise
 
@@ -141,6 +144,7 @@ def test_no_memory_outside_the_passes_is_one_line(place, monkeypatch):
         place.run("hopeless_noise", "data.end_id=1")
 
 
+@pytest.mark.program
 def test_checkpointing_gives_the_same_bits_and_needs_less_memory(place):
     plain = place.run("plain", "data.end_id=2")
     lean = place.run("lean", "data.end_id=2", "gradient_checkpointing=true")
@@ -149,6 +153,7 @@ def test_checkpointing_gives_the_same_bits_and_needs_less_memory(place):
     assert peak[lean] < peak[plain]
 
 
+@pytest.mark.program
 def test_smaller_passes_need_less_memory(place):
     peak = [
         runs.metrics_of(place.run(f"limit_{n}", "data.end_id=2", "batch_images=2", f"max_particles_per_pass={n}"))["vram"][

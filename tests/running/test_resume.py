@@ -21,6 +21,8 @@ from utils.errors import InputError
 from utils.records.aggregate import aggregate
 from utils.records.files import PARTIAL, read_record, to_json
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_prior, tiny_images, no_pictures):
@@ -267,4 +269,4 @@ def test_leftovers_of_killed_processes_are_removed_only_when_old(place):
 def test_metrics_are_a_pure_function_of_the_records(place, undisturbed):
     folder = place.path("undisturbed")
     records = [read_record(p)[0] for p in sorted(folder.glob("records/*.npz"))]
-    assert json.loads(to_json(aggregate(records, "undisturbed"))) == runs.metrics_of(folder)
+    assert json.loads(to_json(aggregate(records, "undisturbed").content())) == runs.metrics_of(folder)

@@ -10,6 +10,8 @@ from PIL import Image
 from utils.errors import InputError
 from utils.records.files import read_record
 
+pytestmark = pytest.mark.program
+
 PER_PARTICLE = {"psnr": ("sample",), "ssim": ("sample",), "modes": ("label", "psnr_aligned")}
 
 
@@ -51,7 +53,6 @@ def test_metrics_json_has_the_documented_keys(run):
         "selection",
         "loss",
         "gradient_error",
-        "free",
         "diversity",
         "time",
         "vram",

@@ -17,6 +17,8 @@ from utils.errors import InputError
 from utils.records.files import read_record, record_paths, write_record
 from utils.running.ranks import Rank
 
+pytestmark = pytest.mark.program
+
 SELECTION = "data.end_id=5"
 NOT_RECORDED = ("gpu", "data.end_id", "save_dir", "name", "chain_check")  # what changes no result
 # standalone: a free port, so that other runs on this machine do not matter

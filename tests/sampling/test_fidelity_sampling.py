@@ -3,12 +3,10 @@
 import pytest
 import torch
 
-from operators.fidelity import WithFidelity
-from operators.phase_retrieval import PhaseRetrieval
+from tests.worlds.data_terms import with_fidelity
 from tests.worlds.least_squares import settings
 from tests.worlds.xla import World
-from utils.config.sections import Fidelity
-from utils.sampling.optimization import HardDataConsistency
+from utils.mechanisms.optimization.act import HardDataConsistency
 from utils.sampling.particles import Particles
 
 COUNTS = dict(gaussian=0.0, photons=100.0)
@@ -16,8 +14,7 @@ TERMS = {
     "free_scale": dict(free_scale=True),
     "poisson": dict(COUNTS, poisson=1.0),
     "amplitude, free_scale": dict(COUNTS, amplitude=1.0, free_scale=True),
-    "silog and gaussian": dict(silog=0.5),
-    "ssi": dict(gaussian=0.0, ssi=1.0),
+    "gaussian and one's own": dict(terms=dict(squares=dict(_target_="tests.worlds.own_terms.Squares", weight=0.5))),
 }
 ALL = dict(pruning_step=700, optimization_step=400, recombination_step=900, steps=4, lost=0.2)
 
@@ -44,7 +41,7 @@ def test_a_batch_with_different_masks_equals_single_runs_also_in_bounded_passes(
 @pytest.mark.parametrize("name", TERMS)
 def test_the_optimisation_stops_at_the_terms_own_floor(name):
     """On the image itself: the truth of a typical measurement is at its floor, and 1.1 times that allows it to stay."""
-    operator = WithFidelity(PhaseRetrieval(sigma=0.05), Fidelity(**TERMS[name])).double()
+    operator = with_fidelity(sigma=0.05, **TERMS[name])
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(1, 3, 32, 32, generator=generator, dtype=torch.float64) * 1.6 - 0.8
     y = operator.measure(truth, torch.randn(operator(truth).shape, generator=generator, dtype=torch.float64))
@@ -60,30 +57,34 @@ def test_the_optimisation_stops_at_the_terms_own_floor(name):
 
     floor = operator.noise_floor(particles.y)
     chosen = settings(max_iterations=100, lr=0.01, stop_factor=1.1, max_move=10.0)
-    z, report = HardDataConsistency(chosen, None)(particles, data_gradient, floor, operator.sigma)
+    z, report = HardDataConsistency(chosen, 0, None)(particles, data_gradient, floor)
     assert report["stopped_by"] == ["discrepancy"] * 2 and report["iterations"][0] == 0 < report["iterations"][1]
     loss = operator.loss(z, particles.y)
     assert (loss <= 1.1 * floor).all() and loss[1] > 0.8 * floor[1]
 
 
+@pytest.mark.program
 def test_a_run_names_each_term_in_trace_and_metrics(run):
-    folder, m = run("fidelity.silog=0.5", "pruning_step=500", "optimization_step=400", "recombination_step=700")
-    assert list(m["loss"]["terms"]) == ["gaussian", "silog"]
+    folder, m = run(
+        "fidelity.amplitude=0.5", "fidelity.photons=100", "pruning_step=500", "optimization_step=400", "recombination_step=700"
+    )
+    assert list(m["loss"]["terms"]) == ["gaussian", "amplitude"]
     for i in range(2):
         for p in range(4):
-            parts = [m["loss"]["terms"][name]["sample"][i][p] for name in ("gaussian", "silog")]
+            parts = [m["loss"]["terms"][name]["sample"][i][p] for name in ("gaussian", "amplitude")]
             total = m["loss"]["sample"][i][p]
             assert total is None and parts == [None, None] or total == pytest.approx(parts[0] + 0.5 * parts[1], rel=1e-5)
-        floors = [m["loss"]["terms"][name]["noise_floor"][i] for name in ("gaussian", "silog")]
+        floors = [m["loss"]["terms"][name]["noise_floor"][i] for name in ("gaussian", "amplitude")]
         assert m["loss"]["noise_floor"][i] == pytest.approx(floors[0] + 0.5 * floors[1])
     from utils.records.files import read_record
 
     trace = read_record(folder / "records" / "00000.npz")[0]["trace"]
     for step in range(3):
-        for total, *parts in zip(trace["loss"][step], *(trace["terms"][n][step] for n in ("gaussian", "silog"))):
+        for total, *parts in zip(trace["loss"][step], *(trace["terms"][n][step] for n in ("gaussian", "amplitude"))):
             assert total is None and parts == [None, None] or total == pytest.approx(parts[0] + 0.5 * parts[1], rel=1e-5)
 
 
+@pytest.mark.program
 def test_the_default_names_no_term_and_keeps_its_fingerprint(run, composed):
     from utils.config.check import check
 
@@ -91,18 +92,18 @@ def test_the_default_names_no_term_and_keeps_its_fingerprint(run, composed):
     assert "terms" not in m["loss"]
     plain, off, on = (
         check(composed(*more)).composition.fingerprint
-        for more in ([], ["fidelity.background=3", "fidelity.gradient=0"], ["fidelity.gaussian=0.5"])
+        for more in ([], ["fidelity.background=3", "fidelity.poisson=0"], ["fidelity.gaussian=0.5"])
     )
     assert plain == off != on
 
 
-def test_gradient_of_weight_0_is_no_term_bit_for_bit(run):
+@pytest.mark.program
+def test_a_term_of_weight_0_is_no_term_bit_for_bit(run):
     from utils.records.files import read_record
 
-    blur = ("task=down_sampling", "task.demo_langevin.operator.scale_factor=2", "data.end_id=1")
-    latents = []
+    mine, latents = "+fidelity.terms.mine={_target_:tests.worlds.own_terms.Squares,weight:%s}", []
     for weight in (None, 0, 0.2):
-        folder, m = run(*blur, *([] if weight is None else [f"fidelity.gradient={weight}"]), f"name=w{weight}")
+        folder, m = run("data.end_id=1", *([] if weight is None else [mine % weight]), f"name=w{weight}")
         latents.append(read_record(folder / "records" / "00000.npz")[1]["z"])
     assert (latents[0] == latents[1]).all() and (latents[0] != latents[2]).any()
-    assert list(m["loss"]["terms"]) == ["gaussian", "gradient"]
+    assert list(m["loss"]["terms"]) == ["gaussian", "mine"]

@@ -59,14 +59,8 @@ def test_learning_rate_ramp_divides_by_steps_plus_one():
     assert learning_rate(2.1e-5, 0.12, 49, 50) == pytest.approx(2.1e-5 * (1 - 49 / 51 * 0.88))
 
 
-def test_progress_clock_fires_in_integers():
-    clock = StepClock("progress", SIGMAS)
+def test_the_clock_fires_in_integers():
+    clock = StepClock(SIGMAS)
     assert clock.timestep(0) == 1000 and clock.timestep(40) == 200
     for step in range(51):  # every timestep of the grid fires exactly at its own step
         assert clock.first_step(20 * (50 - step)) == (step if step < 50 else None)
-
-
-@pytest.mark.parametrize("name, index", [("trained", 32), ("official", 33)])
-def test_noise_clock_reaches_200(name, index):
-    clock = StepClock("noise", SIGMAS, TimestepMap(name, ALPHAS))
-    assert clock.first_step(200) == index

@@ -13,6 +13,8 @@ from tests.worlds import runs
 from utils import device as devices
 from utils.paths import PROJECT
 
+pytestmark = pytest.mark.program
+
 INNER, ODE = 2, 2
 WAITS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero")
 

@@ -10,9 +10,11 @@ from tests.worlds import runs
 from tools import calibrate_certificate as tool
 from utils.analysis import runs as finished_runs
 from utils.config.check import check
-from utils.config.population import Sequential
 from utils.errors import InputError
+from utils.population.settings import Sequential
 from utils.records.files import read_record, write_record
+
+pytestmark = pytest.mark.program
 
 IMAGES = 4
 LENIENT = ("success.threshold_db=9.4", "success.margin_db=0")  # so that some particles of a random prior succeed
@@ -66,9 +68,7 @@ def test_with_a_margin_what_lies_far_below_the_images_best_is_no_success():
     from operators.phase_retrieval import PhaseRetrieval
 
     psnr, labelled = [30.0, 25.0, 28.5, 40.0], [True, True, True, False]
-    piece = tool.Piece(
-        ("set", 0), 0, [0, 1, 2, 3], [1.0] * 4, [0.0] * 4, [0.4] * 4, None, labelled, psnr, torch.rand(4, 3, 8, 8)
-    )
+    piece = tool.Piece(("set", 0), 0, [0, 1, 2, 3], [1.0] * 4, [0.0] * 4, [0.4] * 4, labelled, psnr, torch.rand(4, 3, 8, 8))
     success = [tool.joined([piece], PhaseRetrieval(), margin)[0].success.tolist() for margin in (None, 2.0, 0.0)]
     assert success == [labelled, [True, False, True, False], [True, False, False, False]]
 
@@ -87,7 +87,7 @@ def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monk
     overrides = ("population=sequential", "sequential.start=1", "sequential.add=1", f"sequential.certificate={out}")
     settings = check(runs.config(place.all("reads", *overrides)))
     assert settings.composition.notes == ()
-    assert settings.sequential.thresholds.model_dump(exclude={"stop_step", "stop_deviation"}) == content["thresholds"]
+    assert settings.sequential.thresholds.model_dump() == content["thresholds"]
     (note,) = check(runs.config(place.all("reads", *overrides, "sampler=fast"))).composition.notes
     assert "was calibrated elsewhere: sampler." in note
 

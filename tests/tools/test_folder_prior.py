@@ -36,6 +36,7 @@ def weights(folder):
     return {part: load_file(folder / part / "diffusion_pytorch_model.safetensors") for part in ("vqvae", "unet")}
 
 
+@pytest.mark.program
 def test_the_prior_of_a_folder_reconstructs_its_held_out_images(configured, composed, tiny, tmp_path, capsys):
     import posterior_sample
 
@@ -52,6 +53,7 @@ def test_the_prior_of_a_folder_reconstructs_its_held_out_images(configured, comp
     assert (tmp_path / "results/run/metrics.json").exists()
 
 
+@pytest.mark.program
 def test_a_killed_training_goes_on_to_the_same_prior(configured, tmp_path, monkeypatch):
     train_prior.train(configured("straight", "data.flip=true", "data.rotate=true"))
     save = Trainer.save
@@ -105,6 +107,7 @@ def test_wrong_input_is_one_line_and_status_2(monkeypatch, capsys, tiny_images, 
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
 
 
+@pytest.mark.program
 def test_the_command_says_nothing_else():
     """Neither does an installed torch_xla, which diffusers imports, announce its runtime."""
     clean = {name: value for name, value in os.environ.items() if name != "PJRT_DEVICE"}

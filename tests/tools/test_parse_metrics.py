@@ -108,6 +108,7 @@ def test_latex_names_are_escaped_and_the_best_is_bold(parse, results):
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1 and "±" not in text
 
 
+@pytest.mark.program
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(parse, results, tmp_path):
     parse(results, "--format", "latex", "--best-of", "2", "--out", tmp_path / "tables.tex")
@@ -131,7 +132,7 @@ def test_latex_compiles(parse, results, tmp_path):
         (("{}", "--baseline", "exp7"), "baseline=exp7: choose from exp0_base, exp4"),
         (("{}", "--baseline", "exp7", "--per-image"), "baseline=exp7: choose from exp0_base, exp4"),
         (("{}/exp4", "--tables", "paired"), "tables=paired: needs more than one run"),
-        (("{}", "--best-of", "4"), "no run without repulsion and pruning has more than 4 particles"),
+        (("{}", "--best-of", "4"), "no run of independent particles has more than 4 particles"),
         (("{}/exp0_base/records",), "holds no metrics.json"),
         (("{}/exp0_base/config.yaml",), "damaged, not JSON"),
     ],
@@ -141,6 +142,7 @@ def test_wrong_input_is_one_line_and_status_2(parse, results, arguments, message
     assert status == 2 and text == "" and message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+@pytest.mark.program
 def test_a_damaged_run_among_others_is_named(results):
     path = results / "exp4" / "metrics.json"
     path.write_text(path.read_text()[:500])

@@ -201,6 +201,7 @@ def edit(project, name, old, new):
     (project / name).write_text(text.replace(old, new, 1))
 
 
+@pytest.mark.program
 @pytest.mark.skipif(not (EVIDENCE / "tables.yaml").exists(), reason="no evidence is committed")
 def test_the_tables_of_this_project_are_up_to_date():
     done = subprocess.run(

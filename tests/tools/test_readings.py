@@ -71,6 +71,7 @@ def sampled(tiny_prior, tiny_images, tmp_path, monkeypatch):
     return lambda *overrides: readings.sample(1, "recombination.excess=0", *overrides)
 
 
+@pytest.mark.program
 def test_what_is_looked_at_is_what_the_exchange_did(sampled):
     found = sampled("recombination_step=700")
     ((event, before, after),) = found.exchanges
@@ -79,6 +80,7 @@ def test_what_is_looked_at_is_what_the_exchange_did(sampled):
         assert torch.equal(was, is_now) == (not p["accepted"])
 
 
+@pytest.mark.program
 def test_a_childs_line_goes_on_from_its_parent(sampled):
     found = sampled("recombination_step=700", "pruning_step=500", "children=2", "optimization_step=400")
     lines, parents = readings.descent(found), found.result.particles.parent.tolist()
@@ -89,6 +91,7 @@ def test_a_childs_line_goes_on_from_its_parent(sampled):
     assert planning(found, lines)
 
 
+@pytest.mark.program
 def test_the_figures_are_drawn(sampled, tmp_path):
     found, alone = sampled("recombination_step=700"), sampled()
     scores = readings.scores_of_versions(found)

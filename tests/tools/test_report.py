@@ -143,6 +143,7 @@ def browse(path, profile):
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
 
+@pytest.mark.program
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_a_browser_shows_the_page_without_errors(page, tmp_path):
     probed = tmp_path / "probed.html"
@@ -152,6 +153,7 @@ def test_a_browser_shows_the_page_without_errors(page, tmp_path):
     assert 'data-images="7"' in dom and 'data-broken="0"' in dom
 
 
+@pytest.mark.program
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 def test_the_browser_test_would_notice_errors(tmp_path):
     probed = tmp_path / "bad.html"

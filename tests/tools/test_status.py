@@ -12,6 +12,8 @@ from tools import status
 from utils.errors import InputError
 from utils.records.files import read_record, record_path, write_record
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture(scope="module")
 def half_done(tmp_path_factory, tiny_prior, no_pictures):

@@ -66,6 +66,7 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.program
 def test_two_ranks_train_one_network_on_both_batches(tmp_path):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     command = [*torchrun, "-m", "tests.tools.test_training", str(tmp_path / "ranks")]

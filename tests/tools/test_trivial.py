@@ -87,6 +87,7 @@ def test_the_mean_image_of_a_folder(composed, tmp_path):
         trivial_reconstruction.mean_image(check(composed()), tmp_path / "none")
 
 
+@pytest.mark.program
 @pytest.mark.slow
 def test_the_tool_measures_as_the_program_does(run, monkeypatch, tmp_path):
     """On a finished run it draws and scores the y of the records."""

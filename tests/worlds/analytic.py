@@ -100,18 +100,17 @@ def gaussian_law(
     drop_step=None,
     steps=None,
     first_sigma=None,
-    spacing=1.0,
 ):
     """Mean (d,) and covariance (d, d) of the sampler's output for a one-component prior, by affine propagation.
 
     steps: after the chains of so many annealing steps, before the next noise; first_sigma: of the initial draw, where it
-    shall not be that of the grid; spacing: of the grid
+    shall not be that of the grid
     """
     settings = settings or chain()
     m, s2 = prior.means[0].numpy(), float(prior.stds[0]) ** 2
     w, y = prior.decoder.numpy(), np.asarray(y, dtype=float)
     d, eye = len(m), np.eye(len(m))
-    sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min, spacing)
+    sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
     mean, cov = np.zeros(d), (first_sigma or sigmas[0]) ** 2 * eye
     sigmas = [*sigmas[: steps or -1], 0.0]
     for step, (sigma, sigma_next) in enumerate(zip(sigmas[:-1], sigmas[1:])):

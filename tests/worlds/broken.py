@@ -81,11 +81,6 @@ def one_level(path, device, timestep_map, **_):
     return _changed(prior, denoise=lambda z, sigma, denoise=prior.denoise: denoise(z, torch.full_like(sigma, float(sigma))))
 
 
-def first_level(path, device, timestep_map, **_):
-    prior = load_analytic(path, device, timestep_map)
-    return _changed(prior, denoise=lambda z, sigma, denoise=prior.denoise: denoise(z, sigma.flatten()[0]))
-
-
 def shapeless(path, device, timestep_map, **_):
     return object()
 

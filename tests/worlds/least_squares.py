@@ -6,14 +6,15 @@ import torch
 
 from tests.worlds import analytic
 from tests.worlds.analytic import MIXTURE
-from utils.sampling.optimization import HardDataConsistency
+from utils.mechanisms.optimization.act import HardDataConsistency
+from utils.sampling.schedule import StepClock
 
 SIGMA = 0.1
 
 
 def settings(**changes):
-    defaults = dict(max_iterations=40, lr=0.05, stop_factor=1.0, max_move=100.0, every=1, bound=0.2, warmup=0)
-    return SimpleNamespace(**{**defaults, "parametrization": "free", **changes})
+    defaults = dict(max_iterations=40, lr=0.05, stop_factor=1.0, max_move=100.0, every=1)
+    return SimpleNamespace(**{**defaults, **changes})
 
 
 def problem(count=4, spread=2.0):
@@ -25,8 +26,11 @@ def problem(count=4, spread=2.0):
     return particles.at((solution + offset[:, None])[..., None, None])
 
 
-def call(particles, passes=None, seen=lambda particles: None, **changes):
-    """The optimised latents and the report; `passes` takes the size of each pass, `seen` each state of the particles."""
+def call(particles, passes=None, seen=lambda particles: None, mechanism=None, **changes):
+    """The optimised latents and the report; `passes` takes the size of each pass, `seen` each state of the particles.
+
+    mechanism: what optimises, in place of the latent's own with `changes` of its settings.
+    """
     loop = analytic.sampler(MIXTURE)
 
     def data_gradient(p):
@@ -36,7 +40,8 @@ def call(particles, passes=None, seen=lambda particles: None, **changes):
         return loop.data_gradient(p)
 
     floor = analytic.Identity(SIGMA).noise_floor(particles.y)
-    return HardDataConsistency(settings(**changes), loop.events)(particles, data_gradient, floor, SIGMA)
+    mechanism = mechanism or HardDataConsistency(settings(**changes), 0, StepClock(loop.sigmas))
+    return mechanism(particles, data_gradient, floor)
 
 
 def loss(particles, z):

@@ -25,10 +25,6 @@ def records(folder):
     return [read_record(folder / "records" / f"{image:05d}.npz")[0] for image in range(IMAGES)]
 
 
-def deviations(record, step):
-    return [(loss - record["noise_floor"]) / record["floor_std"] for loss in record["trace"]["loss"][step]]
-
-
 def counted(patch):
     """Decoder passes with a gradient and denoiser calls, of single particles, from now on."""
     calls = {"decode": 0, "denoise": 0, "encode": 0}

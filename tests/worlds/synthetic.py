@@ -71,7 +71,7 @@ def write_run(
         if not truth:
             del arrays["truth"]
         write_record(folder, record, arrays if pictures else {})
-    (folder / "metrics.json").write_bytes(to_json(aggregate(records, name)))
+    (folder / "metrics.json").write_bytes(to_json(aggregate(records, name).content()))
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     return folder
 

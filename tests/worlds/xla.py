@@ -7,21 +7,21 @@ import torch
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from sampler import LatentDAPS
-from utils.config.sections import Fidelity, PortfolioEntry
+from utils.config.sections import Fidelity
 from utils.evaluation.trace import Trace
+from utils.mechanisms.children.act import Children
+from utils.mechanisms.optimization.act import HardDataConsistency
+from utils.mechanisms.pruning.act import Pruning
+from utils.mechanisms.recombination.act import Recombination
+from utils.mechanisms.repulsion.act import Repulsion
 from utils.noise import KeyedNoise
 from utils.priors.latent_diffusion import load_pipeline
-from utils.sampling.events import Events
-from utils.sampling.optimization import HardDataConsistency
+from utils.running.build import own_terms
+from utils.sampling.mechanism import census
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
-from utils.sampling.portfolio import Portfolio
 from utils.sampling.profiler import Profiler
-from utils.sampling.pruning import Pruning
-from utils.sampling.recombination import Recombination
-from utils.sampling.repulsion import Repulsion
 from utils.sampling.schedule import StepClock, annealing_sigmas
-from utils.sampling.tree import Tree
 
 # The official rate of latent diffusion models. A tiny random decoder makes larger ones unstable: at 7e-5 the CPU's own
 # float32 is 1e-3 away from float64, and so would every other arithmetic be.
@@ -38,11 +38,9 @@ CHAIN = SimpleNamespace(
 )
 REPULSION = SimpleNamespace(decay="linear", end_step=400, bandwidth=1.0, place="drift", similarity="rotation")
 # whatever is behind the best is bad, so that something is exchanged
-RECOMBINATION = SimpleNamespace(every=1, excess=0.0, deviation=0.0, turns=True, donors=True, choice="prior", sigmas=[0.5, 1.0])
+RECOMBINATION = SimpleNamespace(every=1, excess=0.0, deviation=0.0, turns=True, donors=True, sigmas=[0.5, 1.0])
 PRUNING = SimpleNamespace(near_distance=0.5, loss_tolerance=1.0, fill="next_best")
-OPTIMIZATION = SimpleNamespace(
-    max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1, parametrization="free", bound=0.2, warmup=1
-)
+OPTIMIZATION = SimpleNamespace(max_iterations=3, lr=5e-3, stop_factor=1.0, max_move=0.1)
 
 
 class World:
@@ -60,9 +58,7 @@ class World:
         pruning_step=-1,
         optimization_step=-1,
         recombination_step=-1,
-        parametrization=OPTIMIZATION.parametrization,
         children=0,
-        coupling_scale=0.0,
         branch_sigma=None,
         every=1,
         place=REPULSION.place,
@@ -73,37 +69,41 @@ class World:
         lost=0.0,
         fidelity=None,
         passes=None,
-        portfolio=None,
-        first=0,
         final_sigma=0.0,
+        own=(),
         on_step=lambda info: None,
     ):
         """(result, profiler) of one image, or a batch of some, with `count` particles each, `keep` after a pruning.
 
-        portfolio: its entries as dicts; first: number of the first particle
-
-        lost: share of the measurement's pixels that are missing, other ones in each image; fidelity: keys of the data term
+        lost: share of the measurement's pixels that are missing, other ones in each image; fidelity: keys of the data term;
+        own: further mechanisms, each made of the clock, which act last
         """
         annealing = SimpleNamespace(num_steps=steps, sigma_max=10.0, sigma_min=0.1)
-        clock = StepClock("progress", annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
-        events = Events(clock, repulsion_scale > 0, REPULSION.end_step, pruning_step, optimization_step, every)
+        clock = StepClock(annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
+        pruned, optimised = (clock.first_step(t) if t >= 0 else None for t in (pruning_step, optimization_step))
+        first_opening = min((step for step in (pruned, optimised) if step is not None), default=steps)
+        repelled = min(clock.first_step(REPULSION.end_step), first_opening)
         operator = PhaseRetrieval()
-        operator = (operator if fidelity is None else WithFidelity(operator, Fidelity(**fidelity))).to(self.device)
-        optimization = SimpleNamespace(**{**vars(OPTIMIZATION), "parametrization": parametrization})
-        tree = SimpleNamespace(branch_sigma=branch_sigma)
+        if fidelity is not None:
+            settings = Fidelity(**fidelity)
+            operator = WithFidelity(operator, settings, own_terms(settings, operator.sigma))
+        operator = operator.to(self.device)
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         mechanisms = [
-            *([Repulsion(repulsion_scale, repulsion, events)] if repulsion_scale else []),
+            *([Repulsion(repulsion_scale, repulsion, clock, repelled, first_opening)] if repulsion_scale else []),
             *([Recombination(recombination_step, RECOMBINATION, clock, operator)] if recombination_step >= 0 else []),
-            *([Pruning(keep, PRUNING, events)] if pruning_step >= 0 else []),
-            *([Tree(children, first + count, coupling_scale, tree, events)] if children else []),
-            *([HardDataConsistency(optimization, events)] if optimization_step >= 0 else []),
+            *([Pruning(keep, PRUNING, pruned, clock)] if pruning_step >= 0 else []),
+            *([Children(children, SimpleNamespace(branch_sigma=branch_sigma), pruned, clock)] if children else []),
+            *(
+                [HardDataConsistency(SimpleNamespace(**vars(OPTIMIZATION), every=every), optimised, clock)]
+                if optimization_step >= 0
+                else []
+            ),
+            *(make(clock) for make in own),
         ]
+        census(mechanisms, 0, count, count, steps)
         diffusion = SimpleNamespace(num_steps=2, sigma_min=0.001, final_sigma=final_sigma)
         chain = SimpleNamespace(**{**vars(CHAIN), "num_steps": inner, "mc_algo": algorithm, "lr": lr})
-        if portfolio is not None:
-            entries = [PortfolioEntry(**entry) for entry in portfolio]
-            portfolio = Portfolio(entries, annealing, diffusion, chain, clock)
         loop = LatentDAPS(
             self.prior,
             operator,
@@ -111,10 +111,8 @@ class World:
             annealing,
             diffusion,
             chain,
-            events,
             mechanisms,
             Passes(passes),
-            portfolio,
         )
         images, truths, y = [image] if isinstance(image, int) else list(image), {}, []
         for each in images:
@@ -123,7 +121,7 @@ class World:
             clean = operator(truths[each][None])
             missing = (torch.rand(clean.shape, generator=generator) < lost).to(self.device)
             y.append(torch.where(missing, torch.nan, clean) if lost else clean)
-        particles = Particles.start(torch.cat(y), images, count, first, self.prior.latent_shape, self.prior.dtype)
+        particles = Particles.start(torch.cat(y), images, count, 0, self.prior.latent_shape, self.prior.dtype)
         trace, profiler = Trace(truths), Profiler(self.device)
 
         def both(info):

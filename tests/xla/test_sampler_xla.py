@@ -17,8 +17,6 @@ SWITCHES = {
     "exp4": dict(repulsion_scale=0.5, pruning_step=500, optimization_step=500),
 }
 
-PORTFOLIO = [{}, dict(lr=0.7), dict(tau=1.5), dict(spacing=0.7), dict(lowpass=0.3, lowpass_until=500)]
-
 
 @pytest.fixture(scope="module")
 def worlds(tiny_prior, xla):
@@ -58,10 +56,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(SWITCHES["exp4"], lost=0.2),
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(free_scale=True)),
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(gaussian=0.0, poisson=1.0, photons=100.0)),
-        dict(optimization_step=500, parametrization="residual"),
         dict(pruning_step=700, children=2, branch_sigma=5.0),
-        dict(pruning_step=700, children=2, coupling_scale=0.3),
-        dict(portfolio=PORTFOLIO, pruning_step=500),
         dict(SWITCHES["exp2"], final_sigma=0.15),
     ],
     ids=[
@@ -72,10 +67,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         "missing pixels",
         "free scale",
         "counts",
-        "residual",
         "children",
-        "coupled",
-        "portfolio",
         "denoised",
     ],
 )
@@ -123,15 +115,10 @@ ALL = dict(repulsion_scale=0.5, pruning_step=500, optimization_step=250)
         (ALL, 6, {3, 4, 6}),
         (dict(ALL, place="chain"), 0, {3, 4, 6}),
         (dict(ALL, algorithm="hmc"), 0, {3, 4, 6}),
-        (dict(ALL, parametrization="residual"), 6, {3, 4, 6}),
-        # of the four steps left, two pull down and two up
-        (dict(pruning_step=500, children=2, coupling_scale=0.3, keep=2), 3, {3, 4, 6}),
-        # the low-pass ends at step 4, and every step has other numbers for each particle
-        (dict(pruning_step=500, portfolio=PORTFOLIO), 3, {3, 4}),
         # its steps are those of {}, whose graphs are compiled already at five particles
         (dict(final_sigma=0.15, count=6), 0, set()),
     ],
-    ids=[*SWITCHES, "chain", "hmc", "residual", "coupled", "portfolio", "denoised"],
+    ids=[*SWITCHES, "chain", "hmc", "denoised"],
 )
 def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, switches, event, late):
     """Five particles (or six), three kept: sizes that no other test has compiled. The repulsion fades out at step 5 of 8."""

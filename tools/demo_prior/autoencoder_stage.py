@@ -4,15 +4,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from omegaconf import DictConfig
 
 from tools.demo_prior.muon import Muon
 from tools.demo_prior.networks import autocast, build_autoencoder, standardise_latents, start_residual_branches_at_zero
 from tools.demo_prior.training import Trainer, after_first, psnr, save_sheet
 from tools.demo_prior.views import DrawnFamilies, FolderImages, rotated, to_model
+from utils.running.ranks import Rank
 
 
-def gradient_distance(a, b):
-    """Mean absolute difference of image gradients on three scales."""
+def gradient_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of the image gradients of a and b (N, C, H, W) on three scales, 0-d."""
     total = 0.0
     for scale in range(3):
         if scale:
@@ -22,7 +25,7 @@ def gradient_distance(a, b):
     return total
 
 
-def train_autoencoder(cfg, rank):
+def train_autoencoder(cfg: DictConfig, rank: Rank) -> None:
     settings, device = cfg.autoencoder, cfg.device
     torch.manual_seed(cfg.seed)
     data = FolderImages(cfg) if cfg.data.root else DrawnFamilies(cfg)
@@ -40,7 +43,7 @@ def train_autoencoder(cfg, rank):
         ),
     ]
 
-    def loss_of(generator):
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
         batch = to_model(images[torch.randint(len(images), (settings.batch,), generator=generator)])
         x = data.augmented(batch).to(device)
         with autocast(cfg):
@@ -58,7 +61,7 @@ def train_autoencoder(cfg, rank):
         )
 
     @torch.no_grad()
-    def on_save(averaged):
+    def on_save(averaged: AutoencoderKL) -> str:
         words = []
         for label, x in (("upright", held_out), ("rotated", rotated(held_out))):
             y = averaged.decode(averaged.encode(x).latent_dist.mean).sample

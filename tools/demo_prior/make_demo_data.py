@@ -12,8 +12,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tools.demo_prior.drawing import Canvas, Draws
+from tools.demo_prior.drawing import Array, Canvas, Draws, Frame
 from utils.paths import PROJECT
 
 SIDE = 64
@@ -32,7 +33,7 @@ ROADS = [[0.35, 0.35, 0.37], [0.62, 0.52, 0.38]]
 LEAVES = [[0.15, 0.45, 0.15], [0.35, 0.55, 0.15], [0.75, 0.45, 0.12], [0.12, 0.32, 0.22]]
 
 
-def draw_face(draws, canvas):
+def draw_face(draws: Draws, canvas: Canvas) -> None:
     """A cartoon portrait: background, hair, shoulders, head, eyes, nose, mouth; some with hat or glasses."""
     _wall(draws, canvas)
     skin, hair = draws.palette(SKIN, 0.02), draws.palette(HAIR)
@@ -70,7 +71,7 @@ def draw_face(draws, canvas):
     canvas.shade(1 + draws.between(-0.12, 0.12) * canvas.x)
 
 
-def _wall(draws, canvas):
+def _wall(draws: Draws, canvas: Canvas) -> None:
     angle = draws.between(0, 2 * np.pi)
     t = np.clip((canvas.x * np.cos(angle) + canvas.y * np.sin(angle)) * 0.5 + 0.5, 0, 1)[..., None]
     canvas.pixels = draws.hsv((0.05, 0.7), (0.2, 0.95)) * (1 - t) + draws.hsv((0.05, 0.7), (0.2, 0.95)) * t
@@ -79,7 +80,7 @@ def _wall(draws, canvas):
         canvas.paint(canvas.inside(side * (canvas.x - draws.between(-0.7, 0.7))), draws.hsv((0.05, 0.5), (0.2, 0.9)), 0.6)
 
 
-def _shoulders(draws, canvas, cx, cy, a, b, skin):
+def _shoulders(draws: Draws, canvas: Canvas, cx: float, cy: float, a: float, b: float, skin: Array) -> None:
     cloth = draws.hsv((0.1, 0.85), (0.15, 0.95))
     top = cy + b + draws.between(0.08, 0.22)
     body = canvas.ellipse(cx * 0.6, top + 0.75, draws.between(0.8, 1.1), 0.85, power=2.6)
@@ -90,7 +91,9 @@ def _shoulders(draws, canvas, cx, cy, a, b, skin):
     canvas.paint(canvas.ellipse(cx, cy + b * 0.95, a * 0.46, b * 0.5, power=3.0), skin * 0.78)
 
 
-def _eyes(draws, canvas, frame, a, b, yaw, skin, hair):
+def _eyes(
+    draws: Draws, canvas: Canvas, frame: Frame, a: float, b: float, yaw: float, skin: Array, hair: Array
+) -> dict[str, float]:
     y, spread = -b * draws.between(0.04, 0.14), a * draws.between(0.40, 0.48)
     width = a * draws.between(0.24, 0.31)
     height = width * draws.between(0.55, 0.85)
@@ -112,7 +115,9 @@ def _eyes(draws, canvas, frame, a, b, yaw, skin, hair):
     return {"y": y, "spread": spread, "width": width}
 
 
-def _nose_and_mouth(draws, canvas, frame, a, b, yaw, light, skin, eye_y):
+def _nose_and_mouth(
+    draws: Draws, canvas: Canvas, frame: Frame, a: float, b: float, yaw: float, light: float, skin: Array, eye_y: float
+) -> None:
     x, y = frame
     tip, nose_y, shadow = yaw * 1.5, b * draws.between(0.24, 0.34), -np.sign(light)
     canvas.paint(
@@ -138,7 +143,9 @@ def _nose_and_mouth(draws, canvas, frame, a, b, yaw, light, skin, eye_y):
         )
 
 
-def _fringe(draws, canvas, frame, a, b, squareness, light, hair):
+def _fringe(
+    draws: Draws, canvas: Canvas, frame: Frame, a: float, b: float, squareness: float, light: float, hair: Array
+) -> None:
     x, y = frame
     if draws.chance(0.08):  # bald
         return
@@ -152,7 +159,7 @@ def _fringe(draws, canvas, frame, a, b, squareness, light, hair):
     canvas.paint(cap * np.maximum(canvas.inside(hairline - y), sides), hair * strands[..., None])
 
 
-def _hat(draws, canvas, frame, a, b, light):
+def _hat(draws: Draws, canvas: Canvas, frame: Frame, a: float, b: float, light: float) -> None:
     x, y = frame
     brim_y, colour = -b * draws.between(0.52, 0.64), draws.hsv((0.2, 0.9), (0.2, 0.95))
     crown = canvas.ellipse(0, brim_y, a * 1.15, b * draws.between(0.62, 0.8), power=2.6, frame=frame)
@@ -163,7 +170,7 @@ def _hat(draws, canvas, frame, a, b, light):
     )
 
 
-def _glasses(draws, canvas, frame, yaw, eyes):
+def _glasses(draws: Draws, canvas: Canvas, frame: Frame, yaw: float, eyes: dict[str, float]) -> None:
     colour, dark = draws.palette([[0.05, 0.05, 0.05], [0.40, 0.20, 0.10], [0.60, 0.60, 0.65]]), draws.chance(0.25)
     radius = eyes["width"] * draws.between(1.2, 1.4)
     for side in (-1, 1):
@@ -179,7 +186,7 @@ def _glasses(draws, canvas, frame, yaw, eyes):
     )
 
 
-def draw_scene(draws, canvas):
+def draw_scene(draws: Draws, canvas: Canvas) -> None:
     """A landscape: sky, sun, clouds, hills, ground, road, and two large objects lit from the sun's side."""
     horizon = draws.between(-0.15, 0.30)
     t = np.clip((canvas.y + 1) / (horizon + 1), 0, 1)[..., None]
@@ -206,7 +213,7 @@ def draw_scene(draws, canvas):
     canvas.shade(1 + draws.between(-0.10, 0.10) * canvas.x)
 
 
-def _cloud(draws, canvas):
+def _cloud(draws: Draws, canvas: Canvas) -> None:
     x, y, width = draws.between(-1, 1), draws.between(-0.9, -0.35), draws.between(0.2, 0.4)
     for k in (-1, 0, 1):
         canvas.paint(
@@ -216,7 +223,7 @@ def _cloud(draws, canvas):
         )
 
 
-def _hills(draws, canvas, horizon):
+def _hills(draws: Draws, canvas: Canvas, horizon: float) -> None:
     for brightness in (0.8, 1.0):
         ridge = (
             horizon
@@ -227,7 +234,7 @@ def _hills(draws, canvas, horizon):
         canvas.paint(canvas.inside(canvas.y - ridge), draws.palette(HILLS) * brightness)
 
 
-def _ground(draws, canvas, horizon):
+def _ground(draws: Draws, canvas: Canvas, horizon: float) -> None:
     depth = np.clip((canvas.y - horizon) / (1 - horizon), 0, 1)
     land = canvas.inside(canvas.y - horizon)
     canvas.paint(land, draws.palette(GROUND) * (1.08 - 0.38 * depth)[..., None])
@@ -237,13 +244,13 @@ def _ground(draws, canvas, horizon):
         canvas.paint(canvas.inside(half_width - np.abs(canvas.x - centre)) * land, draws.palette(ROADS))
 
 
-def _ball(draws, canvas, x, foot, size, lit):
+def _ball(draws: Draws, canvas: Canvas, x: float, foot: float, size: float, lit: Array) -> None:
     canvas.paint(canvas.ellipse(x, foot - size * 0.9, size * 0.95, size * 0.95), draws.hsv((0.35, 0.95), (0.3, 0.95)) * lit)
     shine = 0.35 if lit[0, 0, 0] < lit[0, -1, 0] else -0.35
     canvas.paint(canvas.ellipse(x + shine * size, foot - size * 1.25, size * 0.22, size * 0.22, softness=2), WHITE, 0.75)
 
 
-def _house(draws, canvas, x, foot, size, lit):
+def _house(draws: Draws, canvas: Canvas, x: float, foot: float, size: float, lit: Array) -> None:
     wall, roof = draws.hsv((0.2, 0.8), (0.3, 0.95)) * 0.5 + 0.42, draws.hsv((0.3, 0.9), (0.25, 0.85))
     canvas.paint(canvas.ellipse(x, foot - size * 0.7, size * 1.0, size * 0.75, power=14.0), wall * np.clip(lit, 0.75, 1.15))
     slope = canvas.inside(canvas.y - (foot - size * 2.3) - np.abs(canvas.x - x) * 0.75)
@@ -255,7 +262,7 @@ def _house(draws, canvas, x, foot, size, lit):
         )
 
 
-def _tree(draws, canvas, x, foot, size, lit):
+def _tree(draws: Draws, canvas: Canvas, x: float, foot: float, size: float, lit: Array) -> None:
     canvas.paint(canvas.segment(x, foot, x, foot - size * 1.1, size * 0.16), np.array([0.36, 0.23, 0.12]) * lit)
     if draws.chance(0.5):
         crown = canvas.inside((canvas.y - (foot - size * 3.0)) * 0.45 - np.abs(canvas.x - x)) * canvas.inside(
@@ -266,7 +273,7 @@ def _tree(draws, canvas, x, foot, size, lit):
     canvas.paint(crown, draws.palette(LEAVES) * lit)
 
 
-def _car(draws, canvas, x, foot, size, lit):
+def _car(draws: Draws, canvas: Canvas, x: float, foot: float, size: float, lit: Array) -> None:
     colour = draws.hsv((0.45, 0.95), (0.4, 0.95))
     canvas.paint(canvas.ellipse(x, foot - size * 0.55, size * 1.35, size * 0.42, power=5.0), colour * np.clip(lit, 0.8, 1.2))
     canvas.paint(canvas.ellipse(x - size * 0.1, foot - size * 1.02, size * 0.8, size * 0.45, power=4.0), colour * 0.9)
@@ -280,19 +287,19 @@ OBJECTS = (_ball, _house, _tree, _car)
 FAMILIES = {"faces": draw_face, "scenes": draw_scene}
 
 
-def demo_image(family, seed, index, side=SIDE):
+def demo_image(family: str, seed: int, index: int, side: int = SIDE) -> NDArray[np.uint8]:
     """One image, (side, side, 3) uint8. `family`: "faces" or "scenes"; `seed`: see SEEDS; `index` >= 0."""
     canvas = Canvas(side)
     FAMILIES[family](Draws(list(FAMILIES).index(family), seed, index), canvas)
     return np.round(np.clip(canvas.pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def demo_images(family, seed, count, start=0):
+def demo_images(family: str, seed: int, count: int, start: int = 0) -> NDArray[np.uint8]:
     """Images start .. start + count - 1, (count, SIDE, SIDE, 3) uint8."""
     return np.stack([demo_image(family, seed, i) for i in range(start, start + count)])
 
 
-def main():
+def main() -> None:
     from PIL import Image
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -4,10 +4,12 @@ Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networ
 matched to Adam's as in Liu et al., arXiv 2502.16982. Small autoencoders with few norm groups stall under Adam.
 """
 
+from collections.abc import Iterable
+
 import torch
 
 
-def orthogonalise(matrix, steps=5):
+def orthogonalise(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Newton-Schulz iteration towards the nearest semi-orthogonal matrix, (rows, columns) -> same shape."""
     x = matrix / (matrix.norm() + 1e-7)
     transposed = x.shape[0] > x.shape[1]
@@ -21,11 +23,13 @@ def orthogonalise(matrix, steps=5):
 class Muon(torch.optim.Optimizer):
     """For weights with at least two dimensions; everything after the first is flattened."""
 
-    def __init__(self, params, lr, momentum=0.95, weight_decay=1e-4):
+    def __init__(
+        self, params: Iterable[torch.nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 1e-4
+    ) -> None:
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self):
+    def step(self) -> None:
         for group in self.param_groups:
             for p in group["params"]:
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))

@@ -2,6 +2,7 @@
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+from omegaconf import DictConfig
 
 from tools.demo_prior.training_images import HEAD_DIM
 from utils import device as devices
@@ -9,7 +10,7 @@ from utils import device as devices
 LOADING = {"low_cpu_mem_usage": False}  # the low-memory way needs a package that nothing else here needs
 
 
-def build_autoencoder(cfg):
+def build_autoencoder(cfg: DictConfig) -> AutoencoderKL:
     settings = cfg.autoencoder
     blocks = len(settings.channels)
     return AutoencoderKL(
@@ -27,7 +28,7 @@ def build_autoencoder(cfg):
     )
 
 
-def build_unet(cfg):
+def build_unet(cfg: DictConfig) -> UNet2DModel:
     settings, channels = cfg.unet, cfg.autoencoder.latent_channels
     blocks = len(settings.channels)
     return UNet2DModel(
@@ -43,7 +44,7 @@ def build_unet(cfg):
     )
 
 
-def build_scheduler():
+def build_scheduler() -> DDIMScheduler:
     """The noise schedule of the public LDM checkpoints; the network predicts v."""
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -56,16 +57,16 @@ def build_scheduler():
     )
 
 
-def start_residual_branches_at_zero(model):
+def start_residual_branches_at_zero(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if "conv2." in name or "to_out." in name:
             torch.nn.init.zeros_(parameter)
 
 
 @torch.no_grad()
-def standardise_latents(model, images):
+def standardise_latents(model: AutoencoderKL, images: torch.Tensor) -> None:
     """Fold a per-channel affine map into the 1x1 quant convolutions: latents get zero mean and unit variance,
-    so that scaling_factor is 1."""
+    so that scaling_factor is 1. images: (N, 3, H, W), over which they are taken."""
     latents = torch.cat([model.encode(chunk).latent_dist.mean for chunk in images.split(250)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     encode, decode, c = model.quant_conv, model.post_quant_conv, model.config.latent_channels
@@ -76,7 +77,7 @@ def standardise_latents(model, images):
     encode.bias[c:] -= 2 * std.log()  # the second half of the channels is the log-variance
 
 
-def autocast(cfg):
+def autocast(cfg: DictConfig) -> torch.autocast:
     """The context in which networks run while they train."""
     enabled = devices.has_fast_bf16(cfg.device) if cfg.autocast == "auto" else cfg.autocast
     return torch.autocast(cfg.device, dtype=torch.bfloat16, enabled=enabled)

@@ -17,17 +17,28 @@ over random divisions of 2 N images into the two sets; the samples stay the same
 al., arXiv 1706.08500, equation 6; there on Inception features.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tools.demo_prior.real_images import FEWEST_SAMPLES, SEED, Family, Folder
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from utils.priors.latent_diffusion import LatentDiffusionPrior
+
 
 PRIORS = ("checkpoints/demo-faces", "checkpoints/demo-scenes")
 BATCH = 50
@@ -37,7 +48,7 @@ DIVISIONS = 20
 TIMED_BATCH, TIMED_PASSES = 4, 30
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="prior_quality.py", description="Measure priors.")
     parser.add_argument(
         "priors",
@@ -81,7 +92,9 @@ def main():
     write_text(json.dumps(rows, indent=1) + "\n", args.out)
 
 
-def measure(prior, source, count, steps=STEPS):
+def measure(
+    prior: LatentDiffusionPrior, source: Family | Folder, count: int, steps: int = STEPS
+) -> tuple[dict[str, Any], torch.Tensor]:
     """(figures, (count, C, h, w) latents of the samples); source: Family or Folder of the images to compare with."""
     started = time.monotonic()
     latents = samples(prior, count, steps)
@@ -105,7 +118,7 @@ def measure(prior, source, count, steps=STEPS):
     return {**figures, "seconds": time.monotonic() - started}, latents
 
 
-def samples(prior, count, steps):
+def samples(prior: LatentDiffusionPrior, count: int, steps: int) -> torch.Tensor:
     """(count, C, h, w) unconditional samples from pure noise, keyed by SEED alone.
 
     The solver is DPM-Solver++(2M) of diffusers (arXiv 2211.01095): with as many Euler steps samples come out blurred, and
@@ -114,7 +127,7 @@ def samples(prior, count, steps):
     import torch
     from diffusers import DPMSolverMultistepScheduler
 
-    def sample(z):
+    def sample(z: torch.Tensor) -> torch.Tensor:
         solver = DPMSolverMultistepScheduler.from_config(prior.scheduler_config)
         solver.set_timesteps(steps)
         for t in solver.timesteps:
@@ -126,18 +139,19 @@ def samples(prior, count, steps):
     return in_batches(sample, noise, prior.device)
 
 
-def in_batches(work, tensor, device):
+def in_batches(work: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """work() of a tensor (N, ...) on the device, BATCH rows at a time, put together along the first axis."""
     import torch
 
     return torch.cat([work(part.to(device)) for part in tensor.split(BATCH)])
 
 
-def through_autoencoder(prior, latents):
-    """Latents decoded to images in [-1, 1] and encoded again."""
+def through_autoencoder(prior: LatentDiffusionPrior, latents: torch.Tensor) -> torch.Tensor:
+    """Latents (N, C, h, w) decoded to images in [-1, 1] and encoded again, (N, C, h, w)."""
     return in_batches(lambda z: prior.encode(prior.decode(z).clamp(-1, 1)), latents, prior.device)
 
 
-def features(latents):
+def features(latents: torch.Tensor) -> NDArray[np.float64]:
     """(N, C h w) latents -> (N, 18 C) float64 array: 16 pooled values and two log energies per channel."""
     import torch.nn.functional as F
 
@@ -148,7 +162,7 @@ def features(latents):
     return np.concatenate([part.double().cpu().numpy() for part in parts], axis=1)
 
 
-def frechet(a, b):
+def frechet(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Frechet distance of the Gaussians that fit the rows of a (N, D) and b (M, D)."""
     mean, cov_a, cov_b = a.mean(0) - b.mean(0), np.cov(a.T), np.cov(b.T)
     # eigenvalues of a product of covariances are real and not negative, up to rounding
@@ -156,32 +170,34 @@ def frechet(a, b):
     return float(mean @ mean + np.trace(cov_a) + np.trace(cov_b) - 2 * root)
 
 
-def distances(sampled, real):
-    """Distances samples - images and images - images, one of each for every random division of `real` (2 N, D)."""
+def distances(sampled: NDArray[np.float64], real: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances samples - images and images - images, (2, DIVISIONS): one of each for every random
+    division of `real` (2 N, D); sampled: (N, D)."""
     scale, n = real.std(0), len(real) // 2
     sampled, real = sampled / scale, real / scale
     rng = np.random.default_rng(SEED)
-    found = []
+    pairs = []
     for _ in range(DIVISIONS):
         order = rng.permutation(len(real))
-        found.append((frechet(sampled, real[order[:n]]), frechet(real[order[:n]], real[order[n : 2 * n]])))
-    return np.array(found).T
+        pairs.append((frechet(sampled, real[order[:n]]), frechet(real[order[:n]], real[order[n : 2 * n]])))
+    return np.array(pairs).T
 
 
-def compare(sampled, real):
-    """The figures of one set of features: distance, floor and their ratio."""
+def compare(sampled: NDArray[np.float64], real: NDArray[np.float64]) -> dict[str, Any]:
+    """The figures of one set of features, sampled (N, D) and real (2 N, D): distance, floor and their ratio."""
     distance, floor = distances(sampled, real)
     return {"distance": summary(distance), "floor": summary(floor), "ratio": float(np.mean(distance) / np.mean(floor))}
 
 
-def summary(values):
-    """As utils.costs.mean_std, for the tables."""
+def summary(values: NDArray[np.float64]) -> dict[str, float]:
+    """Of values (n,), as utils.analysis.costs.mean_std, for the tables."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "n": len(values), "missing": 0}
 
 
-def autoencoder_psnr(prior, source):
+def autoencoder_psnr(prior: LatentDiffusionPrior, source: Family | Folder) -> dict[str, Any]:
     """PSNR in dB of images through the autoencoder: mean and minimum, upright and rotated."""
-    from utils.evaluation.scores import psnr, rotated
+    from utils.evaluation.scores import rotated
+    from utils.metrics.psnr import psnr
 
     x = source.for_autoencoder(prior.resolution)
     figures = {"images": len(x)}
@@ -191,7 +207,7 @@ def autoencoder_psnr(prior, source):
     return figures
 
 
-def decoder_ms(prior):
+def decoder_ms(prior: LatentDiffusionPrior) -> float:
     """Milliseconds per latent of the fastest of some decoder forward + backward passes: the others were disturbed."""
     import torch
 
@@ -203,7 +219,7 @@ def decoder_ms(prior):
     return 1e3 * min(pieces.run(DECODER, TIMED_PASSES)) / TIMED_BATCH
 
 
-def save_samples(prior, latents, path, name, several):
+def save_samples(prior: LatentDiffusionPrior, latents: torch.Tensor, path: str | Path, name: str, several: bool) -> None:
     from tools.demo_prior.training import save_sheet
 
     path = Path(path).with_stem(f"{Path(path).stem}_{name}") if several else Path(path)

@@ -13,11 +13,13 @@ sampler loads like any public checkpoint.
 import json
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import hydra
 import torch
 from diffusers import AutoencoderKL, LDMPipeline, UNet2DModel
+from omegaconf import DictConfig
 
 from tools.demo_prior.autoencoder_stage import train_autoencoder
 from tools.demo_prior.make_demo_data import FAMILIES
@@ -37,7 +39,7 @@ from utils.priors.latent_diffusion import load_pipeline
 from utils.running.ranks import Rank
 
 
-def export(cfg):
+def export(cfg: DictConfig) -> None:
     """Write the finished priors as pipelines: UNet stored in half precision, autoencoder in single."""
     for stage in unet_stages(cfg):
         pipeline = LDMPipeline(
@@ -53,7 +55,7 @@ def export(cfg):
         print(f"{folder}: {size_mb:.2f} MB")
 
 
-def report_quality(cfg):
+def report_quality(cfg: DictConfig) -> None:
     """Measure the exported prior of a folder against its held-out images, as tools/prior_quality.py does."""
     images = Folder(Path(cfg.work) / HELD_OUT_FOLDER)
     count = min(500, len(images.files) // 2)
@@ -70,12 +72,12 @@ def report_quality(cfg):
     )
 
 
-def unet_stages(cfg):
+def unet_stages(cfg: DictConfig) -> Collection[str]:
     return ("unet",) if cfg.data.root else FAMILIES
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="train_prior")
-def main(cfg):
+def main(cfg: DictConfig) -> None:
     try:
         train(cfg, Rank.of_this_process())
     except InputError as error:
@@ -83,14 +85,14 @@ def main(cfg):
         sys.exit(2)
 
 
-def train(cfg, rank=ALONE):
+def train(cfg: DictConfig, rank: Rank = ALONE) -> None:
     """The configured stages, one after the other. Raises InputError."""
     torch.set_num_threads(cfg.threads)
     torch.set_flush_denormal(True)
-    known = ("autoencoder", *unet_stages(cfg), "export", *(("quality",) if cfg.data.root else ()))
-    stages = known if cfg.stages is None else cfg.stages
-    if unknown := [stage for stage in stages if stage not in known]:
-        raise InputError(f"stages={unknown[0]}: choose from {', '.join(known)}")
+    all_stages = ("autoencoder", *unet_stages(cfg), "export", *(("quality",) if cfg.data.root else ()))
+    stages = all_stages if cfg.stages is None else cfg.stages
+    if unknown := [stage for stage in stages if stage not in all_stages]:
+        raise InputError(f"stages={unknown[0]}: choose from {', '.join(all_stages)}")
     if cfg.autocast not in ("auto", True, False):
         raise InputError(f"autocast={cfg.autocast}: choose auto, true or false")
     check_data(cfg)

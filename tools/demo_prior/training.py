@@ -2,9 +2,11 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
@@ -14,12 +16,12 @@ from utils.running.ranks import Rank
 ALONE = Rank()
 
 
-def cosine(step, steps, warmup):
+def cosine(step: int, steps: int, warmup: int) -> float:
     """Learning-rate factor: linear warm-up, then cosine down to 2 %."""
     return min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def step_seed(seed, step, rank):
+def step_seed(seed: int, step: int, rank: int) -> int:
     """Of the random numbers that one rank draws in one step."""
     return seed * 10_000_000 + step + rank * 10**14
 
@@ -32,7 +34,16 @@ class Trainer:
     is `settings.batch` times the number of ranks. Rank 0 reports and saves.
     """
 
-    def __init__(self, name, cfg, model, optimisers, settings, on_save, rank=ALONE):
+    def __init__(
+        self,
+        name: str,
+        cfg: DictConfig,
+        model: torch.nn.Module,
+        optimisers: Sequence[torch.optim.Optimizer],
+        settings: DictConfig,
+        on_save: Callable[[torch.nn.Module], str],
+        rank: Rank = ALONE,
+    ) -> None:
         self.name, self.cfg, self.model, self.settings, self.on_save = name, cfg, model, settings, on_save
         self.rank = rank
         self.optimisers = optimisers
@@ -53,11 +64,11 @@ class Trainer:
                 optimiser.load_state_dict(state)
             self.step = saved["step"]
 
-    def _blend(self, averaged, current, count):
+    def _blend(self, averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
         decay = min(self.settings.ema_decay, (1 + float(count)) / (10 + float(count)))
         return averaged * decay + current * (1 - decay)
 
-    def save(self):
+    def save(self) -> None:
         partial = self.path.with_suffix(".partial")
         torch.save(
             {
@@ -74,7 +85,7 @@ class Trainer:
         with open(Path(self.cfg.work) / f"{self.name}.log", "a") as log:
             log.write(line + "\n")
 
-    def run(self, loss_of):
+    def run(self, loss_of: Callable[[torch.Generator], torch.Tensor]) -> torch.nn.Module:
         """Train to `settings.steps`; `loss_of(generator) -> scalar` draws its own batch."""
         base = [[group["lr"] for group in o.param_groups] for o in self.optimisers]
         if self.step:  # loaded states carry the decayed rates; the configured ones are the base
@@ -112,7 +123,7 @@ class Trainer:
             print(f"{self.name}: {self.step} steps, {time.time() - started:.0f} s in this process", flush=True)
         return self.averaged.module.eval().requires_grad_(False)
 
-    def average_gradients(self):
+    def average_gradients(self) -> None:
         """Over the ranks, in one exchange."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -122,21 +133,21 @@ class Trainer:
             gradient.copy_(part.view_as(gradient))
 
 
-def after_first(rank, event):
+def after_first(rank: Rank, event: str) -> None:
     """Go on once rank 0 is here too."""
     rank.announce(event)
     if rank.count > 1:
         rank.wait_for_first(event)
 
 
-def psnr(a, b):
+def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(N,) PSNR in dB of images in [-1, 1]."""
     return -10 * torch.log10(((a.clamp(-1, 1) - b) / 2).square().flatten(1).mean(1))
 
 
-def save_sheet(images, path, columns=10):
+def save_sheet(images: torch.Tensor, path: str | Path, columns: int = 10) -> None:
     """Save (N, 3, H, W) images in [-1, 1] as one picture, twice their size."""
     pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     rows = [torch.cat(list(pixels[i : i + columns]), dim=2) for i in range(0, len(pixels) - columns + 1, columns)]
     sheet = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.NEAREST).save(path)
+    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)

@@ -6,9 +6,12 @@ other images are added, and is the same on every machine.
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
 from PIL import Image
 from rich.progress import track
 
@@ -23,12 +26,12 @@ HEAD_DIM = 32  # of the attention on the UNet's coarsest level
 WATCHED = 64  # held-out images on which the autoencoder is watched
 
 
-def drawn_images(family, count, work):
+def drawn_images(family: str, count: int, work: str | Path) -> NDArray[np.uint8]:
     """The training split of one family, (count, 3, SIDE, SIDE) uint8, drawn once and kept in `work`."""
     return kept(Path(work) / f"{family}_{count}.npy", lambda: demo_images(family, SEEDS["train"], count).transpose(0, 3, 1, 2))
 
 
-def kept(path, make):
+def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array in `path`; made and written first where there is none."""
     if not path.exists():
         partial = path.with_suffix(".partial.npy")
@@ -37,13 +40,13 @@ def kept(path, make):
     return np.load(path)
 
 
-def is_held_out(relative, share):
+def is_held_out(relative: str | Path, share: float) -> bool:
     """Whether the image of this path below the folder belongs to the held-out share, 0 to 1."""
     digest = hashlib.sha256(Path(relative).as_posix().encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def check_data(cfg):
+def check_data(cfg: DictConfig) -> None:
     """Raises InputError where the configured images, sizes or names cannot be trained on."""
     data, f = cfg.data, 2 ** (len(cfg.autoencoder.channels) - 1)
     if data.root is None:
@@ -75,7 +78,7 @@ class ImageFolder:
     Raises InputError: no such folder, too few images, one that cannot be read, or a `work` of other images.
     """
 
-    def __init__(self, root, resolution, held_out, work):
+    def __init__(self, root: str | Path, resolution: int, held_out: float, work: str | Path) -> None:
         self.root, self.resolution, self.work = find(root), resolution, Path(work)
         if not self.root.is_dir():
             raise InputError(f"data.root={root}: folder {self.root} not found")
@@ -96,7 +99,7 @@ class ImageFolder:
             "paths_sha256": hashlib.sha256("\n".join(paths).encode()).hexdigest(),
         }
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Write into `work` what is kept there; once, then only compared."""
         record = self.work / "data.json"
         if record.exists() and json.loads(record.read_text()) != self.belongs:
@@ -113,16 +116,17 @@ class ImageFolder:
         self.training_images()
         record.write_text(json.dumps(self.belongs, indent=1) + "\n")
 
-    def training_images(self):
+    def training_images(self) -> NDArray[np.uint8]:
         """(N, 3, resolution, resolution) uint8, in the order of the paths."""
         return kept(self.work / f"images_{self.resolution}.npy", lambda: self.read(self.trained))
 
-    def watched_images(self):
+    def watched_images(self) -> NDArray[np.uint8]:
         """(n, 3, resolution, resolution) uint8, held out, evenly spaced over the paths."""
         count = min(WATCHED, len(self.held_out))
         return self.read([self.held_out[i * len(self.held_out) // count] for i in range(count)])
 
-    def read(self, paths):
+    def read(self, paths: Sequence[str]) -> NDArray[np.uint8]:
+        """The images of paths below the root, (n, 3, resolution, resolution)."""
         array = np.empty((len(paths), 3, self.resolution, self.resolution), np.uint8)
         for i, path in track(enumerate(paths), "images", len(paths), transient=True):
             pixels = read_pixels(self.root / path, self.resolution)
@@ -130,7 +134,7 @@ class ImageFolder:
         return array
 
 
-def read_pixels(path, resolution):
+def read_pixels(path: Path, resolution: int) -> NDArray[np.float32]:
     """(3, resolution, resolution) float32 in [-1, 1], as posterior_sample.py takes an image. Raises InputError."""
     image = TestImage(0, path)
     try:

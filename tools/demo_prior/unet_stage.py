@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DModel
+from omegaconf import DictConfig
 
 from tools.demo_prior.networks import LOADING, autocast, build_scheduler, build_unet, start_residual_branches_at_zero
 from tools.demo_prior.training import Trainer, after_first, save_sheet
 from tools.demo_prior.training_images import drawn_images, kept
 from tools.demo_prior.views import FolderImages, rotated, to_model
+from utils.running.ranks import Rank
 
 
 @torch.no_grad()
-def latent_moments(autoencoder, images, rotated_fraction, cfg):
+def latent_moments(
+    autoencoder: AutoencoderKL, images: torch.Tensor, rotated_fraction: float, cfg: DictConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every image's latent, two (N, C, h, w) tensors; the last images are rotated."""
     turned = round(rotated_fraction * len(images))
     means, stds = [], []
@@ -29,15 +33,16 @@ def latent_moments(autoencoder, images, rotated_fraction, cfg):
     return torch.cat(means), torch.cat(stds)
 
 
-def latents_of_family(cfg, autoencoder, family):
+def latents_of_family(cfg: DictConfig, autoencoder: AutoencoderKL, family: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """As latent_moments, of the training images of one family: two (N, C, h, w)."""
     images = torch.from_numpy(drawn_images(family, cfg.train_images, cfg.work))
     return latent_moments(autoencoder, images, cfg.unet.rotated_fraction[family], cfg)
 
 
-def latents_of_folder(cfg, autoencoder):
-    """As latent_moments, of every view of every image; half precision, for there may be many. Kept in `work`."""
+def latents_of_folder(cfg: DictConfig, autoencoder: AutoencoderKL) -> torch.Tensor:
+    """As latent_moments, of every view of every image, (2, N, C, h, w) in half precision, for there may be many. Kept."""
 
-    def encoded():
+    def encoded() -> np.ndarray:
         moments = [latent_moments(autoencoder, images, 0.0, cfg) for images in FolderImages(cfg).views()]
         return np.stack([torch.cat([part.half() for part in parts]).cpu().numpy() for parts in zip(*moments)])
 
@@ -46,7 +51,7 @@ def latents_of_folder(cfg, autoencoder):
     return torch.from_numpy(kept(Path(cfg.work) / name, encoded)).to(cfg.device)  # (2, N, C, h, w)
 
 
-def train_unet(cfg, family, rank):
+def train_unet(cfg: DictConfig, family: str, rank: Rank) -> None:
     settings, device = cfg.unet, cfg.device
     torch.manual_seed(cfg.seed)
     autoencoder = (
@@ -68,7 +73,7 @@ def train_unet(cfg, family, rank):
         torch.nn.init.zeros_(model.conv_out.weight)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=1e-3)
 
-    def loss_of(generator):
+    def loss_of(generator: torch.Generator) -> torch.Tensor:
         index = torch.randint(len(means), (settings.batch,), generator=generator)
         shape = (settings.batch, *means.shape[1:])
         z0 = means[index] + stds[index] * torch.randn(shape, generator=generator).to(device)
@@ -82,7 +87,7 @@ def train_unet(cfg, family, rank):
         return (v.float() - (a * noise - s * z0)).square().mean()
 
     @torch.no_grad()
-    def on_save(averaged):
+    def on_save(averaged: UNet2DModel) -> str:
         generator = torch.Generator().manual_seed(1)
         z = torch.randn(20, *means.shape[1:], generator=generator).to(device)
         scheduler.set_timesteps(30)

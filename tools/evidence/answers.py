@@ -8,6 +8,7 @@ not there is not asked.
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,36 +78,38 @@ def answers(found: Runs) -> list[Answer]:
     """All that can be answered, in the questions' order."""
     rows: list[Answer] = []
 
-    def quality(number, name, other, parts, difficulty="standard", above=DECIBEL):
+    def quality(
+        number: int, name: str, other: str, parts: Sequence[str], difficulty: str = "standard", above: float = DECIBEL
+    ) -> None:
         for one in SETS:
             if (p := found.pair(name, other, difficulty, one)) is None:
                 continue
-            said = [f"{part.split('.')[-1].replace('_psnr', '')} {interval(p[part])} dB" for part in parts]
+            words = [f"{part.split('.')[-1].replace('_psnr', '')} {interval(p[part])} dB" for part in parts]
             yes = all(p[part]["low"] > above for part in parts)
             if above == DECIBEL and other == DAPS:
-                said.append(f"success {interval(p['success'], 100)} points")
+                words.append(f"success {interval(p['success'], 100)} points")
                 yes = yes and p["success"]["low"] > POINTS
             if name == SEQUENTIAL:
                 passes, best = cost(found.of(name, difficulty, one))["passes"], interval(p["psnr_aligned.best"])
-                said += [f"{passes:.0f} passes", f"(best {best} dB)"]
+                words += [f"{passes:.0f} passes", f"(best {best} dB)"]
                 yes = yes and passes <= PASSES
-            rows.append(Answer(number, f"{one}, {p['images']}", "; ".join(said), yes))
+            rows.append(Answer(number, f"{one}, {p['images']}", "; ".join(words), yes))
 
-    def share(number, name, other, quantity, rises, difficulty="standard"):
+    def share(number: int, name: str, other: str, quantity: str, rises: bool, difficulty: str = "standard") -> None:
         for one in SETS:
             if (p := found.pair(name, other, difficulty, one)) is not None:
                 d = p[quantity]
                 yes = d["low"] > 0 if rises else d["high"] < 0
-                said = f"{quantity.replace('_', ' ')} {interval(d, 100)} points"
-                rows.append(Answer(number, f"{one}, {difficulty}, {p['images']}", said, yes))
+                words = f"{quantity.replace('_', ' ')} {interval(d, 100)} points"
+                rows.append(Answer(number, f"{one}, {difficulty}, {p['images']}", words, yes))
 
-    def success(number, name, other, difficulty, rises, sets=SETS):
+    def success(number: int, name: str, other: str, difficulty: str, rises: bool, sets: Sequence[str] = SETS) -> Answer | None:
         if (p := found.pair(name, other, difficulty, *sets)) is None:
             return None
         c = p["changed"]["success"]
         right = c["gained"] > c["lost"] if rises else c["lost"] > c["gained"]
-        said = f"{name}: {c['gained']} rescued, {c['lost']} lost, p = {c['p']:.2g}"
-        return Answer(number, f"{' and '.join(sets)}, {difficulty}, {c['n']}", said, right and c["p"] < 0.05, c["p"])
+        words = f"{name}: {c['gained']} rescued, {c['lost']} lost, p = {c['p']:.2g}"
+        return Answer(number, f"{' and '.join(sets)}, {difficulty}, {c['n']}", words, right and c["p"] < 0.05, c["p"])
 
     quality(1, SEQUENTIAL, DAPS, ["pick_psnr"])
     quality(2, FAST, DAPS, ["psnr_aligned.best", "pick_psnr"])
@@ -120,17 +123,17 @@ def answers(found: Runs) -> list[Answer]:
     for number, name in ((9, POLISH), (10, EXCHANGE)):
         if (p := found.pair(name, DAPS, "standard", *SETS)) is not None:
             w, d = p["wilcoxon"]["pick"], p["pick_psnr"]
-            said = f"pick {interval(d)} dB, median {w['shift']:+.2f}, Wilcoxon's p = {w['p']:.2g}"
+            words = f"pick {interval(d)} dB, median {w['shift']:+.2f}, Wilcoxon's p = {w['p']:.2g}"
             yes = w["p"] < 0.05 and w["shift"] > 0 if number == 9 else d["low"] > 0
-            rows.append(Answer(number, f"both sets, {p['images']}", said, yes))
+            rows.append(Answer(number, f"both sets, {p['images']}", words, yes))
     quality(11, POLISH, FAST, ["psnr_aligned.best"], "budget", above=0.0)
     four = [success(12, name, FAST, "standard", True, ("photographs",)) for name in (REPULSION, PRUNING, POLISH, EXCHANGE)]
     rows += holm([row for row in four if row])
     if (e := found.of(SEQUENTIAL, "standard", *SETS)) is not None:
         wrong = [w for r in e.runs for w in r.metrics.population.wrong if w is not None]
         rate = wilson(sum(wrong) / len(wrong), len(wrong))
-        said = f"{sum(wrong)} of {len(wrong)} accepted falsely, at most {100 * rate.high:.1f} %"
-        rows.append(Answer(13, f"both sets, {len(wrong)}", said, rate.high <= ERRORS))
+        words = f"{sum(wrong)} of {len(wrong)} accepted falsely, at most {100 * rate.high:.1f} %"
+        rows.append(Answer(13, f"both sets, {len(wrong)}", words, rate.high <= ERRORS))
     return [row for row in rows if row]
 
 
@@ -141,7 +144,7 @@ def holm(rows: list[Answer]) -> list[Answer]:
     return [row._replace(yes=row.yes and all(kept[: i + 1])) for i, row in enumerate(order)]
 
 
-def interval(d, scale=1):
+def interval(d: Mapping[str, float], scale: int = 1) -> str:
     """A difference with its interval, in dB, or with scale=100 in points."""
     digits = 2 if scale == 1 else 1
     return f"{scale * d['difference']:+.{digits}f} [{scale * d['low']:.{digits}f}, {scale * d['high']:.{digits}f}]"
@@ -155,7 +158,7 @@ def table(folder: Path) -> Table:
     return Table("Answers", COLUMNS, [[r.number, r.where, r.found, "**yes**" if r.yes else "not shown"] for r in rows])
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="answers.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     print(markdown(table(parser.parse_args().folder), level=0), end="")

@@ -9,8 +9,11 @@ y = x + noise, in float64, where that can be tested. Each row is the program's o
 docs/measured/calibration.md.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from operators.base import Operator
 from sampler import LatentDAPS
@@ -52,11 +55,11 @@ SETTINGS = {
 class Identity(Operator):
     """y = x + noise."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
 
-def ranks(overrides, truths, seed=0):
+def ranks(overrides: Sequence[str], truths: int, seed: int = 0) -> NDArray[np.int64]:
     """Number of samples below the truth, 0 to PARTICLES, (truths, 128) int array: a column for each singular value."""
     settings = check(compose(overrides))
     rng, d = np.random.default_rng(seed), len(SINGULAR_VALUES)
@@ -73,23 +76,25 @@ def ranks(overrides, truths, seed=0):
     return ranks_of(along, (z.flatten(1).numpy() @ right)[:, None], axis=1)
 
 
-def table(truths):
+def table(truths: int) -> str:
     """Markdown table of all SETTINGS."""
     lines = [
         "| setting | ranks uniform: p | 50 %: covered, data 4 : prior 1 | 50 %: 1 : 1 | 95 %: 4 : 1 | 95 %: 1 : 1 |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, overrides in SETTINGS.items():
-        found = ranks(overrides, truths)
+        truth_ranks = ranks(overrides, truths)
         covered = [
-            coverage(found[:, columns], PARTICLES, level) for level in (0.5, 0.95) for columns in (slice(64), slice(64, None))
+            coverage(truth_ranks[:, columns], PARTICLES, level)
+            for level in (0.5, 0.95)
+            for columns in (slice(64), slice(64, None))
         ]
         cells = [f"{100 * c.value:.0f} % [{100 * c.low:.0f}, {100 * c.high:.0f}]" for c in covered]
-        lines.append(f"| {name} | {uniformity(found, PARTICLES):.2g} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {uniformity(truth_ranks, PARTICLES):.2g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="calibration.py", description=__doc__.splitlines()[0])
     parser.add_argument("--truths", type=int, default=16, help="truths drawn for each row, of 128 coordinates each")
     print(table(parser.parse_args().truths))

@@ -19,7 +19,7 @@ from utils.records.files import write_atomically
 from utils.records.kept import write_kept
 
 
-def keep(source, target, digits=None):
+def keep(source: Path, target: Path, digits: int | None = None) -> int:
     """Keep one finished run folder as the folder `target`; returns the number of images. Raises InputError.
 
     digits: as `write_kept` has it.
@@ -40,7 +40,7 @@ def keep(source, target, digits=None):
     return len(records)
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="keep_evidence.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--to", type=Path, default=PROJECT / "evidence")

@@ -34,8 +34,18 @@ from utils.errors import InputError
 from utils.paths import PROJECT
 
 LIST = Path(__file__).with_name("mutations.yaml")
-COPIED = ("sampler.py", "posterior_sample.py", "pyproject.toml", "configs", "operators", "utils", "tools", "tests")
-OURS = ("sampler", "posterior_sample", "operators", "utils", "tools", "tests")
+COPIED = (
+    "sampler.py",
+    "posterior_sample.py",
+    "pyproject.toml",
+    "configs",
+    "operators",
+    "utils",
+    "tools",
+    "tests",
+    "docs/examples",
+)
+OURS = ("sampler", "posterior_sample", "operators", "utils", "tools", "tests", "docs")
 LIBRARIES = ("scipy.stats", "scipy.ndimage", "torch", "torchvision", "piq", "diffusers", "hydra", "pydantic", "PIL.ImageDraw")
 TIMEOUT_S = 1800.0  # of one selection of tests as they are, on a machine that may be busy
 LONGER = 4  # times what they took as they are, and a minute: longer than that no mutation is waited for
@@ -170,11 +180,11 @@ class _FirstFailure:
 
     name = ""
 
-    def pytest_runtest_logreport(self, report):
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.name:
             self.name = report.nodeid
 
-    def pytest_collectreport(self, report):
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.name:
             self.name = f"{report.nodeid} cannot be collected"
 
@@ -197,7 +207,7 @@ def _run_tests(copy: Path, tests: Sequence[str], writes_bytecode: bool, sending:
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     elif source.is_file():

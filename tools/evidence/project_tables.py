@@ -24,6 +24,7 @@ table:
 import json
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tools.evidence import answers
 from utils.analysis.arguments import read_experiments
-from utils.analysis.columns import KINDS, NEEDS, known_keys
+from utils.analysis.columns import KINDS, NEEDS, Table, known_keys
 from utils.analysis.comparison import compare
 from utils.analysis.tables import build, build_prior, markdown
 from utils.command_line import Parser, run
@@ -60,7 +61,7 @@ class Spec(BaseModel):
     best_of: int | None = None
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="project_tables.py", description="Compute the tables of the documents from the records.")
     parser.add_argument("--check", action="store_true", help="change nothing; status 1 where a table is out of date")
     parser.add_argument("--project", default=PROJECT, type=Path, help="folder of README.md, PROJECT.md, docs/ and evidence/")
@@ -81,23 +82,23 @@ def main():
         print(f"{args.project}: all {sum(tables)} tables of {sum(map(bool, tables))} documents are up to date")
 
 
-def documents(project):
+def documents(project: Path) -> list[Path]:
     """Paths of the documents that may hold tables. Raises InputError where there are none."""
-    found = [project / name for name in ("README.md", "PROJECT.md") if (project / name).is_file()]
-    found += sorted((project / "docs").rglob("*.md"))
-    if not found:
+    paths = [project / name for name in ("README.md", "PROJECT.md") if (project / name).is_file()]
+    paths += sorted((project / "docs").rglob("*.md"))
+    if not paths:
         raise InputError(f"{project}: holds neither README.md nor PROJECT.md nor docs/*.md")
-    return found
+    return paths
 
 
-def read(path):
+def read(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
 
 
-def read_specs(path):
+def read_specs(path: Path) -> dict[str, Spec]:
     """{name: Spec} of tables.yaml. Raises InputError."""
     try:
         specs = TypeAdapter(list[Spec]).validate_python(yaml.safe_load(read(path)))
@@ -112,10 +113,13 @@ def read_specs(path):
     return {spec.name: spec for spec in specs}
 
 
-def replace_tables(texts, specs, project):
+def replace_tables(
+    texts: Mapping[Path, str], specs: Mapping[str, Spec], project: Path
+) -> tuple[dict[Path, str], dict[Path, list[str]]]:
     """({path: new text}, {path: names of what changed}) of {path: text}. Raises InputError where markers do not fit."""
     check_markers(texts, specs, project)
-    new, changed = {}, {}
+    new: dict[Path, str] = {}
+    changed: dict[Path, list[str]] = {}
     for path, text in texts.items():
         tables = {name: table_of(specs[name], project) for name in START.findall(text)}
         general = dict.fromkeys(note for table in tables.values() for note in table.notes if note not in table.own)
@@ -124,7 +128,7 @@ def replace_tables(texts, specs, project):
         bodies = {name: "\n" + markdown(table, level=0) + paragraphs(table.own) for name, table in tables.items()}
         bodies[None] = paragraphs(general)
 
-        def replaced(match, path=path, text=text, bodies=bodies):
+        def replaced(match: re.Match[str], path: Path = path, text: str = text, bodies: dict[str | None, str] = bodies) -> str:
             body = bodies[match[1]]
             if body != match[2]:
                 changed.setdefault(path, []).append(match[1] or "notes")
@@ -134,9 +138,9 @@ def replace_tables(texts, specs, project):
     return new, changed
 
 
-def check_markers(texts, specs, project):
+def check_markers(texts: Mapping[Path, str], specs: Mapping[str, Spec], project: Path) -> None:
     """Every described table stands in one document, and every block is closed. Raises InputError."""
-    place = {}
+    place: dict[str, Path] = {}
     for path, text in texts.items():
         closed = [match[1] for match in BLOCK.finditer(text)]
         for name in START.findall(text):
@@ -160,19 +164,19 @@ def check_markers(texts, specs, project):
         )
 
 
-def paragraphs(notes):
+def paragraphs(notes: Iterable[str]) -> str:
     """Each note as a paragraph, with an empty line before the first and after the last."""
     return "".join(f"\n{note}\n" for note in notes) + "\n"
 
 
-def table_of(spec, root):
+def table_of(spec: Spec, root: Path) -> Table:
     """The Table that a Spec describes. Raises InputError."""
     if spec.kind == "answers":
         return answers.table(root / spec.folders[0])
     return prior_table(spec, root) if spec.kind == "prior" else run_table(spec, root)
 
 
-def prior_table(spec, root):
+def prior_table(spec: Spec, root: Path) -> Table:
     """The Table of files that tools/prior_quality.py wrote. Raises InputError."""
     rows = []
     for name in spec.folders:
@@ -183,7 +187,7 @@ def prior_table(spec, root):
     return build_prior(rows)
 
 
-def run_table(spec, root):
+def run_table(spec: Spec, root: Path) -> Table:
     """The Table of run folders, from records where they have them. Raises InputError."""
     experiments = read_experiments(
         [root / folder for folder in spec.folders],

@@ -1,14 +1,24 @@
 """The three figures of tools/evidence/readings.py. What they show is sampled there; `found`, `alone`: its `Sampled`."""
 
-from utils.analysis.ancestry import channel
-from utils.evaluation.evaluator import to_pixels
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from utils.evaluation.scores import rotated
 from utils.figures.style import plt
+from utils.mechanisms.recombination.plan import channel
+from utils.metrics.pixels import to_pixels
+from utils.running.build import Parts
+from utils.sampling.outcome import SampleResult
 
 NAMES, TINTS = ("red", "green", "blue"), ((1.0, 0.45, 0.45), (0.45, 1.0, 0.45), (0.5, 0.7, 1.0))
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple")  # of the particles at the start
 FOUND = {"0": "upright", "180": "turned", "mixed": "mixed: failed", "failed": "failed"}
-ROLES = {"repulsion": "explore", "recombination": "share", "pruning": "prune", "tree": "expand", "optimization": "refine"}
+ROLES = {"repulsion": "explore", "recombination": "share", "pruning": "prune", "children": "expand", "optimization": "refine"}
 BARS = (
     (5, "What the measurement says: its loss over the noise floor. All eight fit alike."),
     (2, "What the prior says: its denoising loss, less is likelier. Mixed orientations look wrong."),
@@ -19,7 +29,23 @@ FOOTER = (
 )
 
 
-def bare(axis, picture, title, colour=None, **text):
+class Sampled(Protocol):
+    """tools.evidence.readings.Sampled, as far as it is drawn."""
+
+    @property
+    def parts(self) -> Parts: ...
+
+    @property
+    def result(self) -> SampleResult: ...
+
+    @property
+    def modes(self) -> dict[str, Any]: ...
+
+    @property
+    def exchanges(self) -> list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]]: ...
+
+
+def bare(axis: Axes, picture: np.ndarray, title: str, colour: str | None = None, **text: Any) -> None:
     """Shows a picture (H, W, 3) without ticks, framed in a colour."""
     axis.set(xticks=[], yticks=[])
     axis.set_axis_on()
@@ -28,7 +54,7 @@ def bare(axis, picture, title, colour=None, **text):
     axis.set_title(title, pad=3, **{"fontsize": 9.5, **text})
 
 
-def symmetry(turns, images, loss, score):
+def symmetry(turns: Sequence[Sequence[int]], images: torch.Tensor, loss: torch.Tensor, score: torch.Tensor) -> Figure:
     """The eight images that one measurement allows, and what measurement and prior say of each.
 
     turns: the turned channels of each; images (8, 3, H, W): the four below are those above, turned; loss, score (8,).
@@ -54,12 +80,12 @@ def symmetry(turns, images, loss, score):
     return figure
 
 
-def tinted(image, c):
+def tinted(image: torch.Tensor, c: int) -> np.ndarray:
     """One channel of an image (3, H, W) as a picture (H, W, 3) in its colour."""
     return to_pixels(image[c].expand(3, -1, -1)[None])[0] / 255 * TINTS[c]
 
 
-def genetic(found, alone):
+def genetic(found: Sampled, alone: Sampled) -> Figure:
     """The first exchange, particle by particle: genes and their fitness, crossover, child, and what becomes of it."""
     event, before, after = found.exchanges[0]
     floor = found.parts.operator.noise_floor(found.result.particles.y, axis=2)[0].tolist()
@@ -70,16 +96,16 @@ def genetic(found, alone):
         axis.set_axis_off()
     pictures = [to_pixels(x) for x in (before, after, found.result.image, alone.result.image)]
     for row, (line, p) in enumerate(zip(axes, event["particles"])):
-        number, own = p["index"], COLOURS[p["index"]]
+        number, colour = p["index"], COLOURS[p["index"]]
         titles = (f"particle {number}", "child" if p["accepted"] else "unchanged", ending(found, row), ending(alone, row))
         for column, picture, title in zip((0, 10, 12, 14), pictures, titles):
-            bare(line[column], picture[row], title, own)
+            bare(line[column], picture[row], title, colour)
         for c, (donor, turn, loss) in enumerate(zip(p["donors"], p["turned"], p["loss"])):
             taken = donor != number
-            bare(line[2 + c], tinted(before[row], c), f"{loss / floor[c]:.3f}{' bad' if taken else ''}", own)
+            bare(line[2 + c], tinted(before[row], c), f"{loss / floor[c]:.3f}{' bad' if taken else ''}", colour)
             gene = tinted(rotated(before[donor]) if turn else before[donor], c)
             bare(line[6 + c], gene, channel(number, donor, turn), COLOURS[donor])
-    steps = found.parts.sampler.events.num_steps - 1 - event["step_index"]
+    steps = found.parts.clock.num_steps - 1 - event["step_index"]
     for first, last, reading, what in (
         (0, 0, "population", f"t = {event['timestep']:.0f}"),
         (2, 4, "genes and their fitness", "channels, loss / noise floor"),
@@ -95,31 +121,31 @@ def genetic(found, alone):
     return figure
 
 
-def ending(found, row) -> str:
+def ending(found: Sampled, row: int) -> str:
     """Title of what became of the particle in row `row`."""
     return f"{FOUND[found.modes['label'][row]]}\n{found.modes['psnr_aligned'][row]:.1f} dB"
 
 
-def planning(found, lines):
+def planning(found: Sampled, lines: Mapping[int, Sequence[tuple[float, float, float]]]) -> Figure:
     """A population that is pruned and has children: what acts when, where the particles are, how they fit, the leaves.
 
     lines: {particle: [(t, upright, loss / floor)]}.
     """
     sampler, clock, particles = found.parts.sampler, found.parts.clock, found.result.particles
-    width, events = 1000 / sampler.events.num_steps, sampler.events
+    width, opening = 1000 / clock.num_steps, sampler.phases.openings[0]
     figure = plt.figure(figsize=(10, 7.2), layout="constrained")
     grid = figure.add_gridspec(8, 2, width_ratios=(6, 1))
     plan = figure.add_subplot(grid[:2, 0])
     where, fit = (figure.add_subplot(grid[rows, 0], sharex=plan) for rows in (slice(2, 6), slice(6, 8)))
     for row, m in enumerate(sampler.mechanisms):
-        for step in filter(m.acts, range(events.num_steps)):
+        for step in filter(m.acts, range(clock.num_steps)):
             t, strength = clock.timestep(step), m.strength(step) / (m.strength(0) or 1)
             # what acts after the chain is drawn in the middle of its step
             size, shade = (width, strength) if strength else (0.4 * width, 1.0)
             plan.barh(row, size, left=t - width / 2 - size / 2, height=0.75, color="black", alpha=shade)
     plan.set_yticks(range(len(sampler.mechanisms)), [f"{ROLES[m.name]}: {m.name}" for m in sampler.mechanisms], fontsize=11)
     plan.set_ylim(len(sampler.mechanisms) - 0.4, -0.6)
-    for step, name in ((found.exchanges[0][0]["step_index"], "exchange"), (events.pruning_index - 1, "pruning, children")):
+    for step, name in ((found.exchanges[0][0]["step_index"], "exchange"), (opening.step - 1, "pruning, children")):
         at = clock.timestep(step) - width / 2
         where.axvline(at, color="0.6", linestyle=":", zorder=0)
         where.annotate(name, (at, 0), ha="center", va="center", rotation=90, fontsize=11, backgroundcolor="white")

@@ -10,7 +10,7 @@ illustrate, nothing is counted. docs/readings.md explains them.
 
 import itertools
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,11 +22,13 @@ from utils.config.compose import compose
 from utils.data import select_images
 from utils.evaluation.scores import mode_labels, rotated
 from utils.paths import PROJECT
+from utils.population.prior_score import PriorScore
 from utils.running.build import Parts, build, load_batch
-from utils.sampling.outcome import SampleResult
+from utils.sampling.mechanism import Mechanism, Report, Sampler
+from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
-from utils.sampling.prior_score import PriorScore
 from utils.sampling.profiler import Profiler
+from utils.sampling.scalars import StepScalars
 
 FIRST = 16  # of the validation images that the other tables use
 COMMON = ["gpu=-1", "sampler=fast", "task_group=demo_hard", "data=demo-scenes", "model=demo-scenes"]
@@ -45,9 +47,10 @@ class Sampled(NamedTuple):
     truth: torch.Tensor  # (3, H, W)
     parts: Parts
     result: SampleResult
-    modes: dict  # of utils.evaluation.scores.mode_labels, in the order of result.particles
+    modes: dict[str, Any]  # of utils.evaluation.scores.mode_labels, in the order of result.particles
     seen: dict[int, list[tuple[int, torch.Tensor, float]]]  # {particle: [(step, (3, H, W) decoded, loss / floor)]}
-    exchanges: list[tuple[dict, torch.Tensor, torch.Tensor]]  # (event of the record, pictures before and after, (P, 3, H, W))
+    # (event of the record, pictures before and after, (P, 3, H, W))
+    exchanges: list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]]
 
 
 def turned_versions(x: torch.Tensor) -> torch.Tensor:
@@ -82,7 +85,7 @@ def sample(number: int, *overrides: str) -> Sampled:
     for mechanism in exchanging:
         watch(mechanism, looked)
 
-    def look(info):
+    def look(info: StepInfo) -> None:
         for index, image, loss in zip(info.particles.index.tolist(), info.image, (info.loss / floor).tolist()):
             seen.setdefault(index, []).append((info.step, image, loss))
 
@@ -93,11 +96,11 @@ def sample(number: int, *overrides: str) -> Sampled:
     return Sampled(number, truth[0], parts, result, modes, seen, looks)
 
 
-def watch(mechanism, looked):
+def watch(mechanism: Mechanism, looked: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Adds what the particles look like before and after each of a mechanism's events to the list `looked`."""
     act = mechanism.after_chain
 
-    def after_chain(particles, s, sampler):
+    def after_chain(particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
         new, report = act(particles, s, sampler)
         looked.append((sampler.prior.decode(particles.z), sampler.prior.decode(new.z)))
         return new, report
@@ -108,11 +111,13 @@ def watch(mechanism, looked):
 def first_crossing() -> tuple[Sampled, Sampled]:
     """The image of the figures with the exchange and without it."""
     for number in itertools.count(FIRST):
-        found = sample(number, *EXCHANGE)
-        if children := mixed_children(found.exchanges[0][0]):
+        exchanged = sample(number, *EXCHANGE)
+        if children := mixed_children(exchanged.exchanges[0][0]):
             alone = sample(number)
-            if any(alone.modes["label"][i] not in ("0", "180") and found.modes["label"][i] in ("0", "180") for i in children):
-                return found, alone
+            if any(
+                alone.modes["label"][i] not in ("0", "180") and exchanged.modes["label"][i] in ("0", "180") for i in children
+            ):
+                return exchanged, alone
 
 
 def scores_of_versions(found: Sampled) -> torch.Tensor:
@@ -134,18 +139,18 @@ def descent(found: Sampled) -> dict[int, list[tuple[float, float, float]]]:
     return lines
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="readings.py", description=__doc__.splitlines()[0])
     parser.add_argument("out", nargs="?", type=Path, default=PROJECT / "docs/pictures", help="folder of the three pictures")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    found, alone = first_crossing()
-    grown = sample(found.image, *TREE)
-    images, y = turned_versions(found.truth), found.result.particles.y[:1]
-    loss = losses_of_versions(found.truth, y, found.parts.operator)
+    exchanged, alone = first_crossing()
+    grown = sample(exchanged.image, *TREE)
+    images, y = turned_versions(exchanged.truth), exchanged.result.particles.y[:1]
+    loss = losses_of_versions(exchanged.truth, y, exchanged.parts.operator)
     figures = {
-        "symmetry": symmetry(TURNS, images, loss, scores_of_versions(found)),
-        "genetic": genetic(found, alone),
+        "symmetry": symmetry(TURNS, images, loss, scores_of_versions(exchanged)),
+        "genetic": genetic(exchanged, alone),
         "planning": planning(grown, descent(grown)),
     }
     for name, figure in figures.items():

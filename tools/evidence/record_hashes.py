@@ -13,6 +13,7 @@ also mean that runs made before the change resume.
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +22,14 @@ TIMES = ("time_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block 
 AROUND = ("device", "run")  # what a record says about where it was made
 
 
-def decided(value, without=TIMES):
+def decided(value: object, without: Sequence[str] = TIMES) -> object:
     """A record without the keys that two equal computations may differ in."""
     if isinstance(value, dict):
         return {key: decided(inner, without) for key, inner in value.items() if key not in without}
     return [decided(inner, without) for inner in value] if isinstance(value, list) else value
 
 
-def run_hash(folder, without=()):
+def run_hash(folder: Path, without: Sequence[str] = ()) -> str:
     """Hash over all records of one run folder, sorted by file name; without the blocks and arrays of these names."""
     total = hashlib.sha256()
     for path in sorted((folder / "records").glob("*.npz")):

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 family=$1 images=$2 seed=$3
 runs() {  # runs NAMES override...
-  ONLY=$1 bash tools/evidence/tuning/experiments.sh "$family" standard "$images" "${@:2}" seed="$seed" batch_images=5 \
+  ONLY=$1 bash tools/evidence/experiments.sh "$family" standard "$images" "${@:2}" seed="$seed" batch_images=5 \
     data.root=dataset/second_confirmation/demo-$family data.start_id=100 data.end_id=$((100 + images)) \
     save_dir="results/second_confirmation/standard_${family}_$seed"
 }

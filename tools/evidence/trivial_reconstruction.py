@@ -7,22 +7,31 @@ reconstruction of the highest mean PSNR over the run's images. The mean image is
 split, so it has seen neither validation nor test images, or of --mean FOLDER. The picture has a row per run: its first image.
 """
 
+from __future__ import annotations
+
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from utils.analysis import runs
 from utils.command_line import Parser, run
 from utils.config.check import check
+from utils.config.settings import Settings
 from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
 from utils.records.files import to_json, write_atomically
 
+if TYPE_CHECKING:
+    import torch
+
+
 MEAN_OF = 256  # training images in the mean image
 
 
-def main():
+def main() -> None:
     parser = Parser(prog="trivial_reconstruction.py", description="PSNR of trivial reconstructions for finished runs.")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of faces or scenes, or with --mean of others")
     parser.add_argument(
@@ -32,15 +41,17 @@ def main():
     args = parser.parse_args()
     rows = []
     for folder in args.runs:
-        found, floor = evaluate(folder, args.mean)
-        write_atomically(folder / "trivial.json", lambda file: file.write(to_json(found) + b"\n"))
-        print(f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in found["psnr"].items()))
-        rows.append((folder, found, floor[0]))
+        content, floor = evaluate(folder, args.mean)
+        write_atomically(folder / "trivial.json", lambda file: file.write(to_json(content) + b"\n"))
+        print(
+            f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in content["psnr"].items())
+        )
+        rows.append((folder, content, floor[0]))
     if args.picture:
         draw(rows, args.picture)
 
 
-def evaluate(folder, of=None):
+def evaluate(folder: Path, of: Path | None = None) -> tuple[dict[str, Any], torch.Tensor]:
     """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those that have records.
 
     of: folder of the images whose mean is among the reconstructions; None: the generator's.
@@ -50,7 +61,7 @@ def evaluate(folder, of=None):
     import torch
 
     from operators.trivial import trivial_reconstructions
-    from utils.evaluation.scores import psnr
+    from utils.metrics.psnr import psnr
     from utils.running.build import build, load_batch
 
     finished = runs.load(folder)
@@ -72,7 +83,7 @@ def evaluate(folder, of=None):
     return {"image_ids": [image.id for image in images], "floor": floor, "psnr": scores}, made[floor].cpu()
 
 
-def mean_image(settings, of=None):
+def mean_image(settings: Settings, of: Path | None = None) -> torch.Tensor:
     """(3, H, W) in [-1, 1]: mean of images in the folder `of`, else of the generator's for the family of the run's data."""
     import torch
 
@@ -91,18 +102,18 @@ def mean_image(settings, of=None):
     return torch.from_numpy(mean.transpose(2, 0, 1) / 127.5 - 1).float()
 
 
-def draw(rows, path):
+def draw(rows: Sequence[tuple[Path, dict[str, Any], torch.Tensor]], path: str | Path) -> None:
     """A row per run, of its first image: truth, measurement, trivial reconstruction, label-free pick."""
     from utils.figures.run import draw_tasks, plt
 
     drawn = []
-    for folder, found, floor in rows:
+    for folder, content, floor in rows:
         first = runs.load(folder).records(1)
         if not first or "images" not in first[0][1]:
             raise InputError(f"{folder}: its records hold no pictures; name the run folder under results/")
         record, arrays = first[0]
         drawn.append(
-            (folder.name, record, arrays, f"{found['floor']}\n{found['psnr'][found['floor']][0]:.1f} dB", floor.numpy())
+            (folder.name, record, arrays, f"{content['floor']}\n{content['psnr'][content['floor']][0]:.1f} dB", floor.numpy())
         )
     figure = draw_tasks(drawn)
     figure.savefig(path, dpi=80, bbox_inches="tight")

@@ -1,11 +1,15 @@
 """The command-line arguments that name finished runs, and what decides how they become experiments."""
 
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
 from utils.analysis import experiments, runs
-from utils.analysis.experiments import gather
+from utils.analysis.experiments import Experiment, gather
 from utils.errors import InputError
 
 
-def add_run_arguments(parser):
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """RESULTS and what decides how they become experiments."""
     parser.add_argument(
         "results", nargs="+", metavar="RESULTS", help="run folders, also kept ones, folders of runs, or metrics.json files"
@@ -25,22 +29,29 @@ def add_run_arguments(parser):
     )
 
 
-def read_experiments(results, pool=False, best_of=None, from_records=False, common=False, by_name=False):
+def read_experiments(
+    results: Sequence[str | Path],
+    pool: bool = False,
+    best_of: int | None = None,
+    from_records: bool = False,
+    common: bool = False,
+    by_name: bool = False,
+) -> list[Experiment]:
     """The experiments that RESULTS name, derived ones after the run that they come from. Raises InputError."""
     loaded = [runs.load(path, from_records) for path in runs.find(results)]
     if by_name and pool:
         raise InputError("by-name: rows over several data sets share no config; leave out pool")
-    found = gather(runs.restrict_to_common(loaded, by_data=by_name) if common else loaded, pool, by_name)
+    measured = gather(runs.restrict_to_common(loaded, by_data=by_name) if common else loaded, pool, by_name)
     if best_of is None:
-        return found
+        return measured
     if best_of < 1:
         raise InputError(f"best-of={best_of}: must be at least 1")
     extended, derived = [], 0
-    for experiment in found:
+    for experiment in measured:
         extended.append(experiment)
         if experiment.can_split and experiment.num_samples > best_of:
             extended.append(experiments.best_of(experiment, best_of))
             derived += 1
     if not derived:
-        raise InputError(f"best-of={best_of}: no run without repulsion and pruning has more than {best_of} particles")
+        raise InputError(f"best-of={best_of}: no run of independent particles has more than {best_of} particles")
     return extended

@@ -23,12 +23,12 @@ def spread_sentence(folder: Path, fingerprint: str) -> str:
     if not path.is_file():
         return UNKNOWN
     try:
-        found = json.loads(path.read_text())
-        if found["fingerprint"] != fingerprint:
+        calibration = json.loads(path.read_text())
+        if calibration["fingerprint"] != fingerprint:
             return UNKNOWN
-        block = found["agreeing"]
+        block = calibration["agreeing"]
         covered, nominal, truths = block["covered"]["value"], block["nominal"], block["truths"]
-        ratio, calibrated = block["ratio"]["value"], found["calibrated"]
+        ratio, calibrated = block["ratio"]["value"], calibration["calibrated"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged ({type(error).__name__}); run tools/calibration.py again, or remove it") from None
     verdict = "which is calibrated within its error" if calibrated else "which is NOT calibrated"

@@ -1,8 +1,12 @@
 """Which tables there are, their columns and notes."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from utils.analysis.stats import FEW
+from utils.mechanisms.registry import PLANS
+from utils.metrics.base import Described, described, heading, table_key
+from utils.metrics.registry import ORDER
 
 
 class Column(NamedTuple):
@@ -29,14 +33,24 @@ FAILED = Column("failed", "single particles failed", "min")
 
 FIRST = [Column("experiment", "experiment"), Column("images", "images"), Column("particles", "particles")]
 
+
+def of_metrics(kind: str) -> list[Column]:
+    """The columns that our metrics have in a table."""
+    return [column_of(metric, part, head) for metric in ORDER for part, head in metric.tables.get(kind, ())]
+
+
+def column_of(metric: Described, part: str, head: str) -> Column:
+    """part: best, mean or pick. What is computed from the measurement has no best: it may be too good."""
+    best = metric.direction if metric.of == "image" else None
+    return Column(f"{table_key(metric)}.{part}", head, best, metric.digits, metric.optional)
+
+
 KINDS: dict[str, tuple[str, list[Column]]] = {
     "quality": (
         "PSNR in dB",
         FIRST
         + [
-            Column("psnr.best", "as is: best", "max"),
-            Column("psnr.mean", "as is: mean", "max"),
-            Column("psnr.pick", "as is: pick", "max"),
+            *of_metrics("quality"),
             Column("psnr_aligned.best", "better orientation: best", "max"),
             Column("psnr_aligned.mean", "better orientation: mean", "max"),
             Column("psnr_aligned.spread", "std over particles"),
@@ -61,15 +75,11 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
         "SSIM and LPIPS as is",
         FIRST
         + [
-            Column("ssim.best", "SSIM best", "max", 3),
-            Column("ssim.mean", "SSIM mean", "max", 3),
-            Column("ssim.pick", "SSIM pick", "max", 3),
-            Column("lpips.best", "LPIPS best", "min", 3),
-            Column("lpips.mean", "LPIPS mean", "min", 3),
-            Column("lpips.pick", "LPIPS pick", "min", 3),
+            *of_metrics("perception"),
             *LABEL_FREE,
         ],
     ),
+    "metrics": ("Metrics of one's own, as is", FIRST),  # and what `own_columns` finds
     "modes": (
         "Success and modes",
         FIRST
@@ -106,10 +116,7 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("loss.pick", "label-free pick", None, 3),
             Column("loss.best", "best by the truth", None, 3),
             Column("loss.deviation", "pick above the floor (sd)", None, 1, optional=True),
-            Column("free.mean", "free loss / its floor: mean", None, 3, optional=True),
-            Column("free.pick", "free loss: pick", None, 3, optional=True),
-            Column("r_factor.mean", "R-factor: mean", None, 4, optional=True),
-            Column("r_factor.pick", "R-factor: pick", None, 4, optional=True),
+            *of_metrics("loss"),
             *LABEL_FREE,
         ],
     ),
@@ -143,8 +150,7 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("cost.seconds", "seconds", "min"),
             Column("cost.peak_mb", "peak memory (MB)", "min", 1),
             Column("cost.passes", "decoder passes", "min", 0),
-            Column("cost.optimization_calls", "optimisation calls", None, 1),
-            Column("cost.optimization_iterations", "iterations", None, 1),
+            *(Column(f"cost.{key}", head, None, digits) for plan in PLANS for key, head, digits in plan.measured),
             Column("cost.time_x_memory_mb_s", "time × memory (MB s)", "min", 1),
             Column("cost.relative_time", "time / baseline", "min"),
             Column("cost.relative_passes", "passes / baseline", "min"),
@@ -163,18 +169,6 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("decoder_forward_backward", "passes per particle", None, 1),
             Column("denoiser_calls", "denoiser calls per particle", None, 1),
             *LABEL_FREE,
-        ],
-    ),
-    "portfolio": (
-        "Entries of the portfolio",
-        [
-            FIRST[0],
-            Column("entry.entry", "entry"),
-            Column("entry.setting", "setting"),
-            Column("entry.failed", "single particles failed"),
-            Column("entry.alone", "images that only it solved"),
-            Column("entry.picked", "label-free pick is its particle"),
-            Column("entry.psnr", "mean PSNR, better orientation (dB)"),
         ],
     ),
     "paired": (
@@ -208,14 +202,21 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
     ),
 }
 
+
+def own_columns(summaries: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Of all metrics of one's own that some summaries of utils.analysis.comparison have."""
+    metrics = {name: described(name, numbers) for s in summaries for name, numbers in s.get("metrics", {}).items()}
+    return [column_of(m, part, f"{heading(m)}: {part}") for m in metrics.values() for part in ("best", "mean", "pick")]
+
+
 PAIRED = ("paired", "paired_tests")  # kinds whose rows are differences to a baseline
 
 NEEDS = {
     "paired": "more than one run",
     "paired_tests": "more than one run",
+    "metrics": "a run with metrics of its own (docs/extending.md)",
     "loss": "metrics.json with losses; of an older run by --from-records",
     "phases": "a measured run",
-    "portfolio": "a run with a portfolio",
     "tasks": "trivial.json of the runs, by tools/evidence/trivial_reconstruction.py",
 }  # what a table cannot be made without
 
@@ -252,6 +253,8 @@ NOTES = {
     f"image by the truth; pick: by the lowest measurement loss. {RATES} {FAILURES} Of a subset of the particles only "
     "expectations are known, and they have no quantiles.",
     "perception": "Mean ± standard deviation over images, in the orientation as found (the official row).",
+    "metrics": "Mean ± standard deviation over images. Best: by the metric itself; of one of the measurement, that of the "
+    "particle that is best by the truth.",
     "modes": f"{RATES} {FAILURES}",
     "tuning": f"Mean ± standard deviation over images. {RATES} {FAILURES}",
     "loss": "Mean ± standard deviation over images. Loss: sum of squared residuals of the measurement; noise floor: its "
@@ -260,8 +263,6 @@ NOTES = {
     "brackets; of a subset of the particles the expected number, and the images that fail with some subset.",
     "tasks": "Mean ± standard deviation over images; mean and best are over an image's particles. Gain: paired on the images, "
     f"95 % interval by a bootstrap over images (Student's t below {FEW} images).",
-    "portfolio": f"Particle number i has entry i mod the number of entries. {FAILURES} Only it solved: no particle of another "
-    "entry succeeded; where particles exchange channels, one entry's success may be another's work.",
     "prior": "Frechet distance of latent statistics (tools/prior_quality.py): unconditional samples to test images, and as a "
     "floor test images to as many others; ± standard deviation over divisions of the images. Ratio: distance / "
     "floor; layout: the pooled values, detail: the energies of the fine structure. Compare rows of one family and "

@@ -2,16 +2,23 @@
 
 import math
 import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.analysis import stats
 from utils.analysis.costs import cost, mean_std, phases
-from utils.analysis.experiments import find_label
-from utils.analysis.portfolio import entries
+from utils.analysis.experiments import Experiment, Values, find_label
 from utils.analysis.rates import complement, failed, rate
+from utils.analysis.runs import Unit
+from utils.mechanisms import registry
+from utils.metrics.base import table_key
+from utils.metrics.loss import Loss
+from utils.metrics.registry import BESIDE_LOSS, COMPARED
 from utils.records.aggregate import finite
 
-SCORES = ("psnr", "psnr_aligned", "ssim", "lpips")
+PSNR, *OTHERS = (metric.name for metric in COMPARED)
+SCORES = (PSNR, "psnr_aligned", *OTHERS)
 
 RATES = ("success", "success_pick", "both_modes")
 
@@ -31,7 +38,7 @@ PAIRED = (
 )
 
 
-def compare(experiments, baseline=None):
+def compare(experiments: Sequence[Experiment], baseline: str | None = None) -> list[dict[str, Any]]:
     """One nested dict of numbers per experiment (json keys are the names in the tables' column lists).
 
     baseline: label of the experiment that costs are relative to and that differences are taken from. Raises InputError.
@@ -40,7 +47,7 @@ def compare(experiments, baseline=None):
     return [summarise(experiment, reference) for experiment in experiments]
 
 
-def summarise(experiment, reference=None):
+def summarise(experiment: Experiment, reference: Experiment | None = None) -> dict[str, Any]:
     """All numbers of one experiment; means are over images (and seeds), std is over images."""
     e = experiment
     row = {
@@ -51,7 +58,10 @@ def summarise(experiment, reference=None):
         "particles": _particles(e),
     }
     for name in SCORES:
-        row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
+        row[name] = _parts(e, name)
+    own_metrics = {m.name: m for run in e.runs for m in run.metrics.compared if m not in COMPARED}
+    if own_metrics:
+        row["metrics"] = {name: {**m.about(), **_parts(e, table_key(m))} for name, m in own_metrics.items()}
     for name in RATES:
         row[name] = rate(e.values(name), e.clusters(name))
     row["failed"], row["failures"] = failed(e.units), _failures(e)
@@ -60,7 +70,7 @@ def summarise(experiment, reference=None):
     for name in ("pick_psnr", "aligned_mean", "coverage", "pairwise_distance", "noise_floor"):
         row[name] = mean_std(e, name)
     row["loss"] = {part: mean_std(e, f"loss.{part}") for part in ("best", "mean", "pick", "deviation")}
-    for name in ("free", "r_factor"):
+    for name in (metric.name for metric in BESIDE_LOSS if metric is not Loss):
         row[name] = {part: mean_std(e, f"{name}.{part}") for part in ("mean", "pick")}
     row["trivial"] = {
         "name": next(iter(e.runs[0].trivial), None),
@@ -68,18 +78,22 @@ def summarise(experiment, reference=None):
         "gain": _difference(stats.clustered_mean(e.clusters("psnr.gain")), len(e.clusters("psnr.gain"))),
     }
     row["phases"] = None if e.derived else phases(e)
-    row["entries"] = entries(e)
     row["cost"] = cost(e, reference)
     row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
     return row
 
 
-def _particles(e):
+def _parts(e: Experiment, name: str) -> dict[str, Any]:
+    """Of one score."""
+    return {part: mean_std(e, f"{name}.{part}") for part in ("best", "mean", "pick", "spread")}
+
+
+def _particles(e: Experiment) -> str:
     n = e.num_samples
     if e.derived:
         return str(e.subset)
     sequential = e.runs[0].metrics.population is not None
-    if e.runs[0].metrics.pruning is None and not sequential:
+    if not registry.resized(e.runs[0].metrics) and not sequential:
         return str(n)
     active = statistics.fmean(run.active(i) for run in e.runs for i in range(run.metrics.metadata.num_images))
     if sequential:
@@ -87,7 +101,7 @@ def _particles(e):
     return f"{n} → {active:.3g}"
 
 
-def _robust_values(e, part):
+def _robust_values(e: Experiment, part: str) -> list[float]:
     """PSNR of single particles, of the pick or of the best, per image and seed, in the better orientation.
 
     Empty for pick and best of a derived experiment: its values are expectations, whose spread is not that of outcomes.
@@ -98,12 +112,12 @@ def _robust_values(e, part):
     return [] if e.derived else finite([better(values, part) for values in e.units.values()])
 
 
-def better(values, part):
+def better(values: Values, part: str) -> float | None:
     """PSNR of the best, the mean or the pick from an image's values; in the better orientation where the task has two."""
     return values.get(f"psnr_aligned.{part}", values.get(f"psnr.{part}"))
 
 
-def _distribution(values):
+def _distribution(values: Sequence[float]) -> dict[str, float] | None:
     """{average, median, low5, n} of the values: what a mean and a standard deviation hide where there are two modes."""
     if not values:
         return None
@@ -111,7 +125,7 @@ def _distribution(values):
     return {"average": statistics.fmean(values), "median": median, "low5": low, "n": len(values)}
 
 
-def _failures(e):
+def _failures(e: Experiment) -> dict[str, Any] | None:
     """{count, ids} of the images in which no particle succeeded; ids carry their seeds where there are several.
 
     Of several seeds the mean number. Of a derived experiment the expected number, and the images that fail with some
@@ -120,7 +134,8 @@ def _failures(e):
     success = {unit: values["success"] for unit, values in e.units.items() if values.get("success") is not None}
     if not success:
         return None
-    lost, sets = {}, {unit.data for unit in success}
+    lost: dict[int | str, list[str]] = {}
+    sets = {unit.data for unit in success}
     for unit in sorted((unit for unit in success if success[unit] < 1), key=lambda u: (str(u.data), u.image, u.seed)):
         image = f"{Path(unit.data).name} {unit.image}" if len(sets) > 1 else unit.image
         lost.setdefault(image, []).append(str(unit.seed))
@@ -132,42 +147,45 @@ def _failures(e):
     }
 
 
-def _difference(estimate, images):
+def _difference(estimate: stats.Estimate | None, images: int) -> dict[str, float | None] | None:
     """An utils.analysis.stats.Estimate of a difference over so many images as a table cell; None where it is not known."""
     return None if estimate is None else {"difference": estimate.value, "low": estimate.low, "high": estimate.high, "n": images}
 
 
-def paired(e, reference):
+def paired(e: Experiment, reference: Experiment) -> dict[str, Any]:
     """Differences e - reference on the common images: {quantity: {difference, low, high, n}}, n = images."""
     common = [unit for unit in e.units if unit in reference.units]
     row = {"baseline": reference.label, "images": len({(unit.data, unit.image) for unit in common})}
     for quantity in PAIRED:
-        clusters = {}
+        clusters: dict[tuple[str | None, int], list[float]] = {}
         for unit in common:
             a, b = e.units[unit].get(quantity), reference.units[unit].get(quantity)
             if a is not None and b is not None:
                 clusters.setdefault((unit.data, unit.image), []).append(a - b)
         estimate = stats.paired_rate if quantity in RATES else stats.clustered_mean
-        found = estimate(list(clusters.values()))
-        if quantity == "failed" and found is not None and found.low == found.high:  # the images agree: nothing to resample
-            found = stats.paired_rate(list(clusters.values()))
-        row[quantity] = _difference(found, len(clusters))
+        difference = estimate(list(clusters.values()))
+        # where the images agree there is nothing to resample
+        if quantity == "failed" and difference is not None and difference.low == difference.high:
+            difference = stats.paired_rate(list(clusters.values()))
+        row[quantity] = _difference(difference, len(clusters))
     row["changed"] = {name: _changed(e, reference, common, name) for name in ("success", "success_pick")}
     row["wilcoxon"] = {part: _wilcoxon(e, reference, common, part) for part in ("best", "mean", "pick")}
     return row
 
 
-def _differences(e, reference, common, get):
+def _differences(
+    e: Experiment, reference: Experiment, common: Sequence[Unit], get: Callable[[Values], float | None]
+) -> list[float]:
     """[difference] of get(values) per common image that both know, the mean over its seeds."""
-    grouped = {}
+    grouped: dict[tuple[str | None, int], list[float]] = {}
     for unit in common:
         a, b = get(e.units[unit]), get(reference.units[unit])
         if a is not None and b is not None:
             grouped.setdefault((unit.data, unit.image), []).append(a - b)
-    return [statistics.fmean(found) for found in grouped.values()]
+    return [statistics.fmean(of_seeds) for of_seeds in grouped.values()]
 
 
-def _changed(e, reference, common, name):
+def _changed(e: Experiment, reference: Experiment, common: Sequence[Unit], name: str) -> dict[str, float] | None:
     """{gained, lost, p, n}: images that succeed only here, only in the reference, and McNemar's exact p.
 
     Of several seeds an image counts by the sign of its mean difference. None where one of the two is derived: an
@@ -175,22 +193,22 @@ def _changed(e, reference, common, name):
     """
     if e.derived or reference.derived:
         return None
-    found = _differences(e, reference, common, lambda values: values.get(name))
-    if not found:
+    differences = _differences(e, reference, common, lambda values: values.get(name))
+    if not differences:
         return None
-    gained, lost = sum(d > 0 for d in found), sum(d < 0 for d in found)
-    return {"gained": gained, "lost": lost, "p": stats.mcnemar(gained, lost), "n": len(found)}
+    gained, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return {"gained": gained, "lost": lost, "p": stats.mcnemar(gained, lost), "n": len(differences)}
 
 
-def _wilcoxon(e, reference, common, part):
+def _wilcoxon(e: Experiment, reference: Experiment, common: Sequence[Unit], part: str) -> dict[str, float | None] | None:
     """{shift, p, n}: the median difference per image of a PSNR in the better orientation, and Wilcoxon's p."""
-    found = _differences(e, reference, common, lambda values: better(values, part))
-    if not found:
+    differences = _differences(e, reference, common, lambda values: better(values, part))
+    if not differences:
         return None
-    return {"shift": statistics.median(found), "p": stats.wilcoxon(found), "n": len(found)}
+    return {"shift": statistics.median(differences), "p": stats.wilcoxon(differences), "n": len(differences)}
 
 
-def per_image(experiments):
+def per_image(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     """One flat dict per experiment, data set, seed and image, sorted by image."""
     rows = [
         {"experiment": e.label, "data": unit.data, "seed": unit.seed, "image": unit.image, **values}

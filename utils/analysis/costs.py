@@ -1,11 +1,16 @@
 """What experiments cost: seconds, memory, network passes and optimisation per image, as a whole and per phase."""
 
 import statistics
+from typing import Any
 
+from utils.analysis.experiments import Experiment
+from utils.analysis.runs import Run
+from utils.mechanisms import registry
+from utils.mechanisms.registry import PLANS
 from utils.records.aggregate import finite, spread
 
 
-def mean_std(e, quantity):
+def mean_std(e: Experiment, quantity: str) -> dict[str, Any] | None:
     """{mean, std, n, missing} over the n images that have a value; None where none has.
 
     std: over images (ddof 1), each the mean of its seeds; missing: images without a value.
@@ -21,7 +26,7 @@ def mean_std(e, quantity):
     }
 
 
-def phases(e):
+def phases(e: Experiment) -> dict[str, dict[str, float | None]]:
     """{phase: seconds, steps and passes per image, peak MB} over the runs of one experiment."""
     images = sum(run.metrics.metadata.num_images for run in e.runs)
     rows = {}
@@ -42,15 +47,15 @@ def phases(e):
     return rows
 
 
-def _particles_in(run, phase):
+def _particles_in(run: Run, phase: str) -> int:
     """Particles of all images in one phase: what a count per particle is multiplied by."""
-    n = run.metrics.metadata.num_images
-    if (run.metrics.pruning is None and run.metrics.population is None) or phase == "pre_pruning":
+    m, n = run.metrics, run.metrics.metadata.num_images
+    if m.population is None and (not registry.resized(m) or phase == next(iter(m.time.phases))):
         return n * run.metrics.metadata.num_samples
     return sum(run.active(i) for i in range(n))
 
 
-def cost(e, reference=None):
+def cost(e: Experiment, reference: Experiment | None = None) -> dict[str, Any] | None:
     """Per image: seconds, passes (decoder forward + backward over all particles), optimisation, time x memory.
 
     passes_per_particle: of one that is there from start to end.
@@ -67,12 +72,11 @@ def cost(e, reference=None):
         "peak_mb": max(finite([p["peak_mb"] for p in parts.values()]), default=None),
         "passes": sum(p["passes"] for p in parts.values()),
         "passes_per_particle": sum(p["decoder_forward_backward"] for p in parts.values()),
-        "optimization_calls": mean_std(e, "optimization_calls"),
-        "optimization_iterations": mean_std(e, "optimization_iterations"),
+        **{key: mean_std(e, key) for plan in PLANS for key, _, _ in plan.measured},
         "time_x_memory_mb_s": None if None in products else sum(products) / images,
     }
     other = None if reference is None or reference.derived else cost(reference)
     for name, key in (("time", "seconds"), ("passes", "passes"), ("time_x_memory", "time_x_memory_mb_s")):
-        known = other is not None and other[key] and row[key] is not None
-        row[f"relative_{name}"] = row[key] / other[key] if known else None
+        comparable = other is not None and other[key] and row[key] is not None
+        row[f"relative_{name}"] = row[key] / other[key] if comparable else None
     return row

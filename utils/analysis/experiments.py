@@ -1,13 +1,20 @@
 """Runs as experiments: one row of the tables each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from utils.analysis import stats
-from utils.analysis.runs import FOUND, Run, exploration_end, image_values
+from utils.analysis.runs import FOUND, Run, Unit, exploration_end, image_values
 from utils.config.fingerprint import identity
 from utils.errors import InputError
+from utils.mechanisms import registry
+from utils.metrics.base import table_key
 from utils.records.aggregate import finite
+from utils.records.metrics import Metrics
+
+Values = dict[str, float | None]  # {quantity: number or None} of one image
 
 
 @dataclass
@@ -21,58 +28,57 @@ class Experiment:
 
     label: str
     runs: list[Run]
-    units: dict = field(default_factory=dict)
+    units: dict[Unit, Values] = field(default_factory=dict)
     subset: int | None = None
     until: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.units:
             self.units = {unit: image_values(run, i, self.until) for run in self.runs for i, unit in enumerate(run.units)}
 
-    def values(self, quantity):
+    def values(self, quantity: str) -> list[float]:
         """Known values of one quantity over all units."""
         return finite([values.get(quantity) for values in self.units.values()])
 
     @property
-    def images(self):
+    def images(self) -> set[tuple[str | None, int]]:
         """{(data, image id)} of all seeds."""
         return {(unit.data, unit.image) for unit in self.units}
 
-    def clusters(self, quantity):
+    def clusters(self, quantity: str) -> list[list[float]]:
         """Known values grouped by image, one per seed."""
-        grouped = {}
+        grouped: dict[tuple[str | None, int], list[float]] = {}
         for unit, values in self.units.items():
             if values.get(quantity) is not None:
                 grouped.setdefault((unit.data, unit.image), []).append(values[quantity])
         return list(grouped.values())
 
     @property
-    def num_samples(self):
+    def num_samples(self) -> int:
         return self.runs[0].metrics.metadata.num_samples
 
     @property
-    def num_listed(self):
-        """Entries of a list per particle: those at the start, then children."""
+    def num_listed(self) -> int:
+        """Entries of a list per particle: those at the start, then the newborn."""
         return self.runs[0].metrics.metadata.listed
 
     @property
-    def derived(self):
+    def derived(self) -> bool:
         return self.subset is not None
 
     @property
-    def can_split(self):
+    def can_split(self) -> bool:
         """Whether its particles are independent, so that a subset is what fewer particles would have given."""
         return not self.derived and all(
-            run.metrics.pruning is None
-            and run.metrics.population is None
+            run.metrics.population is None
             and run.config is not None
-            and run.config["repulsion_scale"] == 0
-            and not run.config.get("portfolio")
+            and not registry.coupled(run.config, run.metrics)
+            and not run.config.get("portfolio")  # retired; in runs of before particles differ by their numbers
             for run in self.runs
         )
 
 
-def gather(runs, pool=False, by_name=False):
+def gather(runs: Sequence[Run], pool: bool = False, by_name: bool = False) -> list[Experiment]:
     """Experiments of the runs, in their order.
 
     pool: runs whose configs differ only in the seed make one experiment; by_name: so do runs of one name, on several
@@ -81,10 +87,10 @@ def gather(runs, pool=False, by_name=False):
     Pairwise distances of all of them are read at one t, where the first of the phases 1 ends: they fall with t.
     """
     until = max((end for end in map(exploration_end, runs) if end is not None), default=None)
-    groups = []
+    groups: list[tuple[object, list[Run]]] = []  # (what its runs share, the runs)
     for i, run in enumerate(runs):
         key = run.name if by_name else (_identity_without_seed(run), run.data) if pool else i
-        group = next((group for known, group in groups if known == key), None)
+        group = next((group for other, group in groups if other == key), None)
         if group is None:
             groups.append((key, [run]))
         elif any(set(run.units) & set(other.units) for other in group):
@@ -102,12 +108,12 @@ def gather(runs, pool=False, by_name=False):
     return [Experiment(label, group, until=until) for label, (_, group) in zip(labels, groups)]
 
 
-def shape(run):
+def shape(run: Run) -> tuple[int, int, tuple[str, ...]]:
     """What runs of one row must have in common: number of particles and names of the phases."""
     return run.metrics.metadata.num_samples, run.metrics.metadata.num_children, tuple(run.metrics.time.phases)
 
 
-def _identity_without_seed(run):
+def _identity_without_seed(run: Run) -> dict[str, Any]:
     if run.config is None:
         raise InputError(f"{run.folder}: has no config.yaml, so runs cannot be pooled over seeds")
     try:
@@ -116,7 +122,7 @@ def _identity_without_seed(run):
         raise InputError(f"{run.folder / 'config.yaml'}: key {error} is missing") from None
 
 
-def unique_labels(runs):
+def unique_labels(runs: Sequence[Run]) -> list[str]:
     """The runs' names; where two are equal, with as much of the folder's path as tells them apart."""
     names = [run.name for run in runs]
     folders = [Path(run.folder).resolve().parts for run in runs]
@@ -128,7 +134,7 @@ def unique_labels(runs):
     return labels
 
 
-def best_of(experiment, k):
+def best_of(experiment: Experiment, k: int) -> Experiment:
     """The experiment that k of its particles would have made: expectations over all subsets of k per image.
 
     The label-free pick needs the losses of the particles: it is left out where metrics.json is older than they are.
@@ -137,28 +143,25 @@ def best_of(experiment, k):
     for run in experiment.runs:
         m = run.metrics
         for i, unit in enumerate(run.units):
-            lpips = stats.best_of_k([None if v is None else -v for v in m.lpips.sample[i]], k)
-            values = {
-                "psnr.best": stats.best_of_k(m.psnr.sample[i], k),
-                "psnr.mean": m.psnr.mean[i],
-                "ssim.best": stats.best_of_k(m.ssim.sample[i], k),
-                "ssim.mean": m.ssim.mean[i],
-                "lpips.best": None if lpips is None else -lpips,
-                "lpips.mean": m.lpips.mean[i],
-            }
+            values = {}
+            for metric in m.compared:
+                block = m.scores[metric.name]
+                if metric.of == "image":
+                    values[f"{table_key(metric)}.best"] = _best_of_k(block.sample[i], k, metric.direction)
+                values[f"{table_key(metric)}.mean"] = block.mean[i]
             if m.modes:
                 label = m.modes.label[i]
                 upright, turned = [x == "0" for x in label], [x == "180" for x in label]
                 either = [a or b for a, b in zip(upright, turned)]
-                found = [stats.any_of_k(x, k) for x in (upright, turned, either)]
+                chances = [stats.any_of_k(x, k) for x in (upright, turned, either)]
                 values |= {
                     "psnr_aligned.best": stats.best_of_k(m.modes.psnr_aligned[i], k),
                     "psnr_aligned.mean": experiment.units[unit]["psnr_aligned.mean"],
-                    "success": found[2],
+                    "success": chances[2],
                     "failed": experiment.units[unit]["failed"],
                     "surviving": float(k),
-                    "coverage": found[0] + found[1],
-                    "both_modes": found[0] + found[1] - found[2],
+                    "coverage": chances[0] + chances[1],
+                    "both_modes": chances[0] + chances[1] - chances[2],
                 }
             if m.loss:
                 values |= _picks(m, i, k)
@@ -166,9 +169,16 @@ def best_of(experiment, k):
     return Experiment(f"{experiment.label}: best of {k} of {experiment.num_samples}", experiment.runs, units, k)
 
 
-def _picks(m, i, k):
+def _best_of_k(row: list[float | None], k: int, direction: str) -> float | None:
+    if direction == "max":
+        return stats.best_of_k(row, k)
+    lowest = stats.best_of_k([None if v is None else -v for v in row], k)
+    return None if lowest is None else -lowest
+
+
+def _picks(m: Metrics, i: int, k: int) -> Values:
     """{quantity: expectation over all subsets of k particles} of what the label-free pick of image i would have."""
-    scores = {"psnr": m.psnr.sample[i], "ssim": m.ssim.sample[i], "lpips": m.lpips.sample[i]}
+    scores = {table_key(metric): m.scores[metric.name].sample[i] for metric in m.compared}
     if m.modes:
         scores["psnr_aligned"] = m.modes.psnr_aligned[i]
     values = {f"{name}.pick": stats.pick_of_k(m.loss.sample[i], row, k) for name, row in scores.items()}
@@ -177,7 +187,7 @@ def _picks(m, i, k):
     return {**values, "pick_psnr": values["psnr_aligned.pick" if m.modes else "psnr.pick"]}
 
 
-def find_label(experiments, label):
+def find_label(experiments: Sequence[Experiment], label: str) -> Experiment:
     """The experiment of that label or run folder."""
     for experiment in experiments:
         if label == experiment.label or Path(label).resolve() in [run.folder.resolve() for run in experiment.runs]:

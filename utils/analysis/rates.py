@@ -2,19 +2,23 @@
 
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 
 from utils.analysis import stats
+from utils.analysis.runs import Unit
+
+Rate = dict[str, float]  # rate, count, n, low, high
 
 
-def rate(values, clusters):
+def rate(values: Sequence[float], clusters: Sequence[Sequence[float]]) -> Rate | None:
     """{rate, count, n, low, high} of values in [0, 1], with Wilson's interval over their clusters; None of none."""
     if not values:
         return None
-    found = stats.wilson(statistics.fmean(values), len(clusters))
-    return {"rate": found.value, "count": math.fsum(values), "n": len(values), "low": found.low, "high": found.high}
+    estimate = stats.wilson(statistics.fmean(values), len(clusters))
+    return {"rate": estimate.value, "count": math.fsum(values), "n": len(values), "low": estimate.low, "high": estimate.high}
 
 
-def failed(units):
+def failed(units: Mapping[Unit, Mapping[str, float | None]]) -> Rate | None:
     """The rate of surviving particles that failed, with counts of particles and an interval over images.
 
     units: {utils.analysis.runs.Unit: {failed: share, surviving: particles}}
@@ -29,15 +33,15 @@ def failed(units):
             clusters.setdefault((unit.data, unit.image), []).append(values["failed"])
             weights.setdefault((unit.data, unit.image), []).append(count)
             lost, surviving = lost + values["failed"] * count, surviving + count
-    found = stats.clustered_mean(list(clusters.values()), weights=list(weights.values()))
-    if found is None:
+    estimate = stats.clustered_mean(list(clusters.values()), weights=list(weights.values()))
+    if estimate is None:
         return None
-    if found.low == found.high or len(clusters) < stats.FEW:
-        found = stats.wilson(found.value, len(clusters))
-    return {"rate": found.value, "count": round(lost, 9), "n": surviving, "low": found.low, "high": found.high}
+    if estimate.low == estimate.high or len(clusters) < stats.FEW:
+        estimate = stats.wilson(estimate.value, len(clusters))
+    return {"rate": estimate.value, "count": round(lost, 9), "n": surviving, "low": estimate.low, "high": estimate.high}
 
 
-def complement(rate):
+def complement(rate: Rate | None) -> Rate | None:
     """The rate of what did not happen."""
     if rate is None:
         return None

@@ -3,41 +3,43 @@
 import json
 import os.path
 import statistics
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import islice
 from operator import getitem
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
+from utils.config.fingerprint import without_removed
 from utils.errors import InputError
+from utils.mechanisms import registry
+from utils.mechanisms.registry import IN_RECORDS, PLANS
+from utils.metrics.base import table_key
+from utils.metrics.loss import Loss
+from utils.metrics.registry import BESIDE_LOSS
 from utils.records.aggregate import aggregate, at_best, finite, spread
-from utils.records.files import RecordError, to_json
+from utils.records.births import births
+from utils.records.files import RecordAndArrays, RecordError
 from utils.records.kept import KEPT, has_records, read_records
 from utils.records.metrics import Metrics, check_metrics
 
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
-READ = ("data.root", "step_clock", "repulsion_scale", "repulsion.end_step", "pruning_step", "optimization_step")
+READ = ("data.root", *(key for plan in PLANS for key in plan.read))
 SCIENCE = (
-    "psnr",
-    "ssim",
-    "lpips",
     "modes",
     "selection",
     "loss",
-    "free",
     "diversity",
-    "pruning",
-    "tree",
-    "optimization",
+    *(str(plan.block) for plan in IN_RECORDS),
     "summary",
     "population",
     "diverged",
 )
-OPTIONAL = ("modes", "pruning", "optimization")  # blocks that all records of a run have, or none
+OPTIONAL = ("modes", *(plan.block for plan in IN_RECORDS if plan.recorded))  # blocks that all records of a run have, or none
 SOURCES = ("metrics.json", KEPT)  # of a run's metrics: the file, or the records to aggregate
 
 
@@ -51,36 +53,37 @@ class Unit(NamedTuple):
 
 @dataclass
 class Run:
-    """One run folder. metrics: utils.records.metrics.Metrics; config: the merged config as a dict, None where it is missing."""
+    """One run folder. metrics: utils.records.metrics.Metrics; config: the merged config as a dict, less retired keys
+    where they did nothing; None where it is missing."""
 
     folder: Path
     metrics: Metrics
-    config: dict | None
+    config: dict[str, Any] | None
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.metrics.metadata.name
 
     @property
-    def data(self):
+    def data(self) -> str | None:
         """Root of the data set, None where the config is missing."""
         return self.config["data"]["root"] if self.config else None
 
     @property
-    def units(self):
+    def units(self) -> list[Unit]:
         """One Unit per image, in the order of the file."""
         return [Unit(self.data, self.metrics.metadata.seed, image) for image in self.metrics.metadata.image_ids]
 
     @cached_property
-    def trivial(self):
+    def trivial(self) -> dict[str, dict[int, float]]:
         """{name: {image id: dB}} of tools/evidence/trivial_reconstruction.py, the best first; empty where it has not run."""
         path = self.folder / "trivial.json"
         if not path.is_file():
             return {}
         try:
-            found = json.loads(path.read_text())
-            names = sorted(found["psnr"], key=lambda name: name != found["floor"])
-            by_image = {name: dict(zip(found["image_ids"], found["psnr"][name], strict=True)) for name in names}
+            content = json.loads(path.read_text())
+            names = sorted(content["psnr"], key=lambda name: name != content["floor"])
+            by_image = {name: dict(zip(content["image_ids"], content["psnr"][name], strict=True)) for name in names}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: damaged ({type(error).__name__}); run tools/evidence/trivial_reconstruction.py again"
@@ -93,46 +96,46 @@ class Run:
         return by_image
 
     @cached_property
-    def timesteps(self):
-        """t of every annealing step, falling; None if not known. Under the noise clock it stands in the records alone."""
-        if self.config and self.config["step_clock"] == "progress":
+    def timesteps(self) -> list[float] | None:
+        """t of every annealing step, falling; None if not known. Of a run by the retired noise clock the records say it."""
+        if self.config and self.config.get("step_clock", "progress") == "progress":
             n = len(self.metrics.diversity.pairwise_distance[0])
             return [TIMESTEPS * (n - i) / n for i in range(n)]
         records = self.records(1)
         return records[0][0]["trace"]["timestep"] if records else None
 
-    def records(self, count=None):
+    def records(self, count: int | None = None) -> list[RecordAndArrays]:
         """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
         return _read(self.folder, self.metrics.metadata.image_ids, count)
 
-    def only(self, images):
+    def only(self, images: set[int]) -> "Run":
         """The run as if it had sampled these images (a set of ids) alone, from its records. Raises InputError."""
         records = [record for record, _ in self.records() if record["image_id"] in images]
         if len(records) < len(images):
             raise InputError(f"{self.folder}: common images need its records, and {len(images) - len(records)} are missing")
-        return replace(self, metrics=check_metrics(_aggregated(self.folder, records, self.name), self.folder))
+        return replace(self, metrics=_aggregated(self.folder, records, self.name))
 
-    def active(self, image):
-        """Number of particles of one image (its position): of a sequential population those started, else those after the
-        pruning, children included."""
-        pruning, tree, population = self.metrics.pruning, self.metrics.tree, self.metrics.population
-        if population is not None:
-            return population.started[image]
-        kept = self.metrics.metadata.num_samples - (len(pruning.dropped[image]) if pruning else 0)
-        return kept if tree is None else kept * tree.stay + len(tree.parent[image])
+    def active(self, image: int) -> int:
+        """Number of particles of one image (its position): of a sequential population those started, else those
+        that the mechanisms leave, with the newborn."""
+        m = self.metrics
+        if m.population is not None:
+            return m.population.started[image]
+        left = registry.remaining(m, image, m.metadata.num_samples)
+        return left + sum(birth.gain for birth in births(blocks[image] for blocks in m.mechanisms.values()))
 
 
-def find(arguments):
+def find(arguments: Iterable[str | Path]) -> list[Path]:
     """What the runs' metrics are read from: paths of metrics.json, of records.jsonl.gz for kept runs. Raises InputError.
 
     arguments: such files, run folders, or folders of runs.
     """
-    found = []
+    named = []
     for argument in map(Path, arguments):
         if argument.is_file():
             paths = [argument]
-        elif source(argument):
-            paths = [source(argument)]
+        elif of_run := source(argument):
+            paths = [of_run]
         elif argument.is_dir():
             folders = {path.parent for name in SOURCES for path in argument.rglob(name)}
             paths = [path for path in map(source, sorted(folders)) if path]
@@ -140,23 +143,23 @@ def find(arguments):
             raise InputError(f"{argument}: no such file or folder")
         if not paths:
             _refuse(argument)
-        found += paths
-    once = {}  # however often and however it is named
-    for path in found:
+        named += paths
+    once: dict[Path, Path] = {}  # however often and however it is named
+    for path in named:
         once.setdefault(path.resolve(), path)
     return list(once.values())
 
 
-def source(folder):
+def source(folder: str | Path) -> Path | None:
     """The one of SOURCES that a run folder has; None if it has neither."""
     return next((path for path in (Path(folder) / name for name in SOURCES) if path.is_file()), None)
 
 
-def _refuse(folder):
+def _refuse(folder: Path) -> NoReturn:
     raise InputError(f"{folder}: holds no {' or '.join(SOURCES)}; name a run folder, a folder of runs, or the file itself")
 
 
-def load(path, from_records=False):
+def load(path: str | Path, from_records: bool = False) -> Run:
     """The Run of a run folder, or of its metrics.json or records.jsonl.gz; of the latter, named after the folder.
 
     Raises InputError.
@@ -168,7 +171,7 @@ def load(path, from_records=False):
         path = source(path) or _refuse(path)
     if path.name == KEPT:
         name = Path(os.path.abspath(path.parent)).name  # of "." too
-        metrics = check_metrics(_aggregated(path.parent, [record for record, _ in _read(path.parent)], name), path)
+        metrics = _aggregated(path.parent, [record for record, _ in _read(path.parent)], name)
         return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
     try:
         data = json.loads(path.read_text())
@@ -176,11 +179,11 @@ def load(path, from_records=False):
         raise InputError(f"{path}: damaged, not JSON ({error}); run its command again to write it anew") from None
     metrics = check_metrics(data, path)
     if from_records and has_records(path.parent):
-        metrics = check_metrics(_anew(path, data), path)
+        metrics = _anew(path, data)
     return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
 
 
-def _read(folder, images=None, count=None):
+def _read(folder: Path, images: Collection[int] | None = None, count: int | None = None) -> list[RecordAndArrays]:
     """read_records as a list, of the first `count`. Raises InputError."""
     try:
         return list(islice(read_records(folder, images), count))
@@ -188,8 +191,8 @@ def _read(folder, images=None, count=None):
         raise InputError(str(error)) from None
 
 
-def _aggregated(folder, records, name):
-    """The content of metrics.json as it would be read back. Raises InputError where the records are not of one run."""
+def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metrics:
+    """What metrics.json would hold. Raises InputError where the records are not of one run."""
     for record in records:
         if any((record[key] is None) != (records[0][key] is None) for key in OPTIONAL) or (
             record["fingerprint"] != records[0]["fingerprint"]
@@ -198,36 +201,37 @@ def _aggregated(folder, records, name):
                 f"{folder}: the records of images {records[0]['image_id']} and {record['image_id']} belong to different "
                 "configurations; keep one run in a folder"
             )
-    return json.loads(to_json(aggregate(records, name)))
+    return aggregate(records, name)
 
 
-def _anew(path, data):
-    """The content of metrics.json from the records beside it."""
-    anew = _aggregated(path.parent, [record for record, _ in _read(path.parent)], data["metadata"]["name"])
+def _anew(path: Path, data: dict[str, Any]) -> Metrics:
+    """The same from the records beside metrics.json, of which `data` is the content."""
+    metrics = _aggregated(path.parent, [record for record, _ in _read(path.parent)], data["metadata"]["name"])
+    anew = metrics.content()
     if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
         raise InputError(
             f"{path}: has {len(data['metadata']['image_ids'])} images, its records have "
             f"{anew['metadata']['num_images']}; run its command again to write it anew"
         )
-    wrong = next((key for key in SCIENCE if key in data and anew.get(key) != data[key]), None)
+    wrong = next((key for key in (*metrics.scores, *SCIENCE) if key in data and anew.get(key) != data[key]), None)
     if wrong:
         raise InputError(f"{path}: {wrong} differs from its records; run its command again to write it anew")
-    return anew
+    return metrics
 
 
-def _config(path):
+def _config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
         config = yaml.safe_load(path.read_text())
         for key in READ:
             reduce(getitem, key.split("."), config)
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, OSError) as error:
+        return without_removed(config)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise InputError(f"{path}: damaged or not a run's config ({type(error).__name__})") from None
-    return config
 
 
-def restrict_to_common(runs, by_data=False):
+def restrict_to_common(runs: Sequence[Run], by_data: bool = False) -> list[Run]:
     """The runs, each cut down to the images (same data, same id) that all of them hold, by_data: all on its data set.
 
     Raises InputError where there are none.
@@ -243,37 +247,29 @@ def restrict_to_common(runs, by_data=False):
     return [run if len(images) == len(common) else run.only(common) for run, images in zip(runs, held)]
 
 
-def exploration_end(run):
-    """The timestep t at which phase 1 ends: `repulsion.end_step`, or an event before it; None without a config."""
+def exploration_end(run: Run) -> int | None:
+    """The timestep t at which phase 1 ends: the first one that a mechanism says; None without a config."""
     if run.config is None:
         return None
-    return max(run.config["repulsion"]["end_step"], run.config["pruning_step"], run.config["optimization_step"])
+    return max(plan.explores_until(run.config) for plan in PLANS)
 
 
-def steps_above(run, t):
+def steps_above(run: Run, t: float | None) -> int | None:
     """Number of annealing steps whose timestep is above `t`; None if not known."""
     if t is None or run.timesteps is None:
         return None
     return next((i for i, timestep in enumerate(run.timesteps) if timestep <= t), len(run.timesteps))
 
 
-def events(run):
+def events(run: Run) -> list[tuple[str, int]]:
     """[(name, annealing step index)] of the events of a run, in order."""
-    found, phases = [], run.metrics.time.phases
-    end = steps_above(run, exploration_end(run))
-    if end is not None and run.config["repulsion_scale"] > 0:
-        found.append(("repulsion ends", end))
-    if run.metrics.recombination:
-        found += [("exchange", event.step_index + 1) for event in run.metrics.recombination.events[0]]
-    if run.metrics.pruning:
-        found.append(("pruning", run.metrics.pruning.step_index))
-    if run.metrics.optimization:
-        share = 1 - phases["optimization"].steps / sum(phase.steps for phase in phases.values())
-        found.append(("hard data consistency", round(share * len(run.metrics.time.per_step_s[0]))))
-    return found
+    m = run.metrics
+    steps = {name: phase.steps for name, phase in m.time.phases.items()}
+    exploring = steps_above(run, exploration_end(run))
+    return registry.events(m, registry.Finished(run.config, steps, len(m.time.per_step_s[0]), exploring))
 
 
-def image_values(run, position, until):
+def image_values(run: Run, position: int, until: float | None) -> dict[str, float | None]:
     """{quantity: number or None} of one image: what tables average and pairs compare.
 
     until: the timestep t down to which the particles have moved where `pairwise_distance` is read; None: not read.
@@ -282,20 +278,21 @@ def image_values(run, position, until):
     pick_psnr: of the pick, in the better orientation where the task has two; surviving: particles that were not
     pruned; failed: the share of them that is labelled neither 0 nor 180, diverged ones included; trivial, gain: of the
     best trivial reconstruction, and by how much the mean over particles exceeds it; noise_floor: the expected loss of the
-    true image, of which the loss.* are multiples, as the free.* are of that of the measurements kept out of the fit;
-    loss.deviation: of the pick over the floor, in standard deviations;
+    true image, of which the loss.* are multiples; loss.deviation: of the pick over the floor, in standard deviations;
     r_factor: unexplained share of the measurement; aligned_mean: PSNR of the mean of the particles that agree with the pick.
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
-    values = {}
-    for name in ("psnr", "ssim", "lpips"):
-        block = getattr(m, name)
+    values: dict[str, float | None] = {}
+    by_truth = (m.modes.psnr_aligned if m.modes else m.psnr.sample)[i]
+    for metric in m.compared:
+        block = m.scores[metric.name]
+        best = at_best(block.sample[i], by_truth) if metric.of == "measurement" else getattr(block, metric.direction)[i]
         values |= {
-            f"{name}.best": (block.min if name == "lpips" else block.max)[i],
-            f"{name}.mean": block.mean[i],
-            f"{name}.pick": None if picked is None else block.sample[i][picked],
-            f"{name}.spread": block.std[i],
+            f"{table_key(metric)}.best": best,
+            f"{table_key(metric)}.mean": block.mean[i],
+            f"{table_key(metric)}.pick": None if picked is None else block.sample[i][picked],
+            f"{table_key(metric)}.spread": block.std[i],
         }
     if m.modes:
         aligned = finite(m.modes.psnr_aligned[i])
@@ -313,16 +310,18 @@ def image_values(run, position, until):
             "success_pick": float(picked is not None and m.modes.label[i][picked] in FOUND),
         }
     if m.loss:
-        ratio, aligned = m.loss.ratio[i], m.modes.psnr_aligned[i] if m.modes else m.psnr.sample[i]
+        ratio = m.loss.ratio[i]
         values |= {
-            "loss.best": at_best(ratio, aligned),
+            "loss.best": at_best(ratio, by_truth),
             "loss.mean": _mean(ratio),
             "loss.pick": None if picked is None else ratio[picked],
             "noise_floor": m.loss.noise_floor[i],
         }
-    for name, block in (("free", m.free and m.free.ratio), ("r_factor", m.loss and m.loss.r_factor)):
-        if block:
-            values |= {f"{name}.mean": _mean(block[i]), f"{name}.pick": None if picked is None else block[i][picked]}
+    for metric in BESIDE_LOSS if m.loss else ():
+        of_particles = None if metric is Loss else getattr(m.loss, str(metric.beside_loss))
+        if of_particles:
+            row = of_particles[i]
+            values |= {f"{metric.name}.mean": _mean(row), f"{metric.name}.pick": None if picked is None else row[picked]}
     if m.summary:
         values["aligned_mean"] = m.summary.psnr[i]
     if m.loss and m.loss.deviation is not None:
@@ -334,13 +333,13 @@ def image_values(run, position, until):
     steps = steps_above(run, until)
     values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
     values["seconds"] = m.time.per_image_s[i]
-    if m.optimization:
-        values["optimization_calls"] = float(sum(m.optimization.calls[i]))
-        values["optimization_iterations"] = float(sum(m.optimization.iterations[i]))
+    for plan, of_mechanism in registry.blocks_of(m):
+        if of_mechanism is not None:
+            values |= plan.values(of_mechanism, i)
     return values
 
 
-def _mean(values):
+def _mean(values: Iterable[float | None]) -> float | None:
     """Of those that are known; None of none."""
-    known = finite(values)
-    return statistics.fmean(known) if known else None
+    numbers = finite(values)
+    return statistics.fmean(numbers) if numbers else None

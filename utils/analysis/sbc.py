@@ -16,30 +16,30 @@ DRAWS = 4000  # of a bootstrap or a simulated test
 
 
 def ranks_of(samples: np.ndarray, truth: np.ndarray, axis: int = 0) -> np.ndarray:
-    """How many of the samples along `axis` lie below the truth, which broadcasts to them: int array without that axis."""
+    """How many of the samples (..., P, ...) along `axis` lie below the truth, which broadcasts: int, without that axis."""
     return (samples < truth).sum(axis)
 
 
-def uniformity(found: np.ndarray, particles: int, bins: int = 20) -> float:
-    """p value of the chi-square test that independent ranks 0 .. particles are uniform, in bins of equal size."""
-    counts = np.bincount(found.ravel() * bins // (particles + 1), minlength=bins)
+def uniformity(ranks: np.ndarray, particles: int, bins: int = 20) -> float:
+    """p value of the chi-square test that independent ranks 0 .. particles (of any shape) are uniform, in equal bins."""
+    counts = np.bincount(ranks.ravel() * bins // (particles + 1), minlength=bins)
     return float(stats.chisquare(counts).pvalue)
 
 
-def coverage(found: np.ndarray, particles: int, level: float) -> Estimate:
+def coverage(ranks: np.ndarray, particles: int, level: float) -> Estimate:
     """How many of the truths lie in the samples' central interval of a nominal level, with Wilson's interval.
 
-    found: independent ranks; level: a multiple of 2 / (particles + 1), so that order statistics bound it exactly.
+    ranks: independent ones, of any shape; level: a multiple of 2 / (particles + 1), so that order statistics bound it exactly.
     """
-    inside = within(found, particles, round((1 - level) / 2 * (particles + 1)))
+    inside = within(ranks, particles, round((1 - level) / 2 * (particles + 1)))
     estimate = wilson(float(inside.mean()), inside.size)
     assert estimate is not None, "no ranks"
     return estimate
 
 
-def within(found: np.ndarray, particles: int, outside: int = 1) -> np.ndarray:
-    """Whether ranks lie inside all but the `outside` outermost samples on either side; 1: between least and greatest."""
-    return (found >= outside) & (found <= particles - outside)
+def within(ranks: np.ndarray, particles: int, outside: int = 1) -> np.ndarray:
+    """Whether each rank lies inside all but the `outside` outermost samples on either side; 1: between least and greatest."""
+    return (ranks >= outside) & (ranks <= particles - outside)
 
 
 def ratio_of_sums(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:
@@ -69,14 +69,14 @@ def orientation_tests(turned: Sequence[int], counts: Sequence[int]) -> dict[str,
     def dispersion(k: np.ndarray) -> np.ndarray:
         return ((2 * k - n) ** 2 / n).mean(-1)
 
-    found = float(dispersion(np.array([k for k, _ in pairs])))
+    observed = float(dispersion(np.array([k for k, _ in pairs])))
     drawn = dispersion(np.random.default_rng(0).binomial(n, 0.5, size=(DRAWS, len(n))))
-    tails = [(1 + np.sum(side)) / (1 + DRAWS) for side in (drawn <= found + 1e-9, drawn >= found - 1e-9)]
+    tails = [(1 + np.sum(side)) / (1 + DRAWS) for side in (drawn <= observed + 1e-9, drawn >= observed - 1e-9)]
     p = min(1.0, 2 * float(min(tails)))
     return {
         "turned": total,
         "of": of,
         "p": float(stats.binomtest(total, of).pvalue),
-        "dispersion": found,
+        "dispersion": observed,
         "p_dispersion": p,
     }

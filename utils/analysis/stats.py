@@ -52,31 +52,31 @@ def clustered_mean(
     has several seeds they are nested in it, and the bootstrap is hierarchical, see nested_means.
     """
     weights = weights or [[1.0] * len(values) for values in clusters]
-    known = [(values, weight) for values, weight in zip(clusters, weights) if len(values)]
-    if not known:
+    filled = [(values, weight) for values, weight in zip(clusters, weights) if len(values)]
+    if not filled:
         return None
-    sums = np.array([math.fsum(v * w for v, w in zip(values, weight)) for values, weight in known])
-    counts = np.array([math.fsum(weight) for _, weight in known])
+    sums = np.array([math.fsum(v * w for v, w in zip(values, weight)) for values, weight in filled])
+    counts = np.array([math.fsum(weight) for _, weight in filled])
 
     def mean(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
         return sums.sum(axis) / counts.sum(axis)
 
     value = float(mean(sums, counts))
-    if len(known) == 1:
+    if len(filled) == 1:
         return Estimate(value, None, None)
-    if len({v for values, _ in known for v in values}) == 1:  # all agree: every resample gives the same mean
+    if len({v for values, _ in filled for v in values}) == 1:  # all agree: every resample gives the same mean
         return Estimate(value, value, value)
-    if len(known) < FEW:  # of a ratio of sums, by its linear part in each image
-        error = np.std((sums - value * counts) / counts.mean(), ddof=1) / math.sqrt(len(known))
-        half = float(stats.t.ppf(0.5 + level / 2, len(known) - 1) * error)
+    if len(filled) < FEW:  # of a ratio of sums, by its linear part in each image
+        error = np.std((sums - value * counts) / counts.mean(), ddof=1) / math.sqrt(len(filled))
+        half = float(stats.t.ppf(0.5 + level / 2, len(filled) - 1) * error)
         return Estimate(value, value - half, value + half)
-    if any(len(values) > 1 for values, _ in known):
-        low, high = np.quantile(nested_means(*zip(*known)), [0.5 - level / 2, 0.5 + level / 2])
+    if any(len(values) > 1 for values, _ in filled):
+        low, high = np.quantile(nested_means(*zip(*filled)), [0.5 - level / 2, 0.5 + level / 2])
         return Estimate(value, float(low), float(high))
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy warns where BCa is not defined; that is handled here
-            found = stats.bootstrap(
+            resampled = stats.bootstrap(
                 (sums, counts),
                 mean,
                 paired=True,
@@ -87,7 +87,7 @@ def clustered_mean(
                 method=method,
                 rng=np.random.default_rng(SEED),
             )
-        low, high = map(float, found.confidence_interval)
+        low, high = map(float, resampled.confidence_interval)
         if math.isfinite(low) and math.isfinite(high):
             break
     return Estimate(value, low, high)
@@ -144,10 +144,10 @@ def best_of_k(values: Sequence[float | None], k: int) -> float | None:
     For the minimum (LPIPS) negate the values. Exact, by order statistics: the i-th smallest of n is the maximum of
     C(i-1, k-1) of the C(n, k) subsets. So the pairs of a run with four independent particles say what two would give.
     """
-    known = [v for v in values if v is not None]
-    if len(known) < max(k, len(values)):
+    numbers = [v for v in values if v is not None]
+    if len(numbers) < max(k, len(values)):
         return None
-    ordered, subsets = sorted(known), math.comb(len(known), k)
+    ordered, subsets = sorted(numbers), math.comb(len(numbers), k)
     return sum(math.comb(i, k - 1) / subsets * v for i, v in enumerate(ordered))
 
 
@@ -156,11 +156,11 @@ def pick_of_k(losses: Sequence[float | None], values: Sequence[float | None], k:
 
     The particle of rank r (from 0) by loss is the lowest of C(n-1-r, k-1) of the C(n, k) subsets.
     """
-    known = [(loss, value) for loss, value in zip(losses, values, strict=True) if loss is not None and value is not None]
+    pairs = [(loss, value) for loss, value in zip(losses, values, strict=True) if loss is not None and value is not None]
     n = len(values)
-    if n < k or len(known) < n:
+    if n < k or len(pairs) < n:
         return None
-    ranked = [value for _, value in sorted(known, key=lambda pair: pair[0])]
+    ranked = [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
     return sum(math.comb(n - 1 - r, k - 1) / math.comb(n, k) * value for r, value in enumerate(ranked))
 
 

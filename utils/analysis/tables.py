@@ -7,6 +7,8 @@ written: mean ± std, rate [interval], difference [interval], mean / median / qu
 import csv
 import io
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from utils.analysis.columns import (
     ALIGNED_MEAN,
@@ -20,15 +22,18 @@ from utils.analysis.columns import (
     Column,
     Table,
     known_keys,
+    own_columns,
 )
 from utils.records.files import to_json
+
+Row = Mapping[str, Any]  # of numbers, nested: utils.analysis.comparison.summarise
 
 MISSING = "–"
 
 LEFT = ("experiment", "phase", "file", "family", "entry.setting", "where", "found", "answer")  # columns of words
 
 
-def lookup(row, key):
+def lookup(row: Any, key: str) -> Any:
     """The value at a dotted key; keys that hold dots themselves (paired.psnr.best) work too. None where absent."""
     while isinstance(row, dict):
         if key in row:
@@ -40,15 +45,17 @@ def lookup(row, key):
     return None
 
 
-def build(kind, summaries, columns=None):
+def build(kind: str, summaries: Sequence[Row], columns: Sequence[str] | None = None) -> Table | None:
     """The Table of one kind, or None where it would be empty (see NEEDS); columns: keys instead of the kind's own."""
-    (title, heads), note, own = KINDS[kind], NOTES.get(kind), ()
-    known = known_keys() | {column.key: column for column in heads}
+    (title, heads), note = KINDS[kind], NOTES.get(kind)
+    own_notes: tuple[str, ...] = ()
+    by_key = known_keys() | {column.key: column for column in heads}
     rows = summaries
     if kind == "phases":
         rows = [{**s, **numbers, "phase": name} for s in summaries for name, numbers in (s["phases"] or {}).items()]
-    if kind == "portfolio":
-        rows = [{**s, "entry": entry} for s in summaries for entry in (s["entries"] or {}).values()]
+    if kind == "metrics":
+        rows = [s for s in summaries if s.get("metrics")]
+        heads = [*heads, *own_columns(rows)]
     if kind == "tasks":
         rows = [s for s in summaries if s["trivial"]["psnr"]]
     if kind == "loss":
@@ -56,53 +63,53 @@ def build(kind, summaries, columns=None):
     if kind in PAIRED:
         rows = [s for s in summaries if s["paired"]]
         title, minus = (text.format(baseline=rows[0]["paired"]["baseline"] if rows else "") for text in (title, MINUS))
-        own = (minus,)
+        own_notes = (minus,)
     if not rows:
         return None
     if columns is None:
         chosen = [c for c in heads if not c.optional or any(lookup(row, c.key) is not None for row in rows)]
     else:
-        chosen = [known[key] for key in columns]
+        chosen = [by_key[key] for key in columns]
     values = [[lookup(row, column.key) for column in chosen] for row in rows]
-    own = tuple(filter(None, (*own, comparisons(values))))
+    own_notes = tuple(filter(None, (*own_notes, comparisons(values))))
     of_columns = (("pairwise_distance", DISTANCE), ("aligned_mean", ALIGNED_MEAN))
-    notes = [*own, note, *(text for end, text in of_columns if any(column.key.endswith(end) for column in chosen))]
-    return Table(title, chosen, values, tuple(filter(None, notes)), own)
+    notes = [*own_notes, note, *(text for end, text in of_columns if any(column.key.endswith(end) for column in chosen))]
+    return Table(title, chosen, values, tuple(filter(None, notes)), own_notes)
 
 
-def comparisons(values):
+def comparisons(values: Sequence[Sequence[object]]) -> str | None:
     """One line on how many intervals of differences and p-values the cells hold; None where there is none."""
-    found = [cell for row in values for cell in row if isinstance(cell, dict)]
-    intervals = sum(cell.get("low") is not None for cell in found if "difference" in cell)
-    tests = sum("p" in cell for cell in found)
+    compared = [cell for row in values for cell in row if isinstance(cell, dict)]
+    intervals = sum(cell.get("low") is not None for cell in compared if "difference" in cell)
+    tests = sum("p" in cell for cell in compared)
     if not intervals + tests:
         return None
     named = " and ".join(f"{n} {name}" for n, name in ((intervals, "intervals of differences"), (tests, "p-values")) if n)
     return COMPARISONS.format(tests=named, bound=f"{0.05 / (intervals + tests):.2g}")
 
 
-def build_prior(rows):
+def build_prior(rows: Sequence[Row]) -> Table:
     """The Table of what tools/prior_quality.py wrote, a dict per prior with `file` added."""
     return Table("Priors", PRIOR, [[lookup(row, column.key) for column in PRIOR] for row in rows], (NOTES["prior"],))
 
 
-def build_per_image(rows):
+def build_per_image(rows: Sequence[Row]) -> Table:
     """The Table of utils.analysis.comparison.per_image."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     heads = [Column(key, key, None, 3) for key in keys]
     return Table("Per image", heads, [[row.get(key) for key in keys] for row in rows])
 
 
-def number(value, digits):
+def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits) if digits else f"{value:.0f}"
 
 
-def p_text(p):
+def p_text(p: float) -> str:
     """Two significant digits; below 0.001 only that."""
     return "p = 1" if p > 0.995 else f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 
-def parts(value, digits):
+def parts(value: object, digits: int) -> tuple[str, str]:
     """(number that may be bold, rest) of one cell, as text."""
     if value is None:
         return MISSING, ""
@@ -131,28 +138,28 @@ def parts(value, digits):
     return str(value), ""
 
 
-def main_value(value):
+def main_value(value: object) -> float | None:
     """The number by which a cell is compared, None if it has none."""
     if isinstance(value, dict):
         value = next((value[key] for key in ("mean", "rate") if key in value), None)
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def bold_rows(column, values):
+def bold_rows(column: Column, values: Sequence[object]) -> set[int]:
     """Row numbers of a column's best value, ties as written included; none where there is nothing to compare."""
-    known = [(main_value(v), i) for i, v in enumerate(values) if main_value(v) is not None]
-    if column.best is None or len(known) < 2:
+    comparable = [(value, i) for i, v in enumerate(values) if (value := main_value(v)) is not None]
+    if column.best is None or len(comparable) < 2:
         return set()
-    best = (max if column.best == "max" else min)(v for v, _ in known)
-    text = next(parts(values[i], column.digits)[0] for v, i in known if v == best)
-    winners = {i for _, i in known if parts(values[i], column.digits)[0] == text}
-    return winners if len(winners) < len(known) else set()
+    best = (max if column.best == "max" else min)(v for v, _ in comparable)
+    text = next(parts(values[i], column.digits)[0] for v, i in comparable if v == best)
+    winners = {i for _, i in comparable if parts(values[i], column.digits)[0] == text}
+    return winners if len(winners) < len(comparable) else set()
 
 
-def cells(table, bold, escape=lambda text: text):
+def cells(table: Table, bold: Callable[[str], str], escape: Callable[[str], str] = lambda text: text) -> list[list[str]]:
     """The rows as text; `bold(text)` wraps the best number of each column."""
     winners = [bold_rows(column, [row[c] for row in table.rows]) for c, column in enumerate(table.columns)]
-    rendered = []
+    rendered: list[list[str]] = []
     for r, row in enumerate(table.rows):
         rendered.append([])
         for c, column in enumerate(table.columns):
@@ -161,10 +168,10 @@ def cells(table, bold, escape=lambda text: text):
     return rendered
 
 
-def markdown(table, level=3):
+def markdown(table: Table, level: int = 3) -> str:
     """A title, the table, its notes; level 0: the table alone."""
 
-    def escape(text):
+    def escape(text: str) -> str:
         return text.replace("|", "\\|")
 
     lines = [f"{'#' * level} {table.title}", ""] if level else []
@@ -199,11 +206,11 @@ LATEX = {
 }
 
 
-def latex_escape(text):
+def latex_escape(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def latex(table):
+def latex(table: Table) -> str:
     """A table environment, scaled to the text width; needs the packages booktabs and graphicx."""
     alignment = "".join("l" if c.key in LEFT else "r" for c in table.columns)
     body = [" & ".join(row) + r" \\" for row in cells(table, lambda text: rf"\textbf{{{text}}}", latex_escape)]
@@ -226,14 +233,14 @@ def latex(table):
     )
 
 
-def flat(value, prefix=""):
+def flat(value: object, prefix: str = "") -> dict[str, object]:
     """{dotted key: plain value} of a nested dict; lists become one text, None an empty cell."""
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
     return {prefix: " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else value}
 
 
-def csv_text(rows):
+def csv_text(rows: Sequence[Row]) -> str:
     """One wide CSV: a row per dict, a column per dotted key, numbers in full precision."""
     flattened = [flat(row) for row in rows]
     columns = list(dict.fromkeys(key for row in flattened for key in row))
@@ -246,5 +253,5 @@ def csv_text(rows):
     return out.getvalue()
 
 
-def json_text(rows):
+def json_text(rows: Sequence[Row]) -> str:
     return to_json(rows).decode() + "\n"

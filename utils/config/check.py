@@ -1,5 +1,6 @@
 """Checks the composed config before anything heavy is imported or anything on disk is touched."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,9 +12,14 @@ from pydantic import ValidationError
 from utils.config.fingerprint import differences, fingerprint, identity
 from utils.config.metadata import run_metadata
 from utils.config.overrides import unknown_key
-from utils.config.population import (
+from utils.config.relations import check_relations
+from utils.config.settings import Composition, Settings, settings_of
+from utils.errors import InputError, one_line, short
+from utils.paths import find
+from utils.population.settings import (
     TOOL,
     UNCALIBRATED,
+    Certificate,
     Sequential,
     Thresholds,
     certificate_path,
@@ -21,10 +27,6 @@ from utils.config.population import (
     holds_for,
     read_certificate,
 )
-from utils.config.relations import check_relations
-from utils.config.settings import Composition, Settings
-from utils.errors import InputError, one_line, short
-from utils.paths import find
 
 
 def check(cfg: DictConfig) -> Settings:
@@ -37,7 +39,7 @@ def check(cfg: DictConfig) -> Settings:
         if missing:
             raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
         nodes: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-        settings = Settings.model_validate(nodes)
+        settings = settings_of(nodes)
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
     except ValidationError as error:
@@ -55,11 +57,11 @@ def check(cfg: DictConfig) -> Settings:
         OmegaConf.update(cfg, "sequential.thresholds", thresholds.model_dump(), force_add=True)
         nodes["sequential"]["thresholds"] = thresholds.model_dump()
         settings.sequential.thresholds = thresholds
-    about = run_metadata(settings.seed, settings.num_samples, settings.num_children)
+    about = run_metadata(settings.seed, settings.num_samples)
     return settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), notes))
 
 
-def thresholds_for(model_path: str, s: Sequential, own: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
+def thresholds_for(model_path: str, s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
     """The certificate's thresholds, or those used where there is none, and the lines that the log says of them."""
     if s.certificate is None:
         paths = certificates(model_path)
@@ -75,16 +77,22 @@ def thresholds_for(model_path: str, s: Sequential, own: dict[str, Any]) -> tuple
         )
     tried = []
     for path in paths:
-        found = read_certificate(path)
-        changed = differences(found.holds_for, holds_for(own))
-        if found.sigmas != s.sigmas:
-            changed.append(f"sequential.sigmas is {found.sigmas} there and {s.sigmas} here")
+        certificate = read_certificate(path)
+        changed = differences(certificate.holds_for, holds_for(own_identity))
+        if certificate.sigmas != s.sigmas:
+            changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:
-            return found.thresholds, ()
-        tried.append((path, found.thresholds, changed))
-    path, thresholds, changed = tried[0]
+            return certificate.thresholds, _retired(path, certificate)
+        tried.append((path, certificate, changed))
+    path, certificate, changed = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
-    return thresholds, (f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}",)
+    note = f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}"
+    return certificate.thresholds, (note, *_retired(path, certificate))
+
+
+def _retired(path: Path, certificate: Certificate) -> tuple[str, ...]:
+    """What the log says of a certificate from before the early stop was retired."""
+    return (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
 
 
 def _documents(cfg: DictConfig) -> dict[str, str]:

@@ -5,10 +5,14 @@ import re
 import shlex
 import sys
 import traceback
+from collections.abc import Sequence
+from types import FunctionType
+from typing import Any, Protocol
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from utils.config.overrides import check_command_line, check_group_choices, check_renamed, choices_of, unknown_key
@@ -18,7 +22,15 @@ from utils.paths import PROJECT
 RAISE = "HYDRA_FULL_ERROR"
 
 
-def call(main):
+class HydraMain(Protocol):
+    """A function of @hydra.main."""
+
+    __wrapped__: FunctionType
+
+    def __call__(self) -> Any: ...
+
+
+def call(main: HydraMain) -> Any:
     """Calls a function of @hydra.main. Raises InputError for what this program or Hydra refuses before the function begins.
 
     Hydra prints its refusals in many lines and exits with 1. It raises them instead when HYDRA_FULL_ERROR=1, the variable
@@ -39,12 +51,12 @@ def call(main):
         del os.environ[RAISE]
 
 
-def _began(main, error):
+def _began(main: HydraMain, error: BaseException) -> bool:
     """Whether an exception comes from the function itself."""
     return any(frame.f_code is main.__wrapped__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
-def compose(overrides):
+def compose(overrides: Sequence[str]) -> DictConfig:
     """The config of posterior_sample.py with some overrides. Raises InputError."""
     check_renamed(overrides)
     check_group_choices(overrides)
@@ -55,11 +67,11 @@ def compose(overrides):
         raise InputError(refusal(error, overrides)) from None
 
 
-def refusal(error, overrides):
+def refusal(error: Exception, overrides: Sequence[str]) -> str:
     """One line for an exception of Hydra; `overrides`: those of the command line."""
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return f"{group}={short(name)}: is no name of a configuration; {choices_of(group, error.options)}"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
@@ -80,7 +92,7 @@ def refusal(error, overrides):
     return f"{short(text)}: {'; '.join(line[0].lower() + line[1:] for line in lines)}"
 
 
-def _named_in(lines, overrides):
+def _named_in(lines: Sequence[str], overrides: Sequence[str]) -> str | None:
     """The override whose key a message names, the longest if there are several; None if it names none."""
     named = {}
     for text in overrides:
@@ -90,7 +102,7 @@ def _named_in(lines, overrides):
     return named[max(named, key=len)] if named else None
 
 
-def _unreadable(error):
+def _unreadable(error: OverrideParseException) -> str:
     """For an override that does not follow Hydra's grammar: as it would be read, if quotes are all it needs."""
     text = error.override
     key, equals, value = text.partition("=")
@@ -109,12 +121,12 @@ def _unreadable(error):
     return f"{short(text)}: cannot be read; write key=value"
 
 
-def _quoted(key, value):
+def _quoted(key: str, value: str) -> str:
     """An override whose value Hydra takes as text; a backslash is one unless it stands before a quote."""
     return '{}="{}"'.format(key, value.replace('"', '\\"'))
 
 
-def _no_folder(error, overrides):
+def _no_folder(error: OSError, overrides: Sequence[str]) -> str:
     """For a folder that Hydra could not make, of which this program needs none."""
     text = next((text for text in overrides if re.match(r"\+*hydra\.(run|sweep)\.(sub)?dir=", text)), None)
     if text is None:

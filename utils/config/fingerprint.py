@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from utils.config.operators import OURS
-from utils.config.sections import Data, Fidelity, PortfolioEntry, nan_as_word
-from utils.config.settings import Settings
+from utils.config.sections import DAPS, Data, Fidelity, nan_as_word
+from utils.config.settings import settings_of
+from utils.mechanisms.registry import PLANS
 
 # what may differ between runs whose records belong together
 NOT_IN_FINGERPRINT = (
@@ -20,37 +21,57 @@ NOT_IN_FINGERPRINT = (
     "compile",
     "gradient_checkpointing",
     "chain_check",
+    "metrics",
     "save_dir",
     "name",
     "resume",
 )
 
 # keys that are gone, with the value at which they did nothing: configs that hold it are today's without the key
-REMOVED = {("recombination", "rescue"): "none"}
-
-STOPS = ("stop_step", "stop_deviation")
-OF_THE_RESIDUAL = ("parametrization", "bound", "warmup")  # of the optimisation, which moves the latent itself without it
+REMOVED: dict[tuple[str, ...], Any] = {
+    ("portfolio",): [],
+    ("coupling_scale",): 0.0,
+    ("sequential", "thresholds", "stop_step"): None,
+    ("sequential", "thresholds", "stop_deviation"): None,
+    ("free_fraction",): 0.0,
+    ("selection",): {"rule": "loss"},
+    ("step_clock",): "progress",
+    ("fidelity", "silog"): 0.0,
+    ("fidelity", "ssi"): 0.0,
+    ("fidelity", "gradient"): 0.0,
+    **{(plan.name, key): value for plan in PLANS for key, value in plan.removed.items()},
+}
+ONLY_READ_BY = {"parametrization": ("bound", "warmup")}  # keys that are gone with another one
 
 
 def fingerprint(nodes: dict[str, Any]) -> str:
     """Hash of all of a resolved config that changes results: two runs with the same one may share records."""
-    nodes = _without_removed(nodes)
-    return hashlib.sha256(json.dumps(_with_floats(identity(nodes), nodes), sort_keys=True).encode()).hexdigest()[:16]
+    kept = _with_floats(identity(nodes), without_removed(nodes))
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _without_removed(nodes: dict[str, Any]) -> dict[str, Any]:
+def without_removed(nodes: dict[str, Any]) -> dict[str, Any]:
     """A config without the keys that are gone, where they did nothing."""
-    for (section, key), without_effect in REMOVED.items():
-        inner = nodes.get(section, {})
-        if inner.get(key) == without_effect:
-            nodes = {**nodes, section: {name: value for name, value in inner.items() if name != key}}
+    for path, without_effect in REMOVED.items():
+        nodes = _without(nodes, path, without_effect)
+    return nodes
+
+
+def _without(nodes: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A config without the key at `path` where it holds `value`."""
+    key, *below = path
+    if below and isinstance(nodes.get(key), dict):
+        return {**nodes, key: _without(nodes[key], tuple(below), value)}
+    if not below and key in nodes and nodes[key] == value:
+        gone = (key, *ONLY_READ_BY.get(key, ()))
+        return {name: other for name, other in nodes.items() if name not in gone}
     return nodes
 
 
 def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     """The identity with 2 as 2.0 where a key takes floats: to JSON they are two things."""
     try:
-        typed = Settings.model_validate(nodes).model_dump(by_alias=True)
+        typed = settings_of(nodes).model_dump(by_alias=True)
         typed["task"] = group = typed["task"][nodes["task_group"]]
         target, arguments = group["operator"].pop("_target_"), group["operator"]
         if target in OURS:
@@ -69,57 +90,61 @@ def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
 def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved config that the fingerprint covers: the selected task group only, without places and batching,
     and without the details of parts that are off."""
-    nodes = _without_removed(nodes)
+    written = nodes.get("fidelity", {})
+    nodes = without_removed(nodes)
     kept = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     usual = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
     data = {k: nan_as_word(v) for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
     kept["data"] = {k: v for k, v in data.items() if k not in usual or v != usual[k]}
     kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
     kept["task"] = nodes["task"][nodes["task_group"]]
-    kept["sampler"] = dict(nodes["sampler"])
-    diffusion = kept["sampler"]["diffusion_scheduler_config"] = dict(nodes["sampler"]["diffusion_scheduler_config"])
-    if not diffusion.get("final_sigma"):
-        diffusion.pop("final_sigma", None)
-    if nodes["optimization"].get("parametrization", "free") == "free":
-        kept["optimization"] = {k: v for k, v in nodes["optimization"].items() if k not in OF_THE_RESIDUAL}
-    kept["portfolio"] = [PortfolioEntry.model_validate(e).model_dump(exclude_defaults=True) for e in nodes.get("portfolio", [])]
+    kept["sampler"] = _algorithm(nodes["sampler"])
+    kept.setdefault("step_clock", "progress")  # gone, but part of every hash, as what mechanisms add
+    kept |= {plan.name: plan.retired(kept[plan.name]) for plan in PLANS if isinstance(kept.get(plan.name), dict)}
+    if written:  # the terms that are gone stand at 0 in every record of another data term
+        removed = [path[1] for path in REMOVED if path[0] == "fidelity"]
+        zeros = {key: 0.0 for key in removed if key in written or "terms" in written}
+        kept["fidelity"] = zeros | {k: v for k, v in nodes["fidelity"].items() if k != "terms" or v}
     # full precision and the group's own likelihood carry no mark: records from before there was a choice stay valid
     off = {
         "temperature": nodes.get("temperature") is None,
-        "free_fraction": not nodes.get("free_fraction"),
-        "selection": nodes.get("selection", {"rule": "loss"})["rule"] == "loss",
         "precision": nodes.get("precision", "fp32") == "fp32",
-        "repulsion": not nodes["repulsion_scale"] or nodes["num_samples"] == 1,
-        "pruning": nodes["pruning_step"] < 0,
-        "pruning_keep": nodes["pruning_step"] < 0,
-        "children": not nodes.get("children"),
-        "coupling_scale": not nodes.get("coupling_scale"),
-        "tree": not nodes.get("children"),
-        "optimization": nodes["optimization_step"] < 0,
-        "recombination_step": nodes.get("recombination_step", -1) < 0,
-        "recombination": nodes.get("recombination_step", -1) < 0,
-        "fidelity": Fidelity.model_validate(nodes.get("fidelity", {})).is_default,
+        "fidelity": _is_the_operators_own(nodes.get("fidelity", {})),
         "mechanisms": not nodes.get("mechanisms"),
         "population": nodes.get("population", "fixed") == "fixed",
         "sequential": nodes.get("population", "fixed") == "fixed",
-        "portfolio": not any(kept["portfolio"]),
+        **{key: True for plan in PLANS for key in plan.unused(nodes)},
     }
     if "sequential" in kept:  # what was read from the file stands in its thresholds
         kept["sequential"] = {key: value for key, value in kept["sequential"].items() if key != "certificate"}
-        if kept["sequential"].get("thresholds"):  # configs from before a particle could stop early stay valid
-            own = kept["sequential"]["thresholds"]
-            kept["sequential"]["thresholds"] = {k: v for k, v in own.items() if k not in STOPS or v is not None}
     return {key: value for key, value in kept.items() if not off.get(key)}
+
+
+def _algorithm(sampler: dict[str, Any]) -> dict[str, Any]:
+    """The block `sampler` without what says nothing: that it is LatentDAPS, and that nothing is denoised at its end."""
+    kept = {key: value for key, value in sampler.items() if (key, value) != ("_target_", DAPS)}
+    diffusion = kept.get("diffusion_scheduler_config")
+    if isinstance(diffusion, dict) and not diffusion.get("final_sigma"):
+        kept["diffusion_scheduler_config"] = {key: value for key, value in diffusion.items() if key != "final_sigma"}
+    return kept
+
+
+def _is_the_operators_own(fidelity: dict[str, Any]) -> bool:
+    """Whether a block `fidelity` leaves the data term to the operator."""
+    try:
+        return Fidelity.model_validate(fidelity).is_default
+    except ValidationError:  # of an older version, with a term that is gone
+        return False
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """["key is old there and new here", ...] between two nested dicts; what one lacks is "the default"."""
-    found = []
+    lines = []
     for key in sorted(set(old) | set(new)):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
+            lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            there, here = (side[key] if key in side else "the default" for side in (old, new))
-            found.append(f"{prefix}{key} is {there} there and {here} here")
-    return found
+            before, now = (side[key] if key in side else "the default" for side in (old, new))
+            lines.append(f"{prefix}{key} is {before} there and {now} here")
+    return lines

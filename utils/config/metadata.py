@@ -12,13 +12,12 @@ from utils.paths import PROJECT
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
-def run_metadata(seed: int, num_samples: int, num_children: int = 0) -> dict[str, Any]:
-    """Seed, particles and their children, overrides, commit, versions; without places and batching, so that shards agree."""
+def run_metadata(seed: int, num_samples: int) -> dict[str, Any]:
+    """Seed, particles at the start, overrides, commit, versions; without places and batching, so that shards agree."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
         "seed": seed,
         "num_samples": num_samples,
-        **({"num_children": num_children} if num_children else {}),
         "overrides": [text for text in overrides if changes_results(text)],
         "git_commit": git_commit(),
         "versions": {name: packages.version(name) for name in PACKAGES},
@@ -28,7 +27,7 @@ def run_metadata(seed: int, num_samples: int, num_children: int = 0) -> dict[str
 def git_commit() -> str | None:
     """The commit of this program; None outside a repository and where there is no git."""
     try:
-        found = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
+        answer = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
     except OSError:
         return None
-    return found.stdout.strip() if found.returncode == 0 else None
+    return answer.stdout.strip() if answer.returncode == 0 else None

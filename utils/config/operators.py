@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from utils.config.section import refusal
 from utils.errors import InputError
 from utils.paths import find
 
@@ -135,13 +136,12 @@ def check_operator(key: str, target: str, arguments: dict[str, Any], resolution:
     try:
         checked = OURS[target].model_validate(arguments)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f"={first['input']}"
-        raise InputError(f"{key}.{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    own = getattr(checked, "resolution", resolution)
-    if own != resolution:
-        raise InputError(f"{key}.resolution={own}: the images have {resolution} pixels; leave it at ${{data.resolution}}")
+        raise refusal(key, error) from None
+    configured = getattr(checked, "resolution", resolution)
+    if configured != resolution:
+        raise InputError(
+            f"{key}.resolution={configured}: the images have {resolution} pixels; leave it at ${{data.resolution}}"
+        )
     try:
         if isinstance(checked, Blur):
             checked.check(resolution)

@@ -1,7 +1,9 @@
 """What the command line says, before and beside the composed config."""
 
 import difflib
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser  # Hydra's flags stand nowhere else, and @hydra.main reads them with it
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -10,7 +12,7 @@ from hydra.errors import HydraException
 from utils.config.fingerprint import NOT_IN_FINGERPRINT
 from utils.config.renamed import ROWS
 from utils.config.section import Section
-from utils.config.sections import PortfolioEntry, TaskGroup
+from utils.config.sections import TaskGroup
 from utils.config.settings import Settings
 from utils.errors import InputError, short
 from utils.paths import PROJECT
@@ -19,11 +21,11 @@ NEEDED = ("data", "model", "task", "sampler")  # groups of which a run needs exa
 DEFAULTS = (*NEEDED, "experiment")  # groups in the defaults list
 
 
-def check_command_line(arguments):
+def check_command_line(arguments: Sequence[str]) -> list[str]:
     """The overrides among the arguments of a program of @hydra.main. Raises InputError for what Hydra refuses in many
     lines, and for what DAPS and earlier code call otherwise."""
     parser = get_args_parser()
-    parser.error = _flags_in_one_line
+    parser.error = _flags_in_one_line  # type: ignore[method-assign]  # Hydra makes the parser, so it cannot be a subclass
     args, unknown = parser.parse_known_args(arguments)
     check_renamed([*args.overrides, *unknown])
     if unknown:
@@ -41,29 +43,42 @@ def check_command_line(arguments):
     return args.overrides
 
 
-def _flags_in_one_line(message):
+def _flags_in_one_line(message: str) -> NoReturn:
     raise InputError(f"{message}; --hydra-help lists the flags")
 
 
-def check_renamed(overrides):
+def check_renamed(overrides: Sequence[str]) -> None:
     """Refuses what DAPS and earlier code call otherwise, all of it in one line with today's words. Raises InputError."""
     task_group = next((text.partition("=")[2] for text in overrides if text.startswith("task_group=")), "TASK_GROUP")
-    found = [(text, *today) for text in overrides if (today := _today(text, task_group)) is not None]
-    if not found:
+    free = "sampler." if _of_ones_own_algorithm(overrides) else ()
+    asked = [text for text in overrides if not (free and text.lstrip("+~").startswith(free))]
+    renamed = [(text, *today) for text in asked if (today := _today(text, task_group)) is not None]
+    if not renamed:
         return
-    if len(found) == 1:
-        [(text, write, why)] = found
-        why = why or f"this program calls it {write.partition('=')[0]}"
+    if len(renamed) == 1:
+        [(text, write, why)] = renamed
+        why = why or _renamed_to(write)
         raise InputError(f"{short(text)}: {why}; {f'write {write}' if write else 'leave it out'}")
-    written = [write for _, write, _ in found if write]
-    left_out = [short(text) for text, write, _ in found if not write]
-    parts = [f"{' '.join(short(text) for text, _, _ in found)}: this program writes them otherwise"]
+    written = [write for _, write, _ in renamed if write]
+    left_out = [short(text) for text, write, _ in renamed if not write]
+    parts = [f"{' '.join(short(text) for text, _, _ in renamed)}: this program writes them otherwise"]
     parts += [f"write {' '.join(written)}"] if written else []
     parts += [f"leave out {' '.join(left_out)}"] if left_out else []
-    raise InputError("; ".join([*parts, *dict.fromkeys(why for _, _, why in found if why)]))
+    raise InputError("; ".join([*parts, *dict.fromkeys(why for _, _, why in renamed if why)]))
 
 
-def _today(text, task_group):
+def _of_ones_own_algorithm(overrides: Sequence[str]) -> bool:
+    """Whether `sampler=` names a configuration that is not shipped: an algorithm has the keys that it takes."""
+    shipped = {f"sampler={path.stem}" for path in (PROJECT / "configs" / "sampler").glob("*.yaml")}
+    return any(text.startswith("sampler=") and text not in shipped and _today(text, "") is None for text in overrides)
+
+
+def _renamed_to(write: str | None) -> str:
+    """The clause of a key that only has another name; `write`: key=value of today."""
+    return f"this program calls it {(write or '').partition('=')[0]}"
+
+
+def _today(text: str, task_group: str) -> tuple[str | None, str] | None:
     """(what to write, or None for nothing; why) of an override that has another name today, else None."""
     plain = text.lstrip("+~")
     key, _, value = plain.partition("=")
@@ -71,7 +86,7 @@ def _today(text, task_group):
     for row in ROWS:
         if any(fnmatchcase(candidate, row.old) for candidate in (key, plain, text.partition("=")[0])):
             if row.write is None or text.startswith("~"):
-                return None, row.why or f"this program calls it {row.write.partition('=')[0]}"
+                return None, row.why or _renamed_to(row.write)
             stem = value.removesuffix("_latent")
             return row.write.format(value=value, stem=stem, last=key.rpartition(".")[2], task_group=task_group), row.why
     if key in DEFAULTS and text.startswith("+"):
@@ -79,7 +94,7 @@ def _today(text, task_group):
     return None
 
 
-def check_group_choices(overrides):
+def check_group_choices(overrides: Sequence[str]) -> None:
     """Refuses data=3, data=[1], data=null and =3, for which Hydra itself ends in a traceback, and what it lets pass and
     no run can use: data=[a,b] and ~data. Raises InputError."""
     parser = OverridesParser.create()
@@ -104,25 +119,23 @@ def check_group_choices(overrides):
             raise InputError(f"{short(text)}: is no name of a configuration; {choices_of(group)}")
 
 
-def _are_names(choice):
+def _are_names(choice: object) -> bool:
     return isinstance(choice, list) and all(isinstance(name, str) for name in choice)
 
 
-def choices_of(group, names=None):
+def choices_of(group: str, names: Sequence[str] | None = None) -> str:
     """What there is to choose from in a group; `names`: as Hydra found them, default those in configs/."""
     names = names or sorted(path.stem for path in (PROJECT / "configs" / group).glob("*.yaml"))
     return f"in configs/{group} there are {', '.join(names)}"
 
 
-def unknown_key(text):
+def unknown_key(text: str) -> str:
     """The line for an override, "key=value", whose key is in no config; "+" in front does not matter."""
     try:
         check_renamed([text])
     except InputError as error:
         return str(error)
     key = text.lstrip("+~").partition("=")[0]
-    if key.startswith("portfolio["):
-        return f"{short(text)}: there is no such key; an entry has {', '.join(PortfolioEntry.model_fields)}"
     near = difflib.get_close_matches(key, _known_keys(key), 1, 0.8)
     if near == [key]:
         group = key.partition(".")[0]
@@ -131,10 +144,10 @@ def unknown_key(text):
     return f"{short(text)}: there is no such key; " + (f"did you mean {near[0]}?" if near else f"--cfg {where} shows every key")
 
 
-def _known_keys(key):
+def _known_keys(key: str) -> list[str]:
     """The dotted keys of every config; those of the task groups as `key` names the group."""
 
-    def keys(section, prefix):
+    def keys(section: type[Section], prefix: str) -> Iterator[str]:
         for name, field in section.model_fields.items():
             name = f"{prefix}{field.alias or name}"
             yield name
@@ -146,7 +159,7 @@ def _known_keys(key):
     return [*keys(Settings, ""), *group]
 
 
-def changes_results(override):
+def changes_results(override: str) -> bool:
     """Whether a Hydra override, "key=value", belongs to what the fingerprint covers."""
     key = override.lstrip("+~").split("=")[0]
     return key not in (*NOT_IN_FINGERPRINT, "data.start_id", "data.end_id", "data.source", "model.source")

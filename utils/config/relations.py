@@ -3,15 +3,20 @@
 import re
 
 from utils.config.model import check_model
-from utils.config.operators import OURS, SEPARABLE, SPECTRA, check_operator
-from utils.config.plan import plan
-from utils.config.portfolio import check_portfolio
-from utils.config.sections import TAU_MIN
+from utils.config.operators import OURS, SPECTRA, check_operator
+from utils.config.sections import TAU_MIN, Fidelity
 from utils.config.settings import Settings
 from utils.errors import InputError, short
 from utils.formats import READERS
 from utils.measurements import Convention
+from utils.mechanisms import registry
 from utils.sampling.schedule import StepClock, annealing_sigmas
+
+
+def clock_of(s: Settings) -> StepClock:
+    """Which timestep each annealing step of the run stands for."""
+    grid = s.sampler.annealing_scheduler_config
+    return StepClock(annealing_sigmas(grid.num_steps, grid.sigma_max, grid.sigma_min))
 
 
 def check_relations(s: Settings) -> None:
@@ -31,6 +36,21 @@ def check_relations(s: Settings) -> None:
         )
     if s.name in (".", "..") or "/" in s.name or "\\" in s.name:
         raise InputError(f"name={s.name}: must be a plain folder name; folders above it go into save_dir")
+    if s.data.end_id is not None and s.data.end_id <= s.data.start_id:
+        raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
+    if s.data.resolution != s.model.resolution:
+        raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
+    _check_convention(s)
+    (_check_annealing if s.anneals else _check_other_algorithm)(s)
+    _check_population(s)
+    _check_fidelity(s)
+    operator = s.group.operator
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
+    check_model(s.model)
+
+
+def _check_annealing(s: Settings) -> None:
+    """What LatentDAPS needs, and the mechanisms that act within it."""
     annealing, diffusion = s.sampler.annealing_scheduler_config, s.sampler.diffusion_scheduler_config
     if annealing.sigma_min >= annealing.sigma_max:
         raise InputError(
@@ -44,76 +64,41 @@ def check_relations(s: Settings) -> None:
             f"temperature={s.temperature}: its square root times task.{s.task_group}.operator.sigma={s.group.operator.sigma} "
             f"must be at least {TAU_MIN}, as a likelihood's standard deviation; raise one of the two, or write temperature=null"
         )
-    if s.selection.rule == "free_loss" and not s.free_fraction:
-        raise InputError(
-            "selection.rule=free_loss: nothing is kept out of the fit; choose free_fraction, for example 0.05, or loss"
-        )
     if diffusion.sigma_min >= annealing.sigma_min:
         raise InputError(
             f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "
             f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}"
         )
-    if s.data.end_id is not None and s.data.end_id <= s.data.start_id:
-        raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
-    if s.data.resolution != s.model.resolution:
-        raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
-    _check_convention(s)
-    if s.pruning_step >= 0 and s.num_samples < 2:
-        raise InputError(f"pruning_step={s.pruning_step}: there is nothing to prune with num_samples={s.num_samples}")
-    if s.pruning_step >= 0 and s.pruning_keep > s.num_samples:
-        raise InputError(f"pruning_keep={s.pruning_keep}: must not exceed num_samples={s.num_samples}")
-    if s.children and s.pruning_step < 0:
-        raise InputError(
-            f"children={s.children}: they are born at the pruning, and pruning_step=-1; choose its timestep, or children=0"
-        )
-    if s.coupling_scale and not s.children:
-        raise InputError(
-            f"coupling_scale={s.coupling_scale}: it couples parents and children, and children=0; "
-            "choose children=2 or more, or coupling_scale=0"
-        )
-    if 0 <= s.pruning_step < s.optimization_step:
-        raise InputError(
-            f"optimization_step={s.optimization_step}: must not lie above pruning_step={s.pruning_step}; "
-            "the pruning comes first"
-        )
-    if s.optimization_step >= 0 and s.optimization.warmup > s.optimization.max_iterations:
-        raise InputError(
-            f"optimization.warmup={s.optimization.warmup}: must not exceed "
-            f"optimization.max_iterations={s.optimization.max_iterations}, after which nothing moves"
-        )
-    check_portfolio(s)
-    if s.step_clock == "progress":
-        plan(s, StepClock(s.step_clock, annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)))
-    operator = s.group.operator
-    if s.recombination_step >= 0 and operator.target in OURS and operator.target not in SEPARABLE:
-        raise InputError(
-            f"recombination_step={s.recombination_step}: the loss of {operator.target} is no sum over channels; "
-            f"those of {', '.join(name.rpartition('.')[2] for name in SEPARABLE)} are; choose such a task, or -1 for off"
-        )
-    _check_population(s)
-    _check_fidelity(s)
-    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
-    check_model(s.model)
+    registry.check(s, clock_of(s))
+
+
+def _check_other_algorithm(s: Settings) -> None:
+    """Nothing within another algorithm asks the particle mechanisms, and it has no chain of the task group's."""
+    other = f"sampler._target_={s.sampler.target} is another algorithm than LatentDAPS"
+    for plan in registry.PLANS:
+        if plan.asked(s):
+            raise InputError(f"{plan.switch(s)}: {other}, in which no mechanism acts; leave it out")
+    if s.mechanisms:
+        raise InputError(f"mechanisms.{next(iter(s.mechanisms))}: {other}, in which no mechanism acts; leave it out")
+    if s.temperature is not None:
+        raise InputError(f"temperature={s.temperature}: {other}, and has no likelihood of the task group's; leave it out")
+    if s.chain_check is True:
+        raise InputError(f"chain_check=true: {other}, and has no chain to check; leave it out")
 
 
 def _check_population(s: Settings) -> None:
     if s.population == "fixed":
         return
-    said = "population=sequential:"
     if s.sequential.start > s.num_samples:
         raise InputError(f"sequential.start={s.sequential.start}: must not exceed num_samples={s.num_samples}, an image's most")
-    if s.pruning_step >= 0:  # children too, which need it
-        raise InputError(f"{said} pruning_step={s.pruning_step} needs all of an image's particles at once; write -1 for off")
     if s.use_tpu:
-        raise InputError(f"{said} its rounds differ in size, and XLA would compile each anew; leave out use_tpu=true")
+        raise InputError(
+            "population=sequential: its rounds differ in size, and XLA would compile each anew; leave out use_tpu=true"
+        )
     if s.group.operator.sigma == 0:
         raise InputError(
-            f"{said} without noise (task.{s.task_group}.operator.sigma=0) no loss is near its floor; choose population=fixed"
-        )
-    if s.repulsion_scale and max(s.rounds) == 1:
-        raise InputError(
-            f"repulsion_scale={s.repulsion_scale}: acts within a round, and each has one particle; "
-            "choose sequential.start=2 or more, or 0"
+            f"population=sequential: without noise (task.{s.task_group}.operator.sigma=0) no loss is near its floor; "
+            "choose population=fixed"
         )
 
 
@@ -122,30 +107,26 @@ def _check_fidelity(s: Settings) -> None:
     free = "data.scale=free" if s.data.scale == "free" else "fidelity.free_scale=true"
     if not weights:
         raise InputError("fidelity: all weights are 0, so nothing would be fitted; give one of its terms a weight, gaussian=1")
+    keys = {name: f"fidelity.terms.{name}" if name in fidelity.terms else f"fidelity.{name}" for name in weights}
+    twice = [name for name in fidelity.terms if name in Fidelity.model_fields]
+    if twice:
+        raise InputError(f"fidelity.terms.{twice[0]}: a key of fidelity has this name already; choose another")
     counted = [name for name in ("poisson", "amplitude") if name in weights]
     if counted and fidelity.photons is None:
         raise InputError(f"fidelity.{counted[0]}={weights[counted[0]]}: give fidelity.photons, the counts at magnitude 1")
     if fidelity.photons is not None and not counted:
         raise InputError(f"fidelity.photons={fidelity.photons}: only poisson and amplitude read it; give one of them a weight")
-    if fidelity.free_scale and not {"gaussian", *counted} & set(weights):
+    if fidelity.free_scale and not {"gaussian", *counted, *fidelity.terms} & set(weights):
         raise InputError(f"{free}: of the terms here none knows a scale; leave it out, or give gaussian a weight")
     if not fidelity.is_default and operator.sigma == 0:
         raise InputError(
-            f"fidelity.{next(iter(weights))}: its unit is task.{s.task_group}.operator.sigma, which is 0; give the noise a size"
+            f"{keys[next(iter(weights))]}: its unit is task.{s.task_group}.operator.sigma, which is 0; give the noise a size"
         )
     if operator.target not in OURS:
         return  # operators/fidelity.py asks the operator itself
-    of_magnitudes = [*(f"fidelity.{name}={weights[name]}" for name in (*counted, "silog") if name in weights)]
-    of_magnitudes += [free] * fidelity.free_scale
+    of_magnitudes = [*(f"fidelity.{name}={weights[name]}" for name in counted), *[free] * fidelity.free_scale]
     if of_magnitudes and operator.target not in SPECTRA:
-        raise InputError(
-            f"{of_magnitudes[0]}: the measurement of {operator.target} is no magnitude; choose gaussian, ssi or gradient"
-        )
-    if "gradient" in weights and operator.target in SPECTRA:
-        raise InputError(
-            f"fidelity.gradient={weights['gradient']}: the measurement of {operator.target} is a spectrum and has no edges; "
-            "leave it at 0"
-        )
+        raise InputError(f"{of_magnitudes[0]}: the measurement of {operator.target} is no magnitude; choose gaussian")
 
 
 def _check_convention(s: Settings) -> None:
@@ -165,8 +146,6 @@ def _check_convention(s: Settings) -> None:
         raise InputError("data.quantity=counts: data.gain is missing; give the counts per unit of intensity")
     if data.gain is not None and data.quantity != "counts":
         raise InputError(f"data.gain={data.gain}: it is the gain of counts; leave it out, or say data.quantity=counts")
-    if data.channels == 1 and s.recombination_step >= 0:
-        raise InputError(f"data.channels=1: has no channels to exchange (recombination_step={s.recombination_step}); write -1")
     file = Convention.of(data).mask_file
     if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
         reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"

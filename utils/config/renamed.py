@@ -21,6 +21,24 @@ PIXELS = "this program samples in the latents of a prior, not in pixels"
 SCHEDULE = "the schedule is always DAPS's edm with poly-7"
 LOADED = "the model's _target_ and path say what is loaded"
 GUESS = "a guess where no particle has a channel did not help and was removed (docs/measured/recombination.md)"
+PORTFOLIO = "the portfolio is retired (it did not beat copies of its best entry; docs/log.md)"
+EARLY_STOP = "the early stop of particles is retired (it spared few passes and stopped good ones; docs/log.md)"
+FREE = "values kept out of the fit are retired, as their loss picks worse (docs/log.md)"
+CLOCK = "the clock by noise levels is retired, no kept run used it (docs/log.md); timesteps are 1000 (N - i) / N"
+CHOICE = "the choice by correlation is retired, it left more particles failed (docs/log.md); the prior chooses"
+DECAY = "this decay is retired, no kept run used it (docs/log.md); there are linear and cosine"
+BOUNDED = (
+    "the bounded residual is a plug-in (docs/examples/plugins/bounded_residual.py) with the keys of its YAML: "
+    "--config-dir docs/examples/plugins experiment=bounded_residual"
+)
+TERM = (
+    "the term {key} is a plug-in (docs/examples/plugins/{plug_in}.py) with a weight in its YAML: "
+    "--config-dir docs/examples/plugins experiment={plug_in}"
+)
+COUPLING = (
+    "the coupling of parents and children is retired to a plug-in, mechanisms.coupling.share under --config-dir "
+    "docs/examples/plugins experiment=coupling (docs/log.md)"
+)
 FLAG = "the number of images is a flag of the scripts in commands_gpu/ alone"
 
 ROWS = (
@@ -78,6 +96,11 @@ ROWS = (
     Row("task.likelihood_estimator_config.name", "task.{task_group}.mcmc_sampler_config.mc_algo={value}"),
     Row("task.likelihood_estimator_config.*", "task.{task_group}.mcmc_sampler_config.{last}={value}"),
     # earlier code of this plan
+    *(
+        Row(f"{key}={decay}", "repulsion.decay=linear", DECAY)
+        for key in ("repulsion_schedule", "repulsion.decay")
+        for decay in ("constant", "quadratic")
+    ),
     Row("repulsion_schedule", "repulsion.decay={value}"),
     Row(
         "repulsion_sigma_break",
@@ -103,6 +126,29 @@ ROWS = (
         "the optimisation stops at a mean squared residual relative to the noise, stop_factor times sigma^2",
     ),
     Row("recombination.rescue", None, GUESS),
+    Row("portfolio", None, PORTFOLIO),
+    Row("sequential.thresholds.stop_*", None, EARLY_STOP),
+    Row(
+        "sequential.thresholds=*stop_*",
+        "sequential.thresholds={{deviation:3.0,denoising:null,agreement:0.95}}",
+        f"{EARLY_STOP}, so three thresholds are left, for example these",
+    ),
+    Row("free_fraction", None, FREE),
+    Row("selection", None, FREE),
+    Row("selection.rule", None, FREE),
+    Row("step_clock", None, CLOCK),
+    Row("recombination.choice", None, CHOICE),
+    Row(
+        "repulsion.similarity=image",
+        "repulsion.similarity=rotation",
+        "comparing whole pictures is retired, no kept run used it (docs/log.md)",
+    ),
+    *(Row(f"optimization.{key}", None, BOUNDED) for key in ("parametrization", "bound", "warmup")),
+    *(
+        Row(f"fidelity.{key}", None, TERM.format(key=key, plug_in=plug_in))
+        for key, plug_in in (("silog", "silog"), ("ssi", "ssi"), ("gradient", "multiscale_gradient"))
+    ),
+    Row("coupling_scale", None, COUPLING),
     # flags of the scripts
     Row("--90", "data.start_id=10 data.end_id=100", FLAG),
     Row("--1", "data.end_id=1", FLAG),

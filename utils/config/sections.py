@@ -1,6 +1,5 @@
 """The blocks of the config as typed values; what single keys may hold."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,6 @@ from utils.config.section import Section
 from utils.errors import short
 from utils.formats import CXI_DATA
 from utils.measurements import WORDS, Mask
-from utils.sampling.vocabulary import SIMILARITIES
 
 TAU_MIN = 1e-9  # its square is still far from float32's smallest number
 
@@ -26,12 +24,6 @@ def _possible_path(text: str) -> str:
     except (UnicodeError, RuntimeError) as error:  # a lone surrogate, or the home of an unknown user
         raise ValueError(f"is no path ({error})") from None
     return text
-
-
-def _similarity(name: str) -> str:
-    if name not in SIMILARITIES and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name):
-        raise ValueError(f"is none of {', '.join(SIMILARITIES)}, and no module.function of your own")
-    return name
 
 
 def nan_as_word(value: Any) -> Any:
@@ -115,10 +107,23 @@ class ChainOverride(Section):
     keep_velocity: bool | None
 
 
+DAPS = "sampler.LatentDAPS"
+
+
 class Sampler(Section):
+    """Of LatentDAPS, the algorithm where `_target_` names no other, or of one made of it."""
+
+    target: str = Field(default=DAPS, alias="_target_")
     annealing_scheduler_config: Annealing
     diffusion_scheduler_config: Diffusion
     chain: ChainOverride
+
+
+class OtherAlgorithm(Section):
+    """An algorithm that is not LatentDAPS: its class, a utils.algorithms.contract.Algorithm, and the arguments it takes."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")
 
 
 class Operator(Section):
@@ -144,43 +149,17 @@ class TaskGroup(Section):
     mcmc_sampler_config: MCMC
 
 
-class Repulsion(Section):
-    decay: Literal["constant", "linear", "quadratic", "cosine"]
-    end_step: int = Field(ge=0, le=1000)
-    bandwidth: Literal["median"] | Annotated[float, Field(gt=0)]
-    place: Literal["drift", "chain"]
-    similarity: Annotated[str, AfterValidator(_similarity)]
+class OwnTerm(Section):
+    """A term of one's own: its class, its weight, and the arguments that it takes beside sigma."""
 
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")
+    weight: float = Field(default=1.0, ge=0)
 
-class Pruning(Section):
-    near_distance: float = Field(ge=0)
-    loss_tolerance: float = Field(ge=0)
-    fill: Literal["next_best", "clone", "drop"]
-
-
-class Tree(Section):
-    branch_sigma: float | None = Field(gt=0)
-
-
-class Optimization(Section):
-    every: int = Field(ge=1)
-    max_iterations: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    stop_factor: float = Field(ge=0)
-    max_move: float = Field(gt=0)
-    parametrization: Literal["free", "residual"] = "free"
-    bound: float = Field(default=0.2, ge=0)
-    warmup: int = Field(default=0, ge=0)
-
-
-class Recombination(Section):
-    every: int = Field(ge=1)
-    excess: float = Field(ge=0)
-    deviation: float = Field(ge=0)
-    turns: bool
-    donors: bool
-    choice: Literal["prior", "correlation"]
-    sigmas: list[Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    @property
+    def node(self) -> dict[str, Any]:
+        """What its class is called with."""
+        return {"_target_": self.target, **(self.model_extra or {})}
 
 
 class Fidelity(Section):
@@ -189,27 +168,22 @@ class Fidelity(Section):
     gaussian: float = Field(default=1.0, ge=0)
     poisson: float = Field(default=0.0, ge=0)
     amplitude: float = Field(default=0.0, ge=0)
-    silog: float = Field(default=0.0, ge=0)
-    ssi: float = Field(default=0.0, ge=0)
-    gradient: float = Field(default=0.0, ge=0)
     free_scale: bool = False
     photons: float | None = Field(default=None, gt=0)
     background: float = Field(default=0.1, gt=0)
+    terms: dict[str, OwnTerm] = {}
 
     @property
     def weights(self) -> dict[str, float]:
-        """{term: weight} of those that count."""
-        options = ("free_scale", "photons", "background")
-        return {name: value for name, value in self if name not in options and value}
+        """{term: weight} of those that count, the built-in ones first."""
+        weights = {"gaussian": self.gaussian, "poisson": self.poisson, "amplitude": self.amplitude}
+        weights |= {name: term.weight for name, term in self.terms.items()}
+        return {name: weight for name, weight in weights.items() if weight}
 
     @property
     def is_default(self) -> bool:
         """Whether the data term is the operator's own."""
         return self.weights == {"gaussian": 1.0} and not self.free_scale
-
-
-class Selection(Section):
-    rule: Literal["loss", "free_loss"]
 
 
 class OwnMechanism(Section):
@@ -219,14 +193,11 @@ class OwnMechanism(Section):
     target: str = Field(alias="_target_")
 
 
-class PortfolioEntry(Section):
-    """How one particle differs from the run's own settings: utils/sampling/portfolio.py."""
+class OwnMetric(Section):
+    """One of your own: its class, and the arguments that it takes."""
 
-    lr: float = Field(default=1.0, gt=0)
-    tau: float = Field(default=1.0, gt=0)
-    spacing: float = Field(default=1.0, gt=0)
-    lowpass: float | None = Field(default=None, gt=0, lt=1)
-    lowpass_until: int | None = Field(default=None, ge=0, lt=1000)
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    target: str = Field(alias="_target_")
 
 
 class Success(Section):

@@ -6,26 +6,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
-from utils.config.population import Sequential
-from utils.config.section import Section
 from utils.config.sections import (
+    DAPS,
     MCMC,
     Data,
     Fidelity,
     Model,
-    Optimization,
+    OtherAlgorithm,
     OwnMechanism,
+    OwnMetric,
     PathText,
-    PortfolioEntry,
-    Pruning,
-    Recombination,
-    Repulsion,
     Sampler,
-    Selection,
     Success,
     TaskGroup,
-    Tree,
 )
+from utils.mechanisms.registry import PLANS
+from utils.population.settings import Sequential
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Composition:
     notes: tuple[str, ...] = ()  # what the log says of it
 
 
-class Settings(Section):
+class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mechanisms' own keys
     """The whole config, as typed and checked values. Field names are the keys that users write."""
 
     _composition: Composition | None = PrivateAttr(None)
@@ -50,17 +46,7 @@ class Settings(Section):
     population: Literal["fixed", "sequential"] = "fixed"
     task_group: str
     seed: int = Field(ge=0, lt=2**32)
-    step_clock: Literal["progress", "noise"]
     temperature: float | None = Field(default=None, gt=0)  # the likelihood's variance over that of the noise
-    free_fraction: float = Field(default=0.0, ge=0, le=0.5)  # of the measured values, kept out of the fit
-    selection: Selection = Selection(rule="loss")
-    repulsion_scale: float = Field(ge=0)
-    pruning_step: int = Field(ge=-1, le=1000)
-    pruning_keep: int = Field(ge=1)
-    children: int = Field(default=0, ge=0, le=64)
-    coupling_scale: float = Field(default=0.0, ge=0, le=1)
-    optimization_step: int = Field(ge=-1, le=1000)
-    recombination_step: int = Field(default=-1, ge=-1, le=1000)
     use_tpu: bool
     gpu: int = Field(ge=-1)
     num_cores: int | None = Field(ge=1)
@@ -74,15 +60,10 @@ class Settings(Section):
     save_dir: PathText
     name: PathText
     resume: bool
-    repulsion: Repulsion
-    pruning: Pruning
-    tree: Tree = Tree(branch_sigma=None)
-    optimization: Optimization
-    recombination: Recombination
     sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
     mechanisms: dict[str, OwnMechanism] = {}
-    portfolio: list[PortfolioEntry] = []
+    metrics: dict[str, OwnMetric] = {}
     success: Success
     data: Data
     model: Model
@@ -98,6 +79,16 @@ class Settings(Section):
     def composition(self) -> Composition:
         assert self._composition is not None, "settings that check() has not made"
         return self._composition
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the algorithm is LatentDAPS or one made of it, with an annealing, a chain and mechanisms."""
+        return isinstance(self.sampler, Sampler)
+
+    @property
+    def algorithm_node(self) -> dict[str, Any]:
+        """The arguments of an algorithm that is not LatentDAPS."""
+        return {key: value for key, value in self.composition.nodes["sampler"].items() if key != "_target_"}
 
     @property
     def model_node(self) -> dict[str, Any]:
@@ -141,31 +132,6 @@ class Settings(Section):
         return self.sequential.rounds(self.num_samples) if self.population == "sequential" else (self.num_samples,)
 
     @property
-    def differs(self) -> bool:
-        """Whether the particles of an image differ in setting."""
-        return any(entry != PortfolioEntry() for entry in self.portfolio)
-
-    @property
-    def num_children(self) -> int:
-        """How many children an image has at most."""
-        return self.pruning_keep * self.children
-
-    @property
-    def most_particles(self) -> int:
-        """How many particles of an image are there at once, at most: in a round, or after the pruning."""
-        return max(*self.rounds, self.num_children + self.pruning_keep * (self.coupling_scale > 0))
-
-    @property
-    def first_child(self) -> int:
-        """The number of an image's first child: they follow the particles at the start."""
-        return self.first_particle + self.num_samples
-
-    @property
-    def particles(self) -> range:
-        """The numbers of every image's particles: those at the start, then their children."""
-        return range(self.first_particle, self.first_child + self.num_children)
-
-    @property
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.save_dir).expanduser() / self.name
@@ -175,3 +141,16 @@ class Settings(Section):
         """(k, n) of `shard`."""
         k, n = self.shard.split("/")
         return int(k), int(n)
+
+
+class OtherSettings(Settings):
+    """Those of a run with an algorithm that is not LatentDAPS."""
+
+    sampler: OtherAlgorithm  # type: ignore[assignment]
+
+
+def settings_of(nodes: dict[str, Any]) -> Settings:
+    """A composed config as typed values. Raises pydantic's ValidationError."""
+    block = nodes.get("sampler")
+    other = isinstance(block, dict) and block.get("_target_", DAPS) != DAPS and "annealing_scheduler_config" not in block
+    return (OtherSettings if other else Settings).model_validate(nodes)

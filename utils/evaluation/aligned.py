@@ -79,13 +79,13 @@ def mutual_agreement(x: torch.Tensor, turns: bool) -> torch.Tensor:
     """
     centred = (x - x.mean((-2, -1), keepdim=True)).flatten(2)  # (P, C, H W)
     unit = torch.nn.functional.normalize(centred, dim=2)
-    found = torch.einsum("pcx,qcx->pqc", unit, unit)
+    correlations = torch.einsum("pcx,qcx->pqc", unit, unit)
     if turns:
         turned = torch.einsum("pcx,qcx->pqc", unit, unit.flip(2))
         size = centred.norm(dim=2)
-        gain = ((turned - found) * size[:, None] * size[None]).sum(2, keepdim=True)
-        found = torch.where(gain > 0, turned, found)
-    return found.amin(2)
+        gain = ((turned - correlations) * size[:, None] * size[None]).sum(2, keepdim=True)
+        correlations = torch.where(gain > 0, turned, correlations)
+    return correlations.amin(2)
 
 
 def transfer_function(x: torch.Tensor) -> torch.Tensor:

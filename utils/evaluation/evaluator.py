@@ -1,35 +1,30 @@
 """From one image's particles to its record."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from operators.base import Operator
 from utils.data import TestItem
-from utils.evaluation import aligned, certificate
-from utils.evaluation.scores import (
-    PICK_RULES,
-    Lpips,
-    LpipsAlex,
-    gradient_error,
-    mode_labels,
-    pick,
-    psnr,
-    r_factor,
-    rotated,
-    ssim,
-    to_unit,
-)
+from utils.evaluation import aligned
+from utils.evaluation.scores import PICK_RULE, mode_labels, pick, rotated
 from utils.evaluation.trace import Trace
-from utils.records.aggregate import SCORES
+from utils.mechanisms import registry
+from utils.metrics.base import Metric, numbers
+from utils.metrics.pixels import to_pixels, to_unit
+from utils.metrics.psnr import psnr
+from utils.metrics.registry import computed
+from utils.population import certificate
+from utils.population.rounds import Verdict
 from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.outcome import SampleResult
 from utils.sampling.profiler import Profiler
-from utils.sampling.rounds import Verdict
 from utils.sampling.schedule import StepClock
+
+Place = Callable[[Sequence[Any]], list]  # values of the survivors -> one per number
 
 
 class Success(Protocol):
@@ -43,9 +38,9 @@ class Evaluator:
     """Scores images and builds their records.
 
     operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
-    particles: the numbers of every image's particles, children included; clock: the timesteps of the trace; mechanisms:
-    those of the sampler, whose reports become blocks of the record; rule: of the label-free pick, a key of
-    scores.PICK_RULES; thresholds: of a sequential population's certificate.
+    particles: the numbers of every image's particles, those born later included; clock: the timesteps of the trace; mechanisms:
+    those of the sampler, whose reports become blocks of the record; thresholds: of a sequential population's certificate;
+    metrics: those of one's own, beside ours.
     """
 
     def __init__(
@@ -55,13 +50,13 @@ class Evaluator:
         particles: range,
         clock: StepClock,
         mechanisms: Sequence[Mechanism] = (),
-        rule: str = "loss",
         thresholds: certificate.Thresholds | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
         self.thresholds = thresholds
         self.operator, self.success, self.particles = operator, success, particles
-        self.clock, self.mechanisms, self.rule = clock, mechanisms, rule
-        self.lpips, self.lpips_alex = Lpips(), LpipsAlex()
+        self.clock, self.mechanisms = clock, mechanisms
+        self.own_metrics, self.metrics = metrics, (*computed(), *metrics)
 
     def record(
         self,
@@ -70,41 +65,38 @@ class Evaluator:
         result: SampleResult,
         trace: Trace,
         profiler: Profiler,
-        batch_images: int,
         history: Sequence[Verdict] = (),
     ) -> tuple[dict, dict]:
         """(record, arrays) of one image of a batch.
 
         history: the certificate's verdicts of a sequential population; the pick is then one of those that pass, if any does.
 
-        truth: (3, H, W) on the CPU, None for a measurement; result, trace, profiler: of the whole batch.
+        truth: (3, H, W) on the CPU, None for a measurement; result, trace: of the whole batch; profiler: the image's share.
         Lists per particle follow `particles`; one that is not there at the end is None.
         """
         where = result.particles.of_image(image.id)
         on_device = where.to(result.image.device)
-        mine = result.particles.select(where)
-        x, z, y, survivors = result.image[on_device].float().cpu(), mine.z.cpu(), mine.y[:1], mine.index.tolist()
+        of_image = result.particles.select(where)
+        x, z, y, survivors = result.image[on_device].float().cpu(), of_image.z.cpu(), of_image.y[:1], of_image.index.tolist()
         # finite latents can have a loss beyond float32, or decode to nothing finite
         ok = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(z, x, result.loss[on_device].cpu())]
 
-        def place(values):
+        def place(values: Sequence[Any]) -> list:
             """Values of the survivors -> one per number; None where pruned, replaced, never born or diverged."""
-            known = {index: value for index, value, fine in zip(survivors, values, ok) if fine}
-            return [known.get(index) for index in self.particles]
+            value_of = {index: value for index, value, fine in zip(survivors, values, ok) if fine}
+            return [value_of.get(index) for index in self.particles]
 
         loss = place(result.loss[on_device].tolist())
-        scores = self._scores(x, truth, place)
+        scores, beside_loss = self._scores(x, truth, result.image[on_device], of_image.y, place)
         modes = self._modes(x, truth, place)
-        free = self._free(result.image[on_device], mine.free, place)
-        judged = free["loss"] if free and self.rule == "free_loss" else loss
         passing = place(history[-1].passing) if history else []
-        if any(passing):
-            judged = [value if ok else None for value, ok in zip(judged, passing)]
-        picked = self._pick(judged, result.image[on_device], mine.y, place)
+        judged = [value if ok else None for value, ok in zip(loss, passing)] if any(passing) else loss
+        picked = self._pick(judged, result.image[on_device], of_image.y, place)
         measured = y.double().cpu()
         floor = self.operator.noise_floor(measured).item()
-        said = ((m.name, m.block(result.of_image(m.name, image.id), self.particles)) for m in self.mechanisms)
-        blocks = {name: block for name, block in said if block is not None}
+        all_blocks = {m.name: m.block(result.of_image(m.name, image.id), self.particles) for m in self.mechanisms}
+        blocks = {name: block for name, block in all_blocks.items() if block is not None}
+        of_ones_own = {name: block for name, block in blocks.items() if name not in registry.NAMES}
         summary, drawn = self._summary(x, truth, ok, survivors, picked, place)
         record = {
             "image_id": image.id,
@@ -117,99 +109,102 @@ class Evaluator:
             "loss": loss,
             "noise_floor": floor,
             "floor_std": floor * self.operator.floor_spread(measured).item(),
-            **self._terms(x.to(result.image.device), mine.y, place),
-            "r_factor": place(self._r_factor(result.image[on_device], mine.y)),
-            **({"free": free} if free else {}),
+            **self._terms(x.to(result.image.device), of_image.y, place),
+            **beside_loss,
             "selection": {
                 "picked": picked,
                 "psnr": scores["psnr"][picked] if picked is not None else None,
                 "psnr_aligned": modes["psnr_aligned"][picked] if modes and picked is not None else None,
-                "rule": PICK_RULES[self.rule] + (" of those that pass the certificate" if history else ""),
+                "rule": PICK_RULE + (" of those that pass the certificate" if history else ""),
             },
             "trace": {
                 "timestep": [self.clock.timestep(i) for i in range(self.clock.num_steps)],
                 **trace.of_image(image.id, self.particles),
             },
-            "pruning": blocks.pop("pruning", None),
-            "optimization": blocks.pop("optimization", None),
-            **({"tree": blocks.pop("tree")} if "tree" in blocks else {}),
-            **({"recombination": blocks.pop("recombination")} if "recombination" in blocks else {}),
-            **({"mechanisms": blocks} if blocks else {}),
-            **({"population": certificate.block(history, survivors, self.particles, self.thresholds)} if history else {}),
+            **registry.recorded(blocks),
+            **({"mechanisms": of_ones_own} if of_ones_own else {}),
+            **self._population(history, survivors),
             **({"summary": summary} if summary else {}),
-            "time": _time(profiler, batch_images),
+            **({"metrics": {m.name: m.about() for m in self.own_metrics}} if self.own_metrics else {}),
+            "time": _time(profiler),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
-        if mine.free is not None:  # what was measured, however it was used
-            y = torch.where(torch.isnan(y), mine.free[:1], y)
         arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), **drawn}
         return record, arrays if truth is None else {**arrays, "truth": to_pixels(truth[None])[0]}
 
-    def _terms(self, x, y, place):
+    def _terms(self, x: torch.Tensor, y: torch.Tensor, place: Place) -> dict[str, Any]:
         """What the loss is made of, where that is more than one thing."""
-        found = self.operator.components(x, y)
-        if not found:
+        losses = self.operator.components(x, y)
+        if not losses:
             return {}
         floors = self.operator.floor_components(y[:1].double().cpu())
-        terms = {name: {"loss": place(v.tolist()), "noise_floor": floors[name].item()} for name, v in found.items()}
+        terms = {name: {"loss": place(v.tolist()), "noise_floor": floors[name].item()} for name, v in losses.items()}
         return {"loss_terms": terms}
 
-    def _scores(self, x, truth, place):
-        if truth is None:
-            return {name: [None] * len(self.particles) for name in SCORES}
-        scores = {
-            "psnr": place(psnr(x, truth).tolist()),
-            "ssim": place(ssim(x, truth).tolist()),
-            "lpips": place(self.lpips(x, truth)),
-            "gradient_error": place(gradient_error(x, truth).tolist()),
-        }
-        alex = self.lpips_alex(x, truth)
-        return scores if alex is None else {**scores, "lpips_alex": place(alex)}
+    def _scores(
+        self, x: torch.Tensor, truth: torch.Tensor | None, image: torch.Tensor, y: torch.Tensor, place: Place
+    ) -> tuple[dict[str, list], dict[str, list]]:
+        """({name: values} of the block `scores`, the same of what stands beside the loss); image: x, where y is."""
+        scores: dict[str, list] = {}
+        beside_loss: dict[str, list] = {}
+        for metric in self.metrics:
+            if metric.of == "measurement":
+                values = numbers(metric, image, y, self.operator)
+            else:
+                values = None if truth is None else numbers(metric, x, truth)
+            if values is not None or not metric.optional:
+                block = beside_loss if metric.beside_loss else scores
+                block[metric.name] = place([None] * len(x) if values is None else values)
+        return scores, beside_loss
 
-    def _modes(self, x, truth, place):
+    def _modes(self, x: torch.Tensor, truth: torch.Tensor | None, place: Place) -> dict[str, Any] | None:
         if truth is None or not self.operator.rotation_ambiguity:
             return None
         modes = mode_labels(x, truth, self.success.threshold_db, self.success.margin_db)
         modes = {name: place(values) for name, values in modes.items()}
         return {**modes, "psnr_rotated_truth": psnr(rotated(truth)[None], truth).item()}
 
-    def _free(self, x, free, place):
-        """Loss of the particles on the measurements kept out of the fit, beside its own floor; None without any."""
-        if free is None:
-            return None
-        return {
-            "loss": place(self.operator.loss(x, free).tolist()),
-            "noise_floor": self.operator.noise_floor(free[:1].double().cpu()).item(),
-            "r_factor": place(self._r_factor(x, free)),
-        }
-
-    def _pick(self, loss, x, y, place):
+    def _pick(self, loss: Sequence[float | None], x: torch.Tensor, y: torch.Tensor, place: Place) -> int | None:
         """The particle of the lowest loss, in which a fitted exposure is a handicap."""
         more = owed(self.operator, x, y, torch.ones(len(x), len(x), dtype=torch.bool, device=x.device))
         if more is None:
             return pick(loss)
         return pick([None if v is None else v + extra for v, extra in zip(loss, place(more.tolist()))])
 
-    def _r_factor(self, x, y):
-        return r_factor(self.operator(x), y, getattr(self.operator, "free_scale", False)).tolist()
-
-    def _summary(self, x, truth, ok, survivors, picked, place):
+    def _summary(
+        self,
+        x: torch.Tensor,
+        truth: torch.Tensor | None,
+        ok: Sequence[bool],
+        survivors: Sequence[int],
+        picked: int | None,
+        place: Place,
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(block of the record, its arrays) of what the particles say together; empty for one particle alone."""
         fine = [i for i, each in enumerate(ok) if each]
         if picked is None or len(fine) < 2:
             return {}, {}
         at = [survivors[i] for i in fine].index(self.particles[picked])
-        found = aligned.summarise(to_unit(x[fine]), at, aligned.symmetry(self.operator))
-        agreeing = iter(found.agreeing)
+        summary = aligned.summarise(to_unit(x[fine]), at, aligned.symmetry(self.operator))
+        agreeing = iter(summary.agreeing)
         block = {
             "agreeing": place([next(agreeing) if each else None for each in ok]),
-            "psnr": self._psnr_of(found.mean, truth),
-            "resolution": found.resolution,
+            "psnr": self._psnr_of(summary.mean, truth),
+            "resolution": summary.resolution,
         }
-        spread = {} if found.std is None else {"summary_std": found.std.half().numpy(), "summary_prtf": found.prtf.numpy()}
-        return block, {"summary_mean": to_pixels(2 * found.mean[None] - 1)[0], **spread}
+        arrays = {"summary_mean": to_pixels(2 * summary.mean[None] - 1)[0]}
+        if summary.std is None or summary.prtf is None:
+            return block, arrays
+        return block, {**arrays, "summary_std": summary.std.half().numpy(), "summary_prtf": summary.prtf.numpy()}
 
-    def _psnr_of(self, mean, truth):
+    def _population(self, history: Sequence[Verdict], survivors: Sequence[int]) -> dict[str, Any]:
+        """How a sequential population grew; nothing of a fixed one."""
+        if not history:
+            return {}
+        assert self.thresholds is not None, "verdicts are given by the thresholds of a certificate"
+        return {"population": certificate.block(history, survivors, self.particles, self.thresholds)}
+
+    def _psnr_of(self, mean: torch.Tensor, truth: torch.Tensor | None) -> float | None:
         """PSNR of one image (C, H, W) in [0, 1], in the better orientation where the task has two; None without a truth."""
         if truth is None:
             return None
@@ -217,20 +212,12 @@ class Evaluator:
         return psnr(2 * mean[None] - 1, truths).max().item()
 
 
-def _time(profiler: Profiler, batch_images: int) -> dict:
-    """A batch's time is divided by its images; network calls are per particle already."""
+def _time(profiler: Profiler) -> dict:
+    """Of one image's share of a run; network calls are per particle."""
     phases = profiler.as_dict()
-    for phase in phases.values():
-        phase["time_s"] /= batch_images
     return {
-        "image_s": sum(p["time_s"] for p in phases.values()),
-        "compile_s": profiler.compile_s / batch_images if profiler.compile_s is not None else None,
-        "step_s": [s / batch_images for s in profiler.step_s],
+        "image_s": sum(phase["time_s"] for phase in phases.values()),
+        "compile_s": profiler.compile_s,
+        "step_s": list(profiler.step_s),
         "phases": phases,
     }
-
-
-def to_pixels(x: torch.Tensor) -> np.ndarray:
-    """Images (P, 3, H, W) in [-1, 1] -> (P, H, W, 3) uint8 array."""
-    array = np.nan_to_num(x.detach().float().cpu().numpy(), nan=-1.0, posinf=1.0, neginf=-1.0)
-    return np.round((np.clip(array, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1)

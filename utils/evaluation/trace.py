@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from operators.base import Operator
-from utils.evaluation.scores import psnr
+from utils.metrics.psnr import psnr
 from utils.sampling.outcome import StepInfo
 
 
@@ -45,8 +45,8 @@ class Trace:
         step = self.steps[info.step]
         for image, distance in distances.items():
             step.setdefault(image, ([], {}))[0].append((distance, pairs[image]))
-        found = {} if self.operator is None else self.operator.components(info.image, info.particles.y)
-        self.terms, rows = list(found), [values.tolist() for values in found.values()]
+        terms = {} if self.operator is None else self.operator.components(info.image, info.particles.y)
+        self.terms, rows = list(terms), [values.tolist() for values in terms.values()]
         losses = info.loss.tolist()
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, losses, *rows):
             step[image][1][index] = values
@@ -69,7 +69,7 @@ def _known(values: list[float]) -> list[float]:
 
 def _mean_distance(rounds: list[tuple[float, int]]) -> float:
     """Over the pairs of all rounds, NaN where none is known."""
-    known = [(distance, pairs) for distance, pairs in rounds if not math.isnan(distance)]
-    if len(known) < 2:
-        return known[0][0] if known else math.nan
-    return math.fsum(distance * pairs for distance, pairs in known) / sum(pairs for _, pairs in known)
+    of_rounds = [(distance, pairs) for distance, pairs in rounds if not math.isnan(distance)]
+    if len(of_rounds) < 2:
+        return of_rounds[0][0] if of_rounds else math.nan
+    return math.fsum(distance * pairs for distance, pairs in of_rounds) / sum(pairs for _, pairs in of_rounds)

@@ -1,16 +1,22 @@
 """Figures of compared experiments, readable in black and white: lines differ in dash, points in shape, areas in grey."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from utils.analysis import runs
 from utils.analysis.costs import cost, mean_std
+from utils.analysis.experiments import Experiment
 from utils.errors import InputError
 from utils.figures import pareto, reconstructions
 from utils.figures.run import numbers
 from utils.figures.style import plt
 from utils.records.aggregate import finite
+from utils.records.metrics import Metrics
 
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
 GREYS = ("black", "0.45", "0.25", "0.6", "0.1", "0.5")
@@ -20,7 +26,7 @@ LABEL_GREYS = {"0": 1.0, "180": 0.35, "mixed": 0.7, "failed": 0.85}
 MAP_ROWS = 30
 
 
-def draw_all(experiments, folder, images=reconstructions.IMAGES):
+def draw_all(experiments: Sequence[Experiment], folder: str | Path, images: int = reconstructions.IMAGES) -> list[Path]:
     """Write every figure that the experiments have data for, as PNG and PDF; returns the paths. Raises InputError."""
     written = []
     try:
@@ -35,7 +41,7 @@ def draw_all(experiments, folder, images=reconstructions.IMAGES):
     return written
 
 
-def every(experiments, images=reconstructions.IMAGES):
+def every(experiments: Sequence[Experiment], images: int = reconstructions.IMAGES) -> Iterator[tuple[str, Figure]]:
     """(name, Figure) of every figure that the experiments have data for; pictures of the first `images` images."""
     measured = [e for e in experiments if not e.derived]
     yield "step_time", step_time(measured)
@@ -52,7 +58,7 @@ def every(experiments, images=reconstructions.IMAGES):
     if len(labelled) > 2:
         yield "pareto", pareto.draw(labelled)
     curves = {e.label: transfer_functions(e) for e in measured}
-    if any(len(found) for found in curves.values()):
+    if any(len(of_images) for of_images in curves.values()):
         yield "prtf", prtf(curves)
     for e in measured:
         figure = reconstructions.draw(e, images)
@@ -63,30 +69,30 @@ def every(experiments, images=reconstructions.IMAGES):
             yield summary_name(e), figure
 
 
-def picture_name(experiment):
+def picture_name(experiment: Experiment) -> str:
     """File name of an experiment's reconstructions, without suffix."""
     return f"reconstructions_{experiment.label.replace('/', '--')}"
 
 
-def summary_name(experiment):
+def summary_name(experiment: Experiment) -> str:
     """The same of its aligned means."""
     return picture_name(experiment).replace("reconstructions_", "summary_", 1)
 
 
-def style(i):
+def style(i: int) -> dict[str, Any]:
     return {"linestyle": DASHES[i % len(DASHES)], "color": GREYS[i % len(GREYS)]}
 
 
-def mark_events(axis, experiments):
+def mark_events(axis: Axes, experiments: Sequence[Experiment]) -> None:
     """A vertical line per event step, named once however many experiments share it."""
-    names = {}
+    names: dict[int, dict[str, None]] = {}  # {step: names}, in the order of the experiments
     for e in experiments:
         for name, step in runs.events(e.runs[0]):
             names.setdefault(step, {})[name] = None
-    for step, found in names.items():
+    for step, event_names in names.items():
         axis.axvline(step - 0.5, color="0.7", linewidth=0.8, zorder=0)
         axis.annotate(
-            ", ".join(found),
+            ", ".join(event_names),
             (step - 0.5, 1),
             xycoords=("data", "axes fraction"),
             rotation=90,
@@ -100,15 +106,15 @@ def mark_events(axis, experiments):
         )
 
 
-def per_step(experiments, get, axis):
+def per_step(experiments: Sequence[Experiment], get: Callable[[Metrics], Sequence[Sequence[float | None]]], axis: Axes) -> None:
     """One line per experiment: the mean over its images of get(metrics), a list per annealing step per image."""
     for i, e in enumerate(experiments):
         lengths = {len(get(run.metrics)[0]) for run in e.runs}
         rows = [numbers(row) for run in e.runs for row in get(run.metrics)]
         if len(lengths) > 1 or np.isnan(rows).all():
             continue
-        known = np.isfinite(rows)
-        mean = np.where(known.any(0), np.nansum(rows, 0) / np.maximum(known.sum(0), 1), np.nan)
+        measured = np.isfinite(rows)
+        mean = np.where(measured.any(0), np.nansum(rows, 0) / np.maximum(measured.sum(0), 1), np.nan)
         axis.plot(
             mean,
             label=legend_name(e),
@@ -123,22 +129,22 @@ def per_step(experiments, get, axis):
     legend(axis)
 
 
-def legend(axis, **options):
+def legend(axis: Axes, **options: Any) -> None:
     """A legend of what is labelled; none where nothing was drawn, which matplotlib warns of."""
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=7, **options)
 
 
-def legend_name(experiment):
+def legend_name(experiment: Experiment) -> str:
     return shown_name(experiment.label)
 
 
-def shown_name(label):
+def shown_name(label: str) -> str:
     """A label as a legend shows it; matplotlib leaves those out that begin with an underscore."""
     return f" {label}" if label.startswith("_") else label
 
 
-def step_time(experiments):
+def step_time(experiments: Sequence[Experiment]) -> Figure:
     """Seconds per annealing step, mean over images, with the events."""
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     per_step(experiments, lambda m: m.time.per_step_s, axis)
@@ -147,7 +153,7 @@ def step_time(experiments):
     return figure
 
 
-def pairwise_distance(experiments):
+def pairwise_distance(experiments: Sequence[Experiment]) -> Figure:
     """Mean pairwise latent distance per annealing step, mean over images."""
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
     per_step([e for e in experiments if e.num_samples > 1], lambda m: m.diversity.pairwise_distance, axis)
@@ -155,22 +161,22 @@ def pairwise_distance(experiments):
     return figure
 
 
-def transfer_functions(experiment):
+def transfer_functions(experiment: Experiment) -> np.ndarray:
     """PRTF of each image of which particles agree, (images, shells); empty where there is none, or of several sizes."""
-    found = [arrays["summary_prtf"] for run in experiment.runs for _, arrays in run.records() if "summary_prtf" in arrays]
-    return np.stack(found) if len({len(curve) for curve in found}) == 1 else np.empty((0, 0))
+    curves = [arrays["summary_prtf"] for run in experiment.runs for _, arrays in run.records() if "summary_prtf" in arrays]
+    return np.stack(curves) if len({len(curve) for curve in curves}) == 1 else np.empty((0, 0))
 
 
-def prtf(curves):
+def prtf(curves: Mapping[str, np.ndarray]) -> Figure:
     """Phase retrieval transfer function per frequency shell, mean over images, and the 1/e that counts as resolved.
 
     curves: {label: (images, shells)}.
     """
     figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    for i, (label, found) in enumerate(curves.items()):
-        if len(found):
-            shells = np.arange(found.shape[1])
-            axis.plot(0.5 * shells / shells[-1], found.mean(0), label=shown_name(label), linewidth=1.2, **style(i))
+    for i, (label, curve) in enumerate(curves.items()):
+        if len(curve):
+            shells = np.arange(curve.shape[1])
+            axis.plot(0.5 * shells / shells[-1], curve.mean(0), label=shown_name(label), linewidth=1.2, **style(i))
     axis.axhline(np.exp(-1), color="0.7", linewidth=0.8, zorder=0)
     axis.annotate("1/e", (0, np.exp(-1)), fontsize=7, color="0.3", va="bottom")
     axis.set_xlabel("frequency (cycles per pixel)")
@@ -180,7 +186,7 @@ def prtf(curves):
     return figure
 
 
-def psnr_distribution(experiments):
+def psnr_distribution(experiments: Sequence[Experiment]) -> Figure:
     """All particles of an experiment, their quartiles, and its mean best and mean label-free pick."""
     aligned = all(e.runs[0].metrics.modes for e in experiments)
     quantity = "psnr_aligned" if aligned else "psnr"
@@ -201,7 +207,7 @@ def psnr_distribution(experiments):
             zorder=1,
         )
         for label in LABEL_MARKERS:
-            values = [value for value, found in points if found == label]
+            values = [value for value, particle_label in points if particle_label == label]
             axis.scatter(i + spread.uniform(-0.25, 0.25, len(values)), values, zorder=2, **point_style(label))
         for part, marker in (("best", "_"), ("pick", "*")):
             values = e.values(f"{quantity}.{part}")
@@ -218,21 +224,21 @@ def psnr_distribution(experiments):
     return figure
 
 
-def point_style(label):
+def point_style(label: str) -> dict[str, Any]:
     """Marker of a particle by its mode label."""
     marker, colour = LABEL_MARKERS[label]
     face = {"color": "black"} if marker == "x" else {"facecolors": colour, "edgecolors": "black"}
     return {"marker": marker, "s": 16, "linewidths": 0.7, **face}
 
 
-def _particles(m, aligned):
+def _particles(m: Metrics, aligned: bool) -> list[tuple[float, str | None]]:
     """(PSNR, label) of all surviving particles; without labels they count as "0", so that they have one marker."""
     values = m.modes.psnr_aligned if aligned else m.psnr.sample
     labels = m.modes.label if aligned else [["0"] * len(row) for row in values]
-    return [(v, label) for row, found in zip(values, labels) for v, label in zip(row, found) if v is not None]
+    return [(v, label) for row, row_labels in zip(values, labels) for v, label in zip(row, row_labels) if v is not None]
 
 
-def mode_map(experiments):
+def mode_map(experiments: Sequence[Experiment]) -> Figure:
     """Images x particles by label, one panel per experiment; P: the label-free pick; the first images where many."""
     shown = [
         list(zip(run.metrics.metadata.image_ids, run.metrics.modes.label, run.metrics.selection.picked))
@@ -281,7 +287,7 @@ def mode_map(experiments):
     return figure
 
 
-def quality_cost(experiments):
+def quality_cost(experiments: Sequence[Experiment]) -> Figure:
     """PSNR against time x memory per image (seconds where memory is not known): filled best, open label-free pick."""
     aligned = all(e.runs[0].metrics.modes for e in experiments)
     quantity = "psnr_aligned" if aligned else "psnr"
@@ -291,12 +297,12 @@ def quality_cost(experiments):
     for i, (e, c) in enumerate(zip(experiments, costs)):
         x = c["time_x_memory_mb_s" if memory else "seconds"]
         for part, face in (("best", "black"), ("pick", "white")):
-            found = mean_std(e, f"{quantity}.{part}")
-            if found:
+            quality = mean_std(e, f"{quantity}.{part}")
+            if quality:
                 axis.errorbar(
                     [x],
-                    [found["mean"]],
-                    [found["std"] / found["n"] ** 0.5],
+                    [quality["mean"]],
+                    [quality["std"] / quality["n"] ** 0.5],
                     markersize=7,
                     color="black",
                     marker=MARKERS[i % len(MARKERS)],

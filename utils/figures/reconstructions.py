@@ -1,28 +1,33 @@
 """Pictures of reconstructions as they were found and turned to the better orientation, from the records."""
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from utils.analysis.experiments import Experiment
 from utils.figures.run import draw_summary
-from utils.figures.style import bare_axes, particle_columns, particle_title
+from utils.figures.style import Arrays, Record, bare_axes, particle_columns, particle_title
 
 IMAGES = 4
 
 
-def draw(experiment, count=IMAGES):
+def draw(experiment: Experiment, count: int = IMAGES) -> Figure | None:
     """Figure of the first `count` images of an experiment's first run; None where no record holds pictures.
 
     Two rows per image. Above: truth and every particle as found. Below: the truth turned by 180 degrees, and every
     particle in its better orientation; one that had to be turned carries a turned arrow and a dashed frame. The
     label-free pick has a thick frame.
     """
-    found = [
+    recorded = [
         (record, arrays) for record, arrays in experiment.runs[0].records(count) if "images" in arrays and "truth" in arrays
     ]
-    if not found:
+    if not recorded:
         return None
-    columns = 1 + particle_columns(record for record, _ in found)
-    figure, axes = bare_axes(2 * len(found), columns, height=1.75, width=1.5, layout="constrained")
-    for i, (record, arrays) in enumerate(found):
+    columns = 1 + particle_columns(record for record, _ in recorded)
+    figure, axes = bare_axes(2 * len(recorded), columns, height=1.75, width=1.5, layout="constrained")
+    for i, (record, arrays) in enumerate(recorded):
         draw_image(axes[2 * i], axes[2 * i + 1], record, arrays)
     figure.suptitle(
         f"{experiment.label}: above as found, below in the better orientation (⟲: turned by 180°); "
@@ -32,14 +37,14 @@ def draw(experiment, count=IMAGES):
     return figure
 
 
-def draw_summaries(experiment, count=IMAGES):
+def draw_summaries(experiment: Experiment, count: int = IMAGES) -> Figure | None:
     """Figure of the first `count` images of an experiment's first run: the label-free pick, the mean of the particles that
     agree with it, and their spread; None where no record holds them."""
-    found = [(record, arrays) for record, arrays in experiment.runs[0].records(count) if "summary_mean" in arrays]
-    if not found:
+    recorded = [(record, arrays) for record, arrays in experiment.runs[0].records(count) if "summary_mean" in arrays]
+    if not recorded:
         return None
-    figure, axes = bare_axes(len(found), 3, height=1.95, width=1.75, layout="constrained")
-    for row, (record, arrays) in zip(axes, found):
+    figure, axes = bare_axes(len(recorded), 3, height=1.95, width=1.75, layout="constrained")
+    for row, (record, arrays) in zip(axes, recorded):
         picked = record["particles"][record["selection"]["picked"]]
         row[0].imshow(arrays["images"][record["survivors"].index(picked)])
         row[0].set_title(f"{record['image_id']}: pick p{picked}", fontsize=8)
@@ -48,8 +53,8 @@ def draw_summaries(experiment, count=IMAGES):
     return figure
 
 
-def draw_image(above, below, record, arrays):
-    """Fill the two rows of one image."""
+def draw_image(above: np.ndarray, below: np.ndarray, record: Record, arrays: Arrays) -> None:
+    """Fill the two rows of one image, each (1 + particles,) axes."""
     truth = arrays["truth"]
     above[0].imshow(truth)
     above[0].set_title(f"truth {record['image_id']}", fontsize=8)
@@ -70,11 +75,11 @@ def draw_image(above, below, record, arrays):
             frame(top, linewidth=3)
 
 
-def is_turned(record, position):
+def is_turned(record: Record, position: int) -> bool:
     """Whether a particle is nearer to the truth when turned by 180 degrees."""
     return bool(record["modes"]) and record["modes"]["psnr_180"][position] > record["modes"]["psnr_0"][position]
 
 
-def frame(axis, **kwargs):
+def frame(axis: Axes, **kwargs: Any) -> None:
     for spine in axis.spines.values():
         spine.set(visible=True, color="black", **kwargs)

@@ -1,10 +1,14 @@
 """Pictures of a run, drawn from its records: grid_results.png and trace.png, ten images a page."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from utils.figures.style import bare_axes, measurement_picture, particle_columns, particle_title, plt
+from utils.figures.style import Arrays, Record, bare_axes, measurement_picture, particle_columns, particle_title, plt
+from utils.mechanisms import registry
 from utils.records.aggregate import finite
 from utils.records.files import read_record, record_paths
 
@@ -14,7 +18,7 @@ SPREAD_WARNING = (
 )
 
 
-def draw_all(folder):
+def draw_all(folder: str | Path) -> list[Path]:
     """(Re)draw all pages of a run folder; returns the paths."""
     paths = record_paths(folder)
     written = []
@@ -32,7 +36,7 @@ def draw_all(folder):
     return written
 
 
-def draw_grid(records):
+def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
     """One row per image: truth, measurement, every particle; the label-free pick is framed.
 
     Then, where the records have them, the mean of the particles that agree with the pick, and their standard deviation.
@@ -57,8 +61,7 @@ def draw_grid(records):
                     spine.set(visible=True, linewidth=3, color="tab:orange")
         if "summary_mean" in arrays:
             draw_summary(row[2 + particles :], record["summary"], arrays)
-    how = "free loss" if "kept out" in records[0][0]["selection"]["rule"] else "measurement loss"
-    lines = [f"framed: the particle picked without the truth (lowest {how})"]
+    lines = ["framed: the particle picked without the truth (lowest measurement loss)"]
     if summarised:
         lines.append(SPREAD_WARNING)
     for axis in axes.flat:
@@ -68,8 +71,8 @@ def draw_grid(records):
     return figure
 
 
-def draw_summary(axes, summary, arrays):
-    """The aligned mean, and beside it the spread of a pixel over particles, averaged over channels."""
+def draw_summary(axes: np.ndarray, summary: Record, arrays: Arrays) -> None:
+    """The aligned mean, and beside it the spread of a pixel over particles, averaged over channels; axes: (2,) or more."""
     agreeing = finite(summary["agreeing"])
     score = "" if summary["psnr"] is None else f"\n{summary['psnr']:.1f} dB"
     axes[0].imshow(arrays["summary_mean"])
@@ -82,7 +85,7 @@ def draw_summary(axes, summary, arrays):
     axes[1].set_title(f"std, white: {spread.max():.3f}\nof [0, 1]", fontsize=8)
 
 
-def draw_tasks(rows):
+def draw_tasks(rows: Sequence[tuple[str, Record, Arrays, str, np.ndarray]]) -> Figure:
     """One row per (task, record, arrays, title of the trivial reconstruction, its image (3, H, W) in [-1, 1])."""
     figure, axes = bare_axes(len(rows), 4, height=2.2)
     for row, (task, record, arrays, title, trivial) in zip(axes, rows):
@@ -101,7 +104,7 @@ def draw_tasks(rows):
     return figure
 
 
-def draw_trace(records):
+def draw_trace(records: Sequence[tuple[Record, Arrays]]) -> Figure:
     """One row per image: PSNR of the particles, mean pairwise latent distance, measurement loss, per annealing step."""
     figure, axes = plt.subplots(len(records), 3, squeeze=False, figsize=(12, 2.4 * len(records)), sharex=True)
     styles = ("-", "--", ":", "-.")
@@ -118,7 +121,7 @@ def draw_trace(records):
         for which in (row[2].yaxis.set_major_formatter, row[2].yaxis.set_minor_formatter):
             which("{x:g}")  # the default writes formulas, which names of runs must not be taken for
         row[0].set_ylabel(f"image {record['image_id']}")
-        for name, step in marks(record):
+        for name, step in registry.marks(record):
             for axis in row:
                 axis.axvline(step - 0.5, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
             row[0].annotate(name, (step - 0.5, 0), xycoords=("data", "axes fraction"), rotation=90, fontsize=6, color="0.4")
@@ -133,12 +136,6 @@ def draw_trace(records):
     return figure
 
 
-def marks(record):
-    """[(name, first annealing step after it)] of what acted between steps."""
-    exchanges = [("exchange", event["step_index"] + 1) for event in (record.get("recombination") or {"events": []})["events"]]
-    return exchanges + ([("pruning", record["pruning"]["step_index"])] if record["pruning"] else [])
-
-
-def numbers(values):
-    """None becomes a gap in the line."""
+def numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
+    """(n,) of n values; None becomes a gap in the line."""
     return np.array([np.nan if v is None else v for v in values], dtype=float)

@@ -1,14 +1,25 @@
 """What all figures share."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+
+from utils.mechanisms import registry
 
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # names of runs are no formulas
 import matplotlib.pyplot as plt  # noqa: E402
 
+Record = dict[str, Any]  # of one image, as read_record gives it
+Arrays = dict[str, np.ndarray]
 
-def bare_axes(rows, columns, height, width=1.75, layout=None):
+
+def bare_axes(
+    rows: int, columns: int, height: float, width: float = 1.75, layout: str | None = None
+) -> tuple[Figure, np.ndarray]:
     """(figure, axes (rows, columns)) without ticks and frames; height of a row and width of a column in inches."""
     figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width * columns, height * rows), layout=layout)
     for axis in axes.flat:
@@ -19,7 +30,7 @@ def bare_axes(rows, columns, height, width=1.75, layout=None):
     return figure, axes
 
 
-def particle_title(record, position):
+def particle_title(record: Record, position: int) -> str:
     """Two lines: particle number and mode label; PSNR as is, and in the better orientation where that differs."""
     index = record["particles"][position]
     if index not in record["survivors"]:
@@ -39,7 +50,7 @@ def particle_title(record, position):
     return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
 
 
-def particle_columns(records):
+def particle_columns(records: Iterable[Record]) -> int:
     """How many particles the pictures of these records show: all of them, but not those that no image started."""
     return max(
         max(map(record["particles"].index, record["survivors"])) + 1 if record.get("population") else len(record["particles"])
@@ -47,25 +58,20 @@ def particle_columns(records):
     )
 
 
-def stopped_early(record):
-    """The numbers of a sequential population's particles that did not run to their end."""
+def stopped_early(record: Record) -> set[int]:
+    """The numbers of particles that did not run to their end; only in records of before that was retired."""
     population = record.get("population") or {"rounds": ()}
     return {index for part in population["rounds"] for index in part.get("stopped") or ()}
 
 
-def _absence(record, index):
+def _absence(record: Record, index: int) -> str:
     """Why a particle is not there at the end."""
-    tree = record.get("tree")
     if record.get("population"):
         return "not started"
-    if tree is None:
-        return "pruned"
-    if index in tree["parent"].values():
-        return "has children"
-    return "pruned" if index in record["pruning"]["dropped"] else "not born"
+    return registry.absence(record, index) or "not there"
 
 
-def measurement_picture(y):
+def measurement_picture(y: np.ndarray) -> np.ndarray:
     """A measurement as a picture: an image in [-1, 1] as it is, anything larger on a logarithmic scale.
 
     (C, H, W[, 2]) is an image, anything with fewer axes one line of grey. What was not measured (NaN) is drawn as 0.

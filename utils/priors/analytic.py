@@ -4,6 +4,7 @@ For tests of the sampler's statistics; it runs in float64.
 """
 
 import torch
+from numpy.typing import ArrayLike
 
 from utils.priors.base import LatentPrior
 
@@ -15,7 +16,15 @@ class GaussianMixturePrior(LatentPrior):
     A Gaussian is the case K = 1.
     """
 
-    def __init__(self, means, stds, weights, decoder, device="cpu", dtype=torch.float64):
+    def __init__(
+        self,
+        means: torch.Tensor | ArrayLike,
+        stds: torch.Tensor | ArrayLike,
+        weights: torch.Tensor | ArrayLike,
+        decoder: torch.Tensor | ArrayLike,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         self.means, self.stds, self.weights, self.decoder = (
             torch.as_tensor(v, dtype=dtype, device=device) for v in (means, stds, weights, decoder)
         )
@@ -23,13 +32,13 @@ class GaussianMixturePrior(LatentPrior):
         self.latent_shape = (self.means.shape[1], 1, 1)
         self.resolution = 1
 
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         return torch.linalg.lstsq(self.decoder, x.flatten(1).T).solution.T.reshape(len(x), *self.latent_shape)
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         return (z.flatten(1) @ self.decoder.T)[..., None, None]
 
-    def denoise(self, z, sigma):
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         """Exact posterior mean: the components' linear denoisers, weighted by their responsibilities."""
         flat, variance = z.flatten(1)[:, None], sigma.expand(len(z)).square()[:, None]  # (P, 1, d), (P, 1)
         total = self.stds.square() + variance  # (P, K)
@@ -39,5 +48,5 @@ class GaussianMixturePrior(LatentPrior):
         shrink = (self.stds.square() / total)[..., None]
         return (weight[..., None] * (self.means + shrink * (flat - self.means))).sum(1).reshape(z.shape)
 
-    def resident_bytes(self):
+    def resident_bytes(self) -> int:
         return sum(v.numel() * v.element_size() for v in (self.means, self.stds, self.weights, self.decoder))

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from utils.priors.timesteps import TimestepMap
-
 
 class LatentPrior(ABC):
     """Encoder, decoder and denoiser of a latent diffusion model.
@@ -15,14 +13,12 @@ class LatentPrior(ABC):
     latent_shape: (C, h, w)
     resolution:   H = W of the images
     device, dtype: where and in which precision the latents and images live
-    timestep_map: utils.priors.timesteps.TimestepMap, or None if the prior has no timesteps
     """
 
     latent_shape: tuple[int, int, int]
     resolution: int
     device: torch.device
     dtype: torch.dtype
-    timestep_map: TimestepMap | None = None
 
     @abstractmethod
     def encode(self, x: torch.Tensor) -> torch.Tensor:
@@ -34,7 +30,7 @@ class LatentPrior(ABC):
 
     @abstractmethod
     def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """E[z0 | z0 + sigma noise = z]; sigma is a 0-d or (P,) tensor on the device, > 0."""
+        """E[z0 | z0 + sigma noise = z]; sigma is a 0-d tensor on the device, > 0."""
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Weights and activations of decoder and denoiser in `dtype`; images and latents stay in `self.dtype`.

@@ -11,10 +11,12 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel, VQModel
+from diffusers import DDIMScheduler, ModelMixin, SchedulerMixin, UNet2DConditionModel, UNet2DModel, VQModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from safetensors.torch import save_file
 
@@ -23,6 +25,9 @@ from utils.errors import InputError
 from utils.weights import cache_folder
 
 log = logging.getLogger("latentdaps")
+
+UNet = UNet2DModel | UNet2DConditionModel
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 UNET, VQ, EMA, CLASSES = "model.diffusion_model.", "first_stage_model.", "model_ema.", "cond_stage_model.embedding.weight"
 HEAD_CHANNELS, NORM_GROUPS = 32, 32
@@ -47,7 +52,14 @@ IMAGENET_UNET = dict(
 VQ_F4 = dict(block_out_channels=(128, 256, 512), layers_per_block=2, latent_channels=3, num_vq_embeddings=8192, vq_embed_dim=3)
 
 
-def build_unet(block_out_channels, layers_per_block, attention, context=None, sample_size=64, channels=3):
+def build_unet(
+    block_out_channels: Sequence[int],
+    layers_per_block: int,
+    attention: Sequence[bool],
+    context: int | None = None,
+    sample_size: int = 64,
+    channels: int = 3,
+) -> UNet:
     """The UNet of `attention` levels; `context` is the width of the cross-attention, None for an unconditional one."""
     kind, depth = ("Attn", "CrossAttn")[context is not None], len(block_out_channels)
     common = dict(
@@ -69,8 +81,14 @@ def build_unet(block_out_channels, layers_per_block, attention, context=None, sa
 
 
 def build_vq(
-    block_out_channels, layers_per_block, latent_channels, num_vq_embeddings, vq_embed_dim, sample_size=256, scaling_factor=1.0
-):
+    block_out_channels: Sequence[int],
+    layers_per_block: int,
+    latent_channels: int,
+    num_vq_embeddings: int,
+    vq_embed_dim: int,
+    sample_size: int = 256,
+    scaling_factor: float = 1.0,
+) -> VQModel:
     """The first stage; VQ-f4 has three levels, hence a factor of 4."""
     depth = len(block_out_channels)
     return VQModel(
@@ -89,7 +107,7 @@ def build_vq(
     )
 
 
-def build_scheduler():
+def build_scheduler() -> DDIMScheduler:
     """The noise schedule that the networks were trained on; they predict epsilon."""
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -102,7 +120,7 @@ def build_scheduler():
     )
 
 
-def unet_structure(state):
+def unet_structure(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """`build_unet`'s arguments, read off the weights (names without prefix)."""
     channels, attention, blocks, i = [], [], [], 1
     while f"input_blocks.{i}.0.in_layers.2.weight" in state or f"input_blocks.{i}.0.op.weight" in state:
@@ -123,7 +141,7 @@ def unet_structure(state):
     )
 
 
-def vq_structure(state):
+def vq_structure(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """`build_vq`'s arguments, read off the weights (names without prefix)."""
     levels = [k for k in range(16) if f"encoder.down.{k}.block.0.conv1.weight" in state]
     embeddings, dim = state["quantize.embedding.weight"].shape
@@ -136,7 +154,7 @@ def vq_structure(state):
     )
 
 
-def convert_unet(state, source, sample_size):
+def convert_unet(state: Mapping[str, torch.Tensor], source: str | Path, sample_size: int) -> UNet:
     """A loaded UNet from original names (without prefix) and tensors."""
     structure = unet_structure(state)
     unet = _on_meta(lambda: build_unet(**structure, sample_size=sample_size))
@@ -147,7 +165,7 @@ def convert_unet(state, source, sample_size):
     return _load(unet, converted, "UNet", source)
 
 
-def _self_attention(name, tensor):
+def _self_attention(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     """One tensor of the original attention block under its new names.
 
     The original splits the 3 C outputs of `qkv` by head first, so each head's rows are its own q, k, v.
@@ -169,7 +187,7 @@ def _self_attention(name, tensor):
     ]
 
 
-def convert_vq(state, source, sample_size, scaling_factor=1.0):
+def convert_vq(state: Mapping[str, torch.Tensor], source: str | Path, sample_size: int, scaling_factor: float = 1.0) -> VQModel:
     """A loaded VQ first stage from original names (without prefix) and tensors."""
     if "quantize.embedding.weight" not in state:
         raise InputError(
@@ -182,12 +200,14 @@ def convert_vq(state, source, sample_size, scaling_factor=1.0):
     return _load(vq, converted, "VQ first stage", source)
 
 
-def _on_meta(build):
+def _on_meta(build: Callable[[], Network]) -> Network:
     with torch.device("meta"):
         return build()
 
 
-def _check_all_used(state, converted, prefix, source):
+def _check_all_used(
+    state: Mapping[str, torch.Tensor], converted: Mapping[str, torch.Tensor], prefix: str, source: str | Path
+) -> None:
     """diffusers drops names that it does not know; here they are an error."""
     used = {tensor.data_ptr() for tensor in converted.values()}
     left = sorted(prefix + name for name, tensor in state.items() if tensor.data_ptr() not in used)
@@ -195,7 +215,7 @@ def _check_all_used(state, converted, prefix, source):
         raise InputError(f"{source}: unexpected keys, the checkpoint is of another family: {_few(left)}")
 
 
-def _load(module, state, what, source):
+def _load(module: Network, state: Mapping[str, torch.Tensor], what: str, source: str | Path) -> Network:
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     for problem, names in (
         ("missing", wanted.keys() - state.keys()),
@@ -210,11 +230,11 @@ def _load(module, state, what, source):
     return module.eval().requires_grad_(False)
 
 
-def _few(names):
+def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def convert(checkpoint, out, weights="raw", resolution=256):
+def convert(checkpoint: str | Path, out: str | Path, weights: str = "raw", resolution: int = 256) -> Path:
     """Write `checkpoint` (the original file) as a diffusers folder `out`; returns its Path.
 
     out gets vqvae/, unet/, scheduler/, and class_embedding.safetensors for cin256-v2. A file of VQ-f4 alone gives
@@ -250,11 +270,13 @@ def convert(checkpoint, out, weights="raw", resolution=256):
     return write(parts, embedding, out, {"source": checkpoint.name, "weights": weights, **stamp(checkpoint)})
 
 
-def _under(state, prefix):
+def _under(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _averaged(unet_state, state, source):
+def _averaged(
+    unet_state: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str | Path
+) -> dict[str, torch.Tensor]:
     """The averaged weights: as the original has them, under names without dots, or a state dict of their own."""
     names = {name: EMA + "diffusion_model" + name.replace(".", "") for name in unet_state}
     missing = sorted(flat for flat in names.values() if flat not in state)
@@ -266,7 +288,7 @@ def _averaged(unet_state, state, source):
     return beside
 
 
-def _check_conditioning(unet, embedding, source):
+def _check_conditioning(unet: UNet, embedding: torch.Tensor | None, source: str | Path) -> None:
     conditional = isinstance(unet, UNet2DConditionModel)
     if conditional and (embedding is None or embedding.shape[1] != unet.config.cross_attention_dim):
         raise InputError(
@@ -277,7 +299,7 @@ def _check_conditioning(unet, embedding, source):
         raise InputError(f"{source}: unexpected keys {CLASSES} beside an unconditional UNet")
 
 
-def _check_schedule(scheduler, state, source):
+def _check_schedule(scheduler: DDIMScheduler, state: Mapping[str, torch.Tensor], source: str | Path) -> None:
     stored = state.get("alphas_cumprod")
     if stored is None:
         return
@@ -289,13 +311,18 @@ def _check_schedule(scheduler, state, source):
         raise InputError(f"{source}: was trained on another noise schedule than FFHQ, CelebA and cin256-v2")
 
 
-def stamp(checkpoint):
+def stamp(checkpoint: str | Path) -> dict[str, int]:
     """Size and time of the original file: whether a conversion made earlier is still of the same file."""
     status = Path(checkpoint).stat()
     return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def write(parts, embedding, out, description):
+def write(
+    parts: Mapping[str, ModelMixin | SchedulerMixin],
+    embedding: torch.Tensor | None,
+    out: Path,
+    description: Mapping[str, object],
+) -> Path:
     """Save {name: diffusers object}, the class embedding (classes, D) or None, and a description, as the folder `out`."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -314,7 +341,7 @@ def write(parts, embedding, out, description):
     return out
 
 
-def converted(checkpoint, weights="raw", resolution=256):
+def converted(checkpoint: str | Path, weights: str = "raw", resolution: int = 256) -> Path:
     """The diffusers folder of an original file: a cache beside it, made on first use."""
     folder = cache_folder(checkpoint, weights)
     if (folder / "conversion.json").is_file():

@@ -1,11 +1,14 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
 
 import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel, UNet2DModel, VQModel
+from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionModel, UNet2DModel, VQModel
+from diffusers.configuration_utils import FrozenDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
@@ -17,11 +20,20 @@ from utils.priors.base import LatentPrior
 from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
 from utils.weights import is_hub_id, is_original, snapshot
 
+Autoencoder = AutoencoderKL | VQModel
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
 
 
-def load_pipeline(path, device, timestep_map="trained", weights="raw", class_label=None, resolution=None, dtype=torch.float32):
+def load_pipeline(
+    path: str | Path,
+    device: torch.device | str,
+    timestep_map: str = "trained",
+    weights: str = "raw",
+    class_label: int | None = None,
+    resolution: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> "LatentDiffusionPrior":
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
@@ -48,14 +60,14 @@ def load_pipeline(path, device, timestep_map="trained", weights="raw", class_lab
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
 
-def load_parts(path, dtype=torch.float32):
+def load_parts(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Autoencoder, compvis.UNet, DDIMScheduler]:
     """(autoencoder, unet, scheduler) of a diffusers folder. Raises InputError if a file of it is damaged."""
     folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
     loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
     try:
         autoencoder, unet = (
-            _class_of(part, known).from_pretrained(part, variant=variant(part), **loading)
-            for part, known in ((path / folder, AUTOENCODERS), (path / "unet", UNETS))
+            _class_of(part, classes).from_pretrained(part, variant=variant(part), **loading)
+            for part, classes in ((path / folder, AUTOENCODERS), (path / "unet", UNETS))
         )
         return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -65,20 +77,20 @@ def load_parts(path, dtype=torch.float32):
         ) from None
 
 
-def variant(folder):
+def variant(folder: Path) -> str | None:
     """diffusers' name of the weights in `folder`: "fp16" where there are only such, else None."""
     names = [file.name for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
-def _class_of(path, known):
+def _class_of(path: Path, classes: Mapping[str, type[ModelMixin]]) -> type[ModelMixin]:
     name = json.loads((path / "config.json").read_text())["_class_name"]
-    if name not in known:
-        raise ValueError(f"{path.name} is a {name}; supported: {', '.join(known)}")
-    return known[name]
+    if name not in classes:
+        raise ValueError(f"{path.name} is a {name}; supported: {', '.join(classes)}")
+    return classes[name]
 
 
-def class_context(path, label):
+def class_context(path: Path, label: int) -> torch.Tensor:
     """(1, 1, D) embedding of class `label`. Raises InputError.
 
     Source: the class embedder of CompVis/latent-diffusion, a table of 1001 rows for cin256-v2.
@@ -99,7 +111,14 @@ class LatentDiffusionPrior(LatentPrior):
     context: (1, L, D) what a conditional UNet attends to, None for an unconditional one
     """
 
-    def __init__(self, autoencoder, unet, scheduler, timestep_map, context=None):
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        unet: compvis.UNet,
+        scheduler: DDIMScheduler,
+        timestep_map: str,
+        context: torch.Tensor | None = None,
+    ) -> None:
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.unet = unet.eval().requires_grad_(False)
         replace_upsampling(self.autoencoder.decoder)
@@ -117,25 +136,25 @@ class LatentDiffusionPrior(LatentPrior):
         self.dtype = self.network_dtype = unet.dtype
 
     @staticmethod
-    def official_timesteps(scheduler_config):
+    def official_timesteps(scheduler_config: FrozenDict) -> Callable[[torch.Tensor], torch.Tensor]:
         """sigma -> timestep as DAPS has it for this family."""
         return linear_beta_timesteps
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> Self:
         self.autoencoder, self.unet = self.autoencoder.to(device), self.unet.to(device)
         self.context = self.context.to(device) if self.context is not None else None
         self.device = torch.device(device)
         return self
 
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         encoded = self.autoencoder.encode(x)
         latent = encoded.latents if isinstance(self.autoencoder, VQModel) else encoded.latent_dist.mean
         return latent * self.scaling_factor
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         return self.autoencoder.decode(z / self.scaling_factor).sample
 
-    def denoise(self, z, sigma):
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         sigma = sigma.expand(len(z))
         column = sigma.view(-1, 1, 1, 1)
         scale = (1 + column.square()).rsqrt()
@@ -144,7 +163,7 @@ class LatentDiffusionPrior(LatentPrior):
             return z - column * output
         return z * scale.square() - column * scale * output
 
-    def compute_in(self, dtype):
+    def compute_in(self, dtype: torch.dtype) -> None:
         self.network_dtype = dtype
         torch.nn.Module.to(self.unet, dtype)  # diffusers' own warns of modules to keep in float32, of which it names none
         self.context = self.context.to(dtype) if self.context is not None else None
@@ -153,20 +172,20 @@ class LatentDiffusionPrior(LatentPrior):
         decoder.register_forward_pre_hook(lambda module, arguments: (arguments[0].to(dtype), *arguments[1:]))
         decoder.register_forward_hook(lambda module, arguments, image: image.to(self.dtype))
 
-    def checkpoint_decoder(self):
+    def checkpoint_decoder(self) -> None:
         # set on the decoder itself: diffusers offers its method for AutoencoderKL only, though VQModel shares the decoder
         self.autoencoder.decoder._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
         self.autoencoder.decoder.gradient_checkpointing = True
 
-    def predict(self, x, t):
+    def predict(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The network's output for x (P, C, h, w) at timesteps t (P,), which keep their precision."""
         if self.context is None:
             return self.unet(x.to(self.network_dtype), t).sample.to(self.dtype)
         return self.conditional(x, t, self.context.expand(len(x), -1, -1))
 
-    def conditional(self, x, t, context):
+    def conditional(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """`predict` under context (P, L, D)."""
         return self.unet(x.to(self.network_dtype), t, encoder_hidden_states=context).sample.to(self.dtype)
 
-    def resident_bytes(self):
+    def resident_bytes(self) -> int:
         return sum(p.numel() * p.element_size() for m in (self.autoencoder, self.unet) for p in m.parameters())

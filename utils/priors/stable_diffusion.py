@@ -5,20 +5,30 @@ With the network's outputs u without and c with the prompt, the guided output is
 Source: DAPS, model/__init__.py, StableDiffusionModel.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers import DDIMScheduler
 
 from utils.errors import InputError, one_line
-from utils.priors.latent_diffusion import LatentDiffusionPrior, load_parts, variant
+from utils.priors.compvis import UNet
+from utils.priors.latent_diffusion import Autoencoder, LatentDiffusionPrior, load_parts, variant
 from utils.priors.timesteps import ContinuousBetas
 from utils.weights import is_hub_id, snapshot
 
 
 def load_pipeline(
-    path, device, prompt, guidance_scale, inner_resolution, resolution=256, network_dtype="float32", timestep_map="trained"
-):
+    path: str | Path,
+    device: torch.device | str,
+    prompt: str,
+    guidance_scale: float,
+    inner_resolution: int,
+    resolution: int = 256,
+    network_dtype: str = "float32",
+    timestep_map: str = "trained",
+) -> "StableDiffusionPrior":
     """A prior from a StableDiffusionPipeline folder or hub id: vae/, unet/, scheduler/, text_encoder/, tokenizer/.
 
     prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
@@ -41,7 +51,7 @@ def load_pipeline(
     return prior.to(device)
 
 
-def embed_prompts(path, prompts):
+def embed_prompts(path: Path, prompts: Sequence[str]) -> torch.Tensor:
     """(len(prompts), L, D) hidden states of the text encoder, padded to the tokenizer's length."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -68,7 +78,17 @@ class StableDiffusionPrior(LatentDiffusionPrior):
     context: (2, L, D), the empty prompt and the prompt
     """
 
-    def __init__(self, autoencoder, unet, scheduler, timestep_map, context, guidance_scale, inner_resolution, resolution):
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        unet: UNet,
+        scheduler: DDIMScheduler,
+        timestep_map: str,
+        context: torch.Tensor,
+        guidance_scale: float,
+        inner_resolution: int,
+        resolution: int,
+    ) -> None:
         super().__init__(autoencoder, unet, scheduler, timestep_map, context)
         self.guidance_scale, self.inner_resolution, self.resolution = guidance_scale, inner_resolution, resolution
         side = inner_resolution // 2 ** (len(autoencoder.config.block_out_channels) - 1)
@@ -76,13 +96,13 @@ class StableDiffusionPrior(LatentDiffusionPrior):
 
     official_timesteps = staticmethod(ContinuousBetas)
 
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         return super().encode(F.interpolate(x, size=self.inner_resolution, mode="bilinear"))
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         return F.interpolate(super().decode(z), size=self.resolution, mode="bilinear")  # from (P, 3, inner, inner)
 
-    def predict(self, x, t):
+    def predict(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         without, with_prompt = (c[None].expand(len(x), -1, -1) for c in self.context)
         if self.guidance_scale == 1:
             return self.conditional(x, t, with_prompt)

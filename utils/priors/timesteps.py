@@ -1,17 +1,29 @@
 """Timesteps of a denoising network."""
 
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
 import torch
 
 from utils.errors import InputError
 
 
-def linear_beta_timesteps(sigma):
+def linear_beta_timesteps(sigma: torch.Tensor) -> torch.Tensor:
     """t = 999 (sqrt(0.1^2 + 2 * 19.9 * ln(1 + sigma^2)) - 0.1) / 19.9: betas linear from 0.1 to 20 in continuous time.
 
     What DAPS gives its latent diffusion models (model/precond.py, VPPrecond), although the public checkpoints were
     trained with sqrt-linear betas. sigma: tensor of any shape, > 0; returns fractional timesteps of that shape.
     """
     return 999 * ((0.1**2 + 2 * 19.9 * torch.log1p(sigma.square())).sqrt() - 0.1) / 19.9
+
+
+class SchedulerConfig(Protocol):
+    """What a diffusers scheduler was made with, as far as it is read here."""
+
+    beta_schedule: str
+    num_train_timesteps: int
+    beta_start: float
+    beta_end: float
 
 
 class ContinuousBetas:
@@ -26,7 +38,7 @@ class ContinuousBetas:
 
     POWERS = {"linear": 1, "scaled_linear": 2}
 
-    def __init__(self, config):
+    def __init__(self, config: SchedulerConfig) -> None:
         if config.beta_schedule not in self.POWERS:
             raise InputError(
                 f"model.timestep_map=official: its scheduler has beta_schedule={config.beta_schedule}, and DAPS knows "
@@ -36,7 +48,7 @@ class ContinuousBetas:
         low, high = ((self.timesteps * beta) ** (1 / self.n) for beta in (config.beta_start, config.beta_end))
         self.a, self.b = high - low, low
 
-    def __call__(self, sigma):
+    def __call__(self, sigma: torch.Tensor) -> torch.Tensor:
         power = self.n + 1
         inner = power * self.a * torch.log1p(sigma.square()) + self.b**power
         return self.timesteps * (inner ** (1 / power) - self.b) / self.a
@@ -53,15 +65,20 @@ class TimestepMap:
 
     NAMES = ("trained", "official")
 
-    def __init__(self, name, alphas_cumprod, official=linear_beta_timesteps):
+    def __init__(
+        self,
+        name: str,
+        alphas_cumprod: torch.Tensor | Sequence[float],
+        official: Callable[[torch.Tensor], torch.Tensor] | None = linear_beta_timesteps,
+    ) -> None:
         if name not in self.NAMES:
             raise ValueError(f"timestep_map={name}: choose from {', '.join(self.NAMES)}")
         self.name, self.official = name, official
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
         self.log_sigmas = 0.5 * ((1 - alphas) / alphas).log()  # (1000,), increasing
-        self._grids = {}  # the same on each device and in each precision
+        self._grids: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}  # the same on each device and in each precision
 
-    def __call__(self, sigma):
+    def __call__(self, sigma: torch.Tensor) -> torch.Tensor:
         """sigma: tensor of any shape, > 0; returns timesteps of the same shape, on its device."""
         if self.name == "official":
             return self.official(sigma)
@@ -74,7 +91,3 @@ class TimestepMap:
         upper = (grid < value[..., None]).sum(-1).clamp(1, len(grid) - 1)
         low, high = grid[upper - 1], grid[upper]
         return upper - 1 + (value - low) / (high - low)
-
-    def of(self, sigma: float) -> float:
-        """The timestep of one noise level, computed on the CPU."""
-        return float(self(torch.tensor(sigma, dtype=torch.float64)))

@@ -1,11 +1,24 @@
 """Wrappers of a prior, in the order of a call: passes of bounded size, then counting, then compiled functions."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 
 from utils import device as devices
 from utils.errors import InputError, one_line
+from utils.priors.base import LatentPrior
+
+
+class Networks(Protocol):
+    """What is wrapped: a utils.priors.base.LatentPrior, or another wrapper of one."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor: ...
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor: ...
+
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor: ...
 
 
 class SplitPrior:
@@ -15,21 +28,21 @@ class SplitPrior:
     decoding and differentiating into one pass (sampler.LatentDAPS.data_gradient).
     """
 
-    def __init__(self, prior, passes):
+    def __init__(self, prior: Networks, passes: Callable[..., torch.Tensor]) -> None:
         self._prior, self._passes = prior, passes
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and z.requires_grad:
             return self._prior.decode(z)
         return self._passes(self._prior.decode, z)
 
-    def denoise(self, z, sigma):
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return self._passes(self._prior.denoise, z, sigma)
 
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         return self._passes(self._prior.encode, x)
 
 
@@ -39,23 +52,23 @@ class CountingPrior:
     calls: {kind: particles that went through that network}
     """
 
-    def __init__(self, prior):
+    def __init__(self, prior: Networks) -> None:
         self._prior = prior
-        self.calls = Counter()
+        self.calls: Counter[str] = Counter()
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         with_gradient = torch.is_grad_enabled() and z.requires_grad
         self.calls["decoder_forward_backward" if with_gradient else "decoder_forward"] += len(z)
         return self._prior.decode(z)
 
-    def denoise(self, z, sigma):
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         self.calls["denoiser_calls"] += len(z)
         return self._prior.denoise(z, sigma)
 
-    def encode(self, x):
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
         self.calls["encoder_forward"] += len(x)
         return self._prior.encode(x)
 
@@ -73,26 +86,26 @@ class CompiledPrior:
     plain: the prior as it was; compiled functions have no second derivative
     """
 
-    def __init__(self, prior):
+    def __init__(self, prior: LatentPrior) -> None:
         self._prior = self.plain = prior
         devices.watch_compile()
         torch._dynamo.config.recompile_limit = max(SIZES, torch._dynamo.config.recompile_limit)
         self._decode, self._denoise = (torch.compile(f, dynamic=False) for f in (prior.decode, prior.denoise))
         _try_compiler(prior.device)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._prior, name)
 
-    def decode(self, z):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
         with_gradient = torch.is_grad_enabled() and z.requires_grad
         return (self._decode if with_gradient else self._prior.decode)(z)
 
-    def denoise(self, z, sigma):
+    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():  # steps with and without other gradients share one graph
             return self._denoise(z, sigma)
 
 
-def _try_compiler(device):
+def _try_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # no compiler, no Triton, no Python headers, a device too old: kinds and causes differ

@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from utils.records.files import clean
-from utils.records.record import PHASES, SCHEMA
+from utils.mechanisms import registry
+from utils.metrics.loss import Loss
+from utils.metrics.registry import BESIDE_LOSS, SCORES
+from utils.records.metrics import Metrics, check_metrics
+from utils.records.record import SCHEMA
 
 Records = list[dict[str, Any]]
 Value = TypeVar("Value")
-
-SCORES = ("psnr", "ssim", "lpips")
-OPTIONAL_SCORES = ("lpips_alex", "gradient_error")  # in metrics.json where a record has them
 
 
 def finite(values: Iterable[Value | None]) -> list[Value]:
@@ -23,17 +23,23 @@ def finite(values: Iterable[Value | None]) -> list[Value]:
 
 def spread(values: Iterable[float | None]) -> float | None:
     """Standard deviation with ddof 1; 0 for one value, None for none."""
-    known = finite(values)
-    return None if not known else 0.0 if len(known) == 1 else statistics.stdev(known)
+    numbers = finite(values)
+    return None if not numbers else 0.0 if len(numbers) == 1 else statistics.stdev(numbers)
 
 
 def present_scores(records: Records) -> tuple[str, ...]:
-    """The names of the scores of some records of one run."""
-    return (*SCORES, *(name for name in OPTIONAL_SCORES if any(r["scores"].get(name) is not None for r in records)))
+    """The names of the scores of some records of one run: ours, then one's own."""
+    ours = (m.name for m in SCORES if not m.optional or any(r["scores"].get(m.name) is not None for r in records))
+    return (*ours, *described(records))
+
+
+def described(records: Records) -> dict[str, dict[str, Any]]:
+    """{name: what tables need to know} of the metrics of one's own that any record has."""
+    return {name: about for r in records for name, about in r.get("metrics", {}).items()}
 
 
 def score_block(records: Records, name: str) -> dict[str, list]:
-    """An optional score is null in the records that were made without it."""
+    """A score is null in the records that were made without it."""
     samples = [r["scores"].get(name) or [None] * len(r["particles"]) for r in records]
     present = [finite(values) for values in samples]
     return {
@@ -49,13 +55,13 @@ def modes_block(records: Records) -> dict[str, list] | None:
     if records[0]["modes"] is None:
         return None
     labels = [r["modes"]["label"] for r in records]  # None: pruned or diverged
-    found = [{label for label in row if label in ("0", "180")} for row in labels]
+    orientations = [{label for label in row if label in ("0", "180")} for row in labels]
     return {
         "label": labels,
         "psnr_aligned": [r["modes"]["psnr_aligned"] for r in records],
         "psnr_rotated_truth": [r["modes"]["psnr_rotated_truth"] for r in records],
-        "coverage": [len(f) for f in found],
-        "success": [bool(f) for f in found],
+        "coverage": [len(f) for f in orientations],
+        "success": [bool(f) for f in orientations],
     }
 
 
@@ -72,7 +78,7 @@ def loss_block(records: Records) -> dict[str, Any]:
         "noise_floor": floors,
         "ratio": [[v / floor if floor and v is not None else None for v in row] for row, floor in zip(samples, floors)],
         **terms_block(records),
-        **_r_factors(records),
+        **_beside_loss(records),
     }
     if any(spreads):
         block["deviation"] = [
@@ -84,72 +90,26 @@ def loss_block(records: Records) -> dict[str, Any]:
 
 def terms_block(records: Records) -> dict[str, Any]:
     """The same of each term of the data term, unweighted; absent where it is the default."""
-    found = [r["loss_terms"] for r in records if "loss_terms" in r]
-    if len(found) < len(records):
+    terms = [r["loss_terms"] for r in records if "loss_terms" in r]
+    if len(terms) < len(records):
         return {}
     return {
         "terms": {
-            n: {"sample": [t[n]["loss"] for t in found], "noise_floor": [t[n]["noise_floor"] for t in found]} for n in found[0]
+            n: {"sample": [t[n]["loss"] for t in terms], "noise_floor": [t[n]["noise_floor"] for t in terms]} for n in terms[0]
         }
     }
 
 
-def _r_factors(records: Records) -> dict[str, list]:
-    """Of records that have them: sum |A(x) - y| / sum |y| per particle."""
-    if not any(r.get("r_factor") for r in records):
-        return {}
-    return {"r_factor": [r.get("r_factor") or [None] * len(r["particles"]) for r in records]}
-
-
-def free_block(records: Records) -> dict[str, Any] | None:
-    """The same as `loss_block` of the measurements kept out of the fit; None without free_fraction."""
-    if not records[0].get("free"):
-        return None
-    return loss_block([{**r["free"], "particles": r["particles"]} for r in records])
+def _beside_loss(records: Records) -> dict[str, list]:
+    """Per particle what other metrics say of the measurement; absent where no record has it."""
+    names = [m.name for m in BESIDE_LOSS if m is not Loss and any(r.get(m.name) for r in records)]
+    return {name: [r.get(name) or [None] * len(r["particles"]) for r in records] for name in names}
 
 
 def at_best(values: Sequence[Value], scores: Sequence[float | None]) -> Value | None:
     """The value of the particle of the highest score (the first of several); None where no particle has a score."""
-    known = [(score, -i) for i, score in enumerate(scores) if score is not None]
-    return values[-max(known)[1]] if known else None
-
-
-def pruning_block(records: Records) -> dict[str, Any] | None:
-    if records[0]["pruning"] is None:
-        return None
-    reports = [r["pruning"] for r in records]
-    return {
-        "step_index": reports[0]["step_index"],
-        "timestep": reports[0]["timestep"],
-        **{key: [report[key] for report in reports] for key in ("kept", "dropped", "parents", "loss", "distance")},
-    }
-
-
-def tree_block(records: Records) -> dict[str, Any]:
-    """Of records made with children: when they were born, and per image each one's parent; absent where there are none."""
-    reports = [r["tree"] for r in records if r.get("tree") is not None]
-    if not reports:
-        return {}
-    same = {key: reports[0][key] for key in ("step_index", "timestep", "stay")}
-    return {"tree": {**same, "parent": [report["parent"] for report in reports]}}
-
-
-def optimization_block(records: Records) -> dict[str, list] | None:
-    if records[0]["optimization"] is None:
-        return None
-    reports = [r["optimization"] for r in records]
-    return {
-        **{
-            key: [report[key] for report in reports]
-            for key in ("calls", "iterations", "calls_without_iteration", "stopped_by", "time_s")
-        }
-    }
-
-
-def recombination_block(records: Records) -> dict[str, Any] | None:
-    """Of records made with it: per image its events."""
-    reports = finite([r.get("recombination") for r in records])
-    return {"events": [report["events"] for report in reports]} if reports else None
+    scored = [(score, -i) for i, score in enumerate(scores) if score is not None]
+    return values[-max(scored)[1]] if scored else None
 
 
 def summary_block(records: Records) -> dict[str, list] | None:
@@ -158,8 +118,8 @@ def summary_block(records: Records) -> dict[str, list] | None:
     if not any(blocks):
         return None
     keys = ("agreeing", "psnr", "resolution")
-    known = [block or {"agreeing": [None] * len(r["particles"])} for block, r in zip(blocks, records)]
-    return {key: [block.get(key) for block in known] for key in keys}
+    per_image = [block or {"agreeing": [None] * len(r["particles"])} for block, r in zip(blocks, records)]
+    return {key: [block.get(key) for block in per_image] for key in keys}
 
 
 def started(record: dict[str, Any]) -> int:
@@ -178,10 +138,10 @@ def population_block(records: Records) -> dict[str, Any]:
         return {}
     blocks = [r["population"] for r in records]
     accepted, counts = [block["accepted"] for block in blocks], [started(r) for r in records]
-    found = [None if r["modes"] is None else [label in ("0", "180") for label in r["modes"]["label"]] for r in records]
+    solved = [None if r["modes"] is None else [label in ("0", "180") for label in r["modes"]["label"]] for r in records]
     picks = [r["selection"]["picked"] for r in records]
-    wrong = [None if ok is None else yes and not (i is not None and ok[i]) for ok, yes, i in zip(found, accepted, picks)]
-    missed = [None if ok is None else not yes and any(ok) for ok, yes in zip(found, accepted)]
+    wrong = [None if ok is None else yes and not (i is not None and ok[i]) for ok, yes, i in zip(solved, accepted, picks)]
+    missed = [None if ok is None else not yes and any(ok) for ok, yes in zip(solved, accepted)]
     block = {
         "rule": blocks[0]["rule"],
         "accepted_share": statistics.fmean(accepted),
@@ -201,8 +161,8 @@ def population_block(records: Records) -> dict[str, Any]:
 
 def _share(values: Sequence[bool | None]) -> float | None:
     """Of all images; None where nothing is known of them."""
-    known = finite(values)
-    return statistics.fmean(known) if known else None
+    judged = finite(values)
+    return statistics.fmean(judged) if judged else None
 
 
 def own_blocks(records: Records) -> dict[str, Any]:
@@ -213,8 +173,7 @@ def own_blocks(records: Records) -> dict[str, Any]:
 
 def phase_names(records: Records) -> tuple[str, ...]:
     """Names of the phases of some records of one run, in the order of the run."""
-    seen = {name for r in records for name in r["time"]["phases"]}
-    return next((names for names in PHASES if set(names) == seen), tuple(sorted(seen)))
+    return tuple(dict.fromkeys(name for r in records for name in r["time"]["phases"]))
 
 
 def phases_block(records: Records) -> dict[str, dict[str, float]]:
@@ -250,39 +209,47 @@ def device_block(records: Records, highest: float | None) -> dict[str, Any]:
     device = {key: value for key, value in records[-1]["device"].items() if key != "core"}
     cores = sorted({r["device"]["core"] for r in records if r["device"].get("core") is not None})
     if cores:
-        own = {core: [r for r in records if r["device"].get("core") == core] for core in cores}
+        by_core = {core: [r for r in records if r["device"].get("core") == core] for core in cores}
         device["cores"] = [
             {
                 "core": core,
-                "images": len(own[core]),
-                "peak_memory_mb": max(finite(list(peaks(own[core]).values())), default=None),
+                "images": len(by_core[core]),
+                "peak_memory_mb": max(finite(list(peaks(by_core[core]).values())), default=None),
             }
             for core in cores
         ]
     return {**device, "peak_memory_mb": highest}
 
 
+def run_block(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record says about the run; how many particles an image may have beside those at the start, where it may."""
+    about = record["run"]
+    newborn = len(record["particles"]) - about["num_samples"]
+    return {**about, "num_children": newborn} if newborn > 0 else about
+
+
 def compile_seconds(records: Records) -> float | None:
     """Seconds of compiling over all images; None where nothing is compiled."""
-    known = finite([r["time"].get("compile_s") for r in records])
-    return sum(known) if known else None
+    seconds = finite([r["time"].get("compile_s") for r in records])
+    return sum(seconds) if seconds else None
 
 
-def aggregate(records: Records, name: str) -> dict[str, Any]:
-    """The content of metrics.json from records sorted by image id, all of one configuration; `name` is the run's.
+def aggregate(records: Records, name: str) -> Metrics:
+    """What metrics.json holds, from records sorted by image id, all of one configuration; `name` is the run's.
 
     What the records say about the run (seed, overrides, commit, versions, device) is taken from the last one.
+    Raises InputError where they do not fit together.
     """
     phases, peak_mb = phases_block(records), peaks(records)
     highest = max(finite(list(peak_mb.values())), default=None)
-    known = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
+    all_measured = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
     device = records[-1]["device"]
-    return clean(
+    return check_metrics(
         {
             "schema": SCHEMA,
             "metadata": {
                 "name": name,
-                **records[-1]["run"],
+                **run_block(records[-1]),
                 "num_images": len(records),
                 "image_ids": [r["image_id"] for r in records],
                 "device": device_block(records, highest),
@@ -297,7 +264,6 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
                 "rule": records[0]["selection"]["rule"],
             },
             "loss": loss_block(records),
-            "free": free_block(records),
             "diversity": {"pairwise_distance": [r["trace"]["pairwise_distance"] for r in records]},
             "time": {
                 "total_s": sum(r["time"]["image_s"] for r in records),
@@ -307,14 +273,15 @@ def aggregate(records: Records, name: str) -> dict[str, Any]:
                 "phases": phases,
             },
             "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},
-            "cost": {"time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if known else None},
-            "pruning": pruning_block(records),
-            **tree_block(records),
-            "optimization": optimization_block(records),
-            "recombination": recombination_block(records),
+            "cost": {
+                "time_x_memory_mb_s": sum(phases[n]["time_s"] * (peak_mb[n] or 0.0) for n in phases) if all_measured else None
+            },
+            **registry.aggregated(records),
             "summary": summary_block(records),
             **own_blocks(records),
+            **({"metrics": about} if (about := described(records)) else {}),
             **population_block(records),
             "diverged": [r["diverged"] for r in records],
-        }
+        },
+        f"records of {name}",
     )

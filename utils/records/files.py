@@ -13,6 +13,8 @@ import numpy as np
 
 from utils.records.record import problem
 
+RecordAndArrays = tuple[dict[str, Any], dict[str, np.ndarray]]
+
 PARTIAL = ".partial"  # ending of files that are still being written
 
 
@@ -68,7 +70,7 @@ def write_record(folder: str | Path, record: dict[str, Any], arrays: dict[str, n
     write_atomically(record_path(folder, record["image_id"]), lambda file: file.write(packed.getbuffer()))
 
 
-def read_record(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_record(path: str | Path) -> RecordAndArrays:
     """(record, arrays) of one file. Raises RecordError for a damaged one, OSError for one that cannot be opened."""
     path = Path(path)
     if path.is_dir():

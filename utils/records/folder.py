@@ -3,15 +3,18 @@
 import io
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
+import numpy as np
 import yaml
 from PIL import Image
 
 from utils.config.fingerprint import differences, identity
 from utils.config.settings import Settings
+from utils.data import TestItem
 from utils.errors import InputError
 from utils.paths import unused
 from utils.records.aggregate import aggregate
@@ -30,6 +33,8 @@ from utils.records.record import SCHEMA
 from utils.records.summary import eval_markdown
 
 log = logging.getLogger("latentdaps")
+
+Item = TypeVar("Item", bound=TestItem)
 
 
 class Rank(Protocol):
@@ -76,11 +81,11 @@ class RunFolder:
             folder.records(foreign="refuse")
             for name, text in composition.documents.items():
                 (folder.path / name).parent.mkdir(exist_ok=True)
-                write_atomically(folder.path / name, lambda file, text=text: file.write(text.encode()))
+                write_atomically(folder.path / name, lambda file: file.write(text.encode()))
         rank.announce("folder open")
         return folder
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Create what is missing, remove what killed processes left half written."""
         for path in (self.path / "records", self.path / "samples"):
             path.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,7 @@ class RunFolder:
                 pass
 
     @contextmanager
-    def writing(self, remedy="free some space; what is done is kept, and the same command continues"):
+    def writing(self, remedy: str = "free some space; what is done is kept, and the same command continues") -> Iterator[None]:
         """Turns a full disk, missing rights and the like into one line."""
         try:
             yield
@@ -102,18 +107,18 @@ class RunFolder:
                 f"save_dir={self.path.parent}: cannot write to {error.filename or self.path} ({reason}); {remedy}"
             ) from None
 
-    def log_path(self, settings):
+    def log_path(self, settings: Settings) -> Path:
         """One log per shard."""
         k, n = settings.shard_of
         return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
 
-    def records(self, foreign="leave out"):
+    def records(self, foreign: Literal["leave out", "refuse"] = "leave out") -> dict[int, dict[str, Any]]:
         """{image id: record} of all readable records of this configuration, sorted by id.
 
         A damaged file is set aside, and its image counts as not done. `foreign` says what happens to a record of
         another configuration: "leave out" with a warning, or "refuse" with an InputError.
         """
-        found = {}
+        records: dict[int, dict[str, Any]] = {}
         for path in record_paths(self.path):
             try:
                 record, _ = read_record(path)
@@ -125,14 +130,14 @@ class RunFolder:
             except OSError as error:
                 raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
             if record["fingerprint"] == self.fingerprint:
-                found[record["image_id"]] = record
+                records[record["image_id"]] = record
             elif foreign == "refuse":
                 raise InputError(f"record {path} belongs to another configuration; choose another name= or resume=false")
             else:
                 log.warning("record %s belongs to another configuration and is left out", path)
-        return dict(sorted(found.items()))
+        return dict(sorted(records.items()))
 
-    def pending(self, images, names=None):
+    def pending(self, images: Sequence[Item], names: Sequence[str] | None = None) -> list[Item]:
         """Those of `images` that have no record yet. Raises InputError if a record was made from another image.
 
         names: file names of the whole set by id, to find images that were added or removed outside this selection.
@@ -144,16 +149,21 @@ class RunFolder:
                     f"record {record_path(self.path, image.id)} was made from another image than "
                     f"{image.path}; choose another name= or resume=false"
                 )
-        for number, record in done.items() if names is not None else ():
+        if names is not None:
+            self._check_names(done, names)
+        return [image for image in images if image.id not in done]
+
+    def _check_names(self, done: dict[int, dict[str, Any]], names: Sequence[str]) -> None:
+        """Raises InputError if a record was made from another file than has its number now."""
+        for number, record in done.items():
             if number >= len(names) or names[number] != record["file"]:
                 now = f"{number} is {names[number]}" if number < len(names) else f"there is no {number}"
                 raise InputError(
                     f"record {record_path(self.path, number)} was made from {record['file']}, and now {now}: an image was "
                     "added or removed; put the set back as it was, or choose another name= or resume=false"
                 )
-        return [image for image in images if image.id not in done]
 
-    def write(self, record, arrays):
+    def write(self, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """One image's samples as PNG, then its record: an image with a record is complete.
 
         Records that were stripped of their arrays have no samples.
@@ -167,25 +177,26 @@ class RunFolder:
                 )
             write_record(self.path, record, arrays)
 
-    def add(self, record: dict, arrays: dict, device: dict) -> None:
+    def add(self, record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any]) -> None:
         """`write` a new record of this run with its stamp: schema, fingerprint, the run, and the device that made it."""
         stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "run": self.about, "device": device}
         self.write({**record, **stamp}, arrays)
 
-    def aggregate(self):
+    def aggregate(self) -> dict[str, Any] | None:
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
-        metrics, aggregated = None, {}
+        metrics: dict[str, Any] | None = None
+        aggregated: dict[int, dict[str, Any]] = {}
         # shards may end together: the last one to write must have seen the records of all
         while (present := self.records()).keys() != aggregated.keys():
             aggregated = present
-            metrics = aggregate(list(aggregated.values()), self.path.name)
+            metrics = aggregate(list(aggregated.values()), self.path.name).content()
             with self.writing():
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
                     write_atomically(self.path / name, lambda file: file.write(content))
         return metrics
 
 
-def _set_aside(path, error):
+def _set_aside(path: Path, error: RecordError) -> None:
     aside = unused(path.with_name(f"{path.name}.damaged"))
     try:
         path.rename(aside)
@@ -194,13 +205,13 @@ def _set_aside(path, error):
     log.warning("%s; kept as %s, its image is sampled again", error, aside.name)
 
 
-def _keep_aside(path):
+def _keep_aside(path: Path) -> None:
     aside = unused(path)
     path.rename(aside)
     log.warning("resume=false: the old result is kept as %s", aside)
 
 
-def _refuse_foreign(path, own_identity):
+def _refuse_foreign(path: Path, own_identity: dict[str, Any]) -> None:
     if not path.is_dir():
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
     if kept_path(path).exists():

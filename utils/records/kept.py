@@ -12,27 +12,31 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from utils.records.files import RecordError, clean, read_record, record_path, record_paths, write_atomically
+from utils.mechanisms.registry import IN_RECORDS
+from utils.records.files import RecordAndArrays, RecordError, clean, read_record, record_path, record_paths, write_atomically
 from utils.records.record import problem
 
 KEPT = "records.jsonl.gz"
 DROPPED = ("psnr", "loss")  # of a record's trace
-ROUNDED = ("trace", "recombination")  # blocks of what was measured on the way, in single precision
+# blocks of what was measured on the way, in single precision
+ROUNDED = ("trace", *(plan.block for plan in IN_RECORDS if plan.rounded))
 REMEDY = "keep the run again with tools/evidence/keep_evidence.py"
 
 
-def kept_path(folder):
+def kept_path(folder: str | Path) -> Path:
     return Path(folder) / KEPT
 
 
-def has_records(folder):
+def has_records(folder: str | Path) -> bool:
     """Whether a folder holds records in either form."""
     return bool(record_paths(folder)) or kept_path(folder).is_file()
 
 
-def read_records(folder, images=None):
+def read_records(folder: str | Path, images: Collection[int] | None = None) -> Iterator[RecordAndArrays]:
     """Yields (record, arrays) of a run folder by image id, arrays empty where they were not kept.
 
     images: only those of these ids that are there. Raises RecordError for a damaged file, OSError for one that cannot be
@@ -50,7 +54,7 @@ def read_records(folder, images=None):
             yield read_record(path)
 
 
-def write_kept(folder, records, digits=None):
+def write_kept(folder: str | Path, records: Iterable[dict[str, Any]], digits: int | None = None) -> None:
     """Write records.jsonl.gz; equal records give equal bytes. digits: significant ones of the blocks in ROUNDED, None all."""
     lines = [
         json.dumps(clean(_compact(record, digits)), separators=(",", ":"), allow_nan=False) + "\n"
@@ -62,14 +66,14 @@ def write_kept(folder, records, digits=None):
     write_atomically(kept_path(folder), lambda file: file.write(packed.getbuffer()))
 
 
-def _compact(record, digits):
+def _compact(record: dict[str, Any], digits: int | None) -> dict[str, Any]:
     record = {**record, "trace": {key: value for key, value in record["trace"].items() if key not in DROPPED}}
     if digits is None:
         return record
     return {key: _rounded(value, digits) if key in ROUNDED else value for key, value in record.items()}
 
 
-def _rounded(value, digits):
+def _rounded(value: Any, digits: int) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(each, digits) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -77,9 +81,10 @@ def _rounded(value, digits):
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
-def read_kept(path):
+def read_kept(path: str | Path) -> list[dict[str, Any]]:
     """The records of one records.jsonl.gz, by image id. Raises RecordError naming the line, OSError."""
-    records, lines = {}, {}
+    records: dict[int, dict[str, Any]] = {}
+    lines: dict[int, int] = {}
     for number, line in enumerate(_lines(path), start=1):
         try:
             record = json.loads(line)
@@ -97,7 +102,7 @@ def read_kept(path):
     return [records[image] for image in sorted(records)]
 
 
-def _lines(path):
+def _lines(path: str | Path) -> Iterator[bytes]:
     """The lines of a gzip file, as bytes. Raises RecordError where it is damaged."""
     done = 0
     try:

@@ -5,20 +5,19 @@ non-finite numbers are refused with one line.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_serializer, model_validator
 
 from utils.errors import InputError
-from utils.records.record import PHASES, SCHEMA
-
-Number = float | None  # null: not known, pruned, not started or diverged
-PerImage = list[Number]
-PerParticle = list[list[Number]]
-
-
-class Block(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+from utils.mechanisms.registry import IN_RECORDS
+from utils.metrics.base import Described as Metric
+from utils.metrics.registry import COMPARED, SCORES, of_ones_own
+from utils.records.blocks import Block, Number, PerImage, PerParticle, PerStep
+from utils.records.record import SCHEMA, Described
 
 
 class Device(Block):
@@ -37,7 +36,7 @@ class Metadata(Block):
     git_commit: str | None
     versions: dict[str, str]
     num_images: int = Field(ge=1)
-    image_ids: list[int]
+    image_ids: PerImage[int]
     num_samples: int = Field(ge=1)
     num_children: int = Field(default=0, ge=0)  # of an image, at most; lists per particle hold them after its particles
     device: Device
@@ -50,46 +49,47 @@ class Metadata(Block):
 
 
 class Score(Block):
-    """psnr (dB), ssim, lpips, lpips_alex, gradient_error: per particle, and over each image's surviving particles."""
+    """Of one metric: per particle, and over each image's surviving particles."""
 
-    sample: PerParticle
-    mean: PerImage
-    std: PerImage
-    max: PerImage
-    min: PerImage
+    sample: PerParticle[Number]
+    mean: PerImage[Number]
+    std: PerImage[Number]
+    max: PerImage[Number]
+    min: PerImage[Number]
 
 
 class Modes(Block):
-    label: list[list[Literal["0", "180", "mixed", "failed"] | None]]
-    psnr_aligned: PerParticle
-    psnr_rotated_truth: PerImage
-    coverage: list[int]
-    success: list[bool]
+    label: PerParticle[Literal["0", "180", "mixed", "failed"] | None]
+    psnr_aligned: PerParticle[Number]
+    psnr_rotated_truth: PerImage[Number]
+    coverage: PerImage[int]
+    success: PerImage[bool]
 
 
 class Selection(Block):
-    picked: list[int | None]  # position within the image's particles
-    psnr: PerImage
-    psnr_aligned: PerImage
+    picked: PerImage[int | None]  # position within the image's particles
+    psnr: PerImage[Number]
+    psnr_aligned: PerImage[Number]
     rule: str
 
 
 class Term(Block):
-    sample: PerParticle
-    noise_floor: PerImage
+    sample: PerParticle[Number]
+    noise_floor: PerImage[Number]
 
 
 class Loss(Block):
-    sample: PerParticle  # the data term: by default the sum of squared residuals of the measurement
-    noise_floor: PerImage  # expected value of it at the true image
-    ratio: PerParticle
+    sample: PerParticle[Number]  # the data term: by default the sum of squared residuals of the measurement
+    noise_floor: PerImage[Number]  # expected value of it at the true image
+    ratio: PerParticle[Number]
     terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
-    r_factor: PerParticle | None = None  # sum |A(x) - y| / sum |y|
-    deviation: PerParticle | None = None  # (loss - floor) in standard deviations of the true image's loss; not of older runs
+    r_factor: PerParticle[Number] | None = None  # sum |A(x) - y| / sum |y|
+    # (loss - floor) in standard deviations of the true image's loss; not of older runs
+    deviation: PerParticle[Number] | None = None
 
 
 class Diversity(Block):
-    pairwise_distance: list[list[Number]]  # per annealing step
+    pairwise_distance: PerStep[Number]
 
 
 class Phase(Block):
@@ -103,8 +103,8 @@ class Phase(Block):
 
 class Time(Block):
     total_s: float
-    per_image_s: list[float]
-    per_step_s: list[list[float]]
+    per_image_s: PerImage[float]
+    per_step_s: PerStep[float]
     compile_s: Number = None
     phases: dict[str, Phase]
 
@@ -113,64 +113,18 @@ class Cost(Block):
     time_x_memory_mb_s: Number
 
 
-class Pruning(Block):
-    step_index: int
-    timestep: float
-    kept: list[list[int]]
-    dropped: list[list[int]]
-    loss: PerParticle
-    distance: list[list[Number]]
-
-
-class Tree(Block):
-    """Children, born at a pruning."""
-
-    step_index: int
-    timestep: float
-    stay: bool  # whether the parents went on beside them
-    parent: list[dict[str, int]]  # per image: {number of a child: number of its parent}
-
-
-class Optimization(Block):
-    calls: list[list[int]]
-    iterations: list[list[int]]
-    stopped_by: list[list[list[str]]]
-    time_s: list[float]
-
-
-class Recombined(Block):
-    """One particle of one image at one event."""
-
-    index: int
-    donors: list[int]  # whose channels it has now, by number
-    turned: list[bool]
-    loss: PerImage  # per channel, before
-    score: PerImage  # of each candidate
-    accepted: bool
-
-
-class Event(Block):
-    step_index: int
-    timestep: float
-    particles: list[Recombined]
-
-
-class Recombination(Block):
-    events: list[list[Event]]  # per image
-
-
 class Summary(Block):
     """Of the particles of an image together."""
 
-    agreeing: list[list[bool | None]]  # with the label-free pick
-    psnr: PerImage  # of their aligned mean, in the better orientation where the task has two
-    resolution: PerImage  # pixels a period
+    agreeing: PerParticle[bool | None]  # with the label-free pick
+    psnr: PerImage[Number]  # of their aligned mean, in the better orientation where the task has two
+    resolution: PerImage[Number]  # pixels a period
 
 
 class Round(Block):
     particles: list[int]
     passing: list[int]
-    stopped: list[int] | None = None  # only where particles may stop early
+    stopped: list[int] | None = None  # early; only in runs of before that was retired
 
 
 class Population(Block):
@@ -182,133 +136,121 @@ class Population(Block):
     most_started: int
     false_accepts: Number  # shares of all images, by the truth
     false_rejects: Number
-    accepted: list[bool]
-    started: list[int]
-    wrong: list[bool | None]
-    missed: list[bool | None]
-    rounds: list[list[Round]]
-    signals: dict[str, PerParticle]
+    accepted: PerImage[bool]
+    started: PerImage[int]
+    wrong: PerImage[bool | None]
+    missed: PerImage[bool | None]
+    rounds: PerImage[list[Round]]
+    signals: dict[str, PerParticle[Number]]
 
 
-class Metrics(Block):
+def _of_mechanisms() -> type[Block]:
+    """The blocks of our mechanisms, each under its key; null where it is off."""
+    fields: dict[str, Any] = {}
+    for plan in IN_RECORDS:
+        fields[str(plan.block)] = (plan.Aggregated | None, ... if plan.recorded else None)  # type: ignore[operator]
+    return create_model("OfMechanisms", __base__=Block, **fields)
+
+
+OfMechanisms: Any = _of_mechanisms()
+
+
+class Metrics(OfMechanisms):
     """The whole file."""
 
     version: Literal[1] = Field(alias="schema")
     metadata: Metadata
-    psnr: Score
-    ssim: Score
-    lpips: Score
-    lpips_alex: Score | None = None  # only where its backbone was found
-    gradient_error: Score | None = None  # not in files of an older program
+    scores: dict[str, Score]  # by the name of the metric; in the file each stands at the top
     modes: Modes | None
     selection: Selection
     loss: Loss | None = None  # not in files of an older program
-    free: Loss | None = None  # of what free_fraction kept out of the fit
     diversity: Diversity
     time: Time
     vram: dict[str, Number]
     cost: Cost
-    pruning: Pruning | None
-    tree: Tree | None = None
-    optimization: Optimization | None
-    recombination: Recombination | None = None
     summary: Summary | None = None  # not in files of an older program
+    described: dict[str, Described] = Field({}, alias="metrics")  # those of one's own among the scores
     population: Population | None = None  # of a sequential one
-    diverged: list[list[bool]]
+    mechanisms: dict[str, PerImage[Any]] = {}  # of one's own: {name: a block per image}
+    diverged: PerParticle[bool]
+
+    @property
+    def psnr(self) -> Score:
+        return self.scores["psnr"]
+
+    @property
+    def compared(self) -> tuple[Metric, ...]:
+        """The metrics by which experiments are compared: ours, then those of one's own that this run has."""
+        return (*COMPARED, *of_ones_own({name: about.model_dump() for name, about in self.described.items()}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, data: dict[str, Any]) -> dict[str, Any]:
+        own_metrics = data["metrics"] if isinstance(data.get("metrics"), dict) else {}
+        names = [*(m.name for m in SCORES if m.name in data and not (m.optional and data[m.name] is None)), *own_metrics]
+        return {**{key: value for key, value in data.items() if key not in names}, "scores": {n: data.get(n) for n in names}}
+
+    @model_serializer(mode="wrap")
+    def _at_the_top(self, handler: Any) -> dict[str, Any]:
+        content = handler(self)
+        scores = content.pop("scores", {})
+        first = {key: content.pop(key) for key in ("schema", "version", "metadata") if key in content}
+        return {**first, **scores, **content}
+
+    def content(self) -> dict[str, Any]:
+        """What the file holds."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [m.name for m in SCORES if not m.optional and m.name not in self.scores]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+        return self
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
-        """Every list per image has num_images entries, every list per particle one for each at the start and each child."""
-        n, p = self.metadata.num_images, self.metadata.listed
-        for key, values in _lists(self, per_image=True):
+        """Every list has as many entries as its annotation says."""
+        n, started, listed = self.metadata.num_images, self.metadata.num_samples, self.metadata.listed
+        for key, values, what in _lists("", type(self), self):
             if len(values) != n:
                 raise ValueError(f"{key} has {len(values)} entries for {n} images")
-        for key, values in _lists(self, per_image=False):
-            entries = self.metadata.num_samples if key == "pruning.loss" else p  # before there were children
-            wrong = next((len(row) for row in values if len(row) != entries), None)
-            if wrong is not None:
-                raise ValueError(f"{key} has {wrong} entries for {entries} particles")
+            if what == "steps" and len({len(row) for row in values}) > 1:
+                raise ValueError(f"{key} has not the same number of steps for all images")
+            if what in ("particles", "particles at the start"):
+                entries = listed if what == "particles" else started
+                wrong = next((len(row) for row in values if len(row) != entries), None)
+                if wrong is not None:
+                    raise ValueError(f"{key} has {wrong} entries for {entries} particles")
         if len(set(self.metadata.image_ids)) < n:
             raise ValueError("metadata.image_ids names an image twice")
-        wrong = next((i for i in self.selection.picked if i is not None and not 0 <= i < p), None)
+        wrong = next((i for i in self.selection.picked if i is not None and not 0 <= i < listed), None)
         if wrong is not None:
-            raise ValueError(f"selection.picked is {wrong} for {p} particles")
-        for key, rows in (
-            ("diversity.pairwise_distance", self.diversity.pairwise_distance),
-            ("time.per_step_s", self.time.per_step_s),
-        ):
-            if len({len(row) for row in rows}) > 1:
-                raise ValueError(f"{key} has not the same number of steps for all images")
-        if tuple(self.time.phases) not in PHASES:
-            raise ValueError(f"time.phases are {', '.join(self.time.phases)}")
+            raise ValueError(f"selection.picked is {wrong} for {listed} particles")
         if set(self.vram) != {f"{name}_peak_mb" for name in self.time.phases}:
             raise ValueError(f"vram has {', '.join(self.vram)} for the phases {', '.join(self.time.phases)}")
         return self
 
 
-def _lists(m: Metrics, per_image: bool) -> Iterator[tuple[str, list]]:
-    """(key, list) of all lists that have one entry per image, or of those whose rows have one per particle."""
-    blocks = {
-        "psnr": m.psnr,
-        "ssim": m.ssim,
-        "lpips": m.lpips,
-        "lpips_alex": m.lpips_alex,
-        "gradient_error": m.gradient_error,
-        "modes": m.modes,
-        "selection": m.selection,
-        "loss": m.loss,
-        "free": m.free,
-        "diversity": m.diversity,
-        "pruning": m.pruning,
-        "tree": m.tree,
-        "optimization": m.optimization,
-        "summary": m.summary,
-        "population": m.population,
-    }
-    rows = {
-        "psnr": ("sample",),
-        "ssim": ("sample",),
-        "lpips": ("sample",),
-        "lpips_alex": ("sample",),
-        "gradient_error": ("sample",),
-        "modes": ("label", "psnr_aligned"),
-        "loss": ("sample", "ratio", "r_factor", "deviation"),
-        "free": ("sample", "ratio", "r_factor"),
-        "pruning": ("loss",),
-        "optimization": ("calls", "iterations", "stopped_by"),
-        "summary": ("agreeing",),
-    }
-    columns = {
-        **{name: ("mean", "std", "max", "min") for name in ("psnr", "ssim", "lpips", "lpips_alex", "gradient_error")},
-        "modes": ("psnr_rotated_truth", "coverage", "success"),
-        "selection": ("picked", "psnr", "psnr_aligned"),
-        "loss": ("noise_floor",),
-        "free": ("noise_floor",),
-        "diversity": ("pairwise_distance",),
-        "pruning": ("kept", "dropped", "distance"),
-        "tree": ("parent",),
-        "optimization": ("time_s",),
-        "summary": ("psnr", "resolution"),
-        "population": ("accepted", "started", "wrong", "missed", "rounds"),
-    }
-    for name, block in blocks.items():
-        for key in rows.get(name, ()) + (columns.get(name, ()) if per_image else ()):
-            if block is not None and getattr(block, key) is not None:
-                yield f"{name}.{key}", getattr(block, key)
-    for name, term in ((m.loss and m.loss.terms) or {}).items():
-        yield f"loss.terms.{name}.sample", term.sample
-        if per_image:
-            yield f"loss.terms.{name}.noise_floor", term.noise_floor
-    for name, values in (m.population.signals if m.population else {}).items():
-        yield f"population.signals.{name}", values
-    yield "diverged", m.diverged
-    if per_image:
-        yield "metadata.image_ids", m.metadata.image_ids
-        yield "time.per_image_s", m.time.per_image_s
-        yield "time.per_step_s", m.time.per_step_s
+_annotations = cache(lambda block: get_type_hints(block, include_extras=True))
 
 
-def check_metrics(data: Any, source: str) -> Metrics:
+def _lists(key: str, annotation: Any, value: Any) -> Iterator[tuple[str, list, str]]:
+    """(key, list, what it has one entry for) of all lists within a value whose annotation says it."""
+    if isinstance(value, Block):
+        for name in type(value).model_fields:
+            inside = f"{key}.{name}" if key else name
+            yield from _lists(inside, _annotations(type(value))[name], getattr(value, name))
+    elif get_origin(annotation) is Annotated:
+        yield key, value, get_args(annotation)[1]
+    elif NoneType in get_args(annotation):
+        yield from () if value is None else _lists(key, get_args(annotation)[0], value)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _lists(name if key == "scores" else f"{key}.{name}", get_args(annotation)[1], each)
+
+
+def check_metrics(data: Any, source: str | Path) -> Metrics:
     """Metrics of the parsed content of one metrics.json; `source` names it in errors. Raises InputError."""
     version = data.get("schema") if isinstance(data, dict) else None
     if version is None:
@@ -319,7 +261,7 @@ def check_metrics(data: Any, source: str) -> Metrics:
         return Metrics.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"]).removeprefix("scores.")
         message = first["msg"].removeprefix("Value error, ")
         message = f"{key}: {message[0].lower()}{message[1:]}" if key else message
         raise InputError(f"{source}: damaged: {message}; run its command again to write it anew") from None

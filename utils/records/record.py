@@ -3,16 +3,13 @@
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
+
+from utils.mechanisms.registry import IN_RECORDS
+from utils.metrics.registry import SCORES
+from utils.records.blocks import Part
 
 SCHEMA = 1
-# the phases that a run can have, in their order
-PHASES = (
-    ("sampling",),
-    ("pre_pruning", "post_pruning"),
-    ("pre_optimization", "optimization"),
-    ("pre_pruning", "post_pruning_pre_optimization", "optimization"),
-)
 ARRAYS = {  # kinds of dtype, dimensions
     "y": ("fc", None),
     "z": ("f", None),
@@ -27,30 +24,20 @@ OPTIONAL_ARRAYS = ("truth", "summary_mean", "summary_std", "summary_prtf")  # no
 Numbers = list[float | None]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+class Described(Part):
+    """A metric of one's own, as tables need to know it: utils/metrics/base.py."""
 
-
-class Scores(Part):
-    psnr: Numbers
-    ssim: Numbers
-    lpips: Numbers
-    lpips_alex: Numbers | None = None  # only where its backbone was found
-    gradient_error: Numbers | None = None  # not in records of an older program
+    title: str
+    unit: str
+    direction: Literal["max", "min"]
+    digits: int = Field(ge=0, le=12)
+    of: Literal["image", "measurement"]
 
 
 class Modes(Part):
     label: list[str | None]
     psnr_aligned: Numbers
     psnr_rotated_truth: float | None
-
-
-class Free(Part):
-    """Of the measurements kept out of the fit."""
-
-    loss: Numbers
-    noise_floor: float
-    r_factor: Numbers
 
 
 class Selection(Part):
@@ -82,27 +69,9 @@ class Phase(Part):
 
 class Time(Part):
     image_s: float
-    step_s: Numbers
+    step_s: list[float]
     compile_s: float | None = None
     phases: dict[str, Phase]
-
-
-class Pruned(Part):
-    step_index: int
-    timestep: float
-    kept: list[int]
-    dropped: list[int]
-    parents: dict[str, int]
-    loss: Numbers
-    distance: Numbers
-
-
-class Optimised(Part):
-    calls: list[int]
-    iterations: list[int]
-    calls_without_iteration: list[int]
-    stopped_by: list[list[str]]
-    time_s: float
 
 
 class Term(Part):
@@ -123,11 +92,11 @@ class Round(Part):
 
     particles: list[int] = Field(min_length=1)  # that it started
     passing: list[int]  # of all started so far
-    stopped: list[int] | None = None  # early, of those that it started; None where nobody can
+    stopped: list[int] | None = None  # early, of those that it started; only in records of before that was retired
 
 
 class Population(Part):
-    """How a sequential population grew: utils/evaluation/certificate.py."""
+    """How a sequential population grew: utils/population/certificate.py."""
 
     rounds: list[Round] = Field(min_length=1)
     signals: dict[str, Numbers]
@@ -151,7 +120,19 @@ class Run(Part):
     versions: dict[str, str]
 
 
-class KeptRecord(Part):
+def _of_mechanisms() -> type[Part]:
+    """The blocks of our mechanisms that the aggregation reads, each under its key."""
+    fields: dict[str, Any] = {}
+    for plan in IN_RECORDS:
+        if plan.Recorded is not None:
+            fields[str(plan.block)] = (plan.Recorded | None, ... if plan.recorded else None)
+    return create_model("OfMechanisms", __base__=Part, **fields)
+
+
+OfMechanisms: Any = _of_mechanisms()
+
+
+class KeptRecord(OfMechanisms):
     """What the aggregation reads."""
 
     version: Literal[1] = Field(alias="schema")
@@ -161,20 +142,18 @@ class KeptRecord(Part):
     fingerprint: str
     particles: list[int] = Field(min_length=1)  # at the start; lists per particle follow it
     survivors: list[int] = Field(min_length=1)  # whose latents and pictures the arrays hold
-    scores: Scores
+    scores: dict[str, Numbers | None]  # by the name of the metric; null where it was not known
     modes: Modes | None
     loss: Numbers
     noise_floor: float
     floor_std: float | None = None  # standard deviation of the true image's loss; not in records of an older program
     loss_terms: dict[str, Term] = {}  # of a data term that is not the default
-    r_factor: Numbers | None = None  # not in records of an older program, as the next
-    free: Free | None = None  # only with free_fraction
+    r_factor: Numbers | None = None  # not in records of an older program
     selection: Selection
     trace: KeptTrace
-    pruning: Pruned | None
-    optimization: Optimised | None
     summary: Summary | None = None  # not in records of an older program
     population: Population | None = None  # only of a sequential one
+    metrics: dict[str, Described] = {}  # those of one's own among the scores
     time: Time
     diverged: list[bool | None]
     device: Device
@@ -183,23 +162,16 @@ class KeptRecord(Part):
     @model_validator(mode="after")
     def one_value_per_particle(self) -> Self:
         count = len(self.particles)
-        rows: dict[str, list] = {
-            "scores.psnr": self.scores.psnr,
-            "scores.ssim": self.scores.ssim,
-            "scores.lpips": self.scores.lpips,
-            "loss": self.loss,
-            "diverged": self.diverged,
-        }
-        for name in ("lpips_alex", "gradient_error"):
-            if getattr(self.scores, name) is not None:
-                rows[f"scores.{name}"] = getattr(self.scores, name)
+        rows: dict[str, list] = {"loss": self.loss, "diverged": self.diverged}
+        missing = [m.name for m in SCORES if not m.optional and self.scores.get(m.name) is None]
+        if missing:
+            raise ValueError(f"scores.{missing[0]} is missing")
+        rows |= {f"scores.{name}": values for name, values in self.scores.items() if values is not None}
         rows |= {f"loss_terms.{name}": term.loss for name, term in self.loss_terms.items()}
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
         if self.r_factor is not None:
             rows["r_factor"] = self.r_factor
-        if self.free is not None:
-            rows |= {"free.loss": self.free.loss, "free.r_factor": self.free.r_factor}
         if self.summary is not None:
             rows["summary.agreeing"] = self.summary.agreeing
         if self.population is not None:

@@ -4,39 +4,31 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from utils.metrics.base import Described, row_name
+from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
 from utils.records.verdict import WITHIN, remarks, verdicts
 
-LOSS = "loss / noise floor"
-FREE = "free loss / its floor"
 MEAN_IMAGE = "PSNR of the aligned mean"  # known without the truth, so in the column of the pick
 NOT_ITS = "–"
 
-# key in metrics.json, name, digits, which of an image's particles is the best
-ROWS = (
-    ("psnr", "PSNR", 2, "max"),
-    ("ssim", "SSIM", 3, "max"),
-    ("lpips", "LPIPS", 3, "min"),
-    ("lpips_alex", "LPIPS (AlexNet)", 3, "min"),
-)
-
 
 def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
-    known = finite(values)
-    if not known:
+    numbers = finite(values)
+    if not numbers:
         return "not available"
-    return f"{statistics.fmean(known):.{digits}f} ± {spread(known):.{digits}f}"
+    return f"{statistics.fmean(numbers):.{digits}f} ± {spread(numbers):.{digits}f}"
 
 
 def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows (name, best of N by the truth, mean over particles, label-free pick), as text."""
     rows, picks = [], metrics["selection"]["picked"]
-    for key, name, digits, best in ROWS:
-        if key not in metrics:  # an optional score
-            continue
-        block = metrics[key]
-        values = (block[best], block["mean"], of_picks(block["sample"], picks))
-        rows.append((name, *(mean_and_spread(v, digits) for v in values)))
+    own_metrics = of_ones_own(metrics.get("metrics", {}))
+    for metric in (*SCORES, *(m for m in own_metrics if m.of == "image")):
+        if row_name(metric) and metric.name in metrics:
+            block = metrics[metric.name]
+            values = (block[metric.direction], block["mean"], of_picks(block["sample"], picks))
+            rows.append((row_name(metric), *(mean_and_spread(v, metric.digits) for v in values)))
     if metrics["modes"] is not None:
         aligned = metrics["modes"]["psnr_aligned"]
         rows.append(
@@ -54,22 +46,16 @@ def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
         )
     if metrics.get("summary") is not None and finite(metrics["summary"]["psnr"]):
         rows.append((MEAN_IMAGE, NOT_ITS, NOT_ITS, mean_and_spread(metrics["summary"]["psnr"], 2)))
-    ratios = metrics["loss"]["ratio"]
     scores = metrics["psnr"]["sample"] if metrics["modes"] is None else metrics["modes"]["psnr_aligned"]
-    of_best = [at_best(row, score) for row, score in zip(ratios, scores)]
-    rows.append((LOSS, *(mean_and_spread(v, 3) for v in (of_best, means(ratios), of_picks(ratios, picks)))))
-    for title, block, key, digits in (
-        (FREE, metrics.get("free"), "ratio", 3),
-        ("R-factor", metrics["loss"], "r_factor", 4),
-        ("R-factor, free", metrics.get("free"), "r_factor", 4),
-    ):
-        if block is not None and block.get(key):
-            found = (
-                [at_best(row, score) for row, score in zip(block[key], scores)],
-                means(block[key]),
-                of_picks(block[key], picks),
-            )
-            rows.append((title, *(mean_and_spread(v, digits) for v in found)))
+    measured: list[tuple[Described, str, list | None]]
+    measured = [(metric, row_name(metric), metrics["loss"].get(metric.beside_loss)) for metric in BESIDE_LOSS]
+    measured += [
+        (metric, row_name(metric), metrics[metric.name]["sample"]) for metric in own_metrics if metric.of == "measurement"
+    ]
+    for metric, title, sample in measured:
+        if sample:  # the best is that by the truth
+            best = [at_best(row, score) for row, score in zip(sample, scores)]
+            rows.append((title, *(mean_and_spread(v, metric.digits) for v in (best, means(sample), of_picks(sample, picks)))))
     return rows
 
 
@@ -86,12 +72,12 @@ def of_picks(rows: list[list], picks: list[int | None]) -> list:
 def loss_lines(metrics: dict[str, Any]) -> list[str]:
     """Markdown rows of the losses, image by image: all that a measurement without a truth says of its result."""
     loss, picks = metrics["loss"], metrics["selection"]["picked"]
-    found = zip(metrics["metadata"]["image_ids"], picks, of_picks(loss["sample"], picks), loss["noise_floor"])
+    rows = zip(metrics["metadata"]["image_ids"], picks, of_picks(loss["sample"], picks), loss["noise_floor"])
     lines = [
         "| image | label-free pick | its loss | noise floor | loss / noise floor | verdict | of each particle |",
         "|---:|---:|---:|---:|---:|---|---|",
     ]
-    for i, ((image, pick, value, floor), ratio) in enumerate(zip(found, of_picks(loss["ratio"], picks))):
+    for i, ((image, pick, value, floor), ratio) in enumerate(zip(rows, of_picks(loss["ratio"], picks))):
         shown = ("none", "–") if value is None else (f"p{pick}", f"{value:.5g}")
         lines.append(
             f"| {image} | {' | '.join(shown)} | {floor:.5g} | {'–' if ratio is None else f'{ratio:.3f}'} "
@@ -105,29 +91,29 @@ def population(metrics: dict[str, Any]) -> str:
     metadata, rounds = metrics["metadata"], metrics.get("population")
     if rounds is not None:
         return f"up to {metadata['num_samples']} particles, {rounds['mean_started']:.3g} on average"
-    children = metadata.get("num_children")
-    return f"{metadata['num_samples']} particles" + (f" and {children} children" if children else "")
+    newborn = metadata.get("num_children")
+    return f"{metadata['num_samples']} particles" + (f" and {newborn} born later" if newborn else "")
 
 
 def certified(metrics: dict[str, Any]) -> str | None:
     """How a sequential population went, in one line; None of a fixed one."""
-    found = metrics.get("population")
-    if found is None:
+    block = metrics.get("population")
+    if block is None:
         return None
-    line = f"certificate: {sum(found['accepted'])} of {len(found['accepted'])} images pass"
-    if found["rounds"][0][0].get("stopped") is not None:
-        stopped = sum(len(part["stopped"]) for rounds in found["rounds"] for part in rounds)
-        line += f", {stopped} of {sum(found['started'])} particles stopped early"
-    if found["false_accepts"] is not None:
+    line = f"certificate: {sum(block['accepted'])} of {len(block['accepted'])} images pass"
+    if block["rounds"][0][0].get("stopped") is not None:
+        stopped = sum(len(part["stopped"]) for rounds in block["rounds"] for part in rounds)
+        line += f", {stopped} of {sum(block['started'])} particles stopped early"
+    if block["false_accepts"] is not None:
         line += (
-            f"; by the truth the pick is wrong on {sum(finite(found['wrong']))} of these, "
-            f"and {sum(finite(found['missed']))} of the others have a success"
+            f"; by the truth the pick is wrong on {sum(finite(block['wrong']))} of these, "
+            f"and {sum(finite(block['missed']))} of the others have a success"
         )
     return line
 
 
 def contenders(metrics: dict[str, Any]) -> int:
-    """Among how many particles of an image the best is chosen: those started, with children those at the end."""
+    """Among how many particles of an image the best is chosen: those started, with newborn those at the end."""
     if metrics.get("population") is not None:
         return metrics["population"]["most_started"]
     if not metrics["metadata"].get("num_children"):
@@ -144,7 +130,7 @@ def verdict_of_pick(metrics: dict[str, Any], image: int) -> str | None:
 def ratios_of_particles(metrics: dict[str, Any], image: int) -> str:
     """Loss / noise floor of each particle of an image; a star where it is above."""
     row = zip(metrics["loss"]["ratio"][image], verdicts(metrics, image))
-    return " ".join("–" if v is None else f"{v:.3f}{'*' * (found or '').startswith('above')}" for v, found in row)
+    return " ".join("–" if v is None else f"{v:.3f}{'*' * (verdict or '').startswith('above')}" for v, verdict in row)
 
 
 def eval_markdown(metrics: dict[str, Any]) -> str:

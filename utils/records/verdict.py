@@ -1,7 +1,7 @@
 """Does a particle explain its measurement up to the noise? A word for each; a line for images where none does, or all too well.
 
 A loss up to WITHIN standard deviations above its expectation at the true image. Chosen on validation images of the shipped
-sets (evidence/half_*, recombination_hard_*, families_*, repulsion_*): an image's best particle lies at 0.8 at most on 32
+sets (kept runs under evidence/ at the fast and the hard setting): an image's best particle lies at 0.8 at most on 32
 images with sampler=fast and at 1.9 on 48 with task_group=demo_hard; given to the prior of the other set, 17 of 32 images lie
 above 3; after the 6 annealing steps of sampler=budget, nine tenths do.
 """
@@ -66,7 +66,7 @@ def _deviations(metrics: dict[str, Any]) -> dict[int, list[float]]:
     return {image: row for image, row in rows if row}
 
 
-def _listed(found: dict[int, float]) -> str:
+def _listed(deviations: dict[int, float]) -> str:
     """The first five images with their standard deviations, and how many more."""
-    shown = ", ".join(f"{image} ({sd:.1f} sd)" for image, sd in list(found.items())[:5])
-    return shown + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    shown = ", ".join(f"{image} ({sd:.1f} sd)" for image, sd in list(deviations.items())[:5])
+    return shown + (f" and {len(deviations) - 5} more" if len(deviations) > 5 else "")

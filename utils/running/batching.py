@@ -27,7 +27,7 @@ def images_per_batch(parts: Parts, settings: Settings, images: Sequence[TestItem
     if free is None:
         count = 1
         if not devices.compiles_each_graph(parts.device):
-            count = max(1, min(len(images), CPU_PIXELS // (settings.most_particles * settings.data.resolution**2)))
+            count = max(1, min(len(images), CPU_PIXELS // (parts.census.most * settings.data.resolution**2)))
         log.info("batch_images=auto: %d image%s a batch", count, "s" * (count > 1))
         return count
     one = devices.memory_of(parts.device, lambda: one_inner_iteration(parts, settings, images[0]))
@@ -44,5 +44,5 @@ def images_that_fit(free: int, one: int, most: int) -> int:
 def one_inner_iteration(parts: Parts, settings: Settings, image: TestItem) -> None:
     """The pass that needs most memory, for the particles of one image at arbitrary latents, when it has most."""
     particles, _ = load_batch(parts, settings, [image])
-    particles = particles.select(torch.arange(settings.most_particles) % len(particles))
-    parts.sampler.data_gradient(particles.at(parts.noise.draw(particles, "initial")))
+    particles = particles.select(torch.arange(parts.census.most) % len(particles))
+    parts.sampler.heaviest_pass(particles.at(parts.noise.draw(particles, "initial")))

@@ -1,16 +1,16 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
 
 import logging
-import math
 import os
 import statistics
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from pydantic import ValidationError
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
 
@@ -19,34 +19,40 @@ import torch  # noqa: E402
 
 from operators.base import Operator  # noqa: E402
 from operators.fidelity import WithFidelity  # noqa: E402
-from sampler import LatentDAPS  # noqa: E402
+from operators.term import Term  # noqa: E402
 from utils import device as devices  # noqa: E402
+from utils.algorithms.contract import Algorithm  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
-from utils.config.plan import plan  # noqa: E402
-from utils.config.portfolio import no_spectrum  # noqa: E402
+from utils.config.relations import clock_of  # noqa: E402
+from utils.config.section import refusal  # noqa: E402
+from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem  # noqa: E402
-from utils.errors import InputError, one_line  # noqa: E402
+from utils.diagnosis.plausibility import Findings, of_picture, of_spectrum  # noqa: E402
+from utils.diagnosis.tryout import (  # noqa: E402
+    check_kinds,
+    try_metric,
+    try_operator,
+    try_prior,
+    try_similarity,
+    try_term,
+)
+from utils.errors import InputError, one_line, short  # noqa: E402
 from utils.measurements import Convention  # noqa: E402
+from utils.mechanisms import registry  # noqa: E402
+from utils.mechanisms.plan import Course  # noqa: E402
+from utils.metrics.base import Metric  # noqa: E402
+from utils.metrics.registry import ORDER  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
-from utils.running.free_pixels import split  # noqa: E402
-from utils.running.plausibility import Findings, of_picture, of_spectrum  # noqa: E402
+from utils.records.metrics import Metrics  # noqa: E402
+from utils.records.record import Described  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
-from utils.running.tryout import check_kinds, try_operator, try_prior, try_similarity  # noqa: E402
-from utils.sampling.events import Events  # noqa: E402
-from utils.sampling.mechanism import Mechanism  # noqa: E402
-from utils.sampling.optimization import HardDataConsistency  # noqa: E402
+from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
 from utils.sampling.particles import Particles  # noqa: E402
 from utils.sampling.passes import Passes  # noqa: E402
-from utils.sampling.portfolio import Portfolio  # noqa: E402
-from utils.sampling.pruning import Pruning  # noqa: E402
-from utils.sampling.recombination import Recombination  # noqa: E402
-from utils.sampling.repulsion import Repulsion, own_similarity  # noqa: E402
-from utils.sampling.schedule import StepClock, annealing_sigmas  # noqa: E402
-from utils.sampling.tree import Tree  # noqa: E402
-from utils.sampling.vocabulary import SIMILARITIES, RepulsionSettings  # noqa: E402
+from utils.sampling.schedule import StepClock  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 log = logging.getLogger("latentdaps")
@@ -58,8 +64,10 @@ class Parts(NamedTuple):
     prior: LatentPrior
     operator: Operator
     noise: KeyedNoise
-    sampler: LatentDAPS
+    sampler: Algorithm
     clock: StepClock
+    census: Census
+    metrics: tuple[Metric, ...] = ()  # of one's own
 
 
 def build(settings: Settings, tried: bool = True) -> Parts:
@@ -69,47 +77,72 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     devices.setup_device(device, tf32=settings.precision == "tf32")  # XLA must be up before the first backward pass
     prior = load_prior(settings, device)
-    with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
-        operator = make(f"task.{settings.task_group}.operator", settings.operator_node)
+    operator = load_operator(settings)
     check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)
     if tried:
         try_parts_of_ones_own(settings, prior, operator, device)
     if not settings.data_term.is_default:
-        operator = WithFidelity(operator, settings.data_term)
+        terms = own_terms(settings.data_term, operator.sigma)
+        check_separable(settings, terms)
+        operator = WithFidelity(operator, settings.data_term, terms)
+        if tried:
+            for name, term in terms.items():
+                try_term(f"fidelity.terms.{name}", term.to(device), operator.to(device), prior)
     operator = operator.to(device)
     noise = KeyedNoise(settings.seed)
-    annealing = settings.sampler.annealing_scheduler_config
-    if settings.step_clock == "noise" and prior.timestep_map is None:
-        raise InputError("step_clock=noise: this prior has no timesteps; choose progress")
-    sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
-    clock = StepClock(settings.step_clock, sigmas, prior.timestep_map)
-    events = plan(settings, clock)
-    diffusion, passes = settings.sampler.diffusion_scheduler_config, Passes(settings.max_particles_per_pass)
-    mechanisms = [*planned(settings, events, prior, operator), *own_mechanisms(settings, clock)]
-    portfolio = None
-    if settings.differs:
-        check_spectrum(settings, operator)
-        portfolio = Portfolio(settings.portfolio, annealing, diffusion, settings.chain, clock)
-    sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain, events, mechanisms, passes, portfolio)
-    return Parts(device, prior, operator, noise, sampler, clock)
+    mechanisms = list(all_mechanisms(settings, prior, operator)) if settings.anneals else []
+    for compared in (each for mechanism in mechanisms for each in mechanism.compared()) if tried else ():
+        if compared.of_ones_own:
+            try_similarity(compared.key, compared.function, prior)
+    sampler = load_algorithm(settings, mechanisms, prior, operator, noise)
+    clock = sampler.clock
+    counted = census(mechanisms, settings.first_particle, settings.num_samples, max(settings.rounds), clock.num_steps)
+    metrics = tuple(own_metrics(settings.composition.nodes.get("metrics", {})))
+    for metric in metrics if tried else ():
+        try_metric(f"metrics.{metric.name}", metric, prior, operator)
+    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics)
+
+
+def load_algorithm(
+    settings: Settings, mechanisms: Sequence[Mechanism], prior: LatentPrior, operator: Operator, noise: KeyedNoise
+) -> Algorithm:
+    """The algorithm that `sampler._target_` names. Raises InputError."""
+    target = settings.sampler.target
+    try:
+        algorithm = resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"sampler._target_={target}: cannot be imported ({one_line(error)}); put the folder of your module on PYTHONPATH"
+        ) from None
+    if not (isinstance(algorithm, type) and issubclass(algorithm, Algorithm)):
+        raise InputError(f"sampler._target_={target}: is no utils.algorithms.contract.Algorithm; subclass it")
+    if mechanisms and not algorithm.takes_mechanisms:
+        raise InputError(f"sampler._target_={target}: no mechanism acts within it; leave out {mechanisms[0].name}")
+    passes = Passes(settings.max_particles_per_pass)
+    try:
+        return algorithm.of_settings(settings, settings.algorithm_node, mechanisms, prior, operator, noise, passes)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sampler._target_={target}: cannot be built ({one_line(error)}); check this block's keys") from None
 
 
 def try_parts_of_ones_own(settings: Settings, prior: LatentPrior, operator: Operator, device: torch.device) -> None:
     """Those that are not ours, and any physics of deepinv. Raises InputError in one line that names the part."""
     model, target = settings.model.target, settings.group.operator.target
     if not model.startswith("utils.priors.") and not devices.compiles_each_graph(device):
-        spaced = any(entry.spacing != 1 for entry in settings.portfolio)
-        try_prior(f"model._target_={model}", getattr(prior, "plain", prior), spaced)
+        try_prior(f"model._target_={model}", getattr(prior, "plain", prior))
     if target not in OURS or "physics" in settings.operator_node:
         try_operator(operator_key(settings), operator, prior, device)
-    similarity = settings.repulsion.similarity
-    if settings.repulsion_scale and settings.num_samples > 1 and similarity not in SIMILARITIES:
-        try_similarity(f"repulsion.similarity={similarity}", own_similarity(similarity), prior)
 
 
 def operator_key(settings: Settings) -> str:
     """The operator's place in the config, with its class."""
     return f"task.{settings.task_group}.operator._target_={settings.group.operator.target}"
+
+
+def load_operator(settings: Settings) -> Operator:
+    """The task's operator on the CPU, without the terms of the block `fidelity`. Raises InputError."""
+    with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
+        return make(f"task.{settings.task_group}.operator", settings.operator_node)
 
 
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
@@ -125,24 +158,22 @@ def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
     return CompiledPrior(prior) if settings.compile else prior
 
 
-def planned(settings: Settings, events: Events, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
+def all_mechanisms(settings: Settings, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
+    """Ours that are on, and then one's own."""
+    clock = clock_of(settings)
+    yield from planned(settings, registry.check(settings, clock), prior, operator)
+    yield from own_mechanisms(settings, clock)
+
+
+def planned(settings: Settings, course: Course, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
     """The mechanisms that the switches ask for, in the order in which they act."""
-    if events.repulsion_steps:
-        check_bandwidth(settings.repulsion, math.prod(prior.latent_shape))
-        yield Repulsion(settings.repulsion_scale, settings.repulsion, events)
-    if settings.recombination_step >= 0:
-        if not operator.separable:
+    for mechanism in registry.switched_on(settings):
+        if mechanism.separable and not operator.separable:
             raise InputError(
-                f"recombination_step={settings.recombination_step}: the loss of {type(operator).__name__} is no sum over "
+                f"{mechanism.switch(settings)}: the loss of {type(operator).__name__} is no sum over "
                 "channels (operators.base.Operator.separable); choose another task, or -1 for off"
             )
-        yield Recombination(settings.recombination_step, settings.recombination, events.clock, operator)
-    if events.pruning_index is not None:
-        yield Pruning(settings.pruning_keep, settings.pruning, events)
-    if settings.children:
-        yield Tree(settings.children, settings.first_child, settings.coupling_scale, settings.tree, events)
-    if events.optimization_index is not None:
-        yield HardDataConsistency(settings.optimization, events)
+        yield registry.builder(mechanism)(settings, course, prior, operator)
 
 
 def own_mechanisms(settings: Settings, clock: StepClock) -> Iterator[Mechanism]:
@@ -162,21 +193,47 @@ def own_mechanisms(settings: Settings, clock: StepClock) -> Iterator[Mechanism]:
         yield mechanism
 
 
-def check_bandwidth(repulsion: RepulsionSettings, numbers: int) -> None:
-    """Raises InputError if exp(-d^2 / bandwidth) is 0 in float32 for all latents of so many numbers that are not alike."""
-    if repulsion.similarity == "latent" and repulsion.bandwidth != "median" and numbers > 100 * repulsion.bandwidth:
+def own_terms(fidelity: Fidelity, sigma: float) -> dict[str, Term]:
+    """Those of `fidelity.terms` that have a weight. Raises InputError for a class that is no Term."""
+    terms = {}
+    for name, node in fidelity.terms.items():
+        if not node.weight:
+            continue
+        terms[name] = make(f"fidelity.terms.{name}", node.node, sigma=sigma)
+        if not isinstance(terms[name], Term):
+            raise InputError(f"fidelity.terms.{name}._target_={node.target}: is no operators.term.Term; subclass it")
+    return terms
+
+
+def check_separable(settings: Settings, terms: dict[str, Term]) -> None:
+    """Raises InputError for a term that says nothing of single channels where a mechanism needs that."""
+    asking = next((plan for plan in registry.switched_on(settings) if plan.separable), None)
+    name = next((name for name, term in terms.items() if not term.separable), None)
+    if asking and name:
         raise InputError(
-            f"repulsion.bandwidth={repulsion.bandwidth}: squared distances of latents of {numbers} numbers are in "
-            "the hundreds, so with repulsion.similarity=latent nothing would push; choose median, or a number "
-            "of their size"
+            f"fidelity.terms.{name}: {type(terms[name]).__name__} is no sum over channels (Term.separable), as "
+            f"{asking.switch(settings)} needs it; leave one of the two out"
         )
 
 
-def check_spectrum(settings: Settings, operator: Operator) -> None:
-    """Raises InputError for a low-pass of an operator of one's own that measures no spectrum; ours are refused earlier."""
-    for i, entry in enumerate(settings.portfolio):
-        if entry.lowpass is not None and not operator.spectrum:
-            raise no_spectrum(f"portfolio[{i}]", entry.lowpass, type(operator).__name__)
+def own_metrics(nodes: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+    """Those of `metrics`, beside ours. Raises InputError for a name that is taken and for a class that is no Metric."""
+    taken = {*(metric.name for metric in ORDER), *(field.alias or key for key, field in Metrics.model_fields.items())}
+    for name, node in nodes.items():
+        if name in (*taken, "mechanisms") or not name.isidentifier():
+            reason = "is no plain word" if not name.isidentifier() else "is a key of metrics.json already"
+            raise InputError(f"metrics.{name}: {reason}; choose another name")
+        metric = make(f"metrics.{name}", node)
+        if not isinstance(metric, Metric):
+            raise InputError(f"metrics.{name}._target_={node['_target_']}: is no utils.metrics.base.Metric; subclass it")
+        metric.name = name
+        try:
+            Described.model_validate(metric.about())
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            fault = f"{wrong['loc'][0]}={short(wrong['input'])}: {wrong['msg'][0].lower()}{wrong['msg'][1:]}"
+            raise InputError(f"metrics.{name}: {fault}; see utils/metrics/base.py") from None
+        yield metric
 
 
 def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
@@ -186,6 +243,8 @@ def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
+        if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
+            raise refusal(key, error.__cause__) from None
         reason = one_line(error.__cause__ or error)
         raise InputError(
             f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
@@ -211,17 +270,13 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
         parts.prior.latent_shape,
         parts.prior.dtype,
     )
-    if settings.free_fraction:
-        fitted, free = split(y, [image.id for image in images], settings.free_fraction, parts.noise, parts.operator.spectrum)
-        copies = [tensor.repeat_interleave(settings.num_samples, dim=0) for tensor in (fitted, free)]
-        particles = replace(particles, y=copies[0], free=copies[1])
     return particles, truth
 
 
 def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     """Raises InputError, before anything is sampled, if one of some utils.data.Measurement does not fit the operator.
 
-    Those that fit and are implausible end in a warning for each likely key (utils.running.plausibility).
+    Those that fit and are implausible end in a warning for each likely key (utils.diagnosis.plausibility).
     """
     side, convention = parts.prior.resolution, images[0].convention
     levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
@@ -229,16 +284,16 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     if not parts.operator.spectrum:
         _refuse_spectral_keys(parts.operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
-    wrong, found, missing = [], Findings(), {}
+    wrong, findings, missing = [], Findings(), {}
     for image in images:
         reading = image.read()
         missing[image.path.name] = float(np.isnan(reading.y).mean())
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
         elif parts.operator.spectrum:
-            found.add(image.path.name, of_spectrum(reading, convention, side * side, parts.operator.sigma))
+            findings.add(image.path.name, of_spectrum(reading, convention, side * side, parts.operator.sigma))
         else:
-            found.add(image.path.name, of_picture(reading, highest, parts.operator.sigma))
+            findings.add(image.path.name, of_picture(reading, highest, parts.operator.sigma))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
@@ -248,7 +303,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
         log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])
-    for line in found.lines():
+    for line in findings.lines():
         log.warning("%s", line)
 
 

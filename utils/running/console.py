@@ -2,11 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from utils.records.aggregate import finite
@@ -17,7 +20,7 @@ console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
 
 
-def setup_logging(quiet=False):
+def setup_logging(quiet: bool = False) -> None:
     """Messages of this program to the terminal, in one place with the progress bar; `quiet` is for ranks but the first."""
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -31,13 +34,13 @@ def setup_logging(quiet=False):
     console.quiet = quiet
 
 
-def _replace_handlers(handlers):
+def _replace_handlers(handlers: list[logging.Handler]) -> None:
     for handler in log.handlers:  # in a sweep, those of the job before
         handler.close()
     log.handlers = handlers
 
 
-def log_to(path):
+def log_to(path: str | Path) -> None:
     """Also into a file of the run folder. Raises OSError if it cannot be opened."""
     handler = logging.FileHandler(path)
     handler.handleError = lambda record: None  # a full disk is reported by what writes the records
@@ -46,7 +49,7 @@ def log_to(path):
 
 
 @contextmanager
-def progress_bar(images, steps):
+def progress_bar(images: int, steps: int) -> Iterator["SamplingBar"]:
     """A bar over images x annealing steps; yields a SamplingBar."""
     columns = (
         TextColumn("sampling"),
@@ -68,15 +71,12 @@ def progress_bar(images, steps):
 class SamplingBar:
     """What a bar is told: `begin` before each round of a batch, `advance` after each annealing step."""
 
-    def __init__(self, bar, task, steps):
+    def __init__(self, bar: Progress, task: TaskID, steps: int) -> None:
         self.bar, self.task, self.steps, self.images = bar, task, steps, 0
-        self.due = 0  # steps of the rounds before, those included that an early stop spared
 
-    def begin(self, images, first, size):
+    def begin(self, images: Sequence[int], first: int, size: int) -> None:
         """The particles from number `first` on, `size` of them, of these images."""
-        self.bar.update(self.task, completed=self.due)
         self.images = len(images)
-        self.due += self.images * self.steps
         if first:
             log.info(
                 "image%s %s: none of %d particles passes; %d more",
@@ -87,24 +87,24 @@ class SamplingBar:
             )
             self.bar.update(self.task, total=self.bar.tasks[self.task].total + self.images * self.steps)
 
-    def advance(self, best_db, lowest_loss):
+    def advance(self, best_db: float | None, lowest_loss: float) -> None:
         best = f"lowest loss {lowest_loss:.4g}" if best_db is None else f"best PSNR {best_db:.2f} dB"
         self.bar.update(self.task, advance=self.images, best=best)
 
 
-def pick_cell(values, picked):
+def pick_cell(values: Sequence[float | None], picked: int | None) -> str:
     """The label-free pick: its score where there is a truth, else its number alone."""
     if picked is None:
         return "-"
     return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
 
 
-def ratio_cell(ratios, picked):
+def ratio_cell(ratios: Sequence[float | None], picked: int | None) -> str:
     """The pick's loss as a multiple of the noise floor; a dash without a pick or without noise."""
     return "-" if picked is None or ratios[picked] is None else f"{ratios[picked]:.3f}"
 
 
-def print_results(metrics, folder):
+def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
     """The closing table: one row per image (the last 20), then the means."""
     n = contenders(metrics)
     table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics)}")

@@ -4,14 +4,20 @@ Cores exchange nothing but the run folder, like shards (`shard=k/n`) on several 
 """
 
 import threading
+from collections.abc import Callable, Sequence
 
 from utils import device as devices
+from utils.config.settings import Settings
+from utils.data import TestItem
+from utils.records.folder import RunFolder
 from utils.running import console
+
+Sample = Callable[[Settings, Sequence[TestItem], RunFolder], None]
 
 _ready = threading.Lock()
 
 
-def on_all_cores(sample, settings, images, folder):
+def on_all_cores(sample: Sample, settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
     """sample(settings, images, folder) once, or on each core with its part of `images`.
 
     Raises InputError, or utils.device.CoreFailure for an error on one core after the others have finished.
@@ -23,7 +29,9 @@ def on_all_cores(sample, settings, images, folder):
         sample(settings, images, folder)
 
 
-def sample_share(core, cores, sample, settings, images, folder):
+def sample_share(
+    core: int, cores: int, sample: Sample, settings: Settings, images: Sequence[TestItem], folder: RunFolder
+) -> None:
     """One core's part: images core, core + cores, ..."""
     with _ready:  # a worker process starts without handlers, and its cores share them
         if not console.log.handlers:

@@ -2,17 +2,19 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _can_set_handlers():
+def _can_set_handlers() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
-def sigterm_interrupts():
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM (torchrun, kill, a batch system) raises KeyboardInterrupt as Ctrl-C does.
 
     A handler that somebody else has set stays: submitit has its own, which puts the job back into the queue.
@@ -21,7 +23,7 @@ def sigterm_interrupts():
         yield
         return
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -32,7 +34,7 @@ def sigterm_interrupts():
 
 
 @contextmanager
-def uninterrupted():
+def uninterrupted() -> Iterator[None]:
     """Ctrl-C and SIGTERM are ignored inside; for a second or two of writing."""
     if not _can_set_handlers():
         yield

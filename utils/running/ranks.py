@@ -4,12 +4,20 @@ Ranks exchange no tensors: they share the run folder, and torchrun's own key-val
 Source: PyTorch documentation, "torchrun (Elastic Launch)", environment variables.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from utils.config.settings import Settings
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
 
 POLL_S = 0.2
 
@@ -23,17 +31,17 @@ class Rank:
     local: int = 0
 
     @classmethod
-    def of_this_process(cls):
+    def of_this_process(cls) -> Rank:
         """Reads what torchrun sets; any other launcher gives independent processes (shard=k/n)."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
 
     @property
-    def first(self):
+    def first(self) -> bool:
         return self.index == 0
 
-    def settings(self, settings):
+    def settings(self, settings: Settings) -> Settings:
         """The settings with this rank's part of the shard: rank r of R in shard k/n is shard (k + n r)/(n R)."""
         if self.count == 1:
             return settings
@@ -43,26 +51,26 @@ class Rank:
         return settings.model_copy(update={"shard": f"{k + n * self.index}/{n * self.count}"})
 
     @cached_property
-    def _store(self):
+    def _store(self) -> Store:
         from torch.distributed import rendezvous
 
         return next(rendezvous("env://"))[0]
 
-    def announce(self, event):
+    def announce(self, event: str) -> None:
         """Tell the other ranks that this one has reached `event`."""
         if self.count > 1:
             self._store.set(f"{event}/{self.index}", "reached")
 
-    def wait_for_first(self, event):
+    def wait_for_first(self, event: str) -> None:
         """Until rank 0 has announced `event`."""
         self._wait([f"{event}/0"])
 
-    def wait_for_all(self, event):
+    def wait_for_all(self, event: str) -> None:
         """Announce `event`; rank 0 then waits until every rank has. However long: torchrun ends all if one dies."""
         self.announce(event)
         if self.count > 1 and self.first:
             self._wait([f"{event}/{i}" for i in range(self.count)])
 
-    def _wait(self, keys):
+    def _wait(self, keys: list[str]) -> None:
         while not self._store.check(keys):  # polling, unlike a barrier, can be interrupted
             time.sleep(POLL_S)

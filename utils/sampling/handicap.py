@@ -11,10 +11,7 @@ def owed(operator: Operator, image: torch.Tensor, y: torch.Tensor, same_image: t
     image (P, 3, H, W), y (P, ...), same_image (P, P) bool.
     """
     handicap = operator.handicap(image, y)
-    return None if handicap is None else beyond_smallest(handicap, same_image)
-
-
-def beyond_smallest(handicap: torch.Tensor, same_image: torch.Tensor) -> torch.Tensor:
-    """Handicaps (P,) less the smallest of the particle's image."""
-    known = torch.where(torch.isnan(handicap), torch.inf, handicap)
-    return handicap - torch.where(same_image, known[None], torch.inf).min(dim=1).values
+    if handicap is None:
+        return None
+    comparable = torch.where(torch.isnan(handicap), torch.inf, handicap)
+    return handicap - torch.where(same_image, comparable[None], torch.inf).min(dim=1).values

@@ -15,7 +15,7 @@ class ChainState(NamedTuple):
     velocity: torch.Tensor | None = None
 
 
-def likelihood_weight(tau, likelihood_factor=1.0):
+def likelihood_weight(tau: float, likelihood_factor: float = 1.0) -> float:
     """w of the likelihood exp(-w ||A(D(z)) - y||^2).
 
     likelihood_factor 1 is what DAPS codes today (a likelihood of standard deviation tau / sqrt(2)); 0.5 is a
@@ -24,7 +24,14 @@ def likelihood_weight(tau, likelihood_factor=1.0):
     return likelihood_factor / tau**2
 
 
-def posterior_score(data_gradient, z, z0hat, sigma, weight, clip=1.0):
+def posterior_score(
+    data_gradient: torch.Tensor,
+    z: torch.Tensor,
+    z0hat: torch.Tensor,
+    sigma: torch.Tensor | float,
+    weight: torch.Tensor | float,
+    clip: float = 1.0,
+) -> torch.Tensor:
     """Score of exp(-weight ||A(D(z)) - y||^2) N(z; z0hat, sigma^2), (P, C, h, w).
 
     `data_gradient` is the gradient of the squared residual; each entry is clipped to [-clip, clip] as in DAPS.
@@ -33,15 +40,16 @@ def posterior_score(data_gradient, z, z0hat, sigma, weight, clip=1.0):
     return -weight * data_gradient.clamp(-clip, clip) + (z0hat - z) / sigma**2
 
 
-def langevin_step(state, score, lr, noise):
+def langevin_step(state: ChainState, score: torch.Tensor, lr: torch.Tensor, noise: torch.Tensor) -> ChainState:
     """Unadjusted Langevin: z + lr score + sqrt(2 lr) noise."""
     return ChainState(state.z + lr * score + (2 * lr).sqrt() * noise)
 
 
-def hmc_step(state, score, lr, momentum, noise):
+def hmc_step(state: ChainState, score: torch.Tensor, lr: torch.Tensor, momentum: float, noise: torch.Tensor) -> ChainState:
     """Damped Hamiltonian step: v <- m v + sqrt(lr) score + sqrt(2 (1 - m)) noise; z <- z + sqrt(lr) v.
 
     With m = 0 it is the Langevin step exactly.
     """
+    assert state.velocity is not None, "a Hamiltonian chain starts with a velocity"
     velocity = momentum * state.velocity + lr.sqrt() * score + (2 * (1 - momentum)) ** 0.5 * noise
     return ChainState(state.z + lr.sqrt() * velocity, velocity)

@@ -1,4 +1,4 @@
-"""The contract of what acts on the particles beside the chain: repulsion, pruning, optimisation, and what comes next.
+"""The contract of what acts on the particles beside the chain.
 
 An annealing step has three places where a mechanism may act: on the end point of the probability flow (`guide`), on the
 gradient of each chain iteration (`bend`), and on the particles after the chain (`after_chain`). The sampler asks every
@@ -10,16 +10,18 @@ docs/design.md shows one of one's own, with its YAML block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
 from operators.base import Operator
+from utils.errors import InputError
 from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
+from utils.sampling.phases import Opening
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import Diffusion
 
@@ -42,17 +44,14 @@ class Sampler(Protocol):
     def exact_loss(self, particles: Particles) -> torch.Tensor: ...
 
 
-class Finished(Protocol):
-    """Particles of earlier rounds, at their end: utils.sampling.outcome.SampleResult."""
+class Compared(NamedTuple):
+    """A differentiable function of particles, images or latents (P, ...) -> (P, D), that a mechanism compares them by."""
 
-    @property
-    def particles(self) -> Particles: ...
-
-    @property
-    def image(self) -> torch.Tensor: ...  # (P, 3, H, W)
-
-    @property
-    def reports(self) -> dict[str, list[Report]]: ...
+    key: str  # where the config names it, with its value
+    name: str
+    function: Callable[[torch.Tensor], torch.Tensor]
+    of: Literal["image", "latent"]
+    of_ones_own: bool
 
 
 class Mechanism:
@@ -60,20 +59,37 @@ class Mechanism:
 
     name:  of its block in the records, and of its strength among the step's scalars
     bends: what `bend` is measured on, "image" or "latent"; None if it does not act within the chain
-    needs_all: whether it needs all of an image's particles at once, so that they cannot be started one after the other
+    needs_all: whether it needs all of an image's particles at once, so that they cannot be started one after the other;
+           one that adds particles does
+    needs_grad: whether the steps in which it acts compute gradients outside the chain
+    separable: whether it needs a data term that is a sum over channels
+    opening: the phase of the run that it opens; None: it opens none
+    first_newborn: the number of the first particle that it adds to an image; `census` gives it
     """
 
     name: str
     bends: Literal["image", "latent"] | None = None
     needs_all: bool = False
-
-    def beside(self, finished: Finished) -> Mechanism:
-        """What acts in a round that starts when those of its images' particles are finished; they are not to be changed."""
-        return self
+    needs_grad: bool = False
+    separable: bool = False
+    opening: Opening | None = None
+    first_newborn: int = 0
 
     def acts(self, step: int) -> bool:
         """Whether it does anything at this annealing step."""
         return False
+
+    def compared(self) -> list[Compared]:
+        """The functions of particles that it compares them by."""
+        return []
+
+    def newborn(self, step: int, present: int) -> int:
+        """How many particles, of numbers of their own, an image of `present` gains by acting at this step, at most."""
+        return 0
+
+    def present_after(self, step: int, present: int) -> int:
+        """How many particles an image of `present` has when it has acted at this step, at most."""
+        return present + self.newborn(step, present)
 
     def may_stay(self, step: int) -> bool:
         """Whether it may stay in the computation, at strength 0, where leaving it out would mean another graph (XLA)."""
@@ -96,5 +112,40 @@ class Mechanism:
         return particles, {}
 
     def block(self, reports: list[dict[str, Any]], indices: range) -> dict[str, Any] | None:
-        """The block of one image's record from its reports in order; `indices`: the numbers of the image's particles."""
+        """The block of one image's record from its reports in order; `indices`: the numbers of the image's particles.
+
+        Tables and figures read of particles that it bore: `parent`, {number of the newborn as text: number of its parent}, and
+        `stay`, whether the parents went on beside them (utils/records/births.py).
+        """
         return {"events": reports} if reports else None
+
+
+class Census(NamedTuple):
+    """Of the particles that an image may have in a run."""
+
+    numbers: range  # those at the start, then the newborn of each mechanism in the order in which they act
+    most: int  # at once
+
+
+def census(mechanisms: Sequence[Mechanism], first: int, started: int, at_once: int, num_steps: int) -> Census:
+    """Counts through the steps of a run, and tells each mechanism its first newborn's number.
+
+    first, started: the number of an image's first particle, and how many are started, of which `at_once` in one round.
+    """
+    newborn, present, most = [0] * len(mechanisms), at_once, at_once
+    for step in range(num_steps):
+        for i, mechanism in enumerate(mechanisms):
+            if mechanism.acts(step):
+                newborn[i] += mechanism.newborn(step, present)
+                present = mechanism.present_after(step, present)
+                most = max(most, present)
+    end = first + started
+    for mechanism, count in zip(mechanisms, newborn):
+        if count and not mechanism.needs_all:
+            raise InputError(
+                f"{mechanism.name}: {type(mechanism).__name__} adds particles, whose numbers follow all that are started; "
+                "let it say needs_all = True"
+            )
+        mechanism.first_newborn = end
+        end += count
+    return Census(range(first, end), most)

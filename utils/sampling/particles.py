@@ -18,7 +18,6 @@ class Particles:
     parent: (P,) int64, CPU: the number of the particle that it descends from, -1 for those at the start
     level: (P,) int64, CPU: 0 at the start (the coarsest), one more for a child than for its parent
     velocity: (P, C, h, w) what a chain with keep_velocity hands to the next annealing step, None elsewhere
-    free:  (P, ...) the measurements that are kept out of y, NaN where y has them; None without `free_fraction`
     """
 
     z: torch.Tensor
@@ -26,7 +25,6 @@ class Particles:
     image: torch.Tensor
     index: torch.Tensor
     velocity: torch.Tensor | None = None
-    free: torch.Tensor | None = None
     parent: torch.Tensor = None  # type: ignore[assignment]  # never None: nobody descends from anyone
     level: torch.Tensor = None  # type: ignore[assignment]
 
@@ -56,12 +54,12 @@ class Particles:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """The particles of several groups, one group after the other."""
-        known = [f.name for f in fields(cls) if getattr(parts[0], f.name) is not None]
-        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in known})
+        names = [f.name for f in fields(cls) if getattr(parts[0], f.name) is not None]
+        return replace(parts[0], **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     @property
     def per_image(self) -> int:
-        """Particles of each image; the repulsion acts only while all images have the same number."""
+        """Particles of each image; what compares particles needs the same number of all images."""
         return len(self) // len(set(self.image.tolist()))
 
     def at(self, z: torch.Tensor) -> Self:
@@ -77,23 +75,24 @@ class Particles:
             self, **{f.name: value[keep.to(value.device)] for f in fields(self) if (value := getattr(self, f.name)) is not None}
         )
 
-    def branch(self, count: int, first: int, stay: bool) -> Self:
-        """The particles with `count` children each, at the same latents, or with stay=False their children alone.
+    def branch(self, count: int, first: int) -> Self:
+        """The offspring of the particles, `count` of each, at its latent.
 
-        Each image's children follow its parents, numbered from `first` on in the parents' order, so that a child's number
-        depends on its own image alone.
+        Each image's offspring are numbered from `first` on in the parents' order, so that a child's number depends on its own
+        image alone.
         """
         rows = torch.arange(len(self))
         place = (self.image[:, None] == self.image[None]).tril().sum(1) - 1  # (P,) among the particles of its image
         born = rows.repeat_interleave(count)
-        number = first + place[born] * count + torch.arange(count).repeat(len(self))
-        parents = rows[: len(rows) * stay]
-        family = self.select(torch.cat([parents, born]))
-        family.index = torch.cat([self.index[parents], number])
-        family.parent = torch.cat([self.parent[parents], self.index[born]])
-        family.level = torch.cat([self.level[parents], self.level[born] + 1])
+        offspring = self.select(born)
+        offspring.index = first + place[born] * count + torch.arange(count).repeat(len(self))
+        offspring.parent, offspring.level = self.index[born], self.level[born] + 1
+        return offspring.image_by_image()
+
+    def image_by_image(self) -> Self:
+        """The same particles, those of an image one after the other; images in order of first appearance."""
         order = {image: i for i, image in enumerate(dict.fromkeys(self.image.tolist()))}
-        return family.select(torch.tensor([order[i] for i in family.image.tolist()], dtype=torch.long).argsort(stable=True))
+        return self.select(torch.tensor([order[i] for i in self.image.tolist()], dtype=torch.long).argsort(stable=True))
 
     def same_image(self, device: torch.device) -> torch.Tensor:
         """Which particles belong to one image, (P, P) bool on `device`."""

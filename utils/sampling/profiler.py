@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -36,7 +35,6 @@ class Share(NamedTuple):
     profiler: "Profiler"
     images: int  # of the batch
     particles: int  # of the image in it
-    started: int  # of these, those that started with it; the others went on from an earlier one
 
 
 CALLS = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", "encoder_forward")
@@ -48,9 +46,8 @@ class Profiler:
     A step of another phase closes the one before, synchronises the device and starts a new memory section.
     """
 
-    def __init__(self, device: torch.device, first_step: int = 0) -> None:
-        """first_step: the annealing step that its run begins with."""
-        self.device, self.first_step = device, first_step
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.phases: dict[str, Phase] = {}
         self.step_s: list[float] = []  # seconds of each annealing step
         self.compile_s: float | None = None  # of compiling before and in the phases, None where nothing is compiled
@@ -60,14 +57,12 @@ class Profiler:
     def of_rounds(cls, shares: Sequence[Share]) -> "Profiler":
         """One image's share of several rounds, as of one run of it alone.
 
-        Seconds and steps add up, network calls are those of the mean particle started, memory is that of the greatest round.
+        Seconds and steps add up, network calls are those of the mean particle, memory is that of the greatest round.
         """
         whole = cls(shares[0].profiler.device)
-        seconds = ([0.0] * s.profiler.first_step + [each / s.images for each in s.profiler.step_s] for s in shares)
-        whole.step_s = [sum(parts) for parts in zip_longest(*seconds, fillvalue=0.0)]
+        whole.step_s = [sum(parts) for parts in zip(*([each / s.images for each in s.profiler.step_s] for s in shares))]
         compiled = [s.profiler.compile_s / s.images for s in shares if s.profiler.compile_s is not None]
         whole.compile_s = sum(compiled) if compiled else None
-        started = sum(s.started for s in shares)
         for name in shares[0].profiler.phases:
             parts = [(s.profiler.phases[name], s) for s in shares]
             peaks = [phase.peak_mb for phase, _ in parts if phase.peak_mb is not None]
@@ -75,7 +70,7 @@ class Profiler:
                 time_s=sum(phase.time_s / s.images for phase, s in parts),
                 steps=sum(phase.steps for phase, _ in parts),
                 peak_mb=max(peaks, default=None),
-                **{kind: _mean([(getattr(phase, kind), s.particles) for phase, s in parts], started) for kind in CALLS},
+                **{kind: _mean([(getattr(phase, kind), s.particles) for phase, s in parts]) for kind in CALLS},
             )
         return whole
 
@@ -140,6 +135,6 @@ class Profiler:
         return {name: {k: v for k, v in p.items() if encodes or k != "encoder_forward"} for name, p in phases.items()}
 
 
-def _mean(values: Sequence[tuple[float, int]], count: int) -> float:
-    """The sum of value times weight over `count`; a single value bit for bit."""
-    return values[0][0] if len(values) == 1 else sum(v * n for v, n in values) / count
+def _mean(values: Sequence[tuple[float, int]]) -> float:
+    """Of (value, weight); of one it is that value, bit for bit."""
+    return values[0][0] if len(values) == 1 else sum(v * n for v, n in values) / sum(n for _, n in values)

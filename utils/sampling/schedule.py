@@ -5,23 +5,19 @@ the poly-7 spacing is that of Karras et al., arXiv 2206.00364, equation 5.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
 
 TIMESTEPS = 1000
 
 
-def polynomial_grid(start: float, end: float, steps: int, power: float = 7.0, spacing: float = 1.0) -> list[float]:
-    """`steps + 1` values from `start` to `end` (both included), evenly spaced in value^(1/power).
-
-    spacing: p of (i / steps)^p in place of i / steps; below 1 the values fall faster at first
-    """
+def polynomial_grid(start: float, end: float, steps: int, power: float = 7.0) -> list[float]:
+    """`steps + 1` values from `start` to `end` (both included), evenly spaced in value^(1/power)."""
     a, b = start ** (1 / power), end ** (1 / power)
-    return [(a + (i / steps) ** spacing * (b - a)) ** power for i in range(steps + 1)]
+    return [(a + i / steps * (b - a)) ** power for i in range(steps + 1)]
 
 
-def annealing_sigmas(num_steps: int, sigma_max: float, sigma_min: float, spacing: float = 1.0) -> list[float]:
+def annealing_sigmas(num_steps: int, sigma_max: float, sigma_min: float) -> list[float]:
     """`num_steps + 1` noise levels: the grid without its last point, then 0. So sigma_min itself is never used."""
-    return [*polynomial_grid(sigma_max, sigma_min, num_steps, spacing=spacing)[:-1], 0.0]
+    return [*polynomial_grid(sigma_max, sigma_min, num_steps)[:-1], 0.0]
 
 
 def ode_sigmas(sigma: float, num_steps: int, sigma_min: float) -> list[float]:
@@ -34,41 +30,22 @@ def learning_rate(lr: float, lr_min_ratio: float, step: int, num_steps: int) -> 
     return lr * (1 + step / (num_steps + 1) * (lr_min_ratio - 1))
 
 
-class Timesteps(Protocol):
-    """A prior's utils.priors.timesteps.TimestepMap, as far as a clock needs it."""
-
-    def of(self, sigma: float) -> float: ...
-
-
 class StepClock:
-    """Which diffusion timestep (of 1000) an annealing step stands for, and when a switch fires.
+    """Which timestep (of 1000) an annealing step stands for, and when a switch fires.
 
-    "progress": t = 1000 (N - i) / N, so 200 is the last fifth of the annealing.
-    "noise":    t of sigma_i by the prior's timestep map.
+    t = 1000 (N - i) / N, so 200 is the last fifth of the annealing.
     """
 
-    NAMES = ("progress", "noise")
-
-    def __init__(
-        self, name: Literal["progress", "noise"], sigmas: Sequence[float], timestep_map: Timesteps | None = None
-    ) -> None:
-        self.name = name
+    def __init__(self, sigmas: Sequence[float]) -> None:
+        self.sigmas = tuple(sigmas)
         self.num_steps = len(sigmas) - 1
-        self._noise_timesteps: list[float] | None = None
-        if name == "noise":
-            assert timestep_map is not None, "this clock reads the prior's timesteps"
-            self._noise_timesteps = [timestep_map.of(s) for s in sigmas[:-1]]
 
     def timestep(self, step: int) -> float:
         """The timestep of annealing step `step` (0 .. N-1), a float in [0, 1000]."""
-        if self._noise_timesteps is not None:
-            return self._noise_timesteps[step]
         return TIMESTEPS * (self.num_steps - step) / self.num_steps
 
     def reached(self, step: int, switch: int) -> bool:
-        """Whether annealing step `step` has t <= `switch`. Integers under "progress": floats fire a step late."""
-        if self._noise_timesteps is not None:
-            return self._noise_timesteps[step] <= switch
+        """Whether annealing step `step` has t <= `switch`. In integers: floats fire a step late."""
         return TIMESTEPS * (self.num_steps - step) <= switch * self.num_steps
 
     def first_step(self, switch: int) -> int | None:

@@ -2,8 +2,6 @@
 
 from typing import Literal, Protocol
 
-SIMILARITIES = ("latent", "image", "rotation")  # what the repulsion compares particles on: utils/sampling/repulsion.py
-
 
 class Annealing(Protocol):
     num_steps: int
@@ -31,51 +29,3 @@ class Chain(Protocol):
     keep_velocity: bool  # of HMC: the velocity goes on from one annealing step to the next
     likelihood_factor: float
     gradient_clip: float
-
-
-class PortfolioEntry(Protocol):
-    """How a particle differs: factors of the run's own settings, and the low-pass. See utils/sampling/portfolio.py."""
-
-    lr: float
-    tau: float
-    spacing: float
-    lowpass: float | None
-    lowpass_until: int | None  # timestep of 1000
-
-
-class RepulsionSettings(Protocol):
-    decay: Literal["constant", "linear", "quadratic", "cosine"]
-    end_step: int  # timestep of 1000
-    bandwidth: Literal["median"] | float
-    place: Literal["drift", "chain"]
-    similarity: str
-
-
-class RecombinationSettings(Protocol):
-    every: int  # annealing steps from event to event
-    excess: float  # a channel is bad if it fits worse than the donor's by this times the donor's excess over the floor
-    deviation: float  # plus this many standard deviations of a true channel's loss
-    turns: bool
-    donors: bool
-    choice: Literal["prior", "correlation"]
-    sigmas: list[float]  # noise levels of the prior's score
-
-
-class PruningSettings(Protocol):
-    near_distance: float
-    loss_tolerance: float
-    fill: Literal["next_best", "clone", "drop"]
-
-
-class TreeSettings(Protocol):
-    branch_sigma: float | None  # noise level under which children leave their parent; None: the annealing's own
-
-
-class OptimizationSettings(Protocol):
-    max_iterations: int
-    lr: float
-    stop_factor: float
-    max_move: float
-    parametrization: Literal["free", "residual"]
-    bound: float  # of the residual: a share of the latent's root mean square
-    warmup: int  # iterations in which the residual's base moves too

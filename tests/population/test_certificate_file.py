@@ -1,0 +1,122 @@
+"""A sequential population at its start: the certificate's file and what it was calibrated for, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.worlds import populations, runs
+from tests.worlds.populations import ALWAYS
+from utils.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_prior):
+    return populations.place(tmp_path_factory.mktemp("sequential"), tiny_prior)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("pruning_step=400",), "population=sequential: pruning_step=400 needs all"),
+        (("use_tpu=true", "gpu=0"), "population=sequential: its rounds differ in size"),
+        (("sequential.start=4",), "sequential.start=4: must not exceed num_samples=3"),
+        (("sequential.start=1", "sequential.add=1", "repulsion_scale=0.3"), "repulsion_scale=0.3: acts within a round"),
+        (("task.demo_langevin.operator.sigma=0",), "population=sequential: without noise"),
+        (("sequential.certificate=none.json",), "sequential.certificate=none.json: file not found"),
+        (("sequential.add=0",), "sequential.add=0"),
+        (("recombination_step=700",), "recombination.donors=true: with population=sequential"),
+        (("+mechanisms.mine={_target_:tests.population.test_certificate_file.Whole}",), "mechanisms.mine: Mechanism needs all"),
+    ],
+)
+def test_what_needs_a_fixed_population_is_refused_in_one_line(place, overrides, message):
+    with pytest.raises(InputError) as caught:
+        place.run("refused", "population=sequential", *overrides)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def Whole(clock):
+    """A mechanism of one's own that acts on all particles of an image."""
+    from utils.sampling.mechanism import Mechanism
+
+    mechanism = Mechanism()
+    mechanism.needs_all = True
+    return mechanism
+
+
+def certificate(path, **changes):
+    from utils.config.check import check
+    from utils.population.settings import holds_for
+
+    held = holds_for(check(runs.config(changes.pop("overrides"))).composition.identity)
+    content = {"thresholds": {"deviation": 2.0, "denoising": 0.5, "agreement": None}, "sigmas": [0.3, 0.5, 0.7]}
+    path.write_text(json.dumps({**content, "holds_for": held, "images": 9, "rates": {}, **changes}))
+    return path
+
+
+def checked(place, *overrides):
+    from utils.config.check import check
+
+    return check(runs.config(place.all("checked", "population=sequential", *overrides)))
+
+
+def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_path):
+    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
+    found = checked(place, f"sequential.certificate={path}")
+    assert found.sequential.thresholds.model_dump() == {"deviation": 2.0, "denoising": 0.5, "agreement": None}
+    assert found.composition.notes == () and "denoising: 0.5" in found.composition.documents["config.yaml"]
+    other = certificate(tmp_path / "other.json", overrides=place.all("checked"), thresholds={"deviation": 2.5})
+    prints = [checked(place, f"sequential.certificate={p}").composition.fingerprint for p in (path, other)]
+    written = checked(place, "sequential.thresholds={deviation:2,denoising:0.5,agreement:null}").composition.fingerprint
+    assert prints[0] == written != prints[1]
+
+
+def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
+    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
+    (note,) = checked(place, f"sequential.certificate={path}", "task.demo_langevin.operator.sigma=0.1").composition.notes
+    assert "was calibrated elsewhere: task.operator.sigma is 0.05 there and 0.1 here" in note
+    (note,) = checked(place, f"sequential.certificate={path}", "sequential.sigmas=[1.0]").composition.notes
+    assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
+
+
+def test_the_early_stop_of_a_certificate_is_ignored_and_said_once(place, tmp_path):
+    plain = {"deviation": 2.0, "denoising": 0.5, "agreement": None}
+    found = []
+    for name, stop in (("with", {"stop_step": 300, "stop_deviation": 5.7}), ("null", {"stop_step": None}), ("without", {})):
+        path = certificate(tmp_path / f"{name}.json", overrides=place.all("checked"), thresholds=plain | stop)
+        found.append(checked(place, f"sequential.certificate={path}"))
+    assert [len(settings.composition.notes) for settings in found] == [1, 0, 0]
+    assert "with.json: its early stop is retired and ignored" in found[0].composition.notes[0]
+    assert len({settings.composition.fingerprint for settings in found}) == 1
+    assert found[0].sequential.thresholds.model_dump() == plain
+
+
+def test_particles_that_only_turn_their_channels_stay_independent(place):
+    assert checked(place, ALWAYS, "recombination_step=700", "recombination.donors=false").recombination_step == 700
+
+
+def test_without_a_certificate_it_says_what_is_used(place):
+    (note,) = checked(place).composition.notes
+    assert "within 3 standard deviations" in note and "0.95" in note and "tools/calibrate_certificate.py" in note
+    assert checked(place, ALWAYS).composition.notes == ()
+    assert "sequential" not in checked(place, "population=fixed").composition.identity
+
+
+def test_of_several_beside_the_checkpoint_the_one_of_this_setting_is_taken(place, tmp_path, tiny_prior):
+    shutil.copytree(tiny_prior, prior := tmp_path / "prior")
+    noisy = "task.demo_langevin.operator.sigma=0.1"
+    certificate(prior / "certificate.json", overrides=place.all("checked"))
+    certificate(prior / "certificate-noisy.json", overrides=place.all("checked", noisy), thresholds={"deviation": 2.5})
+    for overrides, deviation in (((), 2.0), ((noisy,), 2.5)):
+        found = checked(place, f"model.path={prior}", *overrides)
+        assert found.sequential.thresholds.deviation == deviation and found.composition.notes == ()
+    found = checked(place, f"model.path={prior}", "sequential.sigmas=[1.0]")  # of none of them: the usual one, and it is said
+    assert found.sequential.thresholds.deviation == 2.0 and "certificate.json was calibrated" in found.composition.notes[0]
+    (prior / "certificate.json").unlink()
+    assert checked(place, f"model.path={prior}", noisy).sequential.thresholds.deviation == 2.5
+
+
+def test_a_damaged_certificate_ends_in_one_line(place, tmp_path):
+    (tmp_path / "bad.json").write_text('{"thresholds": {}}')
+    with pytest.raises(InputError, match=r"certificate .*bad\.json: cannot be read \(thresholds\.deviation: Field required"):
+        checked(place, f"sequential.certificate={tmp_path / 'bad.json'}")

@@ -1,0 +1,154 @@
+"""Compute a metric of finished runs from their records, write it into them and aggregate metrics.json and eval.md anew.
+
+    python tools/add_metric.py gradient_error results/old
+    PYTHONPATH=my_parts python tools/add_metric.py sharpness=sharpness.Sharpness results/demo --set floor=0.01
+
+METRIC is one of ours that older records lack, one of your own as name=module.Class, or the name alone of one that the run's
+own config has. Images that have it already keep their numbers. Pictures in records have 8 bits a channel, so numbers differ
+in the last digits from what the run itself would have written. Exit status: 0; 2 if it cannot be computed, in which case
+every run is as it was.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from omegaconf import OmegaConf
+
+from utils.analysis import runs
+from utils.command_line import Parser, run
+from utils.config.check import check
+from utils.errors import InputError, one_line
+from utils.metrics.base import Metric, numbers
+from utils.metrics.registry import ORDER, SCORES
+from utils.records.files import RecordError, read_record, record_paths, write_record
+from utils.records.folder import RunFolder
+
+Row = list[float | None]
+
+
+def main() -> None:
+    about, _, remarks = __doc__.split("\n\n")
+    parser = Parser(prog="add_metric.py", description=f"{about} {remarks}")
+    parser.add_argument("metric", metavar="METRIC", help="name, or name=module.Class")
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, <save_dir>/<name>")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="an argument of the class; repeatable")
+    args = parser.parse_intermixed_args()
+    scored = []
+    for folder in args.runs:
+        finished = runs.load(folder)
+        metric = chosen(args.metric, dict(map(argument, args.set)), finished)
+        scored.append((finished.folder, metric, values(metric, finished)))
+    for folder, metric, rows in scored:
+        add(folder, metric, rows)
+        print(f"{folder}: {metric.name} of {len(rows)} images")
+
+
+def argument(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"set={text}: write --set key=value")
+    return key, yaml.safe_load(value)
+
+
+def chosen(text: str, arguments: dict[str, Any], finished: runs.Run) -> Metric:
+    """The metric that METRIC names. Raises InputError."""
+    from utils.running.build import own_metrics
+
+    name, equals, target = text.partition("=")
+    ours = {metric.name: metric for metric in ORDER}
+    if equals:
+        (metric,) = own_metrics({name: {"_target_": target, **arguments}})
+        return metric
+    configured = (finished.config or {}).get("metrics") or {}
+    if name in configured:
+        (metric,) = own_metrics({name: configured[name]})
+        return metric
+    if name not in ours:
+        raise InputError(f"metric={name}: choose from {', '.join(ours)}, or write name=module.Class")
+    return ours[name]()
+
+
+def values(metric: Metric, finished: runs.Run) -> dict[Path, Row]:
+    """{record: a value for each of its particles} of the images that have none. Raises InputError."""
+    rows, of = {}, None
+    for path in record_paths(finished.folder):
+        record, arrays = read(path)
+        if any(v is not None for v in block(record, metric).get(metric.name) or []):
+            continue
+        if metric.of == "measurement" and of is None:
+            of = operator(finished)
+        rows[path] = row(metric, record, arrays, of)
+    if not record_paths(finished.folder):
+        raise InputError(f"{finished.folder}: holds no records with pictures; name a run folder as the run has left it")
+    if not rows:
+        raise InputError(f"{finished.folder}: all of its images have {metric.name} already")
+    return rows
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Record and arrays. Raises InputError."""
+    try:
+        return read_record(path)
+    except RecordError as error:
+        raise InputError(f"{error}; run its command again, which samples the image anew") from None
+
+
+def block(record: dict[str, Any], metric: Metric) -> dict[str, Any]:
+    """Where a metric's values stand in a record."""
+    return record if metric.beside_loss else record["scores"]
+
+
+def operator(finished: runs.Run) -> Any:
+    """The run's, its data term included, on the CPU."""
+    from operators.fidelity import WithFidelity
+    from utils.running.build import load_operator
+
+    if finished.config is None:
+        raise InputError(f"{finished.folder}: has no config.yaml, so its operator is not known")
+    settings = check(OmegaConf.create(finished.config))
+    operator = load_operator(settings)
+    return operator if settings.data_term.is_default else WithFidelity(operator, settings.data_term)
+
+
+def row(metric: Metric, record: dict[str, Any], arrays: dict[str, np.ndarray], of: Any) -> Row:
+    """A value for each particle of one image, None where it is not there or diverged. Raises InputError."""
+    import torch
+
+    from utils.metrics.pixels import from_pixels
+
+    image = f"image {record['image_id']}"
+    x = from_pixels(arrays["images"])
+    if metric.of == "image":
+        if "truth" not in arrays:
+            raise InputError(f"{metric.name}: {image} was measured and has no truth to compare with")
+        given = (from_pixels(arrays["truth"][None])[0],)
+    else:
+        y = torch.from_numpy(arrays["y"])
+        given = y.expand(len(x), *y.shape), of
+    try:
+        scores = numbers(metric, x, *given)
+    except InputError:
+        raise
+    except Exception as error:  # of a class of one's own, anything
+        raise InputError(f"{metric.name}: fails for {image} ({type(error).__name__}: {one_line(error)})") from None
+    if scores is None:
+        raise InputError(f"{metric.name}: cannot be had of {image}; its weights are missing, or the images are too small")
+    score_of = dict(zip(record["survivors"], scores))
+    return [None if lost else score_of.get(index) for index, lost in zip(record["particles"], record["diverged"])]
+
+
+def add(folder: Path, metric: Metric, rows: dict[Path, Row]) -> None:
+    """Write the values into the records, each in one step, and aggregate them."""
+    for path, each in rows.items():
+        record, arrays = read(path)
+        block(record, metric)[metric.name] = each
+        if not isinstance(metric, SCORES) and not metric.beside_loss:
+            record.setdefault("metrics", {})[metric.name] = metric.about()
+        write_record(folder, record, arrays)
+    RunFolder(folder, record["fingerprint"]).aggregate()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,191 @@
+"""Is a measurement one that this task can have made? Numbers of y alone, no network; whatever is found is a warning.
+
+For a spectrum, m = |FFT(pad(x))|, orthonormal, of an image x in [0, 1] with n pixels in a frame of N:
+
+    sum m^2 = sum x^2 <= n                                   (Parseval)
+    N m(0)^2 = (sum x)^2 <= n sum x^2 = n sum m^2            (Cauchy-Schwarz), whatever the scale of y
+
+so `flatness` = N m(0)^2 / (n sum m^2) = mean(x)^2 / mean(x^2) lies in (0, 1]. An intensity m^2 taken for a magnitude has a
+larger one, the square root of a magnitude a very small one; where m(0) is missing nothing tells. Limits: chosen on the 64 + 64
+validation images of the shipped sets at oversampling 1, 2 and 4, between the ranges written beside them.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from utils.measurements import Convention, Reading
+
+FLATNESS = (0.15, 1.15)  # square roots up to 0.095 | magnitudes 0.58 to 0.97 | intensities from 1.36
+DARKEST = 1e-3  # mean square of an image that is nearly black; the validation images' begin at 0.06
+MARGIN = 1.05  # over the energy of a white image: noise of the noise's energy
+HALF = 0.5  # of the pixels missing, and of the moment about the wrong centre
+BRIGHT = 8.0  # deviations of the noise
+PLATEAU = 4  # pixels that share the highest value
+WINDOW = 9  # pixels, of a local mean
+
+
+class Finding(NamedTuple):
+    key: str  # as the user would write it
+    reason: str
+
+
+@dataclass
+class Findings:
+    """What was found in some files, one line for each likely key."""
+
+    files: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # {key: [(file, reason), ...]}
+
+    def add(self, name: str, findings: list[Finding]) -> None:
+        for key, reason in findings:
+            self.files.setdefault(key, []).append((name, reason))
+
+    def lines(self) -> list[str]:
+        lines = []
+        for key, of_key in self.files.items():
+            (name, reason), more = of_key[0], f" (and {len(of_key) - 1} more files)" if len(of_key) > 1 else ""
+            lines.append(f"implausible measurement: {name}{more}: {reason}: {key}?")
+        return lines
+
+
+def of_picture(reading: Reading, highest: float, sigma: float) -> list[Finding]:
+    """For a task without a spectrum; highest: of |A(x)| for white, grey and black images."""
+    findings = _missing(reading.y)
+    largest = float(np.nanmax(np.abs(reading.y)))
+    if largest > 2 * highest + 6 * sigma:
+        reason = f"its values reach {largest:.4g}, this task's {highest:.3g} (images in [-1, 1])"
+        findings.append(Finding("divide the files by their white, times 2, minus 1", reason))
+    return findings
+
+
+def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: float) -> list[Finding]:
+    """For magnitudes y (C, H', W') in the middle of which the zero frequency is said to lie.
+
+    pixels: of the image without its frame; sigma: standard deviation of the noise on y.
+    """
+    y = reading.y.astype(np.float64)
+    noise = _noise(convention, y, sigma)
+    findings, plateau = _missing(y), _plateau(reading, y, noise)
+    if plateau:
+        y = np.where(y == np.nanmax(y), np.nan, y)
+    centre = _centre(_filled(y), convention)
+    if centre:
+        y = np.fft.fftshift(y, axes=(-2, -1))
+    stop = _beam_stop(y)
+    if stop:
+        y = np.where(y == 0, np.nan, y)
+    scale = _quantity(y, pixels, reading.whole, convention) or _energy(y, pixels, sigma, convention)
+    holes = [] if stop or scale else _holes(y, noise)  # the noise's size is known where that of y is
+    return findings + plateau + centre + stop + scale + holes
+
+
+def _noise(convention: Convention, y: np.ndarray, sigma: float) -> float:
+    """Standard deviation of the noise on magnitudes: of the operator, or of counts, 1 / (2 sqrt(gain)), a little enlarged."""
+    if convention.gain is None:
+        return sigma
+    per_unit = convention.gain * (y.shape[-1] * y.shape[-2] if convention.norm == "none" else 1)
+    return max(sigma, 0.6 * per_unit**-0.5)
+
+
+def _missing(y: np.ndarray) -> list[Finding]:
+    share = float(np.isnan(y).mean())
+    reason = f"{100 * share:.3g} % of its pixels are not measured (a mask is 0 where measured)"
+    return [Finding("data.mask inverted", reason)] if share > HALF else []
+
+
+def _beam_stop(y: np.ndarray) -> list[Finding]:
+    """The zero frequency of an image in [0, 1] is the largest of all."""
+    middle = y[:, y.shape[-2] // 2, y.shape[-1] // 2]  # (C,)
+    return _zeros(y, "in the middle among them") if ((middle == 0) & (np.nanmax(y, axis=(1, 2)) > 0)).any() else []
+
+
+def _holes(y: np.ndarray, noise: float) -> list[Finding]:
+    """Zeros whose opposite frequency, equal for a real image, is bright: 23 counts against none, or 8 times the noise."""
+    plain = np.fft.ifftshift(y, axes=(-2, -1))
+    opposite = np.fft.fftshift(np.roll(np.flip(plain, (-2, -1)), 1, (-2, -1)), axes=(-2, -1))
+    return _zeros(y, "with bright opposites") if ((y == 0) & (opposite > BRIGHT * noise)).any() else []
+
+
+def _zeros(y: np.ndarray, where: str) -> list[Finding]:
+    count = int((y == 0).sum())
+    return [Finding("data.mask=[0]", f"{count} of its pixels are exactly 0 ({100 * count / y.size:.2g} %), {where}")]
+
+
+def _plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
+    """Saturated pixels: at the highest value of the integer type, or several at the highest value of all."""
+    if reading.at_limit:
+        return [Finding("data.mask=[max]", f"{reading.at_limit} of its pixels are at the highest value that its type has")]
+    top = np.nanmax(reading.y)
+    count = int((reading.y == top).sum())
+    if count < PLATEAU or top < 5 * noise:
+        return []
+    reason = f"{count} of its pixels share the highest value {reading.highest:.8g}: saturated"
+    return [Finding(f"data.mask=[{reading.highest:.8g}]", reason)]
+
+
+def _local(y: np.ndarray) -> np.ndarray:
+    """Mean square over the measured pixels of the neighbourhood, 0 where there are none."""
+    measured = ~np.isnan(y)
+    size = (1, WINDOW, WINDOW)
+    square = uniform_filter(np.where(measured, y, 0.0) ** 2, size, mode="wrap")
+    share = uniform_filter(measured.astype(float), size, mode="wrap")
+    return np.where(share > 0.5 / WINDOW**2, square / np.maximum(share, 1e-12), 0.0)
+
+
+def _filled(y: np.ndarray) -> np.ndarray:
+    """y^2, with the neighbours' mean where not measured."""
+    return np.where(np.isnan(y), _local(y), y**2)
+
+
+def _centre(energy: np.ndarray, convention: Convention) -> list[Finding]:
+    """The mean squared distance of the energy from the middle against that from the corner, which is the other convention's."""
+    rows, columns = (np.arange(side) - side // 2 for side in energy.shape[-2:])
+    distance = rows[:, None] ** 2 + columns[None] ** 2
+    shifted = np.fft.fftshift(energy, axes=(-2, -1))
+    if (shifted * distance).sum() >= HALF * (energy * distance).sum():
+        return []
+    other = "shifted" if convention.center == "corner" else "corner"
+    place = "in the corners" if convention.center == "shifted" else "in the middle of the file"
+    return [Finding(f"data.center={other}", f"most of its energy lies {place}")]
+
+
+def _quantity(y: np.ndarray, pixels: int, whole: bool, convention: Convention) -> list[Finding]:
+    """Squares of magnitudes, or their square roots; whole numbers as intensities."""
+    if whole and convention.quantity == "intensity":
+        return [Finding("data.quantity=counts with data.gain", "it holds whole numbers")]
+    middle = y[:, y.shape[-2] // 2, y.shape[-1] // 2]  # (C,)
+    energy = np.maximum(_filled(y).sum((1, 2)), 1e-300)
+    flatness = float(np.median(middle**2 * (y.shape[-1] * y.shape[-2]) / (pixels * energy)))  # NaN where one is missing
+    if flatness > FLATNESS[1] and convention.quantity == "magnitude":
+        key = "data.quantity=counts with data.gain" if whole else "data.quantity=intensity"
+        return [Finding(key, "its bright frequencies stand out as in a square of magnitudes")]
+    if flatness < FLATNESS[0] and convention.quantity != "magnitude":
+        return [Finding("data.quantity=magnitude", "its bright frequencies stand out as little as in a root of magnitudes")]
+    return []
+
+
+def _energy(y: np.ndarray, pixels: int, sigma: float, convention: Convention) -> list[Finding]:
+    """The energy of the measured pixels as a multiple of a white image's, per channel."""
+    if convention.scale == "free":
+        return []
+    frame = y.shape[-1] * y.shape[-2]
+    most = float(np.nansum(y**2, axis=(1, 2)).max()) / (pixels + frame * sigma**2)
+    least = float(_filled(y).sum((1, 2)).max()) / pixels
+    if most > MARGIN:
+        other = convention.norm == "ortho" and DARKEST < most / frame <= MARGIN
+        return [
+            Finding(_scale_key(other, "none", "larger", convention), f"its energy is {most:,.4g} times that of a white image")
+        ]
+    if least < DARKEST:
+        other = convention.norm == "none" and DARKEST < least * frame <= MARGIN
+        reason = f"its energy is {least:.2g} of a white image's, so that it is all but black"
+        return [Finding(_scale_key(other, "ortho", "smaller", convention), reason)]
+    return []
+
+
+def _scale_key(other_norm: bool, norm: str, gain: str, convention: Convention) -> str:
+    """other_norm: the factor is one that the other norm of the Fourier transform makes."""
+    keys = [f"data.norm={norm}"] * other_norm + [f"a {gain} data.gain"] * (convention.quantity == "counts")
+    return " or ".join(keys) or "is its exposure calibrated"

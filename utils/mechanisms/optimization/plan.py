@@ -1,0 +1,86 @@
+"""Hard data consistency: keys, checks, when it acts, and its block. What it does: act.py.
+
+It acts after the chain of every `every`-th step with t <= optimization_step, and of the last one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from utils.config.section import Section
+from utils.mechanisms.plan import Finished, Nodes, Plan, Settings, switched
+from utils.records.blocks import Block, Part, PerImage, PerParticle
+from utils.sampling.phases import Opening
+from utils.sampling.schedule import StepClock
+
+
+class Optimization(Section):
+    every: int = Field(ge=1)
+    max_iterations: int = Field(ge=1)
+    lr: float = Field(gt=0)
+    stop_factor: float = Field(ge=0)
+    max_move: float = Field(gt=0)
+
+
+class Keys(Section):
+    optimization_step: int = Field(ge=-1, le=1000)
+    optimization: Optimization
+
+
+class Recorded(Part):
+    calls: list[int]
+    iterations: list[int]
+    calls_without_iteration: list[int]
+    stopped_by: list[list[str]]
+    time_s: float
+
+
+class Aggregated(Block):
+    calls: PerParticle[int]
+    iterations: PerParticle[int]
+    stopped_by: PerParticle[list[str]]
+    time_s: PerImage[float]
+
+
+class OptimizationPlan(Plan):
+    name, key, Keys = "optimization", "optimization_step", Keys
+    block, Recorded, Aggregated = "optimization", Recorded, Aggregated
+    recorded = aggregated = True
+    removed = {"parametrization": "free"}
+    read = ("optimization_step",)
+    certified = ("optimization_step",)
+    measured = (("optimization_calls", "optimisation calls", 1), ("optimization_iterations", "iterations", 1))
+    PHASE = "optimization"
+
+    def is_on(self, s: Settings) -> bool:
+        return s.optimization_step >= 0
+
+    def opening(self, s: Settings, clock: StepClock) -> Opening | None:
+        step = switched(self.key, s.optimization_step, clock)
+        return None if step is None else Opening(step, f"pre_{self.PHASE}", self.PHASE)
+
+    def unused(self, nodes: Nodes) -> tuple[str, ...]:
+        return ("optimization",) if nodes["optimization_step"] < 0 else ()
+
+    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        keys = ("calls", "iterations", "calls_without_iteration", "stopped_by", "time_s")
+        return {key: [block[key] for block in blocks] for key in keys}
+
+    def explores_until(self, config: Nodes) -> int:
+        return config["optimization_step"]
+
+    def values(self, block: Any, image: int) -> dict[str, float]:
+        return {
+            "optimization_calls": float(sum(block.calls[image])),
+            "optimization_iterations": float(sum(block.iterations[image])),
+        }
+
+    def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
+        if not block:
+            return []
+        share = 1 - run.phase_steps[self.PHASE] / sum(run.phase_steps.values())
+        return [("hard data consistency", round(share * run.num_steps))]
+
+
+PLAN = OptimizationPlan()

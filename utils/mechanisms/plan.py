@@ -1,0 +1,166 @@
+"""The contract of a mechanism's plan: all that the program knows of the mechanism without torch.
+
+Config check, fingerprint, records, metrics.json, tables and figures ask every plan (utils/mechanisms/registry.py) and know
+none by name. Each question has an answer that says "nothing of the kind".
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from utils.config.section import Section
+from utils.errors import InputError
+from utils.records.blocks import Block, Part
+from utils.sampling.phases import Opening
+from utils.sampling.schedule import StepClock
+
+Settings = Any  # utils.config.settings.Settings, which has the keys of all plans
+Nodes = Mapping[str, Any]  # a composed config, plain
+Measured = tuple[str, str, int]  # key of a value per image, head of its column, digits
+
+
+class Course(NamedTuple):
+    """When things happen in a run."""
+
+    clock: StepClock
+    openings: tuple[Opening, ...]  # of the phases after the first, in order
+
+    @property
+    def first_opening(self) -> int:
+        """The annealing step that begins the second phase; the number of steps where there is none."""
+        return min((opening.step for opening in self.openings), default=self.clock.num_steps)
+
+
+class Finished(NamedTuple):
+    """What figures know of the course of a finished run."""
+
+    config: Nodes | None  # None where it is missing
+    phase_steps: Mapping[str, int]  # annealing steps of each phase, over all images
+    num_steps: int
+    exploring: int | None  # annealing steps before phase 1 ends, where known
+
+
+class Plan:
+    """Of one mechanism.
+
+    name:      its folder, and its name among the mechanisms
+    key:       the key that switches it on
+    block:     its key in a record and in metrics.json; None: it leaves nothing there
+    recorded, aggregated: whether that key is there, null, where the mechanism is off: in a record, in metrics.json
+    Keys:      its keys at the top level of the config
+    Recorded, Aggregated: what its block holds, in a record and in metrics.json
+    rounded:   whether kept records may hold its block in fewer digits
+    needs_all: whether it needs all of an image's particles at once
+    resizes:   whether an image has another number of particles after it
+    separable: whether it needs a data term that is a sum over channels
+    removed:   keys of its section that are gone, with the value at which they did nothing
+    read:      dotted keys that finished runs are asked for
+    certified: top-level keys of the config that a certificate of particles depends on
+    measured:  what its block tells of an image, in the table of costs
+    """
+
+    name: str
+    key: str
+    Keys: type[Section]
+    block: str | None = None
+    recorded = False
+    aggregated = False
+    Recorded: type[Part] | None = None
+    Aggregated: type[Block] | None = None
+    rounded = False
+    needs_all = False
+    resizes = False
+    separable = False
+    removed: Mapping[str, Any] = {}
+    read: tuple[str, ...] = ()
+    certified: tuple[str, ...] = ()
+    measured: tuple[Measured, ...] = ()
+
+    # of a config that is to run
+    def is_on(self, s: Settings) -> bool:
+        """Whether it is switched on."""
+        return False
+
+    def asked(self, s: Settings) -> bool:
+        """Whether its switch is set, also where it would have nothing to act on."""
+        return self.is_on(s)
+
+    def switch(self, s: Settings) -> str:
+        """The key that switches it on, with its value."""
+        return f"{self.key}={getattr(s, self.key)}"
+
+    def check(self, s: Settings, course: Course) -> None:
+        """Raises InputError for keys that do not go together, with others' too; asked where it is off as well."""
+
+    def opening(self, s: Settings, clock: StepClock) -> Opening | None:
+        """The phase that it opens. Raises InputError where it never would."""
+        return None
+
+    def copies(self, s: Settings) -> bool:
+        """Whether particles may take what they are from one another, so that two that agree need not have found it apart."""
+        return False
+
+    # of any composed config, also an older one
+    def unused(self, nodes: Nodes) -> tuple[str, ...]:
+        """Its top-level keys that do nothing there: they are no part of what a run is."""
+        return ()
+
+    def retired(self, nodes: Nodes) -> Nodes:
+        """What its section held once and every fingerprint still has, beside what it holds."""
+        return nodes
+
+    def holds_for(self, identity: Nodes) -> dict[str, Any]:
+        """What a certificate depends on beyond the values of `certified`."""
+        return {}
+
+    # of records
+    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Its block of metrics.json from those of the images."""
+        raise NotImplementedError
+
+    # of finished runs, for tables and figures
+    def explores_until(self, config: Nodes) -> int:
+        """The timestep to which phase 1, in which particles look for solutions, is held by it; -1: not at all."""
+        return -1
+
+    def couples(self, config: Nodes, block: Block | None) -> bool:
+        """Whether fewer particles would have ended otherwise."""
+        return False
+
+    def remaining(self, block: Any, image: int, particles: int) -> int:
+        """How many of an image's particles are left by it."""
+        return particles
+
+    def values(self, block: Any, image: int) -> dict[str, float]:
+        """{key of `measured`: its value} of one image."""
+        return {}
+
+    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
+        """[(name, first annealing step after it)] of what it did to one image, from its block of the record."""
+        return []
+
+    def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
+        """[(name, first annealing step after it)] of a run; block: of metrics.json, None without one."""
+        return []
+
+    def absence(self, record: Mapping[str, Any], particle: int) -> str | None:
+        """Why a particle is not there at the end, if it is for this mechanism."""
+        return None
+
+    def tables(self, block: Any, image_ids: Sequence[int]) -> list[tuple[str, list[str], list[list[Any]], str]]:
+        """(title, heads, rows, note) of what the report shows of the first images."""
+        return []
+
+
+def switched(key: str, timestep: int, clock: StepClock) -> int | None:
+    """The first annealing step at or below the timestep of a switch; None where it is off, -1. Raises InputError."""
+    if timestep < 0:
+        return None
+    step = clock.first_step(timestep)
+    if step is None:
+        raise InputError(
+            f"{key}={timestep}: the last of {clock.num_steps} annealing steps is at "
+            f"t = {clock.timestep(clock.num_steps - 1):g}, so this never happens; choose a larger timestep, or -1 for off"
+        )
+    if timestep == 1000:
+        raise InputError(f"{key}={timestep}: nothing has been sampled yet at t = 1000; choose a smaller timestep")
+    return step

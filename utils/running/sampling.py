@@ -1,0 +1,71 @@
+"""Samples the images of a run batch by batch, and writes each one's record as soon as it is done."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from utils import device as devices
+from utils.config.settings import Settings
+from utils.data import TestItem
+from utils.diagnosis.chain_check import check_chain
+from utils.evaluation.evaluator import Evaluator
+from utils.evaluation.trace import Trace
+from utils.population.certificate import Certificate
+from utils.population.prior_score import PriorScore
+from utils.population.rounds import sample_in_rounds
+from utils.records.folder import RunFolder
+from utils.running import console
+from utils.running.batching import images_per_batch
+from utils.running.build import build, check_measurements, load_batch
+
+
+def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
+    """Sample the images batch by batch and write each one's record as soon as it is done."""
+    parts = build(settings)
+    if settings.data.kind == "measurement":
+        check_measurements(parts, images)
+    s = settings.sequential
+    evaluator = Evaluator(
+        parts.operator,
+        settings.success,
+        parts.census.numbers,
+        parts.clock,
+        parts.sampler.mechanisms,
+        s.thresholds,
+        parts.metrics,
+    )
+    certificate = None
+    if settings.population == "sequential":
+        certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, s.sigmas), s.thresholds)
+    check_chain(parts, settings, images[0])
+    per_batch = images_per_batch(parts, settings, images)
+    device = devices.describe(parts.device)
+    if settings.batch_images == "auto":
+        device["batch_images"] = per_batch
+    with console.progress_bar(len(images), parts.clock.num_steps) as bar:
+        for start in range(0, len(images), per_batch):
+            batch = images[start : start + per_batch]
+            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            truths = [None] * len(batch) if truth is None else truth
+            on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
+            trace = Trace(on_device, bar.advance, parts.operator)
+            rounds = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, trace, bar.begin)
+            finished = [
+                evaluator.record(image, x, rounds.result, trace, rounds.profilers[image.id], rounds.history[image.id])
+                for x, image in zip(truths, batch)
+            ]
+            for record, arrays in finished:  # written together: a kill seldom falls inside a batch
+                folder.add(record, arrays, device)
+                report(record)
+
+
+def report(record: dict[str, Any]) -> None:
+    """One log line per image."""
+    modes = record["modes"]
+    scores = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
+    losses = [v for v in record["loss"] if v is not None]
+    best = f"best PSNR {max(scores):.2f} dB" if scores else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
+    labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
+    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    for index, diverged in zip(record["particles"], record["diverged"]):
+        if diverged:
+            console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
