@@ -123,7 +123,7 @@ def row(metric: Metric, record: dict[str, Any], arrays: dict[str, np.ndarray], o
     if metric.of == "image":
         if "truth" not in arrays:
             raise InputError(f"{metric.name}: {image} was measured and has no truth to compare with")
-        given = (from_pixels(arrays["truth"][None])[0],)
+        given: tuple[Any, ...] = (from_pixels(arrays["truth"][None])[0],)
     else:
         y = torch.from_numpy(arrays["y"])
         given = y.expand(len(x), *y.shape), of

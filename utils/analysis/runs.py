@@ -39,7 +39,10 @@ SCIENCE = (
     "population",
     "diverged",
 )
-OPTIONAL = ("modes", *(plan.block for plan in IN_RECORDS if plan.recorded))  # blocks that all records of a run have, or none
+OPTIONAL = (
+    "modes",
+    *(str(plan.block) for plan in IN_RECORDS if plan.recorded),
+)  # blocks that all records of a run have, or none
 SOURCES = ("metrics.json", KEPT)  # of a run's metrics: the file, or the records to aggregate
 
 
@@ -329,7 +332,8 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     if run.trivial:
         floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]
-        values |= {"psnr.trivial": floor, "psnr.gain": None if m.psnr.mean[i] is None else m.psnr.mean[i] - floor}
+        mean = m.psnr.mean[i]
+        values |= {"psnr.trivial": floor, "psnr.gain": None if mean is None else mean - floor}
     steps = steps_above(run, until)
     values["pairwise_distance"] = m.diversity.pairwise_distance[i][steps - 1] if steps else None
     values["seconds"] = m.time.per_image_s[i]

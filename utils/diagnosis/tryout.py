@@ -107,7 +107,7 @@ def ramp(shape: tuple[int, ...], prior: LatentPrior) -> torch.Tensor:
 
 
 def measured(
-    key: str, name: str, part: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, gradient: bool = True
+    key: str, name: str, part: Callable[[torch.Tensor], torch.Tensor | None], x: torch.Tensor, gradient: bool = True
 ) -> torch.Tensor:
     """part(x), detached: a real tensor with the first axis of x, differentiable in x. Raises InputError."""
     of = f"for {tuple(x.shape)}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ class Trace:
     def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
         if self.truths is None:
-            psnrs = [None] * len(images)
+            psnrs: list[Any] = [None] * len(images)
         else:
             psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
@@ -52,12 +53,12 @@ class Trace:
             step[image][1][index] = values
         self.on_progress(None if self.truths is None else max(_known(psnrs)), min(_known(losses)))
 
-    def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, list]:
+    def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, Any]:
         """One image's trace for its record; None for those of the numbers `particles` that were not there."""
         rows = [step[image_id] for step in self.steps]
         pruned = (None,) * (2 + len(self.terms))
         columns = [[[values.get(i, pruned)[k] for i in particles] for _, values in rows] for k in range(len(pruned))]
-        named = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
+        named: dict[str, Any] = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
         distances = [_mean_distance(rounds) for rounds, _ in rows]
         return {"pairwise_distance": distances, "psnr": columns[0], "loss": columns[1], **named}
 
