@@ -21,6 +21,7 @@ PURPOSES = {
     "velocity": 4,
     "exchange": 5,
     "branch": 8,
+    "start": 10,  # of a classical solver: utils/sampling/phase_solvers.py
     "certificate": 9,
     "truth": 40,  # drawn from the prior: tools/calibration.py
     "mask": 32,
@@ -89,3 +90,7 @@ class KeyedNoise:
     def measurement(self, image: int, shape: Sequence[int]) -> torch.Tensor:
         """Measurement noise of one image, CPU tensor of `shape`; the same for all its particles."""
         return torch.from_numpy(keyed_normal(self.seed, int(image), 0, "measurement", 0, tuple(shape)))
+
+    def uniform(self, image: int, purpose: str, shape: Sequence[int]) -> torch.Tensor:
+        """Numbers in [0, 1) of one image, float32 CPU tensor of `shape`; the first rows are those of a shorter shape."""
+        return torch.from_numpy(keyed_generator(self.seed, purpose, int(image)).random(tuple(shape), dtype=np.float32))

@@ -2,6 +2,7 @@
 
 import re
 
+from utils.config.algorithms import check_algorithm
 from utils.config.model import check_model
 from utils.config.operators import OURS, SPECTRA, check_operator
 from utils.config.sections import TAU_MIN, Fidelity
@@ -84,6 +85,8 @@ def _check_other_algorithm(s: Settings) -> None:
         raise InputError(f"temperature={s.temperature}: {other}, and has no likelihood of the task group's; leave it out")
     if s.chain_check is True:
         raise InputError(f"chain_check=true: {other}, and has no chain to check; leave it out")
+    arguments = s.sampler.model_dump(exclude={"target"})
+    check_algorithm(s.sampler.target, arguments, s.group.operator.target, s.first_particle + s.num_samples)
 
 
 def _check_population(s: Settings) -> None:
