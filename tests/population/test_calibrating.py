@@ -80,10 +80,12 @@ def test_calibration_finds_the_gap_and_its_honest_rates():
     groups = separable()
     choice = calibrate(groups, (1, 1, 1), Aim(0.02))
     assert 0.45 < choice.thresholds.denoising < 0.75 and choice.thresholds.deviation == 3.0
-    assert choice.here.wrong == choice.without.wrong == 0.0
+    assert choice.on_the_same_images.wrong == choice.without.wrong == 0.0
     first = np.mean([group.success.mean() for group in groups])
-    assert choice.here.started == pytest.approx(applied(groups, (1, 1, 1), Thresholds(3.0, 0.6, None)).started)
-    assert 1 < choice.here.started < 2 and applied(groups, (1,), choice.thresholds).accepted == pytest.approx(first)
+    assert choice.on_the_same_images.started == pytest.approx(applied(groups, (1, 1, 1), Thresholds(3.0, 0.6, None)).started)
+    assert 1 < choice.on_the_same_images.started < 2 and applied(groups, (1,), choice.thresholds).accepted == pytest.approx(
+        first
+    )
 
 
 def test_without_a_signal_false_accepts_are_kept_below_their_share():
@@ -91,8 +93,8 @@ def test_without_a_signal_false_accepts_are_kept_below_their_share():
     rng = np.random.default_rng(1)
     groups = [g._replace(denoising=rng.random(3)) for g in separable()]
     strict, loose = calibrate(groups, (3,), Aim(0.02)), calibrate(groups, (3,), Aim(0.5))
-    assert strict.here.wrong <= 0.02 and strict.here.accepted < 0.3
-    assert loose.here.accepted > strict.here.accepted
+    assert strict.on_the_same_images.wrong <= 0.02 and strict.on_the_same_images.accepted < 0.3
+    assert loose.on_the_same_images.accepted > strict.on_the_same_images.accepted
 
 
 def test_each_image_is_decided_by_what_was_chosen_without_it():
@@ -100,8 +102,8 @@ def test_each_image_is_decided_by_what_was_chosen_without_it():
     groups = separable(20)
     groups[7] = image(7, [False, False, False], denoising=[0.41, 0.42, 0.43])
     choice = calibrate(groups, (1, 1, 1), Aim(0.0))
-    assert choice.here.wrong == 0.0 and choice.without.wrong == pytest.approx(1 / 20)
-    assert choice.here.started > choice.without.started
+    assert choice.on_the_same_images.wrong == 0.0 and choice.without.wrong == pytest.approx(1 / 20)
+    assert choice.on_the_same_images.started > choice.without.started
 
 
 def test_fewest_particles_first_then_fewest_missed_among_what_is_allowed():
