@@ -92,7 +92,7 @@ def try_metric(key: str, metric: Metric, prior: LatentPrior, operator: Operator)
     given: tuple[Any, ...] = operator(other).detach(), operator
     if metric.of == "image":
         x, given = x.float().cpu(), (other[0].float().cpu(),)
-    values: torch.Tensor | None = measured(key, "it", lambda x: metric(x, *given), x, gradient=False)  # type: ignore[arg-type, return-value]
+    values: torch.Tensor | None = measured(key, "it", lambda x: metric(x, *given), x, gradient=False)
     if values is None or values.shape != (2,):
         what = "nothing" if values is None else str(tuple(values.shape))
         raise broken(key, f"gives {what} for two images", "return one number for each, (P,)")
