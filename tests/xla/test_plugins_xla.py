@@ -16,7 +16,7 @@ TERMS = {
 
 
 def bounded(step):
-    return lambda clock: [BoundedResidual(clock, step=step, **KEYS)]
+    return [lambda clock: BoundedResidual(clock, step=step, **KEYS)]
 
 
 @pytest.fixture(scope="module")
