@@ -62,7 +62,6 @@ class Mechanism:
     needs_all: whether it needs all of an image's particles at once, so that they cannot be started one after the other;
            one that adds particles does
     needs_grad: whether the steps in which it acts compute gradients outside the chain
-    separable: whether it needs a data term that is a sum over channels
     opening: the phase of the run that it opens; None: it opens none
     first_newborn: the number of the first particle that it adds to an image; `census` gives it
     """
@@ -71,7 +70,6 @@ class Mechanism:
     bends: Literal["image", "latent"] | None = None
     needs_all: bool = False
     needs_grad: bool = False
-    separable: bool = False
     opening: Opening | None = None
     first_newborn: int = 0
 

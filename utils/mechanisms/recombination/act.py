@@ -89,7 +89,6 @@ class Recombination(Mechanism):
     """
 
     name = "recombination"
-    separable = True
 
     def __init__(self, start: int, settings: Section, clock: StepClock, operator: Operator) -> None:
         self.settings, self.clock = settings, clock
