@@ -10,8 +10,9 @@ With noise levels sigma_0 > ... > sigma_N = 0, denoiser D_s, decoder D and measu
         z     <- z0y + sigma_(i+1) N(0, 1)
     return D(z)
 
-Ours: mechanisms act on z0hat, within the chain and on z0y (utils/sampling/mechanism.py), and the last z may be denoised at a
-level of its own, which takes out what a chain of few iterations leaves in it; without any of these it is DAPS.
+Ours: mechanisms act on z0hat, within the chain and on z0y (utils/sampling/mechanism.py). One of them may bring in particles at
+a later step, and one may add a second stage, with a chain of its own, after the last step. The last z may be denoised at a
+level of its own, which takes out what a chain of few iterations leaves in it. Without any of these it is DAPS.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,15 +28,15 @@ from utils.algorithms.contract import Algorithm, OnStep, ignore
 from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
 from utils.sampling import mcmc
-from utils.sampling.mechanism import Mechanism, Report
+from utils.sampling.mechanism import Entrance, Mechanism, Report
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
 from utils.sampling.phases import Phases
 from utils.sampling.profiler import Profiler
 from utils.sampling.scalars import StepScalars
-from utils.sampling.schedule import StepClock, annealing_sigmas, learning_rate, ode_sigmas
-from utils.sampling.vocabulary import Annealing, Chain, Diffusion
+from utils.sampling.schedule import StepClock, annealing_sigmas, ode_sigmas
+from utils.sampling.vocabulary import Annealing, Chain, Diffusion, Stage
 
 
 class LatentDAPS(Algorithm):
@@ -64,15 +65,17 @@ class LatentDAPS(Algorithm):
     ) -> None:
         super().__init__(prior, operator, noise, passes)
         self.diffusion, self.chain = diffusion, chain
-        self.kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
-        if chain.mc_algo != "langevin":
-            self.kernel = partial(mcmc.hmc_step, momentum=chain.momentum)
-        self.num_steps = annealing.num_steps
-        self.sigmas = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
+        grid = annealing_sigmas(annealing.num_steps, annealing.sigma_max, annealing.sigma_min)
+        further = [mechanism.stage for mechanism in mechanisms if mechanism.stage is not None]
+        self.stages = (Stage(grid, chain), *further)
+        self.sigmas = [sigma for stage in self.stages for sigma in stage.sigmas[:-1]] + [0.0]
+        self.num_steps = len(self.sigmas) - 1
         self.final_sigma: torch.Tensor | None = None
         if diffusion.final_sigma:
             self.final_sigma = torch.tensor(diffusion.final_sigma, dtype=prior.dtype, device=prior.device)
         self.mechanisms = tuple(mechanisms)
+        # what brings in particles, and where: one mechanism at most
+        self.entering = next(((m, m.entrance) for m in mechanisms if m.entrance is not None), None)
 
     @classmethod
     def of_settings(
@@ -91,13 +94,14 @@ class LatentDAPS(Algorithm):
 
     @property
     def clock(self) -> StepClock:
-        return StepClock(self.sigmas)
+        return StepClock(self.sigmas, further=self.num_steps - len(self.stages[0].sigmas) + 1)
 
     @property
     def phases(self) -> Phases:
         """Those of a run, as the mechanisms open them."""
         openings = [mechanism.opening for mechanism in self.mechanisms if mechanism.opening is not None]
-        return Phases(sorted(openings, key=lambda opening: opening.step))
+        apart = [m.entrance.phase for m in self.mechanisms if m.entrance is not None]
+        return Phases(sorted(openings, key=lambda opening: opening.step), apart)
 
     def sample(self, particles: Particles, profiler: Profiler | None = None, on_step: OnStep = ignore) -> SampleResult:
         """Run all annealing steps; `particles` gives y, image and index. `on_step` gets a StepInfo after each of them.
@@ -107,8 +111,13 @@ class LatentDAPS(Algorithm):
         profiler = profiler or Profiler(self.prior.device)
         reports: dict[str, list[Report]] = {mechanism.name: [] for mechanism in self.mechanisms}
         with torch.no_grad(), self.profiled(profiler):
-            particles = particles.at(self.sigmas[0] * self.noise.draw(particles, "initial"))
+            particles, waiting = self.begun(particles)
             for step in range(self.num_steps):
+                if waiting is not None and self.entering is not None and step == self.entering[1].step:
+                    particles, reports[self.entering[0].name] = self.entered(particles, waiting, profiler, *self.entering)
+                if not len(particles):
+                    profiler.idle()
+                    continue
                 step_needs_grad = any(m.needs_grad and m.acts(step) for m in self.mechanisms)
                 with self.step(profiler, step, particles), torch.set_grad_enabled(step_needs_grad):
                     particles, info, reports_of_step = self.annealing_step(particles, self.scalars(step))
@@ -119,6 +128,25 @@ class LatentDAPS(Algorithm):
             if self.final_sigma is not None:
                 particles = particles.at(self.prior.denoise(particles.z, self.final_sigma))
             return self.finished(particles, profiler, reports)
+
+    def begun(self, particles: Particles) -> tuple[Particles, Particles | None]:
+        """Those that begin in noise at the first step, and those that a mechanism brings in later; None: there are none."""
+        if self.entering is None or not bool((waits := self.entering[0].waits(particles)).any()):
+            return particles.at(self.sigmas[0] * self.noise.draw(particles, "initial")), None
+        waiting, begun = particles.select(waits.nonzero().flatten()), particles.select((~waits).nonzero().flatten())
+        return begun.at(self.sigmas[0] * self.noise.draw(begun, "initial")) if len(begun) else begun, waiting
+
+    def entered(
+        self, particles: Particles, waiting: Particles, profiler: Profiler, mechanism: Mechanism, entrance: Entrance
+    ) -> tuple[Particles, list[Report]]:
+        """The particles with those that a mechanism brings in now."""
+        with profiler.apart(entrance.phase, len(waiting), partial(self.probe_peak_mb, waiting)):
+            brought, report = mechanism.enter(waiting, self)
+        if not len(particles):
+            return brought, [report]
+        if particles.velocity is not None:
+            brought = replace(brought, velocity=self.noise.draw(brought, "velocity", entrance.step))
+        return Particles.joined([brought, particles]).image_by_image(), [report]
 
     def annealing_step(self, particles: Particles, s: StepScalars) -> tuple[Particles, StepInfo, dict[str, Report]]:
         """From z at s.sigma to z at s.sigma_next. Also what the chain found, and what each mechanism reports."""
@@ -140,10 +168,19 @@ class LatentDAPS(Algorithm):
     def scalars(self, step: int) -> StepScalars:
         """The numbers of one annealing step on the device."""
         sigma, sigma_next = self.sigmas[step], self.sigmas[step + 1]
-        lr = learning_rate(self.chain.lr, self.chain.lr_min_ratio, step, self.num_steps)
+        stage, step_of_stage = self.stage_of(step)
+        lr = stage.rate(step_of_stage)
         ode = ode_sigmas(sigma, self.diffusion.num_steps, self.diffusion.sigma_min)
         strengths = {mechanism.name: mechanism.strength(step) for mechanism in self.mechanisms}
         return StepScalars(step, sigma, sigma_next, lr, ode, strengths, self.prior.device, self.prior.dtype)
+
+    def stage_of(self, step: int) -> tuple[Stage, int]:
+        """The stage that a step belongs to, and its number within it."""
+        for stage in self.stages[:-1]:
+            if step < len(stage.sigmas) - 1:
+                return stage, step
+            step -= len(stage.sigmas) - 1
+        return self.stages[-1], step
 
     def probability_flow(self, z: torch.Tensor, sigmas: Sequence[torch.Tensor]) -> torch.Tensor:
         """Euler steps of dz/dsigma = (z - D(z, sigma)) / sigma along `sigmas` (0-d tensors); z0hat (P, C, h, w)."""
@@ -158,7 +195,11 @@ class LatentDAPS(Algorithm):
 
         Returns the particles at z0y, image (P, 3, H, W) and loss (P,).
         """
-        c, weight = self.chain, mcmc.likelihood_weight(self.chain.tau, self.chain.likelihood_factor)
+        c = self.stage_of(s.step)[0].chain
+        weight = mcmc.likelihood_weight(c.tau, c.likelihood_factor)
+        kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
+        if c.mc_algo != "langevin":
+            kernel = partial(mcmc.hmc_step, momentum=c.momentum)
         # num_steps times (P, C, h, w)
         noise = self.noise.draw(particles, "mcmc", s.step, count=c.num_steps).unbind()
         velocity = particles.velocity
@@ -169,6 +210,6 @@ class LatentDAPS(Algorithm):
         for i in range(c.num_steps):
             gradient, loss, image = self.data_gradient(particles.at(state.z), acting, s.strengths)
             score = mcmc.posterior_score(gradient, state.z, z0hat, s.sigma, weight, c.gradient_clip)
-            state = self.kernel(state, score, s.lr, noise=noise[i])
+            state = kernel(state, score, s.lr, noise=noise[i])
             devices.mark_step(z0hat.device)
         return replace(particles, z=state.z, velocity=state.velocity if c.keep_velocity else None), image, loss

@@ -1,6 +1,5 @@
 """Classical phase retrieval as an algorithm: through the program, with missing pixels and one channel, and what is refused."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -38,10 +37,8 @@ def pictures(folder, image):
 
 
 @pytest.mark.program
-def test_a_particle_is_the_best_but_so_many_alone_and_in_a_batch(classical):
+def test_a_particle_is_the_same_alone_and_in_a_batch(classical):
     folder, metrics = classical("name=batch", "batch_images=2")
-    losses = np.array(metrics["loss"]["sample"])
-    assert (np.diff(losses, axis=1) >= 0).all() and metrics["selection"]["picked"] == [0, 0]
     phase = metrics["time"]["phases"]["sampling"]
     assert phase["steps"] == 2 * 10 and phase["decoder_forward_backward"] == phase["denoiser_calls"] == 0
     assert len(metrics["time"]["per_step_s"][0]) == 10

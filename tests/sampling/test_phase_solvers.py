@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from operators.phase_retrieval import PhaseRetrieval
-from utils.sampling.phase_solvers import Bank, Support, in_one_orientation, iterate, onto_magnitudes
+from utils.sampling.phase_solvers import Bank, Magnitudes, Support, iterate, put_together
 
 SIDE = 16
 
@@ -41,21 +41,39 @@ def psnr(x, truth):
 def test_the_projection_meets_the_magnitudes_and_leaves_a_solution_alone():
     truth = picture()
     support = Support((SIDE, SIDE), (24, 24), torch.device("cpu"))
-    y = torch.fft.ifftshift(magnitudes(truth), dim=(-2, -1))
-    torch.testing.assert_close(onto_magnitudes(support.padded(truth), y), support.padded(truth), atol=1e-5, rtol=0)
-    projected = onto_magnitudes(support.padded(starts(1)[0]), y)
-    torch.testing.assert_close(torch.fft.fft2(projected, norm="ortho").abs(), y, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(onto_magnitudes(projected, y), projected, atol=1e-5, rtol=0)  # a projection
+    y = Magnitudes(magnitudes(truth))
+    torch.testing.assert_close(y.onto(support.padded(truth)), support.padded(truth), atol=1e-5, rtol=0)
+    projected = y.onto(support.padded(starts(1)[0]))
+    torch.testing.assert_close(torch.fft.fft2(projected, norm="ortho").abs(), y.y, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(y.onto(projected), projected, atol=1e-5, rtol=0)  # a projection
+    assert y.residual(projected).max() < 1e-6 < y.residual(support.padded(starts(1)[0])).min()
 
 
 def test_what_was_not_measured_keeps_its_spectrum():
     truth, x = picture(), starts(1)[0]
-    y = torch.fft.ifftshift(magnitudes(truth), dim=(-2, -1))
+    y = magnitudes(truth)
     y[:, 3:6, 2:9] = torch.nan
     field = Support((SIDE, SIDE), (24, 24), torch.device("cpu")).padded(x)
-    missing = torch.isnan(y) & torch.isnan(torch.roll(y.flip(-2, -1), (1, 1), (-2, -1)))  # k and -k, so that x stays real
-    before, after = (torch.fft.fft2(v, norm="ortho") for v in (field, onto_magnitudes(field, y)))
+    measured = Magnitudes(y)
+    missing = torch.isnan(measured.y) & torch.isnan(torch.roll(measured.y.flip(-2, -1), (1, 1), (-2, -1)))  # k and -k
+    before, after = (torch.fft.fft2(v, norm="ortho") for v in (field, measured.onto(field)))
     torch.testing.assert_close(after[missing], before[missing], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("field", [24, 25])
+def test_half_a_spectrum_says_the_same_as_the_whole(field):
+    """Of magnitudes with noise, which differ at k and -k, with some of them missing and some negative."""
+    generator = np.random.default_rng(0)
+    x = generator.random((field, field)) - 0.2
+    y = generator.standard_normal((field, field)) + 1
+    y[2:7, 5:9] = np.nan
+    spectrum = np.fft.fft2(x, norm="ortho")
+    corner = np.fft.ifftshift(y)
+    aim = np.where(np.isnan(corner), spectrum, np.clip(corner, 0, None) * spectrum / np.abs(spectrum))
+    expected = np.fft.ifft2(aim, norm="ortho").real
+    np.testing.assert_allclose(Magnitudes(torch.from_numpy(y)).onto(torch.from_numpy(x)), expected, atol=1e-12)
+    off = (np.abs(spectrum) - corner) ** 2
+    np.testing.assert_allclose(Magnitudes(torch.from_numpy(y)).residual(torch.from_numpy(x)), np.nansum(off), rtol=1e-12)
 
 
 def test_each_step_is_the_one_that_is_written():
@@ -74,8 +92,9 @@ def test_each_step_is_the_one_that_is_written():
         "raar": 0.4 * (2 * onto(r) - r + x) + 0.2 * m,
     }
     support = Support((SIDE, SIDE), (24, 24), torch.device("cpu"))
+    measured = Magnitudes(torch.from_numpy(np.fft.fftshift(y)))
     for solver, value in expected.items():
-        np.testing.assert_allclose(iterate(torch.from_numpy(x), torch.from_numpy(y), support, solver, 0.8), value, atol=1e-12)
+        np.testing.assert_allclose(iterate(torch.from_numpy(x), measured, support, solver, 0.8), value, atol=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["hio", "raar"])
@@ -120,12 +139,35 @@ def test_a_start_and_a_channel_know_no_other():
     torch.testing.assert_close(together.x[3:4, 1:2], alone.x, rtol=0, atol=0)
 
 
-def test_channels_are_turned_to_agree():
+def rivals():
+    """A truth, (8, 3, H, W) with its channels in different rows, some turned, among those of other images, and residuals."""
     truth = picture()
-    turned = torch.stack([truth, truth]).clone()
-    turned[0, 1], turned[1, 2] = truth[1].flip(-2, -1), truth[2].flip(-2, -1)
-    aligned = in_one_orientation(turned)
-    torch.testing.assert_close(aligned, torch.stack([truth, truth]))
-    first = turned.clone()
-    first[0, 0] = truth[0].flip(-2, -1)  # then all of them follow it
-    torch.testing.assert_close(in_one_orientation(first)[0], truth.flip(-2, -1))
+    others = torch.stack([picture(seed) for seed in range(1, 9)])
+    x = torch.stack([others[:, 0], others[:, 1].roll(1, 0), others[:, 2].roll(3, 0)], 1)  # of a row, no two of one picture
+    x[5, 0], x[2, 1], x[7, 2] = truth[0].flip(-2, -1), truth[1], truth[2].flip(-2, -1)
+    return truth, x, torch.ones(8, 3)
+
+
+def test_channels_that_agree_are_put_together_and_turned():
+    truth, x, residual = rivals()
+    objects, residuals = put_together(x, residual, 4, floor=1.0)
+    torch.testing.assert_close(objects[0], truth)
+    assert objects.shape == (4, 3, SIDE, SIDE) and residuals.shape == (4, 3)
+    middle = objects[:, 1].flatten(1)
+    assert torch.cdist(middle, middle).add(torch.eye(4)).min() > 0.1  # four different ones
+
+
+def test_a_channel_that_does_not_fit_is_not_taken_for_its_looks():
+    truth, x, residual = rivals()
+    residual[2, 1] = 20.0  # the true green, far above the others
+    objects, residuals = put_together(x, residual, 1, floor=1.0)
+    assert residuals.max() == 1.0
+    objects, residuals = put_together(x, residual, 1, floor=1000.0)  # within what noise does
+    torch.testing.assert_close(objects[0], truth)
+    assert residuals[0].tolist() == [1.0, 20.0, 1.0]
+
+
+def test_of_one_channel_the_smallest_residuals_are_the_objects():
+    x, residual = starts(5, channels=1), torch.arange(5.0)[:, None]
+    objects, residuals = put_together(x, residual, 2, floor=1.0)
+    assert torch.equal(objects, x[:2]) and residuals[:, 0].tolist() == [0.0, 1.0]

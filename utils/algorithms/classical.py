@@ -1,8 +1,8 @@
 """Classical phase retrieval as an algorithm: what is run where there is no network. `sampler=classical`.
 
-A solver (utils/sampling/phase_solvers.py) goes on from many starts. Particle k of an image gets of each channel the solution of
-the k-th smallest residual, and the channels are turned to agree. The prior draws nothing: it encodes the result once, since a
-record holds latents.
+A solver (utils/sampling/phase_solvers.py) goes on from many starts. Of each channel the solutions with the smallest residuals
+are kept, and particle k of an image gets the k-th best picture put together from channels that agree. The prior draws nothing:
+it encodes the result once, since a record holds latents.
 """
 
 import torch
@@ -16,8 +16,10 @@ from utils.priors.base import LatentPrior
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
-from utils.sampling.phase_solvers import Bank, Solver, in_one_orientation
+from utils.sampling.phase_solvers import Bank, Solver, put_together
 from utils.sampling.profiler import Profiler
+
+KEEP = 32  # solutions of each channel, of which pictures are put together
 
 
 class Classical(Algorithm):
@@ -54,6 +56,7 @@ class Classical(Algorithm):
         device = particles.z.device
         row = torch.tensor([images.index(i) for i in particles.image.tolist()], device=device)
         rank = particles.index.to(device)
+        count, floor = int(particles.index.max()) + 1, float(self.operator.noise_floor(particles.y, axis=2).mean())
         shares = torch.arange(self.iterations).tensor_split(self.num_steps)
         particles = particles.at(torch.zeros_like(particles.z))  # nothing is drawn in the latents
         with torch.no_grad(), self.profiled(profiler):
@@ -64,8 +67,8 @@ class Classical(Algorithm):
                         bank.advance(len(share))
                         if step == self.num_steps - 1:
                             bank.finish()
-                    ranked = torch.stack([colours(bank.ranked()[0]) for bank in banks])  # (N, R, 3, H, W)
-                x = (2 * ranked.to(device, particles.z.dtype) - 1)[row, rank]  # (P, 3, H, W)
+                    pictures = torch.stack([self.pictures(bank, count, floor) for bank in banks])  # (N, K, 3, H, W)
+                x = (2 * pictures.to(device, particles.z.dtype) - 1)[row, rank]  # (P, 3, H, W)
                 loss = self.operator.loss(x, particles.y)
                 on_step(StepInfo(step, particles, x, loss))
             particles = particles.at(self.prior.encode(x))
@@ -74,16 +77,17 @@ class Classical(Algorithm):
     def bank(self, particles: Particles, image: int) -> Bank:
         """The starts of one image; on the CPU where the device has no Fourier transform of its own."""
         side = self.prior.resolution
-        y = particles.y[int(particles.of_image(image)[0])].float()  # (C, H', W')
+        y = self.operator.magnitudes(particles.y[particles.of_image(image)[:1]])[0].float()  # (C, H', W')
         y = y.cpu() if devices.compiles_each_graph(y.device) else y
         start = self.noise.uniform(image, "start", (self.restarts, len(y), side, side))
         return Bank(y, start.to(y.device), self.solver, self.beta)
 
+    def pictures(self, bank: Bank, count: int, floor: float) -> torch.Tensor:
+        """The best of one image, (count, 3, H, W); one channel stands for all three."""
+        x, residual = bank.ranked()
+        keep = max(count, KEEP)
+        return put_together(x[:keep], residual[:keep], count, floor)[0].expand(-1, 3, -1, -1)
+
     def heaviest_pass(self, particles: Particles) -> None:
         """One encoding; what the bank itself needs is said by no device."""
         self.prior.encode(self.prior.decode(particles.z[:1]))
-
-
-def colours(x: torch.Tensor) -> torch.Tensor:
-    """Objects (R, C, H, W) as pictures (R, 3, H, W): channels turned to agree, or one channel for all three."""
-    return in_one_orientation(x).expand(-1, 3, -1, -1)

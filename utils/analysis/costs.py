@@ -42,17 +42,20 @@ def phases(e: Experiment) -> dict[str, dict[str, float | None]]:
             "steps": sum(p.steps for _, p in parts) / images,
             "peak_mb": max(peaks, default=None),
             **per_particle,
-            "passes": sum(p.decoder_forward_backward * _particles_in(run, name) for run, (_, p) in zip(e.runs, parts)) / images,
+            "passes": sum(_passes(run, name) for run in e.runs) / images,
         }
     return rows
 
 
-def _particles_in(run: Run, phase: str) -> int:
-    """Particles of all images in one phase: what a count per particle is multiplied by."""
-    m, n = run.metrics, run.metrics.metadata.num_images
-    if m.population is None and (not registry.resized(m) or phase == next(iter(m.time.phases))):
-        return n * run.metrics.metadata.num_samples
-    return sum(run.active(i) for i in range(n))
+def _passes(run: Run, name: str) -> float:
+    """Decoder passes of all images in one phase; of an older program's run from the number of its particles."""
+    m, phase = run.metrics, run.metrics.time.phases[name]
+    n = m.metadata.num_images
+    if phase.passes is not None:
+        return n * phase.passes
+    if m.population is None and (not registry.resized(m) or name == next(iter(m.time.phases))):
+        return phase.decoder_forward_backward * n * m.metadata.num_samples
+    return phase.decoder_forward_backward * sum(run.active(i) for i in range(n))
 
 
 def cost(e: Experiment, reference: Experiment | None = None) -> dict[str, Any] | None:

@@ -102,8 +102,9 @@ class Run:
     def timesteps(self) -> list[float] | None:
         """t of every annealing step, falling; None if not known. Of a run by the retired noise clock the records say it."""
         if self.config and self.config.get("step_clock", "progress") == "progress":
-            n = len(self.metrics.diversity.pairwise_distance[0])
-            return [TIMESTEPS * (n - i) / n for i in range(n)]
+            after = sum(plan.steps_after(self.config) for plan in PLANS)
+            n = len(self.metrics.diversity.pairwise_distance[0]) - after
+            return [TIMESTEPS * (n - i) / n for i in range(n)] + [0.0] * after
         records = self.records(1)
         return records[0][0]["trace"]["timestep"] if records else None
 

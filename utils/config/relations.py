@@ -11,13 +11,14 @@ from utils.errors import InputError, short
 from utils.formats import READERS
 from utils.measurements import Convention
 from utils.mechanisms import registry
-from utils.sampling.schedule import StepClock, annealing_sigmas
+from utils.sampling.schedule import StepClock
 
 
 def clock_of(s: Settings) -> StepClock:
     """Which timestep each annealing step of the run stands for."""
-    grid = s.sampler.annealing_scheduler_config
-    return StepClock(annealing_sigmas(grid.num_steps, grid.sigma_max, grid.sigma_min))
+    further = [stage.sigmas for plan in registry.PLANS if (stage := plan.stage(s)) is not None]
+    steps = [*s.sampler.annealing_sigmas[:-1], *(sigma for sigmas in further for sigma in sigmas[:-1]), 0.0]
+    return StepClock(steps, further=sum(len(sigmas) - 1 for sigmas in further))
 
 
 def check_relations(s: Settings) -> None:

@@ -9,6 +9,7 @@ from utils.config.section import Section
 from utils.errors import short
 from utils.formats import CXI_DATA
 from utils.measurements import WORDS, Mask
+from utils.sampling.schedule import annealing_sigmas
 
 TAU_MIN = 1e-9  # its square is still far from float32's smallest number
 
@@ -117,6 +118,12 @@ class Sampler(Section):
     annealing_scheduler_config: Annealing
     diffusion_scheduler_config: Diffusion
     chain: ChainOverride
+
+    @property
+    def annealing_sigmas(self) -> list[float]:
+        """Noise levels of the annealing steps, and 0."""
+        grid = self.annealing_scheduler_config
+        return annealing_sigmas(grid.num_steps, grid.sigma_max, grid.sigma_min)
 
 
 class OtherAlgorithm(Section):

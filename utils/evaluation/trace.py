@@ -17,15 +17,15 @@ class Trace:
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
     Rounds of a sequential population, which all begin at step 0, meet in one trace: the distance is the mean over the
     pairs that ran together.
-    on_progress: gets, after each step, the best PSNR (None without truths) and the lowest loss of the batch, NaN where all
-    diverged
+    on_progress: gets, after each step, its number, the best PSNR (None without truths) and the lowest loss of the batch, NaN
+    where all diverged
     operator: to know the terms of a loss that has several; None: it has not
     """
 
     def __init__(
         self,
         truths: Mapping[int, torch.Tensor] | None,
-        on_progress: Callable[[float | None, float], None] = lambda best_db, lowest_loss: None,
+        on_progress: Callable[[int, float | None, float], None] = lambda step, best_db, lowest_loss: None,
         operator: Operator | None = None,
     ) -> None:
         self.truths, self.on_progress, self.operator = truths, on_progress, operator
@@ -41,7 +41,7 @@ class Trace:
             psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
         pairs = {image: math.comb(images.count(image), 2) for image in distances}
-        if info.step == len(self.steps):
+        while len(self.steps) <= info.step:
             self.steps.append({})
         step = self.steps[info.step]
         for image, distance in distances.items():
@@ -51,11 +51,11 @@ class Trace:
         losses = info.loss.tolist()
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, losses, *rows):
             step[image][1][index] = values
-        self.on_progress(None if self.truths is None else max(_known(psnrs)), min(_known(losses)))
+        self.on_progress(info.step, None if self.truths is None else max(_known(psnrs)), min(_known(losses)))
 
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, Any]:
         """One image's trace for its record; None for those of the numbers `particles` that were not there."""
-        rows = [step[image_id] for step in self.steps]
+        rows = [step.get(image_id, ([], {})) for step in self.steps]  # nothing where no particle was there yet
         pruned = (None,) * (2 + len(self.terms))
         columns = [[[values.get(i, pruned)[k] for i in particles] for _, values in rows] for k in range(len(pruned))]
         named: dict[str, Any] = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}

@@ -4,4 +4,5 @@ NAME/plan.py: what is known of it without torch (utils/mechanisms/plan.py says w
 NAME/act.py:  the mechanism itself (utils/sampling/mechanism.py), built by `build`
 """
 
-ORDER = ("repulsion", "recombination", "pruning", "children", "optimization")  # in which they act within a step
+# in which they act within a step
+ORDER = ("start", "repulsion", "recombination", "pruning", "children", "optimization", "polish")

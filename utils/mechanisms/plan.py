@@ -12,6 +12,7 @@ from utils.errors import InputError
 from utils.records.blocks import Block, Part
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock
+from utils.sampling.vocabulary import Stage
 
 Settings = Any  # utils.config.settings.Settings, which has the keys of all plans
 Nodes = Mapping[str, Any]  # a composed config, plain
@@ -26,8 +27,8 @@ class Course(NamedTuple):
 
     @property
     def first_opening(self) -> int:
-        """The annealing step that begins the second phase; the number of steps where there is none."""
-        return min((opening.step for opening in self.openings), default=self.clock.num_steps)
+        """The annealing step at which the search of the particles ends; the number of steps where there is none."""
+        return min((opening.step for opening in self.openings if opening.ends_search), default=self.clock.annealing_steps)
 
 
 class Finished(NamedTuple):
@@ -51,6 +52,7 @@ class Plan:
     rounded:   whether kept records may hold its block in fewer digits
     needs_all: whether it needs all of an image's particles at once
     resizes:   whether an image has another number of particles after it
+    ends_annealing: whether it is what an annealing ends with; only one may
     separable: whether it needs a data term that is a sum over channels
     removed:   keys of its section that are gone, with the value at which they did nothing
     read:      dotted keys that finished runs are asked for
@@ -69,6 +71,7 @@ class Plan:
     rounded = False
     needs_all = False
     resizes = False
+    ends_annealing = False
     separable = False
     removed: Mapping[str, Any] = {}
     read: tuple[str, ...] = ()
@@ -95,6 +98,10 @@ class Plan:
         """The phase that it opens. Raises InputError where it never would."""
         return None
 
+    def stage(self, s: Settings) -> Stage | None:
+        """The annealing steps that it adds after the others."""
+        return None
+
     def copies(self, s: Settings) -> bool:
         """Whether particles may take what they are from one another, so that two that agree need not have found it apart."""
         return False
@@ -107,6 +114,10 @@ class Plan:
     def retired(self, nodes: Nodes) -> Nodes:
         """What its section held once and every fingerprint still has, beside what it holds."""
         return nodes
+
+    def steps_after(self, nodes: Nodes) -> int:
+        """How many steps follow the annealing, all at t = 0."""
+        return 0
 
     def holds_for(self, identity: Nodes) -> dict[str, Any]:
         """What a certificate depends on beyond the values of `certified`."""
@@ -158,8 +169,8 @@ def switched(key: str, timestep: int, clock: StepClock) -> int | None:
     step = clock.first_step(timestep)
     if step is None:
         raise InputError(
-            f"{key}={timestep}: the last of {clock.num_steps} annealing steps is at "
-            f"t = {clock.timestep(clock.num_steps - 1):g}, so this never happens; choose a larger timestep, or -1 for off"
+            f"{key}={timestep}: the last of {clock.annealing_steps} annealing steps is at "
+            f"t = {clock.timestep(clock.annealing_steps - 1):g}, so this never happens; choose a larger timestep, or -1 for off"
         )
     if timestep == 1000:
         raise InputError(f"{key}={timestep}: nothing has been sampled yet at t = 1000; choose a smaller timestep")

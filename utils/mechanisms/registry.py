@@ -35,6 +35,9 @@ def check(s: Settings, clock: StepClock) -> Course:
     course = Course(clock, tuple(step for _, step in opening))
     for plan in PLANS:
         plan.check(s, course)
+    ending = [plan.switch(s) for plan in switched_on(s) if plan.ends_annealing]
+    if len(ending) > 1:
+        raise InputError(f"{ending[1]}: ends the annealing, and so does {ending[0]}; leave one of the two out")
     for plan in switched_on(s):
         if plan.needs_all and s.population == "sequential":
             raise InputError(

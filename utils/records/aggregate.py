@@ -192,6 +192,8 @@ def phases_block(records: Records) -> dict[str, dict[str, float]]:
             "steps": sum(p["steps"] for p in parts),
             **{key: statistics.fmean([p.get(key, 0.0) for p in parts], weights) for key in calls},
         }
+        if all("particles" in p for p in parts):
+            phases[name]["passes"] = statistics.fmean([p["decoder_forward_backward"] * p["particles"] for p in parts])
     return phases
 
 

@@ -99,6 +99,7 @@ class Phase(Block):
     decoder_forward_backward: float
     denoiser_calls: float
     encoder_forward: float = 0.0
+    passes: Number = None  # decoder forward + backward of an image's particles, mean over images; not of an older program
 
 
 class Time(Block):

@@ -64,6 +64,7 @@ class Phase(Part):
     decoder_forward_backward: float
     denoiser_calls: float
     encoder_forward: float = 0.0
+    particles: float | None = None  # of the image; not in records of an older program
     peak_mb: float | None
 
 

@@ -72,11 +72,11 @@ class SamplingBar:
     """What a bar is told: `begin` before each round of a batch, `advance` after each annealing step."""
 
     def __init__(self, bar: Progress, task: TaskID, steps: int) -> None:
-        self.bar, self.task, self.steps, self.images = bar, task, steps, 0
+        self.bar, self.task, self.steps, self.images, self.done = bar, task, steps, 0, 0
 
     def begin(self, images: Sequence[int], first: int, size: int) -> None:
         """The particles from number `first` on, `size` of them, of these images."""
-        self.images = len(images)
+        self.images, self.done = len(images), 0
         if first:
             log.info(
                 "image%s %s: none of %d particles passes; %d more",
@@ -87,9 +87,10 @@ class SamplingBar:
             )
             self.bar.update(self.task, total=self.bar.tasks[self.task].total + self.images * self.steps)
 
-    def advance(self, best_db: float | None, lowest_loss: float) -> None:
+    def advance(self, step: int, best_db: float | None, lowest_loss: float) -> None:
         best = f"lowest loss {lowest_loss:.4g}" if best_db is None else f"best PSNR {best_db:.2f} dB"
-        self.bar.update(self.task, advance=self.images, best=best)
+        self.bar.update(self.task, advance=self.images * (step + 1 - self.done), best=best)
+        self.done = step + 1
 
 
 def pick_cell(values: Sequence[float | None], picked: int | None) -> str:

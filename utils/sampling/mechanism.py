@@ -5,6 +5,9 @@ gradient of each chain iteration (`bend`), and on the particles after the chain 
 mechanism at every step whether it acts, and knows none of them by name. What a mechanism spends on the networks is
 counted by the prior that it is given, in the phase in which it acts.
 
+Two more change the course of a run: a mechanism may bring in particles that begin at a later step (`entrance`), and may add a
+further stage of annealing after the last step (`stage`).
+
 docs/design.md shows one of one's own, with its YAML block.
 """
 
@@ -23,7 +26,7 @@ from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
 from utils.sampling.phases import Opening
 from utils.sampling.scalars import StepScalars
-from utils.sampling.vocabulary import Diffusion
+from utils.sampling.vocabulary import Diffusion, Stage
 
 Report = dict[int, dict[str, Any]]  # {image id: plain data for its record}
 
@@ -42,6 +45,13 @@ class Sampler(Protocol):
     def data_gradient(self, particles: Particles) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
 
     def exact_loss(self, particles: Particles) -> torch.Tensor: ...
+
+
+class Entrance(NamedTuple):
+    """Where a mechanism brings in particles of its own."""
+
+    step: int  # the first annealing step of these particles
+    phase: str  # in which they are made
 
 
 class Compared(NamedTuple):
@@ -63,6 +73,8 @@ class Mechanism:
            one that adds particles does
     needs_grad: whether the steps in which it acts compute gradients outside the chain
     opening: the phase of the run that it opens; None: it opens none
+    entrance: where it brings in particles; None: it brings in none
+    stage: of annealing steps that it adds after the others; None: it adds none
     first_newborn: the number of the first particle that it adds to an image; `census` gives it
     """
 
@@ -71,11 +83,21 @@ class Mechanism:
     needs_all: bool = False
     needs_grad: bool = False
     opening: Opening | None = None
+    entrance: Entrance | None = None
+    stage: Stage | None = None
     first_newborn: int = 0
 
     def acts(self, step: int) -> bool:
         """Whether it does anything at this annealing step."""
         return False
+
+    def waits(self, particles: Particles) -> torch.Tensor:
+        """Which of the particles to be started it brings in at its entrance, (P,) bool on the CPU."""
+        return torch.zeros(len(particles), dtype=torch.bool)
+
+    def enter(self, particles: Particles, sampler: Sampler) -> tuple[Particles, Report]:
+        """Those that waited, without latents yet, at the noise level of the entrance; and what their records will say of it."""
+        return particles, {}
 
     def compared(self) -> list[Compared]:
         """The functions of particles that it compares them by."""

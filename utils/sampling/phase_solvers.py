@@ -50,16 +50,42 @@ class Support:
         return self.inside & (x >= 0) & (x <= 1)
 
 
-def onto_magnitudes(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The nearest real x (..., H', W') whose spectrum has the magnitudes y, uncentred, as torch.fft.fft2 orders them."""
-    spectrum = torch.fft.fft2(x, norm="ortho")
-    measured = y * spectrum / spectrum.abs().clamp(min=TINY)
-    return torch.fft.ifft2(torch.where(torch.isnan(y), spectrum, measured), norm="ortho").real
+class Magnitudes:
+    """The step onto measured magnitudes y (..., H', W'), centred, NaN where not measured; negative ones are aimed at as 0.
+
+    The spectrum of a real x has the same magnitude at k and at -k, where y has two values. With unmeasured ones at those of x,
+    the real part of F^-1(y F x / |F x|) depends on the mean of the two. So half a spectrum is enough, and half the time.
+    """
+
+    def __init__(self, y: torch.Tensor) -> None:
+        self.field = (y.shape[-2], y.shape[-1])
+        self.y = torch.fft.ifftshift(y, dim=(-2, -1))  # as torch.fft.fft2 orders it
+        missing = torch.isnan(self.y)
+        aim = self.y.nan_to_num(0.0).clamp(min=0)
+        half = self.field[1] // 2 + 1
+        self.aim = (aim + opposite(aim))[..., :half] / 2
+        self.free = (missing.to(y.dtype) + opposite(missing.to(y.dtype)))[..., :half] / 2  # share of the two not measured
+
+    def onto(self, x: torch.Tensor) -> torch.Tensor:
+        """The nearest real x (..., H', W') whose spectrum has these magnitudes."""
+        spectrum = torch.fft.rfft2(x, norm="ortho")
+        spectrum *= self.aim / spectrum.abs().clamp_(min=TINY) + self.free
+        return torch.fft.irfft2(spectrum, s=self.field, norm="ortho")
+
+    def residual(self, x: torch.Tensor) -> torch.Tensor:
+        """sum (|F x| - y)^2 over what is measured, (...)."""
+        off = torch.fft.fft2(x, norm="ortho").abs() - self.y
+        return torch.where(torch.isnan(off), 0.0, off).square().sum((-2, -1))
 
 
-def iterate(x: torch.Tensor, y: torch.Tensor, support: Support, solver: Solver, beta: float) -> torch.Tensor:
-    """One iteration of x (..., H', W'); y uncentred, broadcast over x; beta: of hio and raar, in (0, 1]."""
-    m = onto_magnitudes(x, y)
+def opposite(y: torch.Tensor) -> torch.Tensor:
+    """y (..., H', W') in the order of torch.fft.fft2, at -k."""
+    return y.flip(-2, -1).roll((1, 1), (-2, -1))
+
+
+def iterate(x: torch.Tensor, y: Magnitudes, support: Support, solver: Solver, beta: float) -> torch.Tensor:
+    """One iteration of x (..., H', W'), over which y is broadcast; beta: of hio and raar, in (0, 1]."""
+    m = y.onto(x)
     if solver == "hio":
         return torch.where(support.allows(m), m, x - beta * m)
     if solver == "raar":
@@ -71,41 +97,59 @@ def iterate(x: torch.Tensor, y: torch.Tensor, support: Support, solver: Solver, 
 class Bank:
     """Solutions of one measurement from many starts, in the middle of their iterations.
 
-    y (C, H', W'): centred magnitudes, NaN where not measured; negative ones, which noise makes, are aimed at as 0.
+    y (C, H', W'): centred magnitudes, NaN where not measured.
     start: (R, C, H, W) in [0, 1], on the device of y.
     """
 
     def __init__(self, y: torch.Tensor, start: torch.Tensor, solver: Solver, beta: float) -> None:
         self.support = Support((start.shape[-2], start.shape[-1]), (y.shape[-2], y.shape[-1]), y.device)
-        self.measured = torch.fft.ifftshift(y, dim=(-2, -1))  # as torch.fft.fft2 orders it
-        self.target = self.measured.clamp(min=0)
+        self.magnitudes = Magnitudes(y)
         self.solver, self.beta = solver, beta
         self.x = self.support.padded(start)  # (R, C, H', W')
 
     def advance(self, iterations: int) -> None:
         """So many iterations more."""
         for _ in range(iterations):
-            self.x = iterate(self.x, self.target, self.support, self.solver, self.beta)
+            self.x = iterate(self.x, self.magnitudes, self.support, self.solver, self.beta)
 
     def finish(self) -> None:
         """The error reduction at the end."""
         for _ in range(FINISHING):
-            self.x = iterate(self.x, self.target, self.support, "er", self.beta)
+            self.x = iterate(self.x, self.magnitudes, self.support, "er", self.beta)
 
     def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Objects (R, C, H, W) in [0, 1] and residuals sum (|F x| - y)^2, (R, C); of each channel the smallest first."""
         x = self.support.onto(self.x)
-        off = torch.fft.fft2(x, norm="ortho").abs() - self.measured
-        residual, order = torch.where(torch.isnan(off), 0.0, off).square().sum((-2, -1)).sort(dim=0)
+        residual, order = self.magnitudes.residual(x).sort(dim=0)
         return torch.take_along_dim(self.support.cut(x), order[..., None, None], dim=0), residual
 
 
-def in_one_orientation(x: torch.Tensor) -> torch.Tensor:
-    """x (..., C, H, W) with each channel turned by 180 degrees where it is then more like the first one.
+def put_together(x: torch.Tensor, residual: torch.Tensor, count: int, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Objects of which each channel is one of the candidates x (R, C, H, W), best first, with residuals (R, C); C is 1 or 3.
 
-    A channel and its turned self have the same magnitudes; channels of one picture are alike.
+    Channels of one picture are alike, and wrong solutions of different channels are not. So the best object is that with the
+    largest sum of its channels' correlations, less the excess of their residuals over the smallest, in units of `floor`, the
+    residual that noise leaves. A channel turned by 180 degrees fits as well, so both ways round are tried. The objects differ
+    in their middle channel. Returns (count, C, H, W) and (count, C).
     """
-    centred = x - x.mean((-2, -1), keepdim=True)
-    first = centred[..., :1, :, :]
-    gain = ((centred.flip(-2, -1) - centred) * first).sum((-2, -1), keepdim=True)  # (..., C, 1, 1)
-    return torch.where(gain > 0, x.flip(-2, -1), x)
+    if x.shape[1] == 1:
+        return x[:count], residual[:count]
+    pictures = (x - x.mean((-2, -1), keepdim=True)).transpose(0, 1)  # (3, R, H, W)
+    pictures = pictures / pictures.flatten(-2).norm(dim=-1).clamp(min=TINY)[..., None, None]
+    either_way = torch.stack([pictures, pictures.flip(-2, -1)], 1).flatten(-2)  # (3, 2, R, H W)
+    red, green, blue = either_way[0], either_way[1, 0], either_way[2]
+    score = (
+        torch.einsum("oad,gd->goa", red, green)[:, :, None, :, None]
+        + torch.einsum("pbd,gd->gpb", blue, green)[:, None, :, None, :]
+        + torch.einsum("oad,pbd->opab", red, blue)[None]
+    )  # (green, way of red, way of blue, red, blue)
+    excess = (residual - residual.amin(0)) / max(floor, TINY)
+    score = score - excess[:, 1].view(-1, 1, 1, 1, 1) - excess[:, 0].view(-1, 1) - excess[:, 2]
+    best, at = score.flatten(1).max(1)
+    chosen = best.sort(descending=True, stable=True).indices[:count]
+    turned_red, turned_blue, a, b = torch.unravel_index(at[chosen], score.shape[1:])
+    turned = torch.stack([turned_red, torch.zeros_like(a), turned_blue], 1).bool()  # (count, 3)
+    rows = torch.stack([a, chosen, b], 1)
+    channels = torch.arange(3, device=x.device)
+    picked = x[rows, channels]
+    return torch.where(turned[..., None, None], picked.flip(-2, -1), picked), residual[rows, channels]

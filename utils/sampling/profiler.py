@@ -13,7 +13,10 @@ from utils import device as devices
 
 @dataclass
 class Phase:
-    """Sums over one phase. Network calls are per particle; `peak_mb` is None where memory is not known."""
+    """Sums over one phase. Network calls are per particle; `peak_mb` is None where memory is not known.
+
+    particles: in the batch during the phase; of one image's share its own.
+    """
 
     time_s: float = 0.0
     steps: int = 0
@@ -22,6 +25,7 @@ class Phase:
     denoiser_calls: float = 0.0
     encoder_forward: float = 0.0
     peak_mb: float | None = None
+    particles: float = 0.0
 
     def add(self, calls: Counter[str], before: Counter[str], particles: int) -> None:
         """Network calls since `before`, {kind: particles}, divided by those of the batch."""
@@ -70,6 +74,7 @@ class Profiler:
                 time_s=sum(phase.time_s / s.images for phase, s in parts),
                 steps=sum(phase.steps for phase, _ in parts),
                 peak_mb=max(peaks, default=None),
+                particles=sum(phase.particles / s.images for phase, s in parts),
                 **{kind: _mean([(getattr(phase, kind), s.particles) for phase, s in parts]) for kind in CALLS},
             )
         return whole
@@ -99,6 +104,18 @@ class Profiler:
         self.phases[phase].steps += 1
 
     @contextmanager
+    def apart(self, phase: str, particles: int, probe_peak: Callable[[], float | None]) -> Iterator[None]:
+        """What is done for so many particles between two steps, as a phase of its own without steps."""
+        self._close()
+        self._enter(phase, particles, probe_peak())
+        yield
+        self._close()
+
+    def idle(self) -> None:
+        """A step in which there is no particle yet."""
+        self.step_s.append(0.0)
+
+    @contextmanager
     def after(self, particles: int) -> Iterator[None]:
         """What is done with so many particles after the run; it counts in the phase that ran last."""
         phase = next(phase for phase in reversed(self.phases.values()) if phase.steps)
@@ -110,7 +127,7 @@ class Profiler:
     def _enter(self, name: str, particles: int, probed_mb: float | None) -> None:
         devices.reset_peak_memory(self.device)
         self._current = self.phases.setdefault(name, Phase())
-        self._current.peak_mb = probed_mb
+        self._current.peak_mb, self._current.particles = probed_mb, particles
         self._particles, self._before = particles, self._calls.copy()
         self._started = devices.clock(self.device)
 

@@ -20,6 +20,11 @@ def annealing_sigmas(num_steps: int, sigma_max: float, sigma_min: float) -> list
     return [*polynomial_grid(sigma_max, sigma_min, num_steps)[:-1], 0.0]
 
 
+def first_level(sigmas: Sequence[float], sigma: float) -> int:
+    """The first step whose noise level is at most `sigma`; a level equal to rounding counts."""
+    return next(i for i, level in enumerate(sigmas) if level <= sigma * (1 + 1e-9))
+
+
 def ode_sigmas(sigma: float, num_steps: int, sigma_min: float) -> list[float]:
     """Noise levels of the probability-flow ODE from `sigma` down to `sigma_min` (not to 0)."""
     return polynomial_grid(sigma, sigma_min, num_steps)
@@ -33,21 +38,23 @@ def learning_rate(lr: float, lr_min_ratio: float, step: int, num_steps: int) -> 
 class StepClock:
     """Which timestep (of 1000) an annealing step stands for, and when a switch fires.
 
-    t = 1000 (N - i) / N, so 200 is the last fifth of the annealing.
+    t = 1000 (N - i) / N, so 200 is the last fifth of the annealing. further: steps of a further stage, which follows the
+    annealing at t = 0.
     """
 
-    def __init__(self, sigmas: Sequence[float]) -> None:
+    def __init__(self, sigmas: Sequence[float], further: int = 0) -> None:
         self.sigmas = tuple(sigmas)
         self.num_steps = len(sigmas) - 1
+        self.annealing_steps = self.num_steps - further  # N
 
     def timestep(self, step: int) -> float:
-        """The timestep of annealing step `step` (0 .. N-1), a float in [0, 1000]."""
-        return TIMESTEPS * (self.num_steps - step) / self.num_steps
+        """The timestep of step `step` (0 .. num_steps - 1), a float in [0, 1000]."""
+        return TIMESTEPS * max(0, self.annealing_steps - step) / self.annealing_steps
 
     def reached(self, step: int, switch: int) -> bool:
         """Whether annealing step `step` has t <= `switch`. In integers: floats fire a step late."""
-        return TIMESTEPS * (self.num_steps - step) <= switch * self.num_steps
+        return TIMESTEPS * (self.annealing_steps - step) <= switch * self.annealing_steps
 
     def first_step(self, switch: int) -> int | None:
         """The first annealing step with t <= `switch`, or None if the annealing ends above it."""
-        return next((i for i in range(self.num_steps) if self.reached(i, switch)), None)
+        return next((i for i in range(self.annealing_steps) if self.reached(i, switch)), None)

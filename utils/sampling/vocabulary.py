@@ -1,6 +1,9 @@
 """What the sampler's parts read of a config. No torch, so that the config check can read it too."""
 
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from utils.sampling.schedule import learning_rate
 
 
 class Annealing(Protocol):
@@ -29,3 +32,16 @@ class Chain(Protocol):
     keep_velocity: bool  # of HMC: the velocity goes on from one annealing step to the next
     likelihood_factor: float
     gradient_clip: float
+
+
+class Stage(NamedTuple):
+    """Some annealing steps that share a chain: the end of a grid, or all of it."""
+
+    sigmas: Sequence[float]  # noise level of each step, and the 0 after the last
+    chain: Chain
+    passed: int = 0  # steps of the grid before these, by which the chain's rate has fallen already
+
+    def rate(self, step: int) -> float:
+        """The chain's rate at its step `step`: a linear ramp over the grid (utils.sampling.schedule.learning_rate)."""
+        grid_steps = self.passed + len(self.sigmas) - 1
+        return learning_rate(self.chain.lr, self.chain.lr_min_ratio, self.passed + step, grid_steps)

@@ -79,7 +79,7 @@ class HardDataConsistency(Mechanism):
         """Whether latents are optimised after the chain of this annealing step."""
         if step < self.first:
             return False
-        return (step - self.first) % self.settings.every == 0 or step == self.clock.num_steps - 1
+        return (step - self.first) % self.settings.every == 0 or step == self.clock.annealing_steps - 1
 
     def after_chain(self, particles: Particles, s: StepScalars, sampler: Sampler) -> tuple[Particles, Report]:
         started = devices.clock(particles.z.device)

@@ -47,6 +47,7 @@ class OptimizationPlan(Plan):
     name, key, Keys = "optimization", "optimization_step", Keys
     block, Recorded, Aggregated = "optimization", Recorded, Aggregated
     recorded = aggregated = True
+    ends_annealing = True
     removed = {"parametrization": "free"}
     read = ("optimization_step",)
     certified = ("optimization_step",)

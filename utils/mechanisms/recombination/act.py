@@ -96,7 +96,7 @@ class Recombination(Mechanism):
         self.turns = settings.turns and operator.turns
 
     def acts(self, step: int) -> bool:
-        if self.first is None or step < self.first or step == self.clock.num_steps - 1:
+        if self.first is None or step < self.first or step >= self.clock.annealing_steps - 1:
             return False
         return (step - self.first) % self.settings.every == 0
 
