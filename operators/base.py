@@ -15,7 +15,8 @@ class Operator(torch.nn.Module, ABC):
     turns: True if the rotation of each channel alone leaves the measurement unchanged
     separable: True if channel c of the measurement, (P, C, ...), depends on channel c of the image alone
     linear: True if A(a x + b z) = a A(x) + b A(z)
-    spectrum: True if A is the magnitude of the centred, orthonormal Fourier transform of the image in [0, 1], (P, C, H', W')
+    spectrum: True if A is D times the magnitude of the centred, orthonormal Fourier transform F of the image in [0, 1],
+        (P, C, H', W'); D > 0 is known and 1 in most tasks, and `magnitudes` takes it off
     """
 
     rotation_ambiguity = False
@@ -35,6 +36,10 @@ class Operator(torch.nn.Module, ABC):
     def measure(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """A(x) + sigma noise; `noise` is standard normal, shaped like A(x)."""
         return self(x) + self.sigma * noise
+
+    def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
+        """The magnitudes |F(x)| that y measures, shaped like it and NaN where it is, for operators with a spectrum."""
+        return y
 
     def residual(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """A(x) - y, and 0, with a gradient of 0, where y is NaN: not measured."""

@@ -8,6 +8,7 @@ The built-in terms and their formulas stand in operators/terms/; the contract of
 are compared, the normalisation's -2 n sigma^2 log t is added (`handicap`).
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class WithFidelity(Operator):
 
     def __init__(self, operator: Operator, settings: FidelitySettings, own: Mapping[str, Term] | None = None) -> None:
         super().__init__(operator.sigma)
-        self.operator, self.free_scale, own = operator, settings.free_scale, own or {}
+        self.operator, self.settings, self.free_scale, own = operator, settings, settings.free_scale, own or {}
         self.weights = {name: settings.weights[name] for name in (*BUILT_IN, *own) if settings.weights.get(name)}
         terms = [own[name] if name in own else BUILT_IN[name](operator.sigma, settings) for name in self.weights]
         self._terms = torch.nn.ModuleList(terms)  # a ModuleDict would refuse names such as "type"
@@ -76,6 +77,26 @@ class WithFidelity(Operator):
             raise InputError(f"fidelity.free_scale: {no_magnitude}")
         if self.free_scale and not any(term.knows_scale for term in self.terms.values()):
             raise InputError("fidelity.free_scale: none of these terms knows a scale; leave it out, or give gaussian a weight")
+
+    def coarse(self, side: int, resolution: int, terms: Mapping[str, Term] | None = None) -> "WithFidelity":
+        """This data term for images of `resolution` pixels and the centre of the measurement (PhaseRetrieval.coarse).
+
+        terms: one's own, by name, made for the coarse operator's sigma. Counts stay what they are: where the centre is y / q, a
+        magnitude of 1 stands for q^2 times as many, and the background of each sample is the same.
+        Raises ValueError for a term of one's own that is not among them.
+        """
+        if absent := [name for name in self.weights if name not in BUILT_IN and name not in (terms or {})]:
+            raise ValueError(f"terms: {', '.join(absent)} of one's own must be made for the coarse operator")
+        operator, settings = self.operator.coarse(side, resolution), copy.copy(self.settings)
+        if settings.photons is not None:
+            settings.photons *= (operator.pixel / self.operator.pixel) ** 2
+        return WithFidelity(operator, settings, terms)
+
+    def centre(self, y: torch.Tensor, side: int, resolution: int) -> torch.Tensor:
+        return self.operator.centre(y, side, resolution)
+
+    def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
+        return self.operator.magnitudes(y)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.operator(x)

@@ -1,5 +1,9 @@
 """Fourier phase retrieval: only the magnitude of an oversampled spectrum is measured."""
 
+import copy
+import math
+from functools import lru_cache
+
 import torch
 
 from operators.base import Operator
@@ -9,7 +13,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class PhaseRetrieval(Operator):
-    """A(x) = |FFT(pad(x / 2 + 1/2))| per colour channel, or of the luminance alone.
+    """A(x) = D |FFT(pad(x / 2 + 1/2))| per colour channel, or of the luminance alone. D is 1 unless pixels are large.
 
     The FFT is two-dimensional, centred and orthonormal; `pad` adds int(oversample / 8 * H) zeros on each side, so
     oversample 2 turns 64 pixels into 96. Source: DAPS, forward_operator/__init__.py, PhaseRetrieval.
@@ -18,9 +22,15 @@ class PhaseRetrieval(Operator):
     others is known only where a side has at least 2 H - 1 samples (Hayes 1982); oversample 2 gives 1.5 H: 384 of the
     511 that 256 pixels want.
 
+    Large pixels: the measurement of an image of q x q times larger pixels is D times its own spectrum, at the frequencies
+    that it has, and q times as large (`dirichlet`). So the centre of a spectrum is the measurement of a small image
+    (`coarse`, `centre`), with noise of one size.
+
     oversample: > 0; from 4 on the sides reach 2 H
     sigma:      standard deviation of the noise on the magnitude, >= 0
     channels:   3, or 1: of the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), y (P, 1, H', W'); colours are the prior's
+    pixel:      >= 1, the side q of the image's pixels in pixels of the object whose measurement's centre y is; no key of the
+                config, since the images of a run have the pixels of their measurement
     """
 
     rotation_ambiguity = True
@@ -29,9 +39,9 @@ class PhaseRetrieval(Operator):
     spectrum = True
     luminance: torch.Tensor | None  # (1, 3, 1, 1)
 
-    def __init__(self, oversample: float = 2.0, sigma: float = 0.05, channels: int = 3) -> None:
+    def __init__(self, oversample: float = 2.0, sigma: float = 0.05, channels: int = 3, pixel: float = 1.0) -> None:
         super().__init__(sigma)
-        self.oversample = float(oversample)
+        self.oversample, self.pixel = float(oversample), float(pixel)
         self.register_buffer("luminance", torch.tensor(LUMINANCE).view(1, 3, 1, 1) if channels == 1 else None)
         if channels == 1:  # which mixes the image's channels
             self.turns = self.separable = False
@@ -39,8 +49,56 @@ class PhaseRetrieval(Operator):
     def padding(self, side: int) -> int:
         return int(self.oversample / 8 * side)
 
+    def samples(self, side: int) -> int:
+        """Samples a side of the spectrum of `side` pixels."""
+        return side + 2 * self.padding(side)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pad_y, pad_x = self.padding(x.shape[-2]), self.padding(x.shape[-1])
         if self.luminance is not None:
             x = (self.luminance.to(x.dtype) * x).sum(1, keepdim=True)  # (P, 1, H, W)
-        return devices.spectrum_magnitude(0.5 * x + 0.5, pad_y, pad_x)  # (P, C, H', W')
+        spectrum = devices.spectrum_magnitude(0.5 * x + 0.5, pad_y, pad_x)  # (P, C, H', W')
+        return spectrum if self.pixel == 1 else spectrum * self.attenuation(spectrum)
+
+    def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
+        """y / D: D is nowhere below (2 / pi)^2 = 0.405, in the corners, so that noise grows by at most 2.5."""
+        return y if self.pixel == 1 else y / self.attenuation(y)
+
+    def attenuation(self, like: torch.Tensor) -> torch.Tensor:
+        """D at the frequencies of a spectrum (P, C, H', W'): (H', W')."""
+        return dirichlet(like.shape[-2], like.shape[-1], self.pixel, like.device, like.dtype)
+
+    def coarse(self, side: int, resolution: int) -> "PhaseRetrieval":
+        """The operator of images of `resolution` pixels that measures the centre of the spectrum of objects of `side` pixels.
+
+        Its noise is that of `centre`. Raises ValueError if `resolution` exceeds `side`.
+        """
+        if resolution > side:
+            raise ValueError(f"resolution={resolution}: must not exceed the object's side {side}")
+        ratio, coarse = self.samples(side) / self.samples(resolution), copy.deepcopy(self)
+        coarse.sigma, coarse.pixel = self.sigma / ratio, self.pixel * ratio
+        return coarse
+
+    def centre(self, y: torch.Tensor, side: int, resolution: int) -> torch.Tensor:
+        """What `coarse` measures, (P, C, m, m), of y (P, C, M, M), of an object of `side` pixels: its centre, times m / M."""
+        full, small = self.samples(side), self.samples(resolution)
+        first = full // 2 - small // 2  # frequency 0 lies at M // 2, and then at m // 2
+        return y[..., first : first + small, first : first + small] / (full / small)
+
+
+@lru_cache(maxsize=16)
+def dirichlet(height: int, width: int, pixel: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """D(k) = d(k_y) d(k_x) at the centred frequencies of height x width samples, (H', W'), each row and column in (0, 1].
+
+    d(k) = sin(pi k q / M) / (q sin(pi k / M)) with M = q m for m samples a side: the spectrum of q equal pixels in a row, over
+    q. An object of M samples a side that is constant on q x q squares has q D(k) times the magnitude of the image of its
+    squares, exactly where q is whole; otherwise squares end inside pixels, which blurs their borders. d falls to
+    1 / (q sin(pi / 2q)) >= 2 / pi at the border. Ours; a sum of a geometric series.
+    """
+    factors = []
+    for side in (height, width):
+        angle = math.pi * (torch.arange(side, dtype=torch.float64) - side // 2) / side  # pi k q / M
+        factor = angle.sin() / (pixel * (angle / pixel).sin())
+        factor[side // 2] = 1.0  # the limit of 0 / 0
+        factors.append(factor)
+    return torch.outer(*factors).to(dtype).to(device)
