@@ -28,7 +28,7 @@ from utils.algorithms.contract import Algorithm, OnStep, ignore
 from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
 from utils.sampling import mcmc
-from utils.sampling.mechanism import Entrance, Mechanism, Report
+from utils.sampling.mechanism import Mechanism, Report
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
@@ -100,7 +100,7 @@ class LatentDAPS(Algorithm):
     def phases(self) -> Phases:
         """Those of a run, as the mechanisms open them."""
         openings = [mechanism.opening for mechanism in self.mechanisms if mechanism.opening is not None]
-        apart = [m.entrance.phase for m in self.mechanisms if m.entrance is not None]
+        apart = self.entering[1].phases if self.entering else ()
         return Phases(sorted(openings, key=lambda opening: opening.step), apart)
 
     def sample(self, particles: Particles, profiler: Profiler | None = None, on_step: OnStep = ignore) -> SampleResult:
@@ -114,7 +114,9 @@ class LatentDAPS(Algorithm):
             particles, waiting = self.begun(particles)
             for step in range(self.num_steps):
                 if waiting is not None and self.entering is not None and step == self.entering[1].step:
-                    particles, reports[self.entering[0].name] = self.entered(particles, waiting, profiler, *self.entering)
+                    mechanism, entrance = self.entering
+                    brought, report = mechanism.enter(waiting, self, profiler, on_step)
+                    particles, reports[mechanism.name] = self.joined(particles, brought, entrance.step), [report]
                 if not len(particles):
                     profiler.idle()
                     continue
@@ -136,17 +138,13 @@ class LatentDAPS(Algorithm):
         waiting, begun = particles.select(waits.nonzero().flatten()), particles.select((~waits).nonzero().flatten())
         return begun.at(self.sigmas[0] * self.noise.draw(begun, "initial")) if len(begun) else begun, waiting
 
-    def entered(
-        self, particles: Particles, waiting: Particles, profiler: Profiler, mechanism: Mechanism, entrance: Entrance
-    ) -> tuple[Particles, list[Report]]:
-        """The particles with those that a mechanism brings in now."""
-        with profiler.apart(entrance.phase, len(waiting), partial(self.probe_peak_mb, waiting)):
-            brought, report = mechanism.enter(waiting, self)
+    def joined(self, particles: Particles, brought: Particles, step: int) -> Particles:
+        """The particles with those that a mechanism brings in at this step."""
         if not len(particles):
-            return brought, [report]
+            return brought
         if particles.velocity is not None:
-            brought = replace(brought, velocity=self.noise.draw(brought, "velocity", entrance.step))
-        return Particles.joined([brought, particles]).image_by_image(), [report]
+            brought = replace(brought, velocity=self.noise.draw(brought, "velocity", step))
+        return Particles.joined([brought, particles]).image_by_image()
 
     def annealing_step(self, particles: Particles, s: StepScalars) -> tuple[Particles, StepInfo, dict[str, Report]]:
         """From z at s.sigma to z at s.sigma_next. Also what the chain found, and what each mechanism reports."""

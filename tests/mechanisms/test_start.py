@@ -55,7 +55,7 @@ def test_particle_k_begins_at_the_kth_best_picture_and_every_second_one_is_turne
     waiting = particles_of(y, [3, 8])
     waiting = waiting.select(start.waits(waiting).nonzero().flatten())
     assert waiting.index.tolist() == [0, 1, 2] * 2
-    brought, report = start.enter(waiting, sampler)
+    brought, report = start.brought(waiting, sampler)
     begun = (brought.z - 2.93 * sampler.noise.draw(brought, "initial") + 1) / 2
     for row, image in enumerate((3, 8)):
         pictures = fill(y[row : row + 1], image, 16, BANK, operator, sampler.noise)
@@ -64,7 +64,7 @@ def test_particle_k_begins_at_the_kth_best_picture_and_every_second_one_is_turne
         torch.testing.assert_close(begun[3 * row : 3 * row + 3], expected, atol=1e-5, rtol=0)
         assert report[image]["turned"] == [False, True, False] and report[image]["rank"] == [0, 1, 2]
         assert report[image]["residual"] == pictures.residual.tolist()
-    unturned, _ = mechanism(BANK.model_copy(update={"turn": False})).enter(waiting, sampler)
+    unturned, _ = mechanism(BANK.model_copy(update={"turn": False})).brought(waiting, sampler)
     torch.testing.assert_close(unturned.z[1] - brought.z[1], 2 * (pictures_of(y, 3, operator)[1] - begun[1]), atol=1e-5, rtol=0)
 
 
@@ -108,7 +108,7 @@ def test_it_waits_by_number():
     start = mechanism()
     y = torch.zeros(1, 3, 24, 24)
     assert start.waits(particles_of(y, [0], 5)).tolist() == [True, True, True, False, False]
-    assert start.entrance == Entrance(1, "bank")
+    assert start.entrance == Entrance(1, ("bank",))
 
 
 # in the program: three annealing steps, of which those from the bank join at the second

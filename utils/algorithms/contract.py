@@ -5,7 +5,7 @@ takes a SampleResult; records, resuming, shards, tables and pictures are the sam
 sampler.py. docs/extending.md shows one of one's own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
 from utils.priors.wrappers import CountingPrior, SplitPrior
 from utils.sampling.handicap import owed
-from utils.sampling.mechanism import Mechanism, Report
+from utils.sampling.mechanism import Mechanism, OnStep, Report
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
@@ -25,8 +25,6 @@ from utils.sampling.phases import Phases
 from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import StepClock
 from utils.sampling.vocabulary import Chain
-
-OnStep = Callable[[StepInfo], None]
 
 
 def ignore(info: StepInfo) -> None:

@@ -10,11 +10,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from utils.config.fingerprint import differences, fingerprint, identity
+from utils.config.levels import at_each_level
 from utils.config.metadata import run_metadata
+from utils.config.model import check_model
 from utils.config.overrides import unknown_key
-from utils.config.relations import check_relations
+from utils.config.relations import check_relations, clock_of
 from utils.config.settings import Composition, Settings, settings_of
 from utils.errors import InputError, one_line, short
+from utils.mechanisms import registry
 from utils.paths import find
 from utils.population.settings import (
     TOOL,
@@ -58,7 +61,14 @@ def check(cfg: DictConfig) -> Settings:
         nodes["sequential"]["thresholds"] = thresholds.model_dump()
         settings.sequential.thresholds = thresholds
     about = run_metadata(settings.seed, settings.num_samples)
-    return settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), notes))
+    settings = settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), notes))
+    level: Settings | None
+    level = last = at_each_level(settings)
+    while level is not None and level is not settings:
+        check_model(level.model)
+        registry.check(level, clock_of(level))
+        level = level.below
+    return last
 
 
 def thresholds_for(model_path: str, s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:

@@ -116,11 +116,12 @@ def check_folder(model: Model, folder: Path) -> None:
             f"model.path={model.path}: a config.json in {folder} is damaged (it has no {missing}); get it from: {model.source}"
         )
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    if not stable and unet["sample_size"] * factor != model.resolution:
-        raise InputError(
-            f"model.resolution={model.resolution}: the prior in {folder} takes images of {unet['sample_size'] * factor} pixels"
-        )
     multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+    if not stable and model.resolution % multiple:
+        raise InputError(
+            f"model.resolution={model.resolution}: the prior in {folder} was trained at {unet['sample_size'] * factor} pixels "
+            f"and halves a side so often that only multiples of {multiple} can be drawn"
+        )
     if stable and model.inner_resolution % multiple:
         raise InputError(f"model.inner_resolution={model.inner_resolution}: the prior takes multiples of {multiple}")
 

@@ -40,7 +40,7 @@ def check_relations(s: Settings) -> None:
         raise InputError(f"name={s.name}: must be a plain folder name; folders above it go into save_dir")
     if s.data.end_id is not None and s.data.end_id <= s.data.start_id:
         raise InputError(f"data.end_id={s.data.end_id}: must lie above data.start_id={s.data.start_id} (it is exclusive)")
-    if s.data.resolution != s.model.resolution:
+    if s.data.resolution != s.model.resolution and not registry.levels(s):
         raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
     _check_convention(s)
     (_check_annealing if s.anneals else _check_other_algorithm)(s)

@@ -40,6 +40,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     """The whole config, as typed and checked values. Field names are the keys that users write."""
 
     _composition: Composition | None = PrivateAttr(None)
+    _below: Self | None = PrivateAttr(None)
 
     num_samples: int = Field(ge=1, lt=2**31)
     first_particle: int = Field(ge=0, lt=2**31)
@@ -74,6 +75,21 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         """The settings with what they were composed from."""
         self._composition = composition
         return self
+
+    def above(self, below: Self | None) -> Self:
+        """The settings as those of a level, with those of the level below."""
+        self._below = below
+        return self
+
+    @property
+    def below(self) -> Self | None:
+        """The settings of the coarser level at which this run solves its image first; None: it begins here."""
+        return self._below
+
+    @property
+    def pixel(self) -> float:
+        """The side of an image's pixel in pixels of the object: above 1 at a coarse level."""
+        return self.data.resolution / self.model.resolution
 
     @property
     def composition(self) -> Composition:
@@ -115,11 +131,16 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         with J the Jacobian of A(D(z)), falls by as much as the likelihood widens, and the chain slows down with it. So lr may
         rise by that ratio, while lr times the whole curvature (the prior's 1 / sigma_i^2 of the annealing included) stays
         below 2 for Langevin and 2 (1 + momentum) for HMC; else num_steps has to.
+
+        At a coarse level the noise is smaller by `pixel`, and lr and tau are with it.
         """
         overrides: dict[str, Any] = {key: value for key, value in self.sampler.chain if value is not None}
         if self.temperature is not None:
             overrides |= {"tau": self.group.operator.sigma * self.temperature**0.5, "likelihood_factor": 0.5}
-        return self.group.mcmc_sampler_config.model_copy(update=overrides)
+        chain = self.group.mcmc_sampler_config.model_copy(update=overrides)
+        if self.pixel == 1:
+            return chain
+        return chain.model_copy(update={"lr": chain.lr / self.pixel, "tau": chain.tau / self.pixel})
 
     @property
     def data_term(self) -> Fidelity:

@@ -21,6 +21,7 @@ from utils.population.rounds import Verdict
 from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Mechanism
 from utils.sampling.outcome import SampleResult
+from utils.sampling.pictures import enlarged
 from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import StepClock
 
@@ -40,7 +41,8 @@ class Evaluator:
     operator: to know whether the task has the rotation ambiguity; success: threshold_db and margin_db of the labels;
     particles: the numbers of every image's particles, those born later included; clock: the timesteps of the trace; mechanisms:
     those of the sampler, whose reports become blocks of the record; thresholds: of a sequential population's certificate;
-    metrics: those of one's own, beside ours.
+    metrics: those of one's own, beside ours; side: of the object, to which pictures of a coarse level are scaled up, None: as
+    they are.
     """
 
     def __init__(
@@ -52,8 +54,9 @@ class Evaluator:
         mechanisms: Sequence[Mechanism] = (),
         thresholds: certificate.Thresholds | None = None,
         metrics: Sequence[Metric] = (),
+        side: int | None = None,
     ) -> None:
-        self.thresholds = thresholds
+        self.thresholds, self.side = thresholds, side
         self.operator, self.success, self.particles = operator, success, particles
         self.clock, self.mechanisms = clock, mechanisms
         self.own_metrics, self.metrics = metrics, (*computed(), *metrics)
@@ -78,6 +81,8 @@ class Evaluator:
         on_device = where.to(result.image.device)
         of_image = result.particles.select(where)
         x, z, y, survivors = result.image[on_device].float().cpu(), of_image.z.cpu(), of_image.y[:1], of_image.index.tolist()
+        resolution = x.shape[-1]
+        x = enlarged(x, self.side or resolution)
         # finite latents can have a loss beyond float32, or decode to nothing finite
         ok = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(z, x, result.loss[on_device].cpu())]
 
@@ -109,7 +114,7 @@ class Evaluator:
             "loss": loss,
             "noise_floor": floor,
             "floor_std": floor * self.operator.floor_spread(measured).item(),
-            **self._terms(x.to(result.image.device), of_image.y, place),
+            **self._terms(result.image[on_device], of_image.y, place),
             **beside_loss,
             "selection": {
                 "picked": picked,
@@ -127,6 +132,7 @@ class Evaluator:
             **({"summary": summary} if summary else {}),
             **({"metrics": {m.name: m.about() for m in self.own_metrics}} if self.own_metrics else {}),
             "time": _time(profiler),
+            **({"resolved": {"pixels": resolution, "of": self.side}} if self.side not in (None, resolution) else {}),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
         arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), **drawn}

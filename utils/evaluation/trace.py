@@ -9,6 +9,7 @@ import torch
 from operators.base import Operator
 from utils.metrics.psnr import psnr
 from utils.sampling.outcome import StepInfo
+from utils.sampling.pictures import enlarged
 
 
 class Trace:
@@ -18,14 +19,14 @@ class Trace:
     Rounds of a sequential population, which all begin at step 0, meet in one trace: the distance is the mean over the
     pairs that ran together.
     on_progress: gets, after each step, its number, the best PSNR (None without truths) and the lowest loss of the batch, NaN
-    where all diverged
+    where all diverged; of a coarser level that the run begins with also its name
     operator: to know the terms of a loss that has several; None: it has not
     """
 
     def __init__(
         self,
         truths: Mapping[int, torch.Tensor] | None,
-        on_progress: Callable[[int, float | None, float], None] = lambda step, best_db, lowest_loss: None,
+        on_progress: Callable[[int, float | None, float, str | None], None] = lambda step, best_db, lowest_loss, level: None,
         operator: Operator | None = None,
     ) -> None:
         self.truths, self.on_progress, self.operator = truths, on_progress, operator
@@ -35,10 +36,14 @@ class Trace:
 
     def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
+        if info.level is not None:  # of a coarser image: nothing that a trace compares
+            self.on_progress(info.step, None, min(_known(info.loss.tolist())), info.level)
+            return
         if self.truths is None:
             psnrs: list[Any] = [None] * len(images)
         else:
-            psnrs = psnr(info.image, torch.stack([self.truths[image] for image in images])).tolist()
+            truths = torch.stack([self.truths[image] for image in images])
+            psnrs = psnr(enlarged(info.image, truths.shape[-1]), truths).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
         pairs = {image: math.comb(images.count(image), 2) for image in distances}
         while len(self.steps) <= info.step:
@@ -51,7 +56,7 @@ class Trace:
         losses = info.loss.tolist()
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, losses, *rows):
             step[image][1][index] = values
-        self.on_progress(info.step, None if self.truths is None else max(_known(psnrs)), min(_known(losses)))
+        self.on_progress(info.step, None if self.truths is None else max(_known(psnrs)), min(_known(losses)), None)
 
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, Any]:
         """One image's trace for its record; None for those of the numbers `particles` that were not there."""

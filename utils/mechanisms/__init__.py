@@ -5,4 +5,4 @@ NAME/act.py:  the mechanism itself (utils/sampling/mechanism.py), built by `buil
 """
 
 # in which they act within a step
-ORDER = ("start", "repulsion", "recombination", "pruning", "children", "optimization", "polish")
+ORDER = ("pyramid", "start", "repulsion", "recombination", "pruning", "children", "optimization", "polish")

@@ -24,11 +24,20 @@ class Course(NamedTuple):
 
     clock: StepClock
     openings: tuple[Opening, ...]  # of the phases after the first, in order
+    below: Any = None  # utils.algorithms.contract.Algorithm that solves the image at a coarser level first, where one does
 
     @property
     def first_opening(self) -> int:
         """The annealing step at which the search of the particles ends; the number of steps where there is none."""
         return min((opening.step for opening in self.openings if opening.ends_search), default=self.clock.annealing_steps)
+
+
+class Level(NamedTuple):
+    """A size at which a run solves its image, before those that follow."""
+
+    resolution: int  # pixels a side
+    model: str | None  # name of its prior in configs/model; None: that of the run
+    chain: Mapping[str, Any]  # what it has otherwise than the block `sampler.chain`
 
 
 class Finished(NamedTuple):
@@ -105,6 +114,18 @@ class Plan:
     def copies(self, s: Settings) -> bool:
         """Whether particles may take what they are from one another, so that two that agree need not have found it apart."""
         return False
+
+    def levels(self, s: Settings) -> Sequence[Level]:
+        """The sizes at which a run solves its image, the last one that of its own prior; none: at one alone."""
+        return ()
+
+    def of_level(self, s: Settings) -> dict[str, Any]:
+        """{key: value} with which the settings are those of one level."""
+        return {}
+
+    def off(self) -> dict[str, Any]:
+        """{key: value} with which it does nothing."""
+        return {self.key: -1}
 
     # of any composed config, also an older one
     def unused(self, nodes: Nodes) -> tuple[str, ...]:

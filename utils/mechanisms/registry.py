@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.mechanisms import ORDER
-from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings
+from utils.mechanisms.plan import Course, Finished, Level, Nodes, Plan, Settings
 from utils.sampling.schedule import StepClock
 
 PLANS: tuple[Plan, ...] = tuple(import_module(f"utils.mechanisms.{name}.plan").PLAN for name in ORDER)
@@ -44,6 +44,21 @@ def check(s: Settings, clock: StepClock) -> Course:
                 f"population=sequential: {plan.switch(s)} needs all of an image's particles at once; write -1 for off"
             )
     return course
+
+
+def levels(s: Settings) -> Sequence[Level]:
+    """The sizes at which a run solves its image, coarse to fine; none: at that of its prior alone."""
+    return next((levels for plan in PLANS if (levels := plan.levels(s))), ())
+
+
+def all_off() -> dict[str, Any]:
+    """{key: value} with which no mechanism does anything."""
+    return {key: value for plan in PLANS for key, value in plan.off().items()}
+
+
+def of_level(s: Settings) -> dict[str, Any]:
+    """{key: value} with which the settings are those of one level."""
+    return {key: value for plan in PLANS for key, value in plan.of_level(s).items()}
 
 
 def blocks_of(metrics: Any) -> Iterator[tuple[Plan, Any]]:

@@ -1,6 +1,7 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.priors.base import LatentPrior
 from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
 from utils.weights import is_hub_id, is_original, snapshot
 
+log = logging.getLogger("latentdaps")
 Autoencoder = AutoencoderKL | VQModel
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 UNETS = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
@@ -38,7 +40,8 @@ def load_pipeline(
 
     path: the folder, a hub id, or an original latent-diffusion checkpoint, which is converted once beside itself;
     timestep_map: "trained" or "official" (utils.priors.timesteps); weights: "raw" or "ema", of an original file;
-    resolution: what the images are expected to be, None to take the prior's own (256 for an original file);
+    resolution: of the images, None to take the prior's own (256 for an original file). Another one than it was trained at is
+    drawn by the same convolutions, and the log says so;
     dtype: of latents, images and networks, however the weights are stored (see also LatentDiffusionPrior.compute_in);
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
     Raises InputError.
@@ -55,8 +58,14 @@ def load_pipeline(
             f"use model={'imagenet256ldm' if conditional else 'ffhq256ldm'}"
         )
     context = class_context(path, class_label) if conditional else None  # (1, 1, D)
-    if resolution and resolution != (taken := unet.config.sample_size * 2 ** (len(autoencoder.config.block_out_channels) - 1)):
-        raise InputError(f"model.resolution={resolution}: the prior in {path} takes images of {taken} pixels")
+    factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+    trained = unet.config.sample_size * factor
+    if resolution and resolution != trained:
+        multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        if resolution % multiple:
+            raise InputError(f"model.resolution={resolution}: the prior in {path} draws only multiples of {multiple} pixels")
+        log.info("model.resolution=%d: the prior in %s was trained at %d pixels", resolution, path, trained)
+        unet.register_to_config(sample_size=resolution // factor)
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
 

@@ -62,12 +62,19 @@ _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the c
 class Parts(NamedTuple):
     device: torch.device
     prior: LatentPrior
-    operator: Operator
+    operator: Operator  # of what is sampled: of a coarse level it measures the centre of a spectrum
     noise: KeyedNoise
     sampler: Algorithm
     clock: StepClock
     census: Census
     metrics: tuple[Metric, ...] = ()  # of one's own
+    measuring: Operator | None = None  # of the whole object, where `operator` is that of a coarse level
+    side: int = 0  # of the object, pixels
+
+    @property
+    def instrument(self) -> Operator:
+        """What the data were, or will be, measured with."""
+        return self.operator if self.measuring is None else self.measuring
 
 
 def build(settings: Settings, tried: bool = True) -> Parts:
@@ -89,6 +96,9 @@ def build(settings: Settings, tried: bool = True) -> Parts:
             for name, term in terms.items():
                 try_term(f"fidelity.terms.{name}", term.to(device), operator.to(device), prior)
     operator = operator.to(device)
+    side, measuring = settings.data.resolution, None
+    if side != prior.resolution:
+        measuring, operator = operator, coarse(settings, operator, side, prior.resolution)
     noise = KeyedNoise(settings.seed)
     mechanisms = list(all_mechanisms(settings, prior, operator)) if settings.anneals else []
     for compared in (each for mechanism in mechanisms for each in mechanism.compared()) if tried else ():
@@ -100,7 +110,31 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     metrics = tuple(own_metrics(settings.composition.nodes.get("metrics", {})))
     for metric in metrics if tried else ():
         try_metric(f"metrics.{metric.name}", metric, prior, operator)
-    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics)
+    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics, measuring, side)
+
+
+def coarse(settings: Settings, operator: Operator, side: int, resolution: int) -> Operator:
+    """The operator of images of `resolution` pixels, of the centre of what one of `side` pixels measures. Raises InputError."""
+    inner = operator.operator if isinstance(operator, WithFidelity) else operator
+    if not hasattr(inner, "coarse"):
+        raise InputError(
+            f"data.resolution={side}: {type(inner).__name__} cannot measure an image of {resolution} pixels in its place "
+            "(coarse, centre); choose phase_retrieval, or a model of that size"
+        )
+    if not isinstance(operator, WithFidelity):
+        return inner.coarse(side, resolution)
+    terms = own_terms(settings.data_term, inner.coarse(side, resolution).sigma)
+    return operator.coarse(side, resolution, terms).to(next(iter(operator.buffers()), torch.empty(0)).device)
+
+
+def load_below(settings: Settings, prior: LatentPrior, operator: Operator) -> Algorithm:
+    """What solves the image at the coarser level; settings: of that level; prior, operator: of the level above."""
+    size = settings.model.resolution
+    operator = coarse(settings, operator, prior.resolution, size).to(prior.device)
+    own = load_prior(settings, prior.device)
+    noise = KeyedNoise((settings.seed + size * 0x9E3779B9) % 2**32)  # of its own: levels share no noise
+    course = registry.check(settings, clock_of(settings))
+    return load_algorithm(settings, list(planned(settings, course, own, operator)), own, operator, noise)
 
 
 def load_algorithm(
@@ -167,6 +201,8 @@ def all_mechanisms(settings: Settings, prior: LatentPrior, operator: Operator) -
 
 def planned(settings: Settings, course: Course, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
     """The mechanisms that the switches ask for, in the order in which they act."""
+    if settings.below is not None:
+        course = course._replace(below=load_below(settings.below, prior, operator))
     for mechanism in registry.switched_on(settings):
         if mechanism.separable and not operator.separable:
             raise InputError(
@@ -260,8 +296,10 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
     if settings.data.kind == "measurement":
         truth, y = None, torch.stack([torch.from_numpy(image.values()) for image in images]).to(parts.device)
     else:
-        truth = torch.stack([torch.from_numpy(image.pixels(parts.prior.resolution)) for image in images])
+        truth = torch.stack([torch.from_numpy(image.pixels(parts.side)) for image in images])
         y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
+    if parts.measuring is not None:
+        y = parts.measuring.centre(y, parts.side, parts.prior.resolution)
     particles = Particles.start(
         y,
         [image.id for image in images],
@@ -278,11 +316,11 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
 
     Those that fit and are implausible end in a warning for each likely key (utils.diagnosis.plausibility).
     """
-    side, convention = parts.prior.resolution, images[0].convention
+    side, operator, convention = parts.side, parts.instrument, images[0].convention
     levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
-    flat = parts.operator(levels[:, None, None, None].expand(3, 3, side, side))  # (3, ...)
-    if not parts.operator.spectrum:
-        _refuse_spectral_keys(parts.operator, convention)
+    flat = operator(levels[:, None, None, None].expand(3, 3, side, side))  # (3, ...)
+    if not operator.spectrum:
+        _refuse_spectral_keys(operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
     wrong, findings, missing = [], Findings(), {}
     for image in images:
@@ -290,15 +328,15 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         missing[image.path.name] = float(np.isnan(reading.y).mean())
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
-        elif parts.operator.spectrum:
-            findings.add(image.path.name, of_spectrum(reading, convention, side * side, parts.operator.sigma))
+        elif operator.spectrum:
+            findings.add(image.path.name, of_spectrum(reading, convention, side * side, operator.sigma))
         else:
-            findings.add(image.path.name, of_picture(reading, highest, parts.operator.sigma))
+            findings.add(image.path.name, of_picture(reading, highest, operator.sigma))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
         one = wanted[0] == 3 and (len(shape) == 2 or shape[0] == 1)
-        hint = "; data.channels=1 is for one channel" if one and parts.operator.spectrum else ""
+        hint = "; data.channels=1 is for one channel" if one and operator.spectrum else ""
         raise InputError(f"data.root: {path} has shape {shape}; this task measures {wanted}{more}{hint}")
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
@@ -320,5 +358,5 @@ def _refuse_spectral_keys(operator: Operator, convention: Convention) -> None:
 def measure(parts: Parts, x: torch.Tensor, image_id: int) -> torch.Tensor:
     """The measurement (1, ...) of one image x (3, H, W); its noise depends on the seed and the image alone."""
     x = x[None].to(parts.device)
-    shape = parts.operator(x).shape
-    return parts.operator.measure(x, parts.noise.measurement(image_id, shape).to(parts.device))
+    shape = parts.instrument(x).shape
+    return parts.instrument.measure(x, parts.noise.measurement(image_id, shape).to(parts.device))

@@ -87,7 +87,10 @@ class SamplingBar:
             )
             self.bar.update(self.task, total=self.bar.tasks[self.task].total + self.images * self.steps)
 
-    def advance(self, step: int, best_db: float | None, lowest_loss: float) -> None:
+    def advance(self, step: int, best_db: float | None, lowest_loss: float, level: str | None) -> None:
+        if level is not None:
+            self.bar.update(self.task, best=f"{level}: step {step + 1}, lowest loss {lowest_loss:.4g}")
+            return
         best = f"lowest loss {lowest_loss:.4g}" if best_db is None else f"best PSNR {best_db:.2f} dB"
         self.bar.update(self.task, advance=self.images * (step + 1 - self.done), best=best)
         self.done = step + 1

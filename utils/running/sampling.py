@@ -32,6 +32,7 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder) ->
         parts.sampler.mechanisms,
         s.thresholds,
         parts.metrics,
+        parts.side,
     )
     certificate = None
     if settings.population == "sequential":

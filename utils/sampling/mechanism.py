@@ -25,10 +25,12 @@ from utils.priors.base import LatentPrior
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
 from utils.sampling.phases import Opening
+from utils.sampling.profiler import Profiler
 from utils.sampling.scalars import StepScalars
 from utils.sampling.vocabulary import Diffusion, Stage
 
 Report = dict[int, dict[str, Any]]  # {image id: plain data for its record}
+OnStep = Callable[[Any], None]  # gets a utils.sampling.outcome.StepInfo
 
 
 class Sampler(Protocol):
@@ -39,6 +41,8 @@ class Sampler(Protocol):
     noise: KeyedNoise
     passes: Passes
     diffusion: Diffusion
+
+    def probe_peak_mb(self, particles: Particles) -> float | None: ...
 
     def probability_flow(self, z: torch.Tensor, sigmas: Sequence[torch.Tensor]) -> torch.Tensor: ...
 
@@ -51,7 +55,7 @@ class Entrance(NamedTuple):
     """Where a mechanism brings in particles of its own."""
 
     step: int  # the first annealing step of these particles
-    phase: str  # in which they are made
+    phases: tuple[str, ...]  # in which they are made, in order
 
 
 class Compared(NamedTuple):
@@ -95,8 +99,11 @@ class Mechanism:
         """Which of the particles to be started it brings in at its entrance, (P,) bool on the CPU."""
         return torch.zeros(len(particles), dtype=torch.bool)
 
-    def enter(self, particles: Particles, sampler: Sampler) -> tuple[Particles, Report]:
-        """Those that waited, without latents yet, at the noise level of the entrance; and what their records will say of it."""
+    def enter(self, particles: Particles, sampler: Sampler, profiler: Profiler, on_step: OnStep) -> tuple[Particles, Report]:
+        """Those that waited, without latents yet, or some of them, at the noise level of the entrance.
+
+        Also what their records will say of it. What it computes counts in the entrance's phases (`profiler.apart`).
+        """
         return particles, {}
 
     def compared(self) -> list[Compared]:

@@ -16,6 +16,7 @@ class StepInfo(NamedTuple):
     particles: Particles  # whose chain this was; z is z0y, before any mechanism acts on it
     image: torch.Tensor  # (P, 3, H, W) what the last inner iteration decoded
     loss: torch.Tensor  # (P,) its squared residual
+    level: str | None = None  # of a run within the run: which
 
 
 class SampleResult(NamedTuple):

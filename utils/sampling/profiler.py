@@ -111,6 +111,11 @@ class Profiler:
         yield
         self._close()
 
+    def adopt(self, prefix: str, other: "Profiler") -> None:
+        """The phases of a run within the run, between two steps; their names begin with `prefix` here."""
+        self._close()
+        self.phases |= {prefix + name: phase for name, phase in other.phases.items()}
+
     def idle(self) -> None:
         """A step in which there is no particle yet."""
         self.step_s.append(0.0)

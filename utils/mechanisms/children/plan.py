@@ -36,6 +36,9 @@ class ChildrenPlan(Plan):
     name, key, Keys = "children", "children", Keys
     block, Aggregated = "tree", Aggregated
 
+    def off(self) -> dict[str, Any]:
+        return {"children": 0}
+
     def is_on(self, s: Settings) -> bool:
         return s.children > 0
 

@@ -63,6 +63,9 @@ class PolishPlan(Plan):
     certified = ("polish",)
     BEFORE, AFTER = "annealing", "polish"
 
+    def off(self) -> dict[str, Any]:
+        return {self.key: OFF}
+
     def is_on(self, s: Settings) -> bool:
         return s.polish.keep > 0
 

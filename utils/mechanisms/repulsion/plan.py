@@ -37,6 +37,9 @@ class RepulsionPlan(Plan):
     read = ("repulsion_scale", "repulsion.end_step")
     certified = ("repulsion_scale",)
 
+    def off(self) -> dict[str, Any]:
+        return {"repulsion_scale": 0.0}
+
     def is_on(self, s: Settings) -> bool:
         return s.repulsion_scale > 0 and max(s.rounds) > 1
 

@@ -8,6 +8,7 @@ or below start.sigma. From there on the annealing is the same for all.
 What is moved by the solver are pixels, before the annealing; the particles themselves are only ever moved in latent space.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,10 +21,11 @@ from utils.mechanisms.start.plan import PLAN
 from utils.mechanisms.start.plan import Start as Section
 from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
-from utils.sampling.mechanism import Entrance, Mechanism, Report, Sampler
+from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
 from utils.sampling.particles import Particles
 from utils.sampling.phase_solvers import Bank, put_together
 from utils.sampling.phases import Opening
+from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import StepClock
 
 
@@ -55,12 +57,17 @@ class Start(Mechanism):
 
     def __init__(self, settings: Section, step: int, sigma: float, clock: StepClock, opening: Opening | None) -> None:
         self.settings, self.sigma, self.clock = settings, sigma, clock
-        self.entrance, self.opening = Entrance(step, PLAN.PHASE), opening
+        self.entrance, self.opening = Entrance(step, (PLAN.PHASE,)), opening
 
     def waits(self, particles: Particles) -> torch.Tensor:
         return particles.index < self.settings.bank
 
-    def enter(self, particles: Particles, sampler: Sampler) -> tuple[Particles, Report]:
+    def enter(self, particles: Particles, sampler: Sampler, profiler: Profiler, on_step: OnStep) -> tuple[Particles, Report]:
+        with profiler.apart(PLAN.PHASE, len(particles), partial(sampler.probe_peak_mb, particles)):
+            return self.brought(particles, sampler)
+
+    def brought(self, particles: Particles, sampler: Sampler) -> tuple[Particles, Report]:
+        """The particles at the noise level of the entrance, and of each image where they began."""
         side = sampler.prior.resolution
         starts, report = [], {}
         for image in dict.fromkeys(particles.image.tolist()):

@@ -27,7 +27,7 @@ class Start(Section):
     turn: bool  # every second particle by 180 degrees, so that both orientations are tried
 
 
-OFF = Start(bank=0, sigma=1.0, solver="hio", restarts=128, iterations=600, keep=32, beta=0.9, turn=True)
+OFF = Start(bank=0, sigma=1.0, solver="hio", restarts=64, iterations=300, keep=32, beta=0.9, turn=True)
 
 
 class Keys(Section):
@@ -57,6 +57,9 @@ class StartPlan(Plan):
     block, Recorded, Aggregated = "start", Recorded, Aggregated
     certified = ("start",)
     BEFORE, AFTER, PHASE = "above_start", "below_start", "bank"
+
+    def off(self) -> dict[str, Any]:
+        return {self.key: OFF}
 
     def is_on(self, s: Settings) -> bool:
         return s.start.bank > 0

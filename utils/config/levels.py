@@ -1,0 +1,43 @@
+"""A run that solves its image at several sizes, as the settings of each size."""
+
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from utils.config.sections import Model
+from utils.config.settings import Settings
+from utils.errors import InputError
+from utils.mechanisms import registry
+from utils.paths import PROJECT
+
+MODELS = PROJECT / "configs" / "model"
+
+
+def at_each_level(settings: Settings) -> Settings:
+    """The settings of the last level, each with those of the level below it (`below`); as they are without levels.
+
+    The first level has the mechanisms. At each, the noise of a sample is that of the whole divided by the pixel's size, and the
+    chain's rate and tau follow it (`Settings.chain`). Raises InputError.
+    """
+    levels = registry.levels(settings)
+    below: Settings | None = None
+    for i, level in enumerate(levels):
+        update = ({} if i == 0 else registry.all_off()) | registry.of_level(settings)
+        node = dict(settings.composition.nodes["model"]) if level.model is None else model_node(level.model)
+        node["resolution"] = level.resolution
+        chain = settings.sampler.chain.model_copy(update=dict(level.chain))
+        update |= {"model": Model.model_validate(node), "sampler": settings.sampler.model_copy(update={"chain": chain})}
+        composition = replace(settings.composition, nodes={**settings.composition.nodes, "model": node})
+        below = settings.model_copy(update=update).composed(composition).above(below)
+    return below or settings
+
+
+def model_node(name: str) -> dict[str, Any]:
+    """configs/model/NAME.yaml. Raises InputError."""
+    file = MODELS / f"{name}.yaml"
+    if "/" in name or not file.is_file():
+        raise InputError(
+            f"model {name}: no such file {file}; there are {', '.join(sorted(f.stem for f in MODELS.glob('*.yaml')))}"
+        )
+    return dict(yaml.safe_load(file.read_text()))

@@ -1,0 +1,129 @@
+"""Coarse to fine: a level's particles begin at what the level below it found, scaled up.
+
+The centre of a spectrum is the measurement of a small image (operators/phase_retrieval.py), with more signal in each number and
+at a fraction of the cost. So the image is solved small first; the particles with the smallest losses are scaled up, encoded and
+begin this level at noise pyramid.sigma, where the coarse structure stands and the detail is still open.
+"""
+
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+
+from operators.base import Operator
+from utils.errors import InputError
+from utils.mechanisms.plan import Course, Settings
+from utils.mechanisms.pyramid.plan import PLAN
+from utils.priors.base import LatentPrior
+from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
+from utils.sampling.outcome import SampleResult
+from utils.sampling.particles import Particles
+from utils.sampling.phases import Phases
+from utils.sampling.pictures import enlarged
+from utils.sampling.profiler import Profiler
+
+
+class Below(Protocol):
+    """What runs the level below: utils.algorithms.contract.Algorithm."""
+
+    prior: LatentPrior
+    operator: Operator
+    mechanisms: tuple[Mechanism, ...]
+    phases: Phases
+
+    def sample(self, particles: Particles, profiler: Profiler | None = None, on_step: OnStep = ...) -> SampleResult: ...
+
+
+class Pyramid(Mechanism):
+    """Brings in what the level below found. keep: particles of an image; step, sigma: where this level begins."""
+
+    name = "pyramid"
+    needs_all = True
+
+    def __init__(self, below: Below, keep: int, step: int, sigma: float, field: int) -> None:
+        self.below, self.keep, self.sigma, self.field = below, keep, sigma, field
+        self.size = below.prior.resolution
+        self.prefix = f"level_{self.size}_"
+        self.entrance = Entrance(step, (*(self.prefix + name for name in below.phases.names), "scaling_up"))
+
+    def waits(self, particles: Particles) -> torch.Tensor:
+        return torch.ones(len(particles), dtype=torch.bool)
+
+    def present_after(self, step: int, present: int) -> int:
+        return min(self.keep, present)
+
+    def enter(self, particles: Particles, sampler: Sampler, profiler: Profiler, on_step: OnStep) -> tuple[Particles, Report]:
+        below, inner = self.below, Profiler(particles.z.device)
+        z = torch.empty(len(particles), *below.prior.latent_shape, dtype=below.prior.dtype, device=particles.z.device)
+        y = sampler.operator.centre(particles.y, sampler.prior.resolution, self.size)
+        start = Particles(z, y, particles.image, particles.index)
+        result = below.sample(start, inner, lambda info: on_step(info._replace(level=self.level_of(info.level))))
+        profiler.adopt(self.prefix, inner)
+        rows, report = self.chosen(result)
+        kept = particles.select(self.rows_of(particles, result.particles.select(rows)))
+        with profiler.apart("scaling_up", len(kept), partial(sampler.probe_peak_mb, kept)):
+            x = enlarged(result.image[rows.to(result.image.device)], sampler.prior.resolution)
+            z = sampler.prior.encode(x.to(sampler.prior.dtype))
+            return kept.at(z + self.sigma * sampler.noise.draw(kept, "initial")), report
+
+    def level_of(self, level: str | None) -> str:
+        """The name of the level that a step belongs to; None: the level right below."""
+        return level or f"{self.size} of {self.field} pixels"
+
+    def chosen(self, result: SampleResult) -> tuple[torch.Tensor, Report]:
+        """Positions of the particles that go on, those of an image together, and what the level found on each image."""
+        operator, particles = self.below.operator, result.particles
+        ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
+        rows, report = [], {}
+        for image in dict.fromkeys(particles.image.tolist()):
+            where = particles.of_image(image)
+            order = where[ratio[where].nan_to_num(torch.inf).argsort(stable=True)][: self.keep]
+            rows.append(order.sort().values)
+            report[image] = {
+                "resolution": self.size,
+                "loss": {int(i): float(r) for i, r in zip(particles.index[where], ratio[where])},
+                "kept": particles.index[order].tolist(),
+                "agreement": agreement(result.image[order.to(result.image.device)]),
+                "blocks": {m.name: result.of_image(m.name, image) for m in self.below.mechanisms},
+            }
+        return torch.cat(rows), report
+
+    @staticmethod
+    def rows_of(particles: Particles, chosen: Particles) -> torch.Tensor:
+        """Positions among `particles` of those of the same image and number."""
+        at = {key: row for row, key in enumerate(zip(particles.image.tolist(), particles.index.tolist()))}
+        return torch.tensor([at[key] for key in zip(chosen.image.tolist(), chosen.index.tolist())])
+
+    def block(self, reports: list[dict[str, Any]], indices: range) -> dict[str, Any] | None:
+        """What each level below found, coarse to fine; None before there is anything."""
+        if not reports:
+            return None
+        report = reports[0]
+        blocks = {m.name: m.block(report["blocks"][m.name], indices) for m in self.below.mechanisms}
+        coarser = blocks.pop(self.name, None)
+        level = {
+            **report,
+            "loss": [value if (value := report["loss"].get(i, torch.nan)) == value else None for i in indices],
+            "blocks": {name: block for name, block in blocks.items() if block is not None},
+        }
+        return {"field": self.field, "levels": [*(coarser["levels"] if coarser else ()), level]}
+
+
+def agreement(x: torch.Tensor) -> float | None:
+    """Largest correlation of the first picture of x (K, 3, H, W) with another one, as it is or turned by 180 degrees."""
+    if len(x) < 2:
+        return None
+    flat = x - x.mean((-3, -2, -1), keepdim=True)
+    first, others = flat[0].flatten(), torch.cat([flat[1:], flat[1:].flip(-2, -1)]).flatten(1)
+    value = float((others @ first / (others.norm(dim=1) * first.norm()).clamp(min=1e-12)).max())
+    return value if value == value else None
+
+
+def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -> Pyramid:
+    """Of a level after the first."""
+    if not hasattr(operator, "centre"):
+        raise InputError(
+            f"{PLAN.switch(s)}: {type(operator).__name__} cannot measure a coarser image (coarse, centre); write []"
+        )
+    step = PLAN.step(s)
+    return Pyramid(course.below, s.pyramid.keep, step, s.sampler.annealing_sigmas[step], s.data.resolution)
