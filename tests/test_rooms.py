@@ -223,6 +223,8 @@ BUILDS_ON = {"children": ("pruning",)}  # mechanisms that are made of another on
 # keys of metrics.json and names of others that hold the name of a mechanism
 NO_MECHANISM = ("num_children", "named_children")
 NAMING = ("utils/config/renamed.py", "utils/mechanisms/__init__.py")  # what is called otherwise; the order
+# a mechanism whose name is a word of every day is meant where its section or its module stands
+EVERYDAY = {"start": r"settings\.start\b|\bs\.start\b|start\.bank|mechanisms\.start"}
 USERS_TOOLS = [path for path in (PROJECT / "tools").glob("*.py")]
 
 
@@ -230,7 +232,8 @@ def mentions(text):
     """The mechanisms that a text names, as a word or as a part of an identifier."""
     for word in NO_MECHANISM:
         text = text.replace(word, "")
-    return {name for name in ORDER if re.search(rf"(?<![a-z]){name}(?![a-z])", text, re.IGNORECASE)}
+    patterns = {name: EVERYDAY.get(name, rf"(?<![a-z]){name}(?![a-z])") for name in ORDER}
+    return {name for name, pattern in patterns.items() if re.search(pattern, text, re.IGNORECASE)}
 
 
 def test_a_mechanism_owns_itself():
@@ -252,3 +255,4 @@ def test_a_mechanism_owns_itself():
 def test_what_names_a_mechanism():
     assert mentions("settings.pruning_step") == {"pruning"} and mentions("Repulsion(1.0)") == {"repulsion"}
     assert mentions("module.named_children(), num_children, optimisation, pruned") == set()
+    assert mentions("settings.start.bank") == {"start"} and mentions("from the start, Particles.start(y)") == set()

@@ -150,7 +150,7 @@ def test_a_trace_follows_the_particles_of_its_image_through_the_pruning():
     assert (of_3["pairwise_distance"][0], of_8["pairwise_distance"][0]) == (2.0, 5.0)
     expected = psnr(images, truth()).tolist()
     assert of_3["psnr"] == [expected[:2], [None, expected[1]]] and of_8["psnr"][1] == [expected[2], None]
-    assert seen == [(expected[2], 1.0), (expected[2], 5.0)]  # the best of the batch
+    assert seen == [(0, expected[2], 1.0, None), (1, expected[2], 5.0, None)]  # the best of the batch
 
 
 @pytest.mark.parametrize("known, text", [(True, "best PSNR 20.00 dB"), (False, "lowest loss 2.5")])

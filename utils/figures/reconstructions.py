@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from utils.analysis.experiments import Experiment
 from utils.figures.run import draw_summary
-from utils.figures.style import Arrays, Record, bare_axes, particle_columns, particle_title
+from utils.figures.style import Arrays, Record, bare_axes, particle_columns, particle_title, shown
 
 IMAGES = 4
 
@@ -61,7 +61,8 @@ def draw_image(above: np.ndarray, below: np.ndarray, record: Record, arrays: Arr
     below[0].imshow(np.rot90(truth, 2))
     below[0].set_title("truth turned", fontsize=8)
     pictures = dict(zip(record["survivors"], arrays["images"]))
-    for position, (top, bottom, index) in enumerate(zip(above[1:], below[1:], record["particles"])):
+    for top, bottom, position in zip(above[1:], below[1:], shown(record)):
+        index = record["particles"][position]
         top.set_title(particle_title(record, position), fontsize=7)
         if index not in pictures or record["diverged"][position]:
             continue

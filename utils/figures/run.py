@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from utils.figures.style import Arrays, Record, bare_axes, measurement_picture, particle_columns, particle_title, plt
+from utils.figures.style import Arrays, Record, bare_axes, measurement_picture, particle_columns, particle_title, plt, shown
 from utils.mechanisms import registry
 from utils.records.aggregate import finite
 from utils.records.files import read_record, record_paths
+from utils.records.summary import resolution
 
 PAGE = 10
 SPREAD_WARNING = (
@@ -52,7 +53,8 @@ def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
         row[1].imshow(measurement_picture(arrays["y"]))
         row[1].set_title("measurement", fontsize=8)
         pictures = dict(zip(record["survivors"], arrays["images"]))
-        for position, (axis, index) in enumerate(zip(row[2 : 2 + particles], record["particles"])):
+        for axis, position in zip(row[2 : 2 + particles], shown(record)):
+            index = record["particles"][position]
             if index in pictures:
                 axis.imshow(pictures[index])
             axis.set_title(particle_title(record, position), fontsize=8)
@@ -64,6 +66,8 @@ def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
     lines = ["framed: the particle picked without the truth (lowest measurement loss)"]
     if summarised:
         lines.append(SPREAD_WARNING)
+    if "resolved" in records[0][0]:
+        lines.append(resolution(records[0][0]["resolved"]))
     for axis in axes.flat:
         if not axis.images:
             axis.set_box_aspect(1)  # its title stands level with the others

@@ -50,12 +50,20 @@ def particle_title(record: Record, position: int) -> str:
     return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
 
 
+MOST = 8  # particles of an image that are shown where they are not there at the end
+
+
+def shown(record: Record) -> list[int]:
+    """Positions of the particles that pictures show: not those that no image started, and of many only those at the end."""
+    positions = list(range(len(record["particles"])))
+    if record.get("population"):
+        return positions[: max(map(record["particles"].index, record["survivors"])) + 1]
+    return positions if len(positions) <= MOST else [p for p in positions if record["particles"][p] in record["survivors"]]
+
+
 def particle_columns(records: Iterable[Record]) -> int:
-    """How many particles the pictures of these records show: all of them, but not those that no image started."""
-    return max(
-        max(map(record["particles"].index, record["survivors"])) + 1 if record.get("population") else len(record["particles"])
-        for record in records
-    )
+    """How many particles the pictures of these records show."""
+    return max(len(shown(record)) for record in records)
 
 
 def stopped_early(record: Record) -> set[int]:

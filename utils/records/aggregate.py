@@ -283,6 +283,7 @@ def aggregate(records: Records, name: str) -> Metrics:
             **own_blocks(records),
             **({"metrics": about} if (about := described(records)) else {}),
             **population_block(records),
+            **({"resolved": records[0]["resolved"]} if "resolved" in records[0] else {}),
             "diverged": [r["diverged"] for r in records],
         },
         f"records of {name}",

@@ -128,6 +128,13 @@ class Round(Block):
     stopped: list[int] | None = None  # early; only in runs of before that was retired
 
 
+class Resolved(Block):
+    """Pictures were solved at so many pixels a side, and are scaled up to those of the object."""
+
+    pixels: int
+    of: int
+
+
 class Population(Block):
     """Of a sequential population."""
 
@@ -172,6 +179,7 @@ class Metrics(OfMechanisms):
     summary: Summary | None = None  # not in files of an older program
     described: dict[str, Described] = Field({}, alias="metrics")  # those of one's own among the scores
     population: Population | None = None  # of a sequential one
+    resolved: Resolved | None = None  # where that is less than the object
     mechanisms: dict[str, PerImage[Any]] = {}  # of one's own: {name: a block per image}
     diverged: PerParticle[bool]
 

@@ -105,6 +105,13 @@ class Population(Part):
     rule: dict[str, float | None]
 
 
+class Resolved(Part):
+    """Of pictures that were solved at fewer pixels than the object has, and are scaled up."""
+
+    pixels: int
+    of: int
+
+
 class Device(Part):
     type: str
     name: str
@@ -155,6 +162,7 @@ class KeptRecord(OfMechanisms):
     summary: Summary | None = None  # not in records of an older program
     population: Population | None = None  # only of a sequential one
     metrics: dict[str, Described] = {}  # those of one's own among the scores
+    resolved: Resolved | None = None  # where that is less than the object
     time: Time
     diverged: list[bool | None]
     device: Device

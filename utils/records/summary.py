@@ -87,12 +87,18 @@ def loss_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def population(metrics: dict[str, Any]) -> str:
-    """How many particles an image has, in words."""
-    metadata, rounds = metrics["metadata"], metrics.get("population")
+    """How many particles an image has, in words, and to how many of its pixels it is resolved where that is not all."""
+    metadata, rounds, resolved = metrics["metadata"], metrics.get("population"), metrics.get("resolved")
+    note = f", {resolution(resolved)}" if resolved else ""
     if rounds is not None:
-        return f"up to {metadata['num_samples']} particles, {rounds['mean_started']:.3g} on average"
+        return f"up to {metadata['num_samples']} particles, {rounds['mean_started']:.3g} on average{note}"
     newborn = metadata.get("num_children")
-    return f"{metadata['num_samples']} particles" + (f" and {newborn} born later" if newborn else "")
+    return f"{metadata['num_samples']} particles" + (f" and {newborn} born later" if newborn else "") + note
+
+
+def resolution(resolved: dict[str, int]) -> str:
+    """Of pictures that were solved at fewer pixels than the object has."""
+    return f"resolved to {resolved['pixels']} of {resolved['of']} pixels"
 
 
 def certified(metrics: dict[str, Any]) -> str | None:

@@ -1,0 +1,205 @@
+"""Coarse to fine: what each level is given, what it hands on, and what a run says of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from operators.phase_retrieval import PhaseRetrieval
+from utils.config.check import check
+from utils.data import select_images
+from utils.errors import InputError
+from utils.mechanisms.pyramid.act import agreement
+from utils.records.files import read_record
+from utils.running.build import build, load_batch
+from utils.sampling.pictures import enlarged
+
+# the tiny prior, of 16 pixels, draws 32 of the object's 64; the level below is the shipped prior at 16
+LEVELS = (
+    "data.resolution=64",
+    "model.resolution=32",
+    "pyramid.levels=[16,32]",
+    "pyramid.keep=2",
+    "pyramid.sigma=3",
+    "pyramid.chain.num_steps=3",
+)
+START = ("start.bank=2", "start.sigma=3", "start.restarts=6", "start.iterations=20", "start.keep=6")
+
+
+def states(folder, image=0):
+    return read_record(folder / "records" / f"{image:05d}.npz")
+
+
+# the settings of each level
+
+
+def test_each_level_has_its_own_model_noise_rate_and_chain(composed, tiny):
+    last = check(composed(*tiny, *LEVELS, *START, "polish.keep=3", "polish.sigma=3"))
+    first = last.below
+    assert (first.model.resolution, last.model.resolution, first.below) == (16, 32, None)
+    assert first.model.path.endswith("natural-32") and last.model.path != first.model.path
+    whole = check(composed(*tiny)).chain
+    assert (first.pixel, last.pixel) == (4, 2)
+    assert first.chain.lr == whole.lr / 4 and first.chain.tau == whole.tau / 4 and first.chain.num_steps == whole.num_steps
+    assert last.chain.lr == whole.lr / 2 and last.chain.tau == whole.tau / 2 and last.chain.num_steps == 3
+    assert (first.start.bank, first.polish.keep) == (2, 3) and (last.start.bank, last.polish.keep) == (0, 0)
+
+
+def test_all_mechanisms_act_at_the_first_level_alone(composed, tiny):
+    asked = ("pruning_step=700", "repulsion_scale=1", "children=1", "recombination_step=700")
+    last = check(composed(*tiny, *LEVELS, *asked))
+    assert [m.name for m in build(last, tried=False).sampler.mechanisms] == ["pyramid"]
+    below = build(last, tried=False).sampler.mechanisms[0].below
+    assert [m.name for m in below.mechanisms] == ["repulsion", "recombination", "pruning", "children"]
+
+
+def test_every_level_measures_the_centre_of_the_same_spectrum(composed, tiny):
+    settings = check(composed(*tiny, *LEVELS))
+    parts = build(settings, tried=False)
+    image = select_images(settings)[0]
+    particles, truth = load_batch(parts, settings, [image])
+    assert truth.shape == (1, 3, 64, 64) and particles.y.shape == (4, 3, 48, 48)
+    instrument = PhaseRetrieval(sigma=parts.instrument.sigma)
+    noise = parts.noise.measurement(image.id, (1, 3, 96, 96))
+    whole = instrument.measure(truth, noise)
+    torch.testing.assert_close(particles.y[:1], instrument.centre(whole, 64, 32))
+    assert parts.operator.sigma == instrument.sigma / 2
+    below = parts.sampler.mechanisms[0].below
+    assert below.operator.sigma == instrument.sigma / 4 and below.prior.resolution == 16
+    assert below.noise.seed != parts.noise.seed
+
+
+# what a level hands on
+
+
+def test_pictures_are_scaled_up_without_a_shift():
+    ramp = torch.linspace(-0.9, 0.9, 8)
+    x = (ramp[:, None] + 0.1 * ramp).expand(1, 3, 8, 8)
+    large = enlarged(x, 32)
+    torch.testing.assert_close(
+        large.unflatten(2, (8, 4)).unflatten(4, (8, 4)).mean((3, 5))[..., 2:-2, 2:-2], x[..., 2:-2, 2:-2]
+    )
+    assert enlarged(x, 8) is x
+
+
+def test_agreement_is_of_the_nearest_in_either_orientation():
+    generator = torch.Generator().manual_seed(0)
+    x, other = (torch.rand(3, 8, 8, generator=generator) for _ in range(2))
+    assert agreement(x[None]) is None
+    assert agreement(torch.stack([x, x.flip(-2, -1), other])) == pytest.approx(1.0)
+    assert abs(agreement(torch.stack([x, other]))) < 0.5
+
+
+def test_a_level_begins_at_the_best_of_the_level_below(composed, tiny, monkeypatch):
+    settings = check(composed(*tiny, *LEVELS))
+    parts = build(settings, tried=False)
+    particles, _ = load_batch(parts, settings, select_images(settings)[:2])
+    pyramid = parts.sampler.mechanisms[0]
+    sampled, seen = {}, []
+    sample = pyramid.below.sample
+
+    def watched(start, *rest):
+        sampled["result"] = sample(start, *rest)
+        return sampled["result"]
+
+    monkeypatch.setattr(pyramid.below, "sample", watched)
+    result = parts.sampler.sample(particles, on_step=seen.append)
+    below = sampled["result"]
+    for image in (0, 1):
+        rows = below.particles.of_image(image)
+        best = rows[below.loss[rows].argsort()[:2]].sort().values
+        assert result.particles.index[result.particles.of_image(image)].tolist() == below.particles.index[best].tolist()
+        assert pyramid.block(result.of_image("pyramid", image), range(4))["levels"][0]["kept"] == [
+            int(i) for i in below.particles.index[rows[below.loss[rows].argsort()[:2]]]
+        ]
+    first = next(info for info in seen if info.level is None)
+    assert first.step == 1 and {info.level for info in seen} == {None, "16 of 64 pixels"}
+
+
+# in the program: three annealing steps at each level
+
+
+def test_a_run_says_what_each_level_found_and_cost(run):
+    folder, m = run(*LEVELS, *START, pictures=True)
+    assert list(m["time"]["phases"]) == [
+        "level_16_bank",
+        "level_16_above_start",
+        "level_16_below_start",
+        "scaling_up",
+        "sampling",
+    ]
+    assert [p["passes"] for p in m["time"]["phases"].values()] == [0, 2 * 2, 4 * 4, 0, 2 * 2 * 3]
+    (level,) = m["pyramid"]["levels"][0]
+    assert level["resolution"] == 16 and len(level["kept"]) == 2 and None not in level["loss"]
+    assert level["blocks"]["start"]["particles"] == [0, 1] and -1 <= level["agreement"] <= 1
+    record, arrays = states(folder)
+    assert record["survivors"] == sorted(level["kept"]) and record["resolved"] == {"pixels": 32, "of": 64}
+    assert (
+        arrays["images"].shape == (2, 64, 64, 3) and arrays["truth"].shape == (64, 64, 3) and arrays["y"].shape == (3, 48, 48)
+    )
+    assert m["resolved"] == {"pixels": 32, "of": 64}
+    assert "resolved to 32 of 64 pixels" in (folder / "eval.md").read_text()
+
+
+def test_one_level_alone_is_a_run_at_the_centre_of_the_spectrum(run):
+    folder, m = run("data.resolution=64", "model.resolution=16", "pyramid.levels=[16]", *START)
+    assert list(m["time"]["phases"]) == ["bank", "above_start", "below_start"] and "pyramid" not in m
+    assert m["resolved"] == {"pixels": 16, "of": 64} and states(folder)[1]["images"].shape == (4, 64, 64, 3)
+
+
+def test_three_levels(run):
+    _, m = run(*LEVELS[2:0:-1][1:], "data.resolution=64", "model.resolution=64", "pyramid.levels=[16,32,64]", *LEVELS[3:])
+    assert [level["resolution"] for level in m["pyramid"]["levels"][0]] == [16, 32]
+    assert "level_32_level_16_sampling" in m["time"]["phases"] and "resolved" not in m
+
+
+def test_a_batch_and_shards_equal_single_images(run):
+    together, _ = run(*LEVELS, *START, "batch_images=2")
+    for shard in ("0/2", "1/2"):
+        parts, _ = run(*LEVELS, *START, "name=parts", f"shard={shard}")
+    for image in (0, 1):
+        (a, x), (b, y) = (states(folder, image) for folder in (together, parts))
+        np.testing.assert_allclose(x["z"], y["z"], atol=1e-3)
+        assert a["survivors"] == b["survivors"]
+
+
+def test_off_is_off_bit_for_bit(run):
+    plain, _ = run("data.end_id=1")
+    off, m = run("data.end_id=1", "name=off", "pyramid.keep=3", "pyramid.sigma=2")
+    (a, x), (b, y) = states(plain), states(off)
+    assert (x["z"] == y["z"]).all() and "pyramid" not in m and a["fingerprint"] == b["fingerprint"] and a.keys() == b.keys()
+
+
+def test_counts_and_a_free_exposure_follow(run):
+    terms = ("fidelity.gaussian=0", "fidelity.poisson=1", "fidelity.photons=500", "data.end_id=1")
+    _, m = run(*LEVELS, *terms)
+    assert m["loss"]["sample"][0].count(None) == 2
+    _, m = run(*LEVELS, "fidelity.free_scale=true", "name=free", "data.end_id=1")
+    assert m["loss"]["sample"][0].count(None) == 2
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (("pyramid.levels=[32,16]",), "pyramid.levels=[32, 16]: write rising sizes"),
+        (("pyramid.levels=[16,16]",), "pyramid.levels=[16, 16]: write rising sizes"),
+        (("pyramid.levels=[4,32]",), "pyramid.levels[0]=4"),
+        (("pyramid.levels=[16,64]",), "the last must be model.resolution=32"),
+        (("data.resolution=24",), "the last must not exceed data.resolution=24"),
+        (("pyramid.models=[]",), "pyramid.models=[]: name one for each of the levels [16]"),
+        (("pyramid.models=[nobody]",), "model nobody: no such file"),
+        (("pyramid.keep=5",), "pyramid.keep=5: must not exceed num_samples=4"),
+        (("pyramid.keep=0",), "pyramid.keep=0"),
+        (("pyramid.sigma=0.1",), "pyramid.sigma=0.1: must lie between"),
+        (("pyramid.levels=[18,32]",), "model.resolution=18: the prior in"),
+        (("pyramid.levels=[]",), "data.resolution=64: the prior takes images of 32 pixels"),
+        (("population=sequential",), "needs all of an image's particles at once"),
+        (("task=gaussian_blur",), "measures no spectrum"),
+    ],
+)
+def test_wrong_values_are_refused_in_one_line(composed, tiny, tmp_path, overrides, message):
+    import posterior_sample
+
+    with pytest.raises(InputError) as caught:
+        posterior_sample.run(composed(*tiny, *LEVELS, *overrides))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
