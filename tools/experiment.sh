@@ -10,7 +10,7 @@ PYTHON="$ROOT/.venv/bin/python"
 RUNS=("${SIZES[@]}" "${SETS[@]}")                       # one flag each
 ALONE=("${SETS[@]}")                                    # what --demo alone runs
 [ ${#ALONE[@]} -gt 0 ] || ALONE=("${SIZES[0]}")
-declare -A MEANING=([1]="1 image sanity check" [10]="10 images main experiment" [100]="100 images final eval"
+declare -A MEANING=([1]="1 image sanity check" [10]="10 images main experiment" [90]="images 10 to 99" [100]="100 images final eval"
                     [imagenet]="100 ImageNet images" [ffhq]="100 FFHQ images")
 
 usage() {
@@ -38,7 +38,7 @@ experiment() {
 
 # run_one RUN DEMO: one of SIZES on ImageNet, or 100 images of one of SETS
 run_one() {
-  local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0)
+  local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0) range
   if [ ${#SETS[@]} -gt 0 ]; then images=$1 n=100; fi
   local data=test-$images model=${images}256ldm group=ldm_langevin label=$images sampler=()
   # a certificate is of one setting, so experiment 7 has the same one on every prior: that of docs/real_models.md
@@ -54,9 +54,16 @@ run_one() {
     esac
     if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
   fi
+  range=("data.end_id=$n")
+  [ "$n" != 90 ] || range=(data.start_id=10 data.end_id=100)
+  # experiment 8 brings its prior: the shipped one of photographs, for photographs of 256 pixels, of which five are shipped
+  if [ $EXPERIMENT = exp8_coarse ]; then
+    model=natural-32 group=photographs sampler=(sampler=fast)
+    if [ "$2" = true ]; then data=demo-photos; [ "$n" = 1 ] || range=(data.end_id=5); fi
+  fi
   if [ "${PLATFORM:-gpu}" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
   local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${sampler[@]}" "experiment=$EXPERIMENT"
-                 "data.end_id=$n" "${device[@]}" "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
+                 "${range[@]}" "${device[@]}" "save_dir=results/$EXPERIMENT$suffix" "name=${label}_$n$suffix")
   echo "+ ${command[*]}"
   (cd "$ROOT" && "${command[@]}")
 }

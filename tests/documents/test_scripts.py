@@ -57,7 +57,7 @@ def test_a_failing_run_stops_the_script(script):
 
 
 NAMES = sorted(path.stem for path in (PROJECT / "configs/experiment").glob("*.yaml"))
-OF_A_PLACE = {"data", "model", "task_group", "sampler", "data.end_id", "use_tpu", "gpu", "save_dir", "name"}
+OF_A_PLACE = {"data", "model", "task_group", "sampler", "data.start_id", "data.end_id", "use_tpu", "gpu", "save_dir", "name"}
 
 
 def test_every_experiment_has_its_script():
@@ -81,6 +81,19 @@ def test_on_the_shipped_prior_each_has_its_sampler(script):
         for command in script("--demo", name=name).commands:
             passed = dict(word.split("=") for word in command.split()[1:])
             assert passed.get("sampler") == samplers.get(name, "fast")
+
+
+def test_experiment_8_brings_its_prior_and_photographs(script):
+    setting = "model=natural-32 task_group=photographs sampler=fast experiment=exp8_coarse"
+    place = "use_tpu=false gpu=0 save_dir=results/exp8_coarse"
+    real, ninety = script("--10", "--90", name="exp8_coarse").commands
+    assert real == f"posterior_sample.py data=test-imagenet {setting} data.end_id=10 {place} name=imagenet_10"
+    assert (
+        ninety == f"posterior_sample.py data=test-imagenet {setting} data.start_id=10 data.end_id=100 {place} name=imagenet_90"
+    )
+    one, five = script("--1", "--10", "--demo", name="exp8_coarse").commands
+    assert one == f"posterior_sample.py data=demo-photos {setting} data.end_id=1 {place} name=demo_1"
+    assert five == f"posterior_sample.py data=demo-photos {setting} data.end_id=5 {place} name=demo_10"
 
 
 def test_experiment_7_has_the_setting_of_its_certificate_on_a_real_prior_too(script):

@@ -2,6 +2,7 @@
 
     python tools/prior_quality.py --out evidence/prior_quality.json           # both shipped priors, minutes on one core
     python tools/prior_quality.py checkpoints/demo-scenes --count 1000 --sheet scenes.png
+    python tools/prior_quality.py checkpoints/natural-32 --images PHOTOGRAPHS --resolution 64    # at another size than trained
     python tools/prior_quality.py checkpoints/own --images results/train_prior/own/held_out    # against a folder's images
 
 Samples against images that the prior was not trained on, by the Frechet distance of their latents' statistics. Both sides
@@ -45,6 +46,7 @@ BATCH = 50
 STEPS = 30  # of the solver, one network call each
 POOLED = 16  # values of a channel that say where things are; the others say how sharp they are
 DIVISIONS = 20
+DENOISED = (0.3, 0.6, 1.2)  # noise levels of the denoising loss
 TIMED_BATCH, TIMED_PASSES = 4, 30
 
 
@@ -59,6 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--images", metavar="FOLDER", help="measure against these images instead of a family of the generator")
     parser.add_argument("--count", type=int, default=500, help="samples; images are twice as many (default: 500)")
+    parser.add_argument("--resolution", type=int, help="draw images of so many pixels (default: as trained)")
     parser.add_argument("--steps", type=int, default=STEPS, help="solver steps of one sample (default: %(default)s)")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1: CPU")
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON instead of printing them")
@@ -82,7 +85,7 @@ def main() -> None:
     devices.setup_device(device)
     rows = []
     for folder, source in zip(args.priors, sources):
-        prior = load_pipeline(locate(folder), device)
+        prior = load_pipeline(locate(folder), device, resolution=args.resolution)
         with torch.no_grad():
             row, latents = measure(prior, source, args.count, args.steps)
             rows.append({"folder": str(folder), **row})
@@ -112,7 +115,9 @@ def measure(
         **whole,
         "layout": layout,
         "detail": detail,
+        "resolution": prior.resolution,
         **autoencoder_psnr(prior, source),
+        "denoising": denoising(prior, source),
         "decoder_ms": decoder_ms(prior),
     }
     return {**figures, "seconds": time.monotonic() - started}, latents
@@ -205,6 +210,20 @@ def autoencoder_psnr(prior: LatentDiffusionPrior, source: Family | Folder) -> di
         values = in_batches(lambda part: psnr(prior.decode(prior.encode(part)), part), truth, prior.device)
         figures[f"psnr_{name}"] = {"mean": values.mean().item(), "min": values.min().item()}
     return figures
+
+
+def denoising(prior: LatentDiffusionPrior, source: Family | Folder) -> dict[str, float]:
+    """{sigma: E (D(z + sigma n) - z)^2 / sigma^2, the mean over the numbers of a latent}; below 1 the denoiser helps."""
+    import torch
+
+    z = in_batches(prior.encode, source.for_autoencoder(prior.resolution), prior.device)
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(SEED)).to(z)
+    losses = {}
+    for sigma in DENOISED:
+        level = torch.tensor(sigma, device=z.device)
+        found = in_batches(lambda noisy: prior.denoise(noisy, level), z + sigma * noise, prior.device)
+        losses[f"{sigma:g}"] = float((found - z).square().mean()) / sigma**2
+    return losses
 
 
 def decoder_ms(prior: LatentDiffusionPrior) -> float:
