@@ -133,10 +133,12 @@ class LatentDAPS(Algorithm):
 
     def begun(self, particles: Particles) -> tuple[Particles, Particles | None]:
         """Those that begin in noise at the first step, and those that a mechanism brings in later; None: there are none."""
-        if self.entering is None or not bool((waits := self.entering[0].waits(particles)).any()):
-            return particles.at(self.sigmas[0] * self.noise.draw(particles, "initial")), None
-        waiting, begun = particles.select(waits.nonzero().flatten()), particles.select((~waits).nonzero().flatten())
-        return begun.at(self.sigmas[0] * self.noise.draw(begun, "initial")) if len(begun) else begun, waiting
+        begun, waiting = particles, None
+        if self.entering is not None and bool((waits := self.entering[0].waits(particles)).any()):
+            waiting, begun = particles.select(waits.nonzero().flatten()), particles.select((~waits).nonzero().flatten())
+        if len(begun):
+            begun = begun.at(self.sigmas[0] * self.noise.draw(begun, "initial"))
+        return begun, waiting
 
     def joined(self, particles: Particles, brought: Particles, step: int) -> Particles:
         """The particles with those that a mechanism brings in at this step."""
