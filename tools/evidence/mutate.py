@@ -39,6 +39,7 @@ COPIED = (
     "posterior_sample.py",
     "pyproject.toml",
     "configs",
+    "checkpoints/natural-32",
     "operators",
     "utils",
     "tools",
