@@ -15,8 +15,8 @@ help:  ## this list
 demo: $(READY)  ## experiment 0 on one shipped image
 	$(BIN)/python posterior_sample.py data.end_id=1 name=make_demo
 
-check: lint  ## before each commit, a minute or two: lint, and the tests that start no whole run
-	$(PYTEST) -m "not slow and not program" tests
+check: lint  ## before each commit, a minute or two: lint, and the quick tests, which start no whole run
+	$(PYTEST) -m "not slow and not program and not heavy" tests
 
 lint: $(READY)  ## what ruff, mypy (on the contracts) and tools/lint.py (on the layout) have to say
 	$(BIN)/ruff check .

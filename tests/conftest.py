@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # ranks get one thread each, and sums in other orders are other bits
 os.environ.setdefault("PJRT_DEVICE", "CPU")
@@ -11,6 +12,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from tests.worlds import runs
+
+sys.modules.setdefault("torch_xla", None)  # diffusers imports it on sight, for seconds; tests/xla take this back
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,7 @@ def test_its_particles_are_started_in_rounds(descent):
     assert metrics["loss"]["sample"][0] == pytest.approx(fixed["loss"]["sample"][0], rel=1e-5)  # passes differ in size
 
 
+@pytest.mark.heavy
 def test_a_library_user_needs_no_profiler(network_prior):
     from operators.phase_retrieval import PhaseRetrieval
     from utils.noise import KeyedNoise
@@ -88,6 +89,7 @@ def test_a_library_user_needs_no_profiler(network_prior):
     assert loop.sample(particles).image.shape == (2, 3, 16, 16)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, message",
     [
@@ -104,6 +106,7 @@ def test_what_acts_within_the_annealing_is_refused_before_torch(descent, overrid
     assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "target, message",
     [
@@ -118,6 +121,7 @@ def test_what_is_no_algorithm_ends_in_one_line(descent, target, message):
     assert f"sampler._target_={target}: " in str(caught.value) and message in str(caught.value)
 
 
+@pytest.mark.heavy
 def test_a_wrong_argument_ends_in_one_line(descent):
     with pytest.raises(InputError, match="sampler._target_=tests.worlds.descent.Descent: cannot be built .*speed"):
         descent("+sampler.speed=3")

@@ -31,6 +31,7 @@ def column(table, head):
     return [row[at] for row in cells(table, lambda text: text)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", [k for k, (_, heads) in KINDS.items() if any(c.key == "aligned_mean" for c in heads)])
 def test_an_older_run_has_a_dash_and_older_runs_alone_no_column(summaries, kind):
     if kind == "tasks":
@@ -51,6 +52,7 @@ def test_the_pick_is_never_without_the_aligned_mean():
         assert bool(picks) == bool({"aligned_mean", "paired.aligned_mean"} & keys) or kind == "failures", kind
 
 
+@pytest.mark.heavy
 def test_it_is_paired_image_by_image(summaries):
     table = build("paired", summaries("new", "better", baseline="new"))
     assert column(table, "PSNR: aligned mean (dB)")[0].startswith("+1.25 [")

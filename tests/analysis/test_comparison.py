@@ -27,6 +27,7 @@ def summaries(folder, baseline=None, pool=False):
     return {s["experiment"]: s for s in compare(found, baseline)}
 
 
+@pytest.mark.heavy
 def test_best_mean_and_label_free_pick(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     s = summaries(tmp_path)["exp0"]
@@ -44,6 +45,7 @@ def test_best_mean_and_label_free_pick(tmp_path, composed):
     assert s["pairwise_distance"]["mean"] == 8.0  # ten steps, phase 1 ends at t = 200: the eighth step
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, last",
     [
@@ -59,6 +61,7 @@ def test_the_distance_is_that_of_the_last_exploration_step(tmp_path, composed, o
     assert summaries(tmp_path)["exp0"]["pairwise_distance"]["mean"] == last
 
 
+@pytest.mark.heavy
 def test_distances_are_compared_at_one_t(tmp_path, composed):
     write_run(tmp_path, composed, [["0", "0"]])
     write_run(tmp_path, composed, [["0", "0"]], name="exp1", overrides=("repulsion.end_step=500", "repulsion_scale=0.3"))
@@ -73,6 +76,7 @@ def by_the_noise_clock(folder):
         config.write("step_clock: noise\n")
 
 
+@pytest.mark.heavy
 def test_the_retired_noise_clock_takes_its_timesteps_from_the_records(tmp_path, composed):
     folder = write_run(tmp_path, composed, [["0", "0"]], overrides=("repulsion.end_step=350",))
     by_the_noise_clock(folder)
@@ -81,6 +85,7 @@ def test_the_retired_noise_clock_takes_its_timesteps_from_the_records(tmp_path, 
     assert summaries(tmp_path)["exp0"]["pairwise_distance"] is None
 
 
+@pytest.mark.heavy
 def test_phases_passes_and_cost_relative_to_the_baseline(tmp_path, composed):
     write_run(tmp_path, composed, FOUR, seconds=2.0)
     write_run(
@@ -107,6 +112,7 @@ def test_phases_passes_and_cost_relative_to_the_baseline(tmp_path, composed):
     assert s["exp4"]["cost"]["relative_passes"] == pytest.approx(64 / 80)
 
 
+@pytest.mark.heavy
 def test_differences_are_taken_image_by_image_on_the_common_ones(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     write_run(tmp_path, composed, [["0", "180"]] * 4, name="exp3", first_image=1, gain=0.5)
@@ -118,6 +124,7 @@ def test_differences_are_taken_image_by_image_on_the_common_ones(tmp_path, compo
     assert paired["success"]["low"] < 0 < paired["success"]["high"] < 1  # one of two images proves nothing
 
 
+@pytest.mark.heavy
 def test_nothing_is_paired_across_seeds_or_data(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     write_run(tmp_path, composed, FOUR, name="seed", seed=43)
@@ -127,6 +134,7 @@ def test_nothing_is_paired_across_seeds_or_data(tmp_path, composed):
         assert s[name]["paired"]["images"] == 0 and s[name]["paired"]["success"] is None
 
 
+@pytest.mark.heavy
 def test_seeds_are_pooled_and_images_stay_the_unit_of_the_intervals(tmp_path, composed):
     write_run(tmp_path, composed, FOUR, name="a")
     write_run(tmp_path, composed, [["failed"] * 4] * 3, name="b", seed=43)
@@ -141,6 +149,7 @@ def test_seeds_are_pooled_and_images_stay_the_unit_of_the_intervals(tmp_path, co
         experiments(tmp_path, pool=True)
 
 
+@pytest.mark.heavy
 def test_runs_of_one_name_on_several_sets_make_one_row(tmp_path, composed):
     for data, better in (("demo-faces", 0.5), ("demo-scenes", 1.5)):
         for name, gain in (("base", 0.0), ("ours", better)):
@@ -160,6 +169,7 @@ def test_runs_of_one_name_on_several_sets_make_one_row(tmp_path, composed):
         gather([runs.load(path) for path in runs.find([tmp_path])], by_name=True)
 
 
+@pytest.mark.heavy
 def test_failures_on_several_sets_are_told_apart(tmp_path, composed):
     for data in ("demo-faces", "demo-scenes"):
         write_run(tmp_path / data, composed, FOUR, name="base", overrides=(f"data={data}",))
@@ -192,6 +202,7 @@ def test_without_losses_a_subset_has_no_pick(tmp_path, composed):
     assert s["pick_psnr"] is s["success_pick"] is None and s["psnr_aligned"]["best"]["n"] == 3
 
 
+@pytest.mark.heavy
 def test_single_particles_that_failed_are_counted_over_survivors(tmp_path, composed):
     folder = write_run(
         tmp_path,
@@ -209,6 +220,7 @@ def test_single_particles_that_failed_are_counted_over_survivors(tmp_path, compo
     assert (failed["count"], failed["n"]) == (3, 6)  # a diverged particle is a failure, a pruned one is nothing
 
 
+@pytest.mark.heavy
 def test_particles_of_one_image_are_not_counted_as_independent(tmp_path, composed):
     together = [["failed"] * 4] * 5 + [["0"] * 4] * 5
     apart = [["failed", "failed", "0", "0"]] * 4 + [["failed", "0", "0", "0"]] * 3 + [["failed"] * 3 + ["0"]] * 3
@@ -225,6 +237,7 @@ def test_no_failure_at_all_is_not_certainty(tmp_path, composed):
     assert failed["rate"] == 0 and failed["high"] == pytest.approx(stats.wilson(0.0, 10).high)
 
 
+@pytest.mark.heavy
 def test_failed_particles_are_paired_by_image(tmp_path, composed):
     write_run(tmp_path, composed, FOUR * 4)
     write_run(tmp_path, composed, [["0", "180", "0", "failed"]] * 12, name="better")
@@ -255,6 +268,7 @@ def test_passes_per_particle_do_not_depend_on_how_many_there_are(tmp_path, compo
     assert s["exp2"]["cost"]["passes"] < s["exp0"]["cost"]["passes"]
 
 
+@pytest.mark.heavy
 def test_runs_of_different_size_are_compared_on_their_common_images(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     folder = write_run(tmp_path, composed, [["0", "180"]] * 4, name="exp3", first_image=1, seconds=3.0)
@@ -272,6 +286,7 @@ def test_runs_of_different_size_are_compared_on_their_common_images(tmp_path, co
         runs.restrict_to_common([runs.load(path) for path in runs.find([tmp_path / "exp0", folder])])
 
 
+@pytest.mark.heavy
 def test_rows_over_several_sets_are_compared_on_the_common_images_of_each(tmp_path, composed):
     for data, first in (("demo-faces", 1), ("demo-scenes", 2)):
         write_run(tmp_path / data, composed, FOUR, overrides=(f"data={data}",))
@@ -283,6 +298,7 @@ def test_rows_over_several_sets_are_compared_on_the_common_images_of_each(tmp_pa
         read_experiments([tmp_path], pool=True, by_name=True)
 
 
+@pytest.mark.heavy
 def test_particles_that_interact_are_not_split(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     write_run(tmp_path, composed, FOUR, name="exp1", overrides=("repulsion_scale=0.3",))

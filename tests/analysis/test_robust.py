@@ -43,6 +43,7 @@ def test_success_of_single_particles_is_what_is_left_of_their_failures(tmp_path,
     assert s["success_single"]["low"] == pytest.approx(1 - s["failed"]["high"])
 
 
+@pytest.mark.heavy
 def test_images_count_by_their_surviving_particles(tmp_path, composed):
     rows = [["failed", None, None], ["0", "0", "failed"]]
     write_run(tmp_path, composed, rows, overrides=("pruning_step=200",))
@@ -82,6 +83,7 @@ def changed(tmp_path, composed):
     return summaries(tmp_path, "before")["after"]
 
 
+@pytest.mark.heavy
 def test_rescued_and_lost_images_are_counted(changed):
     p = 2 * (1 + 8) / 2**8
     assert changed["paired"]["changed"]["success"] == {"gained": 7, "lost": 1, "p": pytest.approx(p), "n": 12}
@@ -89,6 +91,7 @@ def test_rescued_and_lost_images_are_counted(changed):
     assert parts(changed["paired"]["changed"]["success"], 2) == ("7 / 1", " (p = 0.07)")
 
 
+@pytest.mark.heavy
 def test_wilcoxon_is_of_the_differences_per_image(changed):
     best = [13.0] * 7 + [-13.0] + [-1.0] * 4
     mean = [6.5] * 6 + [13.0] + [-6.5] + [-0.5] * 4
@@ -102,6 +105,7 @@ def test_wilcoxon_is_of_the_differences_per_image(changed):
     assert parts({"shift": -13.0, "p": 0.0001, "n": 9}, 3) == ("-13.000", " (p < 0.001)")
 
 
+@pytest.mark.heavy
 def test_of_several_seeds_an_image_counts_once_by_the_sign_of_its_mean(tmp_path, composed):
     for seed, before, after in ((1, "failed", "0"), (2, "0", "0"), (3, "failed", "failed")):
         write_run(tmp_path, composed, [[before], ["0"], ["0"]], name=f"before{seed}", seed=seed)
@@ -113,6 +117,7 @@ def test_of_several_seeds_an_image_counts_once_by_the_sign_of_its_mean(tmp_path,
     assert row["images"] == 3 and row["changed"]["success"] == {"gained": 1, "lost": 1, "p": 1.0, "n": 3}
 
 
+@pytest.mark.heavy
 def test_a_table_says_how_many_comparisons_it_makes(tmp_path, composed):
     for name, gain in (("a", 0.0), ("b", 0.5), ("c", 1.0)):
         write_run(tmp_path, composed, ROWS, name=name, gain=gain)

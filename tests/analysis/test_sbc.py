@@ -45,6 +45,7 @@ def spread_and_error(width):
     return samples.var(0, ddof=1) * (1 + 1 / n), (samples.mean(0) - truth) ** 2
 
 
+@pytest.mark.heavy
 def test_the_mean_is_off_by_one_and_an_nth_of_the_variance():
     found = ratio_of_sums(*spread_and_error(1.0))
     assert found.low < 1 < found.high and found.high - found.low < 0.15

@@ -42,6 +42,7 @@ def coverage_of_zero(as_clusters):
     return held
 
 
+@pytest.mark.heavy
 def test_clustering_by_image_keeps_the_level_and_ignoring_it_does_not(monkeypatch):
     monkeypatch.setattr(stats, "RESAMPLES", 500)
     assert coverage_of_zero(as_clusters=True) >= 86  # nominal 95, slightly less with 30 images; 4 standard deviations
@@ -71,6 +72,7 @@ def test_a_change_that_no_image_shows_is_not_ruled_out():
     assert stats.paired_rate([]) is None and stats.paired_rate([[1.0]]).low < 1 == stats.paired_rate([[1.0]]).high
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("rises, falls, n", [(0.02, 0.02, 100), (0.1, 0.02, 50), (0.3, 0.2, 20), (0.0, 0.05, 100)])
 def test_intervals_of_paired_rates_hold_the_difference(rises, falls, n):
     counts = np.random.default_rng(4).multinomial(n, (rises, falls, 1 - rises - falls), 1000)
@@ -117,6 +119,7 @@ def test_below_thirty_images_students_interval_keeps_its_level(images):
     assert coverage(images, stats.FEW) >= 0.925  # nominal 0.95, 400 draws have a standard deviation of 0.011
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("images, most", [(6, 0.90), (10, 0.91)])
 def test_a_bootstrap_of_few_images_does_not(images, most):
     assert coverage(images, 0) <= most  # negative control: why FEW is there

@@ -113,6 +113,7 @@ def test_unknown_key_or_group_is_named(composed, tiny, override, key):
     assert key in str(caught.value)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, message",
     [
@@ -180,6 +181,7 @@ def test_a_network_config_without_a_key_is_one_line(composed, tiny, tiny_prior, 
         posterior_sample.run(composed(*tiny, f"model.path={folder}"))
 
 
+@pytest.mark.heavy
 def test_every_operator_can_be_set_in_its_own_task_group(composed):
     for task in sorted(path.stem for path in (PROJECT / "configs" / "task").glob("*.yaml")):
         groups = [group for group, content in composed(f"task={task}").task.items() if content is not None]
@@ -188,6 +190,7 @@ def test_every_operator_can_be_set_in_its_own_task_group(composed):
             assert [name for name in groups if changed[name].operator.sigma == 0.77] == [group]
 
 
+@pytest.mark.heavy
 def test_the_home_folder_is_found(composed, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert check(composed(*tiny, "save_dir='~/x'")).folder == tmp_path / "x" / "run"
@@ -198,12 +201,14 @@ def test_a_machine_without_git_has_no_commit(monkeypatch):
     assert git_commit() is None
 
 
+@pytest.mark.heavy
 def test_empty_image_folder(composed, tiny, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no PNG, JPEG, TIFF, WEBP or BMP image"):
         posterior_sample.run(composed(*tiny, f"data.root={tmp_path}/empty"))
 
 
+@pytest.mark.heavy
 def test_a_truncated_image_among_good_ones(composed, tiny, tiny_images, tmp_path):
     (tmp_path / "images").mkdir()
     for path in sorted(tiny_images.iterdir())[:3]:
@@ -215,12 +220,14 @@ def test_a_truncated_image_among_good_ones(composed, tiny, tiny_images, tmp_path
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.heavy
 def test_unwritable_save_dir(composed, tiny, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match=f"save_dir={tmp_path}/file/results"):
         posterior_sample.run(composed(*tiny, f"save_dir={tmp_path}/file/results"))
 
 
+@pytest.mark.heavy
 def test_a_folder_with_other_things_is_left_alone(composed, tiny, tmp_path):
     (tmp_path / "results" / "run").mkdir(parents=True)
     (tmp_path / "results" / "run" / "thesis.tex").write_text("years of work")

@@ -47,6 +47,7 @@ def test_a_mask_file_of_no_format_is_refused(tmp_path):
         check(compose([*MEASURED, f"data.mask={tmp_path / 'mask.txt'}"]))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("key", ["quantity=intensity", "mask=0", "center=corner"])
 def test_images_have_no_convention(key):
     with pytest.raises(InputError, match="data=measurement"):
@@ -55,6 +56,7 @@ def test_images_have_no_convention(key):
         check(compose(["gpu=-1", f"+data.{key}"]))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "text, mask", [("nan", "nan"), ("[nan,0,max]", ["nan", 0, "max"]), ("-1", -1), ("max", "max"), ("null", None)]
 )
@@ -62,11 +64,13 @@ def test_masks_are_read_as_words_and_numbers(text, mask):
     assert check(compose([*MEASURED, f"data.mask={text}"])).data.mask == mask
 
 
+@pytest.mark.heavy
 def test_a_mask_may_be_a_file_of_any_format(tmp_path):
     np.save(tmp_path / "mask.npy", np.zeros((4, 4)))
     assert check(compose([*MEASURED, f"data.mask={tmp_path / 'mask.npy'}", "task=inpainting"])).data.quantity == "magnitude"
 
 
+@pytest.mark.heavy
 def test_one_channel_is_an_argument_of_the_operator():
     assert check(compose([*MEASURED, "data.channels=1"])).operator_node["channels"] == 1
     assert "channels" not in check(compose(MEASURED)).operator_node

@@ -166,6 +166,7 @@ def test_what_stood_in_every_hash_still_does(plain):
 NOT_FROM_THEIR_CONFIG = {"repulsion_hard_faces/scale0", "repulsion_hard_scenes/scale0"}
 
 
+@pytest.mark.heavy
 def test_the_fingerprints_of_kept_runs_follow_from_their_configs():
     others = set()
     for path in sorted((PROJECT / "evidence").rglob("config.yaml")):
@@ -239,6 +240,7 @@ def measured(composed):
     return OmegaConf.to_container(composed("data=measurement", "data.root=somewhere"), resolve=True)
 
 
+@pytest.mark.heavy
 def test_keys_of_a_convention_at_their_defaults_leave_configs_of_before_as_they_were(measured):
     before = copy.deepcopy(measured)
     before["data"] = {key: measured["data"][key] for key in ("root", "kind", "resolution", "start_id", "end_id", "source")}

@@ -255,6 +255,7 @@ def test_hydras_flags_still_answer(in_folder, flags, shown):
     assert done.returncode == 0 and shown in done.stdout and done.stderr == ""
 
 
+@pytest.mark.heavy
 def test_configurations_of_a_folder_of_ones_own_are_found(in_folder, monkeypatch, capsys):
     (in_folder / "data").mkdir()
     (in_folder / "data" / "mine.yaml").write_text("defaults: [folder]\nroot: /my/images\n")
@@ -263,6 +264,7 @@ def test_configurations_of_a_folder_of_ones_own_are_found(in_folder, monkeypatch
     assert "root: /my/images" in capsys.readouterr().out
 
 
+@pytest.mark.heavy
 def test_a_mistake_of_the_program_keeps_its_traceback(in_folder, monkeypatch):
     def fails(settings):
         raise OSError(5, "a mistake of ours", "x")
@@ -303,6 +305,7 @@ def example(row):
     return f"{key}={next((value for end, value in VALUES.items() if key.endswith(end)), 1)}"
 
 
+@pytest.mark.heavy
 def test_everything_the_rows_say_to_write_is_a_valid_command():
     with pytest.raises(InputError) as caught:
         check_renamed(["task_group=ldm", *(example(row) for row in ROWS if row.write)])
@@ -314,6 +317,7 @@ def test_everything_the_rows_say_to_write_is_a_valid_command():
     typed("data=demo-ffhq", "model=ffhq256ldm", *(text for text in written if text not in choices))
 
 
+@pytest.mark.heavy
 def test_no_key_of_today_is_taken_for_an_old_one():
     def keys(node, prefix=""):
         for name, value in node.items():

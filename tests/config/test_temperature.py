@@ -17,6 +17,7 @@ def test_the_likelihood_has_so_many_times_the_variance_of_the_noise(composed, ta
     assert chain.tau**2 / (2 * chain.likelihood_factor) == pytest.approx(temperature * sigma**2)
 
 
+@pytest.mark.heavy
 def test_it_changes_the_likelihood_alone(composed):
     plain, honest = (check(composed("sampler=fast", *more)).chain.model_dump() for more in ([], ["temperature=1"]))
     assert {key for key in plain if plain[key] != honest[key]} == {"tau", "likelihood_factor"}
@@ -36,11 +37,13 @@ def test_records_from_before_the_switch_stay_valid(composed):
     assert fingerprint(nodes) == fingerprint(before)
 
 
+@pytest.mark.heavy
 def test_another_temperature_is_another_result(composed):
     prints = [check(composed(f"temperature={value}")).composition.fingerprint for value in ("null", "1", "1.0", "2")]
     assert prints[1] == prints[2] and len(set(prints)) == 3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, line",
     [

@@ -46,6 +46,7 @@ def curvature():
     return 2 * np.linalg.eigvalsh(decoder.T @ decoder)[-1] + 1 / 10**2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("algorithm, momentum, limit", [("langevin", 0.0, 2.0), ("hmc", 0.5, 3.0)])
 def test_a_rate_above_the_limit_is_one_warning_with_both_numbers(checked, curvature, algorithm, momentum, limit):
     chain = dict(mc_algo=algorithm, momentum=momentum)
@@ -56,6 +57,7 @@ def test_a_rate_above_the_limit_is_one_warning_with_both_numbers(checked, curvat
     assert warnings(checked(*set_chain(lr=0.95 * limit / curvature, **chain))[0]) == []
 
 
+@pytest.mark.heavy
 def test_the_last_step_has_its_own_curvature(checked, curvature):
     """Where sigma is small the Gaussian adds its own: here a rate that does not decay is too large only there."""
     sigmas = ("sampler.annealing_scheduler_config.sigma_min=0.01", *set_chain(lr_min_ratio=1.0, lr=1.8 / curvature))
@@ -63,12 +65,14 @@ def test_the_last_step_has_its_own_curvature(checked, curvature):
     assert "at the last step" in message and "at the first step" not in message
 
 
+@pytest.mark.heavy
 def test_a_chain_that_cannot_move_is_one_warning_with_its_drift(checked, curvature):
     (message,) = warnings(checked(*set_chain(lr=0.04 / curvature, lr_min_ratio=1.0, num_steps=2))[0])
     assert "hardly moves: all 2 iterations drift by 0.08" in message and "above" not in message
     assert warnings(checked(*set_chain(lr=0.06 / curvature, lr_min_ratio=1.0, num_steps=2))[0]) == []
 
 
+@pytest.mark.heavy
 def test_both_faults_are_one_warning(checked, curvature):
     falling = set_chain(lr=2.1 / curvature, lr_min_ratio=0.0, num_steps=1)
     (message,) = warnings(checked(*falling, "sampler.annealing_scheduler_config.num_steps=99")[0])
@@ -86,6 +90,7 @@ def test_what_it_spends_is_said_and_not_counted_as_the_samplers(checked):
     assert not calls and parts.sampler.prior._prior is parts.sampler.counted  # its wrappers are untouched
 
 
+@pytest.mark.heavy
 def test_auto_leaves_it_out_where_graphs_are_compiled(checked, monkeypatch):
     monkeypatch.setattr("utils.device.compiles_each_graph", lambda device: True)
     assert checked()[0] == []
@@ -116,6 +121,7 @@ def test_records_are_the_same_with_and_without(run, speed):
     assert arrays.keys() == others.keys() and all(np.array_equal(arrays[k], others[k]) for k in arrays)
 
 
+@pytest.mark.heavy
 def test_a_decoder_with_attention_and_a_codebook(tmp_path, composed, tiny, caplog):
     """The layout of the public checkpoints: fused attention and the straight-through codebook have what it needs."""
     from tests.worlds.tiny import vq_pipeline

@@ -32,6 +32,7 @@ def own_operator(name):
     return f"task.demo_langevin.operator._target_=tests.worlds.cut.{name}", "~task.demo_langevin.operator.oversample"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("task", TASKS)
 def test_the_shipped_operators_flow(composed, task):
     settings = check(composed(f"task={task}"))
@@ -42,6 +43,7 @@ def test_the_shipped_operators_flow(composed, task):
         assert row.slope < 1e-5 and row.other == 0 and row.alone < 1e-5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("model", ["demo-faces", "demo-scenes", "natural-32"])
 def test_the_shipped_priors_flow(composed, model):
     settings = check(composed(f"model={model}", *(["data.resolution=32"] if model == "natural-32" else [])))
@@ -52,6 +54,7 @@ def test_the_shipped_priors_flow(composed, model):
     assert found["denoiser"].gradient == NOT_ASKED and found["denoiser"].alone < 1e-4
 
 
+@pytest.mark.heavy
 def test_the_shipped_mechanisms_flow(rows):
     switches = ["repulsion_scale=0.15", "recombination_step=900", "pruning_step=700", "optimization_step=400"]
     found = rows(*switches)
@@ -62,6 +65,7 @@ def test_the_shipped_mechanisms_flow(rows):
     assert found["pruning.after_chain"].goes_in.startswith("(4, ") and found["pruning.after_chain"].comes_out.startswith("(2, ")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("similarity", ["latent", "rotation"])
 def test_a_repulsion_within_the_chain_flows(rows, similarity):
     found = rows(
@@ -70,12 +74,14 @@ def test_a_repulsion_within_the_chain_flows(rows, similarity):
     assert found["repulsion.bend"].gradient == "flows" and found["repulsion.guide"].gradient == "none taken"
 
 
+@pytest.mark.heavy
 def test_a_row_says_what_goes_in_and_out(rows):
     row = rows()["operator"]
     assert (row.goes_in, row.comes_out) == ("(2, 3, 16, 16) float32 cpu", "(2, 3, 24, 24) float32 cpu")
     assert row.part == "PhaseRetrieval"
 
 
+@pytest.mark.heavy
 def test_one_cut_hides_no_other_stage(rows):
     found = rows(*own_operator("Detach"))
     assert found["operator"].gradient == found["loss"].gradient == "cut"
@@ -83,11 +89,13 @@ def test_one_cut_hides_no_other_stage(rows):
     assert found["decoder"].gradient == "flows"
 
 
+@pytest.mark.heavy
 def test_what_is_rounded_to_whole_numbers_is_still_shown(rows):
     found = rows(*own_operator("IntegerCast"))
     assert found["operator"].gradient == "cut" and "to() to int32" in found["operator"].findings[0]
 
 
+@pytest.mark.heavy
 def test_an_operator_that_cannot_measure_has_no_loss(rows, monkeypatch):
     monkeypatch.setattr(cut.Detach, "forward", lambda self, x: x > 0)
     found = rows(*own_operator("Detach"), "repulsion_scale=0.1")
@@ -130,6 +138,7 @@ def test_noise_of_finite_differences_is_no_fault():
     assert row.gradient == "flows" and row.findings == () and "depend on their step" in row.notes[0]
 
 
+@pytest.mark.heavy
 def test_the_codebook_of_a_published_prior_is_a_note(tmp_path):
     from tests.worlds.tiny import vq_pipeline
 
@@ -163,6 +172,7 @@ class Spoiling(CutGuide):
         return z0hat / 0
 
 
+@pytest.mark.heavy
 def test_a_mechanism_whose_gradient_is_cut_is_found_with_its_line(rows):
     found = rows("+mechanisms.mine._target_=tests.diagnosis.test_gradient_check.CutGuide")
     row = found["mine.guide"]
@@ -170,11 +180,13 @@ def test_a_mechanism_whose_gradient_is_cut_is_found_with_its_line(rows):
     assert row.findings[0].endswith("size = z.detach().square().sum()")
 
 
+@pytest.mark.heavy
 def test_a_mechanism_that_returns_non_finite_numbers_is_found(rows):
     row = rows("+mechanisms.mine._target_=tests.diagnosis.test_gradient_check.Spoiling")["mine.guide"]
     assert row.gradient == "non-finite"
 
 
+@pytest.mark.heavy
 def test_what_is_no_operator_is_wrong_input(rows):
     with pytest.raises(InputError, match="is no operators.base.Operator"):
         rows("task.demo_langevin.operator._target_=tests.worlds.broken.NoOperator", "~task.demo_langevin.operator.oversample")
@@ -182,6 +194,7 @@ def test_what_is_no_operator_is_wrong_input(rows):
         rows("model._target_=tests.worlds.broken.shapeless")
 
 
+@pytest.mark.heavy
 def test_an_analytic_prior_in_float64_flows(rows):
     found = rows(runs.ANALYTIC)
     assert {row.findings for row in found.values()} == {()} and found["decoder"].goes_in.endswith("float64 cpu")
@@ -197,6 +210,7 @@ FIDELITY = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("term", FIDELITY)
 def test_the_shipped_terms_of_the_loss_flow(rows, term):
     found = rows(*FIDELITY[term])

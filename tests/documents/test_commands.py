@@ -67,6 +67,7 @@ def test_every_python_program_and_flag_exists(path, tag, tree):
         assert flags(words[2:]) <= flags_of(words[1], tree(tag)), words
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")
 @pytest.mark.parametrize("path, tag", OF_ALL)
 def test_every_override_composes(path, tag, tree):
@@ -80,6 +81,7 @@ def test_every_override_composes(path, tag, tree):
                 compose(CONFIGS[program], overrides=overrides)
 
 
+@pytest.mark.heavy
 def test_the_examples_of_quoting_mean_what_they_say(composed):
     (words,) = [words for words in of(PROJECT / "README.md", "python") if any("=3/" in word for word in words)]
     assert composed(*words[2:]).data.root == "/data/run=3/{a} b"

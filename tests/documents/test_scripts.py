@@ -64,6 +64,7 @@ def test_every_experiment_has_its_script():
     assert [path.stem for path in sorted((PROJECT / "commands_gpu").glob("*.sh"))] == NAMES
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("demo", [("--demo",), ()])
 def test_a_script_names_its_experiment_and_none_of_its_switches(script, composed, name, demo):
@@ -158,6 +159,7 @@ def test_experiment_5_refuses_other_flags_in_one_line(script, flag):
     assert done.stderr == f"unknown argument: {flag}; exp5_final.sh takes --imagenet --ffhq --demo\n"
 
 
+@pytest.mark.heavy
 def test_experiment_5_is_experiment_4(composed):
     final, best = (
         OmegaConf.to_container(composed(f"experiment={name}", "sampler=fast"), resolve=True)

@@ -39,6 +39,7 @@ def closed():
     cf.plt.close("all")
 
 
+@pytest.mark.heavy
 def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
     names = {path.name for path in cf.draw_all(experiments, tmp_path / "new" / "figures", images=1)}
     stems = (
@@ -119,6 +120,7 @@ def test_reconstructions_are_turned_to_the_better_orientation(experiments):
     assert [axis.spines["left"].get_visible() for axis in above] == [False, True, False, False, False]  # the pick
 
 
+@pytest.mark.heavy
 def test_names_are_not_formulas_and_measurements_of_any_shape_are_drawn(tmp_path, composed):
     write_run(tmp_path, composed, [["0", "180"]], name="a$x_{$b")
     runs_found = [runs.load(path) for path in runs.find([tmp_path])]
@@ -134,6 +136,7 @@ def test_without_pictures_in_the_records_there_are_none_drawn(tmp_path, composed
     assert [name for name, _ in cf.every(experiment) if name.startswith("reconstructions")] == []
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "labels, options",

@@ -36,6 +36,7 @@ def test_points_stand_at_the_passes_and_the_rate_of_each_experiment(experiments)
     plt.close("all")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("label, shown", [("failed", 0.0), ("0", 100.0)])
 @pytest.mark.parametrize("images", [1, 7, 10])
 def test_experiments_without_or_with_nothing_but_successes_have_their_point(tmp_path, composed, label, shown, images):
@@ -46,6 +47,7 @@ def test_experiments_without_or_with_nothing_but_successes_have_their_point(tmp_
     plt.close("all")
 
 
+@pytest.mark.heavy
 def test_numbers_stand_at_the_ticks(experiments):
     """Text is not read as mathematics, so the formulas of matplotlib's own labels would stand there as they are."""
     figure = pareto.draw(experiments)
@@ -57,6 +59,7 @@ def test_numbers_stand_at_the_ticks(experiments):
     plt.close("all")
 
 
+@pytest.mark.heavy
 def test_it_needs_three_experiments(experiments):
     names = [name for name, _ in comparison.every(experiments[:2])]
     assert "pareto" not in names and "pareto" in [name for name, _ in comparison.every(experiments)]

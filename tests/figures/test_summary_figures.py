@@ -47,6 +47,7 @@ def test_a_grid_of_older_records_is_as_it_was(tmp_path, composed):
     assert len(figure.axes) == 4 and "std" not in figure.get_suptitle()
 
 
+@pytest.mark.heavy
 def test_the_curve_is_the_mean_over_images_up_to_half_a_cycle(folder):
     (experiment,) = gather([runs.load(folder)])
     figures = dict(comparison.every([experiment], 1))
@@ -54,11 +55,13 @@ def test_the_curve_is_the_mean_over_images_up_to_half_a_cycle(folder):
     assert np.allclose(line.get_ydata(), np.linspace(1, 0.05, 9)) and np.allclose(line.get_xdata(), np.linspace(0, 0.5, 9))
 
 
+@pytest.mark.heavy
 def test_runs_without_a_summary_have_no_curve(tmp_path, composed):
     write_run(tmp_path, composed, [["0", "180"]])
     assert "prtf" not in dict(comparison.every(gather([runs.load(tmp_path / "exp0")]), 1))
 
 
+@pytest.mark.heavy
 def test_the_pick_stands_beside_its_mean_and_spread(folder):
     (experiment,) = gather([runs.load(folder)])
     figure = dict(comparison.every([experiment], 1))["summary_exp0"]

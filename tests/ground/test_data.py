@@ -284,6 +284,7 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
     assert "loss / noise floor" in printed
 
 
+@pytest.mark.heavy
 def test_measurement_of_the_wrong_shape_is_one_line(place):
     (place.folder / "wrong").mkdir()
     np.save(place.folder / "wrong/y.npy", np.zeros((3, 7, 7)))

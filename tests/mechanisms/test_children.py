@@ -127,6 +127,7 @@ def test_under_branch_sigma_children_start_where_the_flow_from_there_ends():
 OVERRIDES = ("pruning_step=700", "children=2")
 
 
+@pytest.mark.heavy
 def test_a_run_reports_families_and_their_cost(run):
     folder, m = run(*OVERRIDES, pictures=True)
     assert m["metadata"]["num_samples"] == 4 and m["metadata"]["num_children"] == 4
@@ -145,6 +146,7 @@ def test_a_run_reports_families_and_their_cost(run):
     assert "4 particles and 4 born later" in text and "best of 4" in text
 
 
+@pytest.mark.heavy
 def test_dropped_slots_have_no_children(run):
     folder, m = run(*OVERRIDES, "pruning.fill=drop", "pruning.near_distance=1e9", pictures=True)
     assert [len(parent) for parent in m["tree"]["parent"]] == [2, 2]
@@ -152,6 +154,7 @@ def test_dropped_slots_have_no_children(run):
     assert (folder / "grid_results.png").is_file()
 
 
+@pytest.mark.heavy
 def test_off_is_off_bit_for_bit(run):
     plain, _ = run("data.end_id=1", "pruning_step=700")
     off, m = run("data.end_id=1", "pruning_step=700", "name=off", "children=0", "tree.branch_sigma=9")
@@ -159,6 +162,7 @@ def test_off_is_off_bit_for_bit(run):
     assert (x["z"] == y["z"]).all() and "tree" not in m and a.keys() == b.keys() and a["fingerprint"] == b["fingerprint"]
 
 
+@pytest.mark.heavy
 def test_shards_and_a_resumed_run_equal_one_that_went_through(run):
     through, _ = run(*OVERRIDES, "tree.branch_sigma=5")
     for shard in ("0/2", "1/2", "1/2"):
@@ -168,6 +172,7 @@ def test_shards_and_a_resumed_run_equal_one_that_went_through(run):
         assert (x["z"] == y["z"]).all() and a["tree"] == b["tree"] and a["scores"] == b["scores"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, message",
     [

@@ -62,6 +62,7 @@ def test_every_kth_step_and_always_the_last(composed):
     assert [i for i in range(50) if mechanism.acts(i)] == [40, 44, 48, 49]
 
 
+@pytest.mark.heavy
 def test_repulsion_ends_at_its_step_or_with_the_first_event(composed):
     def last(*overrides):
         """The last step in which it acts, and the last in which it may stay in the computation."""

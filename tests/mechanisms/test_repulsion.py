@@ -212,6 +212,7 @@ def covering_runs(z):
     return int(((z.min(1).values < 0) & (z.max(1).values > 0)).sum())
 
 
+@pytest.mark.heavy
 def test_repulsion_makes_more_runs_cover_both_modes():
     independent, repelled = two_mode_run(0.0), two_mode_run(4.0)
     # negative control: independent particles land on the same side half of the time

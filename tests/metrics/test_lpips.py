@@ -86,6 +86,7 @@ def of_the_package(backbone, pooling):
     return network
 
 
+@pytest.mark.heavy
 def test_lpips_through_piq_is_that_of_the_lpips_package(hub):
     """With average pooling on both sides, as DAPS reports it; the package's own max pooling is another number."""
     backbone = random_backbone(vgg16)
@@ -103,6 +104,7 @@ def test_lpips_through_piq_is_that_of_the_lpips_package(hub):
     assert ((with_max - theirs).abs() > 1e-3 * theirs).all()
 
 
+@pytest.mark.heavy
 def test_lpips_is_zero_for_equal_images_and_grows_with_noise(hub):
     torch.save(random_backbone(vgg16), hub / LPIPS_FILES[0])
     torch.save([torch.rand(1, c, 1, 1) for c in (64, 128, 256, 512, 512)], hub / LPIPS_FILES[1])
@@ -127,6 +129,7 @@ def alex_by_hand(backbone, x, truth):
     return total
 
 
+@pytest.mark.heavy
 def test_the_alexnet_score_is_the_formula_of_lpips(hub):
     backbone = random_backbone(alexnet)
     torch.save(backbone, hub / LPIPS_ALEX_FILE)
@@ -136,6 +139,7 @@ def test_the_alexnet_score_is_the_formula_of_lpips(hub):
     torch.testing.assert_close(LpipsAlex()(x, truth), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("error")
 def test_images_too_small_for_alexnet_have_no_such_score(hub):
     torch.save(random_backbone(alexnet), hub / LPIPS_ALEX_FILE)

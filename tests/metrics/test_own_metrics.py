@@ -59,6 +59,7 @@ def both(run):
     return run(OWN, "+metrics.mean_error.factor=2.0", MISFIT, "data.end_id=1")
 
 
+@pytest.mark.heavy
 def test_it_stands_in_record_and_metrics_json_like_one_of_ours(both):
     folder, metrics = both
     record, arrays = read_record(record_path(folder, 0))
@@ -81,6 +82,7 @@ def test_it_stands_in_record_and_metrics_json_like_one_of_ours(both):
     assert rows[2][0] == "| misfit" and rows[2][1].startswith(f"{record['scores']['misfit'][by_truth]:.3f} ")
 
 
+@pytest.mark.heavy
 def test_its_lists_are_held_to_the_particles(both):
     metrics = copy.deepcopy(both[1])
     metrics["misfit"]["sample"][0].pop()
@@ -91,6 +93,7 @@ def test_its_lists_are_held_to_the_particles(both):
         check_metrics(metrics, "x")
 
 
+@pytest.mark.heavy
 def test_tables_csv_and_report_show_it(both, tool, tmp_path):
     folder, metrics = both
     _, text, _ = tool(parse_metrics, folder, "--tables", "metrics")
@@ -106,6 +109,7 @@ def test_tables_csv_and_report_show_it(both, tool, tmp_path):
     assert "mean error (levels): best" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.heavy
 def test_two_of_the_particles_would_have_had_an_expected_best(run):
     folder, metrics = run(OWN, "data.end_id=1")
     from utils.analysis.arguments import read_experiments
@@ -116,6 +120,7 @@ def test_two_of_the_particles_would_have_had_an_expected_best(run):
     assert best < values["metrics.mean_error.best"] < worst and values["metrics.mean_error.pick"] is not None
 
 
+@pytest.mark.heavy
 def test_a_run_without_it_continues_with_nulls_where_it_was_not_asked(run):
     _, before = run("data.end_id=1")
     folder, after = run("data.end_id=2", OWN)
@@ -127,6 +132,7 @@ def test_a_run_without_it_continues_with_nulls_where_it_was_not_asked(run):
     assert again["mean_error"]["sample"][2] == [None] * 4 and again["metrics"] == after["metrics"]
 
 
+@pytest.mark.heavy
 def test_of_a_measurement_it_is_null_or_compares_with_y(run, tmp_path):
     folder, _ = run("data.end_id=1")
     (tmp_path / "measured").mkdir()
@@ -138,6 +144,7 @@ def test_of_a_measurement_it_is_null_or_compares_with_y(run, tmp_path):
     assert "| mean error (levels) | not available" in text and "| misfit | not available |" in text
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", BROKEN)
 def test_one_that_breaks_the_contract_ends_in_one_line_before_sampling(run, monkeypatch, name):
     monkeypatch.setattr(LatentDAPS, "sample", lambda *_, **__: pytest.fail("sampled"))
@@ -152,6 +159,7 @@ def test_a_name_that_is_taken_is_refused(run, name):
         run(f"+metrics.{name}._target_=tests.worlds.own_metrics.MeanError")
 
 
+@pytest.mark.heavy
 def test_every_key_of_metrics_json_is_taken(run):
     """Blocks of one's own stand between them."""
     _, metrics = run("data.end_id=1", "num_samples=2")
@@ -159,12 +167,14 @@ def test_every_key_of_metrics_json_is_taken(run):
     assert set(metrics) <= known
 
 
+@pytest.mark.heavy
 def test_an_exception_in_the_middle_of_a_run_names_the_metric(run, monkeypatch):
     monkeypatch.setattr(MeanError, "__call__", lambda self, x, truth: x.new_zeros(2))
     with pytest.raises(InputError, match=r"metrics.mean_error: gives \(2,\) for 4 images; return one number for each"):
         run(OWN, "data.end_id=1")
 
 
+@pytest.mark.heavy
 def test_it_is_computed_for_a_finished_run_from_its_records(run, tool, both, tmp_path):
     """As the run itself would have written it, up to the 8 bits of its pictures; arrays and other blocks stay."""
     with_it, metrics = both
@@ -187,6 +197,7 @@ def test_it_is_computed_for_a_finished_run_from_its_records(run, tool, both, tmp
     assert continued["mean_error"]["sample"][0] == added["mean_error"]["sample"][0]
 
 
+@pytest.mark.heavy
 def test_one_of_ours_is_added_where_older_records_lack_it(run, tool):
     folder, metrics = run("data.end_id=2")
     for image in (0, 1):
@@ -202,6 +213,7 @@ def test_one_of_ours_is_added_where_older_records_lack_it(run, tool):
     assert "metrics" not in added
 
 
+@pytest.mark.heavy
 def test_the_name_alone_is_enough_where_the_runs_config_has_the_class(run, tool):
     run("data.end_id=1")
     folder, _ = run("data.end_id=2", OWN)
@@ -209,6 +221,7 @@ def test_the_name_alone_is_enough_where_the_runs_config_has_the_class(run, tool)
     assert None not in json.loads((folder / "metrics.json").read_text())["mean_error"]["sample"][0]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "arguments, line",
     [

@@ -88,6 +88,7 @@ class Drawn(DeepinvPhysics):
         super().__init__(Physics(), sigma)
 
 
+@pytest.mark.heavy
 def test_what_a_physics_draws_is_decided_by_the_seed(composed, tiny):
     def mask(seed):
         torch.rand(seed)  # the state before does not matter

@@ -58,6 +58,7 @@ def test_gradient_equals_finite_differences(operator):
     data_terms.the_gradient_equals_finite_differences(operator, likelihood if profiled else None)
 
 
+@pytest.mark.heavy
 def test_floor_and_spread_are_those_of_the_true_images_loss(operator):
     data_terms.floor_and_spread_are_those_of_the_true_images_loss(operator)
 
@@ -98,6 +99,7 @@ def test_the_free_exposure_neither_brightens_nor_darkens_the_truth():
     assert abs(along.mean()) < 5 * along.std() / 2000**0.5 < plain.mean() / 5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["poisson", "amplitude"])
 def test_simulated_counts_follow_the_poisson_law_and_the_noise(name):
     operator, x = with_fidelity(**CASES[name]), images(1).expand(400, -1, -1, -1)

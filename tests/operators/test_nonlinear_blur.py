@@ -69,6 +69,7 @@ def reference(w, x, code, front, back):
     return x + conv(f"recon_trunk.{back + 8}", h, padding=1)
 
 
+@pytest.mark.heavy
 def test_network_equals_the_published_equations():
     generator = torch.Generator().manual_seed(0)
     network = KernelWizard(FEATURES, front=1, back=2).double()
@@ -92,6 +93,7 @@ def test_adapter_skip_carries_the_activated_features():
     assert level(x, torch.zeros(1, 4, 2, 2))[:, 4:].flatten().tolist() == pytest.approx([-0.2] * 64)
 
 
+@pytest.mark.heavy
 def test_code_depends_on_the_seed_alone(tmp_path):
     path = tmp_path / "GOPRO_wVAE.pth"
     torch.save(published.constants("kernel_wizard"), path)

@@ -56,7 +56,10 @@ def deepinv_downsampling(resolution):
     return deepinv.physics.Downsampling(img_size=(3, resolution, resolution), factor=3, filter="gaussian")
 
 
-@pytest.fixture(scope="module", params=TABLE)
+HEAVY = {"nonlinear_blur"}  # a network, of weights of its own
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.heavy if name in HEAVY else ()) for name in TABLE])
 def case(request, tmp_path_factory):
     """(operator in float64, images (3, 3, side, side) in [-1, 1])."""
     side, make = TABLE[request.param]
@@ -289,6 +292,7 @@ def task_configs():
     return [(f.stem, group) for f in files for group in OmegaConf.load(f)]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("task, group", task_configs())
 def test_every_task_group_composes_and_builds_its_operator(task, group):
     side = 64 if group.startswith("demo_") else 256
@@ -311,6 +315,7 @@ def test_every_task_has_the_groups_of_both_public_model_families():
     assert all("ldm_langevin" in names for task, names in groups.items() if task != "deepinv")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "task, overrides, word",
     [

@@ -37,6 +37,7 @@ def latents(count=3, side=8):
     return z * torch.arange(1, count + 1).view(-1, 1, 1, 1)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("lr", [0.01, 10.0])
 @pytest.mark.parametrize("bound", [0.05, 0.2])
 def test_no_entry_moves_by_more_than_the_bound(bound, lr):
@@ -48,6 +49,7 @@ def test_no_entry_moves_by_more_than_the_bound(bound, lr):
     assert lr < 1 or (moved[2:] > 0.99 * bound * rms(particles.z)[2:]).all()  # and get as far as they may
 
 
+@pytest.mark.heavy
 def test_a_free_particle_moves_farther():
     particles = problem(spread=5.0)
     z, _ = call(particles, max_iterations=200)
@@ -75,6 +77,7 @@ def test_a_bound_of_zero_leaves_the_latent_to_the_base(warmup):
     assert torch.equal(z, particles.z) == (warmup == 0) and torch.isfinite(z).all()
 
 
+@pytest.mark.heavy
 def test_a_wide_bound_is_free():
     particles = problem()
     free, narrow, wide = call(particles), optimised(particles), optimised(particles, bound=1e5)
@@ -82,6 +85,7 @@ def test_a_wide_bound_is_free():
     assert wide[1] == free[1] != narrow[1]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_alone_or_among_others_the_same_iterations_and_result(warmup):
     particles = problem(spread=0.6)
@@ -166,6 +170,7 @@ def test_a_run_asks_for_it(run):
     assert metrics["optimization"] is None and list(metrics["time"]["phases"]) == ["sampling"]
 
 
+@pytest.mark.heavy
 def test_bounded_free_is_the_cores_own(run):
     """A bound that is wide against every move, in float32: the same calls, iterations and latents up to rounding."""
     free, m = run("data.end_id=1", "name=free", *(f"optimization_{key}" for key in SMALL[:1]), "optimization.max_iterations=4")
@@ -176,6 +181,7 @@ def test_bounded_free_is_the_cores_own(run):
     assert w["mechanisms"]["bounded_residual"][0]["iterations"] == m["optimization"]["iterations"][0]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "key, message",
     [
@@ -195,5 +201,6 @@ def test_a_key_that_cannot_be_is_refused(run, key, message):
     assert str(caught.value).startswith(f"mechanisms.bounded_residual.{message}") and "\n" not in str(caught.value)
 
 
+@pytest.mark.program
 def test_it_starts_from_any_folder(tiny, tmp_path):
     started_elsewhere("bounded_residual", tiny, tmp_path, "data.end_id=1", "mechanisms.bounded_residual.step=400")

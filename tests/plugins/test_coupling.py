@@ -247,6 +247,7 @@ def test_parents_move_first_and_children_at_the_end():
 HERE = (f"hydra.searchpath=[file://{PLUGINS}]", "experiment=coupling", "pruning_step=700", "mechanisms.coupling.share=0.3")
 
 
+@pytest.mark.heavy
 def test_a_coupled_run_keeps_its_parents_and_pays_a_decoding_for_each_step_down(run):
     folder, m = run(*HERE, pictures=True)
     assert m["metadata"]["num_samples"] == 4 and m["metadata"]["num_children"] == 4 and "tree" not in m
@@ -263,6 +264,7 @@ def test_a_coupled_run_keeps_its_parents_and_pays_a_decoding_for_each_step_down(
     assert "4 particles and 4 born later" in text and "best of 6" in text
 
 
+@pytest.mark.heavy
 def test_tables_and_pictures_know_its_families(run):
     """Three annealing steps of two passes each, pruned to two of four particles after the first."""
     folder, _ = run(*HERE, "pruning.fill=drop", "pruning.near_distance=1e9", "name=dropped")
@@ -275,6 +277,7 @@ def test_tables_and_pictures_know_its_families(run):
     assert experiment.values("surviving") == [6, 6]
 
 
+@pytest.mark.heavy
 def test_a_place_without_a_picture_says_why(run):
     folder, _ = run(*HERE, "pruning.fill=drop", "pruning.near_distance=1e9", "data.end_id=1")
     record, _ = read_record(folder / "records" / "00000.npz")
@@ -284,6 +287,7 @@ def test_a_place_without_a_picture_says_why(run):
     assert titles[6:] == ["p6: not born", "p7: not born"]
 
 
+@pytest.mark.heavy
 def test_children_of_the_core_have_children_of_their_own(run):
     _, m = run(*HERE, "children=2", "data.end_id=1")
     (core,), (own,) = m["tree"]["parent"], m["mechanisms"]["coupling"]
@@ -293,6 +297,7 @@ def test_children_of_the_core_have_children_of_their_own(run):
     assert sum(birth.gain for birth in births([{"parent": core, "stay": False}, own])) == 2 + 8
 
 
+@pytest.mark.heavy
 def test_shards_and_a_resumed_run_equal_one_that_went_through(run):
     switches = (*HERE, "mechanisms.coupling.branch_sigma=5")
     through, _ = run(*switches)
@@ -303,6 +308,7 @@ def test_shards_and_a_resumed_run_equal_one_that_went_through(run):
         assert (x["z"] == y["z"]).all() and a["mechanisms"] == b["mechanisms"] and a["scores"] == b["scores"]
 
 
+@pytest.mark.program
 def test_it_runs_from_any_working_directory_without_a_path(tmp_path, tiny):
     small = [word for word in tiny if not word.startswith("name=")]
     done = subprocess.run(
@@ -317,6 +323,7 @@ def test_it_runs_from_any_working_directory_without_a_path(tmp_path, tiny):
     assert len(json.loads(metrics.read_text())["mechanisms"]["coupling"]) == 2
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, message",
     [

@@ -22,6 +22,7 @@ def test_it_keeps_the_laws_of_a_term(operator):
     data_terms.the_gradient_equals_finite_differences(operator)
 
 
+@pytest.mark.heavy
 def test_floor_and_spread_are_those_of_the_true_images_loss(operator):
     data_terms.floor_and_spread_are_those_of_the_true_images_loss(operator)
 
@@ -35,6 +36,7 @@ def test_it_adds_no_residual():
 BLUR = ("task=down_sampling", "task.demo_langevin.operator.scale_factor=2", "data.end_id=1")
 
 
+@pytest.mark.heavy
 def test_a_run_asks_for_it(run):
     _, metrics = run(*experiment("multiscale_gradient"), *BLUR, "recombination_step=700")
     assert list(metrics["loss"]["terms"]) == ["gaussian", "multiscale_gradient"]
@@ -42,10 +44,12 @@ def test_a_run_asks_for_it(run):
     assert metrics["loss"]["noise_floor"][0] == pytest.approx(parts[0] + 0.2 * parts[1])
 
 
+@pytest.mark.heavy
 def test_a_spectrum_has_no_edges(run):
     with pytest.raises(InputError, match=r"^fidelity\.terms\.multiscale_gradient: the measurement of PhaseRetrieval is a spec"):
         run(*experiment("multiscale_gradient"))
 
 
+@pytest.mark.program
 def test_it_starts_from_any_folder(tiny, tmp_path):
     started_elsewhere("multiscale_gradient", tiny, tmp_path, *BLUR)

@@ -23,6 +23,7 @@ def test_it_keeps_the_laws_of_a_term(operator):
     data_terms.the_gradient_equals_finite_differences(operator)
 
 
+@pytest.mark.heavy
 def test_floor_and_spread_are_those_of_the_true_images_loss(operator):
     data_terms.floor_and_spread_are_those_of_the_true_images_loss(operator)
 
@@ -40,6 +41,7 @@ def test_it_compares_by_the_loss_and_knows_no_exposure(operator):
     assert not operator.terms["silog"].knows_scale
 
 
+@pytest.mark.heavy
 def test_a_run_with_every_mechanism_asks_for_it(run):
     switches = ("pruning_step=500", "optimization_step=400", "recombination_step=700", "data.end_id=1")
     _, metrics = run(*experiment("silog"), *switches)
@@ -49,10 +51,12 @@ def test_a_run_with_every_mechanism_asks_for_it(run):
         assert total is None and part is None or total == pytest.approx(part, rel=1e-5)
 
 
+@pytest.mark.heavy
 def test_a_task_without_a_magnitude_is_refused(run):
     with pytest.raises(InputError, match=r"^fidelity\.terms\.silog: the measurement of HighDynamicRange is no magnitude"):
         run(*experiment("silog"), "task=hdr")
 
 
+@pytest.mark.program
 def test_it_starts_from_any_folder(tiny, tmp_path):
     started_elsewhere("silog", tiny, tmp_path, "data.end_id=1")

@@ -47,6 +47,7 @@ def test_another_exposure_or_offset_gives_the_same_result():
     assert not torch.allclose(fixed.loss(x, y), fixed.loss(x, 7 * y))  # negative control
 
 
+@pytest.mark.heavy
 def test_a_run_asks_for_it(run):
     _, metrics = run(*experiment("ssi"), "recombination_step=700", "data.end_id=1")
     assert list(metrics["loss"]["terms"]) == ["ssi"]
@@ -57,5 +58,6 @@ def test_alone_it_fits_no_free_scale(run):
         run(*experiment("ssi"), "fidelity.free_scale=true")
 
 
+@pytest.mark.program
 def test_it_starts_from_any_folder(tiny, tmp_path):
     started_elsewhere("ssi", tiny, tmp_path, "data.end_id=1")

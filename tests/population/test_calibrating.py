@@ -88,6 +88,7 @@ def test_calibration_finds_the_gap_and_its_honest_rates():
     )
 
 
+@pytest.mark.heavy
 def test_without_a_signal_false_accepts_are_kept_below_their_share():
     """Scores that know nothing of the success: only what accepts almost nothing is allowed, and more where more is allowed."""
     rng = np.random.default_rng(1)

@@ -60,6 +60,7 @@ def checked(place, *overrides):
     return check(runs.config(place.all("checked", "population=sequential", *overrides)))
 
 
+@pytest.mark.heavy
 def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_path):
     path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
     found = checked(place, f"sequential.certificate={path}")
@@ -71,6 +72,7 @@ def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_
     assert prints[0] == written != prints[1]
 
 
+@pytest.mark.heavy
 def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
     (note,) = checked(place, f"sequential.certificate={path}", "task.demo_langevin.operator.sigma=0.1").composition.notes
@@ -79,6 +81,7 @@ def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
 
 
+@pytest.mark.heavy
 def test_the_early_stop_of_a_certificate_is_ignored_and_said_once(place, tmp_path):
     plain = {"deviation": 2.0, "denoising": 0.5, "agreement": None}
     found = []
@@ -95,6 +98,7 @@ def test_particles_that_only_turn_their_channels_stay_independent(place):
     assert checked(place, ALWAYS, "recombination_step=700", "recombination.donors=false").recombination_step == 700
 
 
+@pytest.mark.heavy
 def test_without_a_certificate_it_says_what_is_used(place):
     (note,) = checked(place).composition.notes
     assert "within 3 standard deviations" in note and "0.95" in note and "tools/calibrate_certificate.py" in note
@@ -102,6 +106,7 @@ def test_without_a_certificate_it_says_what_is_used(place):
     assert "sequential" not in checked(place, "population=fixed").composition.identity
 
 
+@pytest.mark.heavy
 def test_of_several_beside_the_checkpoint_the_one_of_this_setting_is_taken(place, tmp_path, tiny_prior):
     shutil.copytree(tiny_prior, prior := tmp_path / "prior")
     noisy = "task.demo_langevin.operator.sigma=0.1"

@@ -79,6 +79,7 @@ def test_full_size_modules_have_the_published_parameter_counts(build, count):
         assert sum(p.numel() for p in build().parameters()) == count
 
 
+@pytest.mark.heavy
 def test_converted_networks_equal_the_original_equations(checkpoint):
     path, expected, conditional = checkpoint
     state = read_state_dict(path)
@@ -107,6 +108,7 @@ def test_splitting_the_heads_the_other_way_would_be_noticed():
     assert (original.self_attention(w, "a", x) - right).abs().max() > 1e-3
 
 
+@pytest.mark.heavy
 def test_load_pipeline_converts_the_original_file_once(checkpoint):
     path, expected, conditional = checkpoint
     label = 1000 if conditional else None
@@ -132,6 +134,7 @@ def test_denoiser_uses_the_network_output_at_the_mapped_timestep(checkpoint):
     torch.testing.assert_close(prior.denoise(z[:1], sigma), wanted[:1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_raw_weights_by_default_and_ema_on_request(checkpoint, tmp_path):
     path, _, _ = checkpoint
     raw, ema = (compvis.convert(path, tmp_path / kind, kind, RESOLUTION) for kind in ("raw", "ema"))
@@ -146,6 +149,7 @@ def test_first_stage_alone_gives_a_vqvae_folder(checkpoint, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["conversion.json", "vqvae"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "change, word",
     [
@@ -170,6 +174,7 @@ def test_damaged_or_foreign_checkpoints_are_one_line(change, word, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.ckpt"]
 
 
+@pytest.mark.heavy
 def test_ema_of_a_checkpoint_without_it_names_the_remedy(tmp_path):
     state, _ = original_checkpoint()
     path = save({k: v for k, v in state.items() if not k.startswith(compvis.EMA)}, tmp_path / "model.ckpt")
@@ -197,6 +202,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_weights_are_found_where_people_put_them(layout, tmp_path):
     state, _ = original_checkpoint()
@@ -205,6 +211,7 @@ def test_weights_are_found_where_people_put_them(layout, tmp_path):
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["model.safetensors", "MODEL.CKPT", "model.Safetensors"])
 def test_other_endings_are_read(name, tmp_path):
     state, _ = original_checkpoint()
@@ -214,6 +221,7 @@ def test_other_endings_are_read(name, tmp_path):
     assert prior.latent_shape == (3, LATENT, LATENT) and (tmp_path / name).with_suffix(".diffusers").is_dir()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("turned_back", [False, True])
 def test_half_precision_is_the_same_noise_schedule(dtype, turned_back, tmp_path):
@@ -226,6 +234,7 @@ def test_half_precision_is_the_same_noise_schedule(dtype, turned_back, tmp_path)
     assert torch.equal(written["conv_in.weight"], low[compvis.UNET + "input_blocks.0.0.weight"].float())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_another_noise_schedule_is_refused_in_every_precision(dtype, tmp_path):
     """Stable Diffusion's betas, the nearest public schedule."""
@@ -235,6 +244,7 @@ def test_another_noise_schedule_is_refused_in_every_precision(dtype, tmp_path):
         compvis.convert(save(state, tmp_path / "model.ckpt"), tmp_path / "out", resolution=RESOLUTION)
 
 
+@pytest.mark.heavy
 def test_averaged_weights_in_a_state_dict_of_their_own(tmp_path):
     state, _ = original_checkpoint()
     raw = {k: v for k, v in state.items() if not k.startswith(compvis.EMA)}
@@ -260,6 +270,7 @@ def test_files_that_are_something_else_say_what_they_are(name, content, word, tm
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.heavy
 def test_one_file_of_a_diffusers_folder_names_the_folder(checkpoint, tmp_path):
     out = compvis.convert(checkpoint[0], tmp_path / "out", resolution=RESOLUTION)
     file = out / "unet" / "diffusion_pytorch_model.safetensors"

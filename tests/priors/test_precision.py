@@ -32,6 +32,7 @@ def pair(request, tiny_prior, vq_folder):
     return exact, rounded, torch.randn(4, *exact.latent_shape, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.heavy
 def test_images_gradients_and_denoised_latents_are_float32_and_near(pair):
     exact, rounded, z = pair
     found = []
@@ -90,6 +91,7 @@ def test_chain_operator_and_loss_see_float32(run, monkeypatch):
     assert not np.array_equal(a, b) and np.abs(a - b).max() < 0.5  # dB, of a random decoder after two steps
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_device_that_emulates_bfloat16_is_named(composed, monkeypatch, caplog, fast):
     from utils.running import build
@@ -107,6 +109,7 @@ def fingerprint_of(composed):
     return lambda *overrides: fingerprint(OmegaConf.to_container(composed(*overrides), resolve=True))
 
 
+@pytest.mark.heavy
 def test_the_fingerprint_knows_the_precision(fingerprint_of, composed):
     plain = fingerprint_of()
     older = OmegaConf.to_container(composed(), resolve=True)
@@ -117,6 +120,7 @@ def test_the_fingerprint_knows_the_precision(fingerprint_of, composed):
     assert fingerprint_of("compile=true", "batch_images=auto") == plain
 
 
+@pytest.mark.heavy
 def test_the_fingerprint_takes_whole_numbers_for_floats(fingerprint_of):
     written = (
         "repulsion_scale=0",

@@ -210,6 +210,7 @@ def load_stable(stable, **changes):
     return load_pipeline(stable.folder, "cpu", resolution=32, **{**PROMPT, **changes})
 
 
+@pytest.mark.heavy
 def test_stable_diffusion_denoises_as_guidance_says(stable):
     """Against the pipeline's own prompt encoder and scheduler: guided output u + g (c - u), then z0 of the scheduler."""
     check_model(model_settings(stable.folder, SD, **PROMPT))
@@ -229,6 +230,7 @@ def test_stable_diffusion_denoises_as_guidance_says(stable):
     torch.testing.assert_close(load_stable(stable).denoise(z, sigma), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.heavy
 def test_official_timesteps_are_those_that_daps_gives_stable_diffusion(stable):
     """1000 times the inverse of a cubic, for betas sqrt-linear from 0.00085 to 0.012, as published."""
     sigma = torch.tensor([10.0, 4.918, 2.232, 0.916, 0.330, 0.11378], dtype=torch.float64)
@@ -260,6 +262,7 @@ def test_stable_diffusion_of_half_precision_alone_is_read(stable, tmp_path):
     torch.testing.assert_close(half, single, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.heavy
 def test_guidance_of_one_is_the_prompt_alone_in_one_pass(stable):
     prior, guided = load_stable(stable, guidance_scale=1.0), load_stable(stable, guidance_scale=1.0 + 1e-7)
     calls = []
@@ -293,6 +296,7 @@ def test_prompt_is_embedded_once(stable, monkeypatch):
     assert count == [1]
 
 
+@pytest.mark.heavy
 def test_reduced_precision_keeps_latents_in_single(stable):
     prior, exact = load_stable(stable, network_dtype="bfloat16"), load_stable(stable)
     assert next(prior.unet.parameters()).dtype == torch.bfloat16

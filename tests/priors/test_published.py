@@ -27,6 +27,7 @@ def test_structure_is_read_off_the_published_shapes(network):
     assert read(published.constants(network)) == wanted
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("network", CONVERT)
 def test_every_published_tensor_is_converted_and_none_is_missing(network):
     """Each tensor is a constant of its own: all of them arrive, with as many numbers as they had."""

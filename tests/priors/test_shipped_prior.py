@@ -15,6 +15,7 @@ from utils.paths import PROJECT
 from utils.records.files import read_record
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_autoencoder_keeps_the_test_images_in_both_orientations(family):
     from utils.priors.latent_diffusion import load_pipeline

@@ -82,6 +82,7 @@ def test_rounded_runs_differ_in_what_was_measured_on_the_way_alone(run, tmp_path
         assert record == other
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("form", [(), ("--format", "csv"), ("--format", "json"), ("--format", "csv", "--per-image")])
 def test_tables_of_both_forms_are_equal(tmp_path, composed, monkeypatch, capsys, form):
     pruned = [["0", None, "180", None], ["180", "0", None, None]]
@@ -101,6 +102,7 @@ def test_tables_of_both_forms_are_equal(tmp_path, composed, monkeypatch, capsys,
     assert printed["full"] == printed["kept"] and "exp4" in printed["kept"]
 
 
+@pytest.mark.heavy
 def test_kept_runs_are_found_among_others_and_called_what_their_folders_are_called(tmp_path, composed, monkeypatch):
     for name in ("a", "b", "c"):
         write_run(tmp_path / "full", composed, FOUR, name=name)
@@ -133,6 +135,7 @@ def test_records_stripped_one_by_one_and_kept_ones_are_kept_as_the_same_file(ful
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").iterdir()} == {p.name: p.read_bytes() for p in kept.iterdir()}
 
 
+@pytest.mark.heavy
 def test_a_run_of_more_than_a_hundred_thousand_images_is_read_in_their_order(tmp_path, composed):
     folder = write_run(tmp_path, composed, [["0"]] * 3, first_image=99_999, pictures=False)
     assert [record["image_id"] for record, _ in read_records(folder)] == [99_999, 100_000, 100_001]
@@ -194,6 +197,7 @@ def test_a_damaged_file_is_one_line_that_names_file_line_and_remedy(kept, monkey
     assert error.endswith("; keep the run again with tools/evidence/keep_evidence.py\n")
 
 
+@pytest.mark.heavy
 def test_however_a_file_is_cut_or_changed_it_is_one_line_or_the_same_records(kept):
     good, records = (kept / KEPT).read_bytes(), read_kept(kept / KEPT)
     rng, refused = np.random.default_rng(0), 0

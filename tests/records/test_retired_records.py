@@ -47,6 +47,7 @@ def test_runs_with_values_kept_out_of_the_fit_are_compared(with_free_values, mon
     assert runs.load(with_free_values).metrics.selection.rule == RULE
 
 
+@pytest.mark.heavy
 def test_their_records_are_kept_and_described(with_free_values, tmp_path):
     keep_evidence.keep(with_free_values, tmp_path / "kept" / "free")
     found = runs.load(tmp_path / "kept" / "free").metrics
@@ -63,6 +64,7 @@ def with_retired_keys(folder, clock="progress"):
     path.write_text(yaml.safe_dump(config))
 
 
+@pytest.mark.heavy
 def test_a_config_with_retired_keys_that_did_nothing_is_read_as_one_without(tmp_path, composed):
     folder = write_run(tmp_path, composed, LABELS)
     today = runs.load(folder).config
@@ -74,6 +76,7 @@ def test_a_config_with_retired_keys_that_did_nothing_is_read_as_one_without(tmp_
         check(OmegaConf.create(runs.load(folder).config))
 
 
+@pytest.mark.heavy
 def test_a_run_from_before_goes_on(run):
     folder, _ = run("data.end_id=1")
     with_retired_keys(folder)

@@ -66,17 +66,20 @@ def agrees(found, level, probability):
     return low <= coverage(found, PARTICLES, level).value * found.size <= high
 
 
+@pytest.mark.heavy
 def test_the_honest_likelihood_is_calibrated(ranks):
     found = ranks(HONEST)
     assert uniformity(found, PARTICLES) > 0.01
     assert agrees(found, 0.95, 0.95) and agrees(found, 0.5, 0.5)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_likelihood_is_noticed(ranks, name):
     assert uniformity(ranks(WRONG[name]), PARTICLES) < 1e-3
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("overrides", [DEFAULTS, COLD], ids=["defaults", "converged"])
 def test_the_published_likelihood_covers_as_little_as_its_law_says(ranks, overrides):
     found = ranks(overrides)
@@ -85,6 +88,7 @@ def test_the_published_likelihood_covers_as_little_as_its_law_says(ranks, overri
         assert agrees(found, level, covered(overrides, level))
 
 
+@pytest.mark.heavy
 def test_a_nominal_interval_of_95_percent_covers_23_percent():
     """With infinitely many samples; 2 Phi(1.96 / 50^0.5) - 1 = 22 % where the data alone decide and the chain converges."""
     strong = SINGULAR_VALUES == 1
@@ -98,12 +102,14 @@ def posterior():
     return (SINGULAR_VALUES**2 / 0.05**2 + 1 / PRIOR_STD**2) ** -0.5
 
 
+@pytest.mark.heavy
 def test_the_honest_setting_is_the_posterior_in_closed_form():
     spread, error = spreads(HONEST)
     assert spread == pytest.approx(posterior(), rel=0.01)
     assert error == pytest.approx(posterior(), rel=0.01)
 
 
+@pytest.mark.heavy
 def test_a_well_solved_ode_counts_the_prior_half():
     """Its end keeps the prior's width, where one Euler step gives the denoiser's mean: DAPS's bias, not the likelihood's."""
     spread, error = spreads(SETTINGS["converged, `temperature=1`, ODE of 20 Euler steps"])

@@ -24,6 +24,7 @@ def world(tiny_prior):
     return World(tiny_prior, torch.device("cpu"), torch.float64)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", TERMS)
 def test_a_batch_with_different_masks_equals_single_runs_also_in_bounded_passes(world, name):
     batch, _ = world.run(image=(0, 1), fidelity=TERMS[name], **ALL)

@@ -51,6 +51,7 @@ def test_what_diverged_is_not_taken_for_what_is_missing():
     assert torch.isnan(operator.loss(x, y)).tolist() == [False, True, False]
 
 
+@pytest.mark.heavy
 def test_the_floor_counts_what_was_measured_of_each_particle():
     """Means and deviations of the truth's loss over draws of the noise, per particle and per channel."""
     operator = PhaseRetrieval(sigma=0.3)
@@ -72,6 +73,7 @@ def test_the_floor_counts_what_was_measured_of_each_particle():
 ALL = dict(pruning_step=700, optimization_step=400, steps=4)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "switches", [ALL, dict(recombination_step=700, steps=4)], ids=["pruning and optimisation", "recombination"]
 )

@@ -97,6 +97,7 @@ def test_each_step_is_the_one_that_is_written():
         np.testing.assert_allclose(iterate(torch.from_numpy(x), measured, support, solver, 0.8), value, atol=1e-12)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("solver", ["hio", "raar"])
 def test_it_finds_an_image_from_exact_magnitudes(solver):
     truth = picture()
@@ -104,12 +105,14 @@ def test_it_finds_an_image_from_exact_magnitudes(solver):
     assert psnr(x[0], truth).min() > 30 and (residual[1:] >= residual[:-1]).all()
 
 
+@pytest.mark.heavy
 def test_error_reduction_alone_does_not():
     """Negative control: the reason why there are others."""
     truth = picture()
     assert psnr(solved(magnitudes(truth), starts(24), "er")[0][0], truth).min() < 30
 
 
+@pytest.mark.heavy
 def test_a_shifted_spectrum_or_a_larger_object_is_not_found():
     truth = picture()
     wrong = torch.roll(magnitudes(truth), 1, -1)
@@ -122,6 +125,7 @@ def test_a_shifted_spectrum_or_a_larger_object_is_not_found():
     assert small.shape == (3, 12, 12)
 
 
+@pytest.mark.heavy
 def test_missing_pixels_are_no_zeros():
     truth = picture()
     y = magnitudes(truth)

@@ -69,6 +69,7 @@ def test_four_particles_equal_four_single_runs_in_float64():
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-9)
 
 
+@pytest.mark.heavy
 def test_ten_images_equal_ten_single_images_in_float64():
     images = list(range(10, 20))
     together = analytic_latents(images, count=2)
@@ -76,6 +77,7 @@ def test_ten_images_equal_ten_single_images_in_float64():
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-9)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "chain",
     [dict(mc_algo="langevin"), dict(mc_algo="hmc"), dict(mc_algo="hmc", keep_velocity=True)],
@@ -89,6 +91,7 @@ def test_four_particles_equal_four_single_runs_on_a_network(network_prior_float6
     assert (together[0] - together[1]).abs().max() > 0.1  # while particles differ
 
 
+@pytest.mark.heavy
 def test_float32_passes_of_another_size_give_the_same_numbers_over_a_short_run(network_prior):
     """Other batch sizes pick other convolution kernels; one annealing step of one iteration shows no more than that."""
 
@@ -101,11 +104,13 @@ def test_float32_passes_of_another_size_give_the_same_numbers_over_a_short_run(n
     torch.testing.assert_close(alone, one_step(), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.heavy
 def test_same_pass_size_same_bits(network_prior):
     first, again = (run_network(network_prior, images=(3, 5))[0] for _ in range(2))
     assert torch.equal(first.particles.z, again.particles.z) and torch.equal(first.image, again.image)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("images, count", [((0,), 4), ((0, 1, 2), 2)])
 def test_passes_follow_the_formula(network_prior, images, count):
     _, profiler = run_network(network_prior, images=images, count=count)
@@ -117,6 +122,7 @@ def test_passes_follow_the_formula(network_prior, images, count):
     assert phase.peak_mb > 0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("images", [(0,), (0, 1, 2)])
 def test_decoder_calls_do_not_grow_with_the_batch(network_prior, images, monkeypatch):
     """Counted at the network itself, independently of the profiler."""
@@ -132,12 +138,14 @@ def test_decoder_calls_do_not_grow_with_the_batch(network_prior, images, monkeyp
     assert calls == {"decode": 4 * 3 + 1 + 1, "unet": 4 * 2}  # inner iterations, the result, the memory probe
 
 
+@pytest.mark.heavy
 def test_no_gradient_is_kept_and_weights_get_none(network_prior):
     result, _ = run_network(network_prior)
     assert not result.particles.z.requires_grad and not result.image.requires_grad
     assert all(p.grad is None and not p.requires_grad for p in network_prior.autoencoder.parameters())
 
 
+@pytest.mark.heavy
 def test_a_non_finite_particle_leaves_the_others_untouched(network_prior):
     healthy = run_network(network_prior)[0]
     result, _ = run_network(network_prior, noise=PoisonedNoise(42))
@@ -301,6 +309,7 @@ def test_mechanisms_act_in_their_order_on_what_the_ones_before_left():
     assert reports == {"doubling": {0: {"step": 1}}, "adding": {0: {"step": 1}}}
 
 
+@pytest.mark.heavy
 def test_the_last_step_adds_no_noise(network_prior):
     seen = []
     result, _ = run_network(network_prior, on_step=seen.append)

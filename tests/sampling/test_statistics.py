@@ -42,16 +42,19 @@ def mixture_samples():
     return analytic.samples(MIXTURE, Y_MIXTURE, COUNT)
 
 
+@pytest.mark.heavy
 def test_mean_and_covariance_agree_with_the_propagated_kernel(gaussian_samples):
     assert worst_z_score(gaussian_samples, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN)) < 4.5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("steps", range(1, 6))
 def test_so_they_do_after_each_annealing_step(gaussian_steps, steps):
     """The later steps forget the first ones: an error there is seen only before it has faded."""
     assert worst_z_score(gaussian_steps[steps - 1], analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, steps=steps)) < 4.5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "steps, wrong",
     [
@@ -74,6 +77,7 @@ class InitialNoiseAgain(KeyedNoise):
         return super().draw(particles, "initial" if purpose == "annealing" else purpose, step, count)
 
 
+@pytest.mark.heavy
 def test_noise_that_was_used_before_is_noticed():
     """Short chains, which leave what the flow still knows of it."""
     settings = analytic.chain(lr=0.003)
@@ -82,6 +86,7 @@ def test_noise_that_was_used_before_is_noticed():
     assert worst_z_score(steps[1], analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, settings, steps=2)) > 8
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -96,12 +101,14 @@ def test_a_wrong_kernel_is_noticed(gaussian_samples, wrong):
     assert worst_z_score(gaussian_samples, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN, **wrong)) > 8
 
 
+@pytest.mark.heavy
 def test_hmc_without_momentum_has_the_law_of_langevin():
     settings = analytic.chain(mc_algo="hmc", momentum=0.0)
     sampled = analytic.samples(GAUSSIAN, Y_GAUSSIAN, COUNT, settings=settings)
     assert worst_z_score(sampled, analytic.gaussian_law(GAUSSIAN, Y_GAUSSIAN)) < 4.5
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("keep", [False, True], ids=["fresh velocity", "velocity kept"])
 def test_hmc_agrees_with_its_propagated_kernel(keep):
     settings = analytic.chain(mc_algo="hmc", momentum=0.8, keep_velocity=keep)
@@ -111,11 +118,13 @@ def test_hmc_agrees_with_its_propagated_kernel(keep):
     assert worst_z_score(sampled, analytic.hmc_law(GAUSSIAN, Y_GAUSSIAN, other)) > 8
 
 
+@pytest.mark.heavy
 def test_two_modes_agree_with_the_propagated_density(mixture_samples):
     assert min((mixture_samples < 0).mean(), (mixture_samples > 0).mean()) > 0.1  # both modes are there
     assert kolmogorov_smirnov(mixture_samples, analytic.mixture_law(MIXTURE, Y_MIXTURE)) < 1.95
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "wrong",
     [dict(settings=analytic.chain(likelihood_factor=0.5)), dict(settings=analytic.chain(num_steps=2)), dict(drop_step=3)],
@@ -125,6 +134,7 @@ def test_a_wrong_density_is_noticed(mixture_samples, wrong):
     assert kolmogorov_smirnov(mixture_samples, analytic.mixture_law(MIXTURE, Y_MIXTURE, **wrong)) > 3
 
 
+@pytest.mark.heavy
 def test_the_documented_bias_of_daps():
     """Prior N(0, 1), y = 1, likelihood variance 1: the true posterior is .500/.500, DAPS in the limit of many inner
     iterations and two Euler steps gives .554/.529, with the exact ODE .691/.668."""

@@ -35,10 +35,12 @@ def found(tmp_path_factory):
     return {(row.number, row.where): row for row in tool.answers(place(tmp_path_factory.mktemp("forward")))}
 
 
+@pytest.mark.heavy
 def test_what_is_not_there_is_not_asked(found):
     assert {number for number, _ in found} == {3, 4}
 
 
+@pytest.mark.heavy
 def test_images_rescued_and_lost_are_counted_over_both_sets(found):
     one, other = succeeded(EXCHANGE, 100), succeeded(FAST, 100)
     gained, lost = (sum(a[i] and not b[i] for i in one) for a, b in ((one, other), (other, one)))
@@ -47,6 +49,7 @@ def test_images_rescued_and_lost_are_counted_over_both_sets(found):
     assert f"{gained} rescued, {lost} lost" in row.found and not row.yes  # p = 0.07
 
 
+@pytest.mark.heavy
 def test_the_direction_of_a_difference_decides(found, tmp_path):
     turned = {(row.number, row.where): row for row in tool.answers(place(tmp_path, **{FAST: EXCHANGE, EXCHANGE: FAST}))}
     key = (3, "scenes, hard, 100")
@@ -60,6 +63,7 @@ def test_a_later_p_counts_only_after_the_smaller_ones(p, kept):
     assert [row.p for row in found] == sorted(p) and [row.yes for row in found] == kept
 
 
+@pytest.mark.heavy
 def test_the_documents_hold_the_same_answers(found, tmp_path):
     place(tmp_path / "confirmed")
     table = table_of(Spec(name="confirmed_answers", folders=["confirmed"], kind="answers"), tmp_path)

@@ -100,6 +100,7 @@ def tool(monkeypatch, capsys):
     return start
 
 
+@pytest.mark.heavy
 def test_a_small_case_leaves_numbers_and_a_figure(tool, tmp_path):
     overrides = (*TINY, ANALYTIC, "model.path=unused", f"save_dir={tmp_path}", "num_samples=3")
     status, out, _ = tool(*overrides[:3], "--truths", "2", *overrides[3:], "name=small")

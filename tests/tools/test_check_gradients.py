@@ -23,6 +23,7 @@ def checked(tiny, monkeypatch, capsys):
     return start
 
 
+@pytest.mark.heavy
 def test_what_is_shipped_ends_with_0_and_a_table(checked):
     status, out, _ = checked("repulsion_scale=0.1")
     assert status == 0
@@ -32,6 +33,7 @@ def test_what_is_shipped_ends_with_0_and_a_table(checked):
     assert "cut:" not in out
 
 
+@pytest.mark.heavy
 def test_a_cut_ends_with_1_and_names_its_line(checked):
     status, out, _ = checked(
         "task.demo_langevin.operator._target_=tests.worlds.cut.Round", "~task.demo_langevin.operator.oversample"
@@ -40,6 +42,7 @@ def test_a_cut_ends_with_1_and_names_its_line(checked):
     assert f"zero: operator (Round): round() has no or a zero gradient at {cut.line_of('Round')}" in out.splitlines()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "override, line",
     [

@@ -25,12 +25,14 @@ def test_an_image_depends_on_seed_and_index_alone(family):
     assert not np.array_equal(demo_image(family, 5, 5), demo_image(family, 6, 5))
 
 
+@pytest.mark.heavy
 def test_splits_are_disjoint():
     assert len(set(SEEDS.values())) == len(SEEDS) == 4
     drawn = {demo_image(family, seed, i).tobytes() for family in FAMILIES for seed in SEEDS.values() for i in range(30)}
     assert len(drawn) == 2 * 4 * 30
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_differ_from_their_rotation(family):
     """Otherwise 0 and 180 degrees could not be told apart."""

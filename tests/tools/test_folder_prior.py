@@ -72,6 +72,7 @@ def test_a_killed_training_goes_on_to_the_same_prior(configured, tmp_path, monke
     assert all(torch.equal(straight[part][key], killed[part][key]) for part in straight for key in straight[part])
 
 
+@pytest.mark.heavy
 def test_flip_and_rotate_add_the_views_that_their_names_say(configured, tmp_path):
     for flip, rotate in ((False, False), (True, False), (False, True), (True, True)):
         cfg = configured("views", f"data.flip={flip}", f"data.rotate={rotate}")
@@ -87,6 +88,7 @@ def test_flip_and_rotate_add_the_views_that_their_names_say(configured, tmp_path
         assert set(seen) == set(range(len(wanted))), "a batch shows every view and no other"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "overrides, message",
     [

@@ -46,6 +46,7 @@ def mutation(new, tests=("tests/test_area.py",), old="a * b"):
     return mutate.Mutation("one", "utils/area.py", old, new, "the area", tests)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "new, verdict, status",
     [("a + b", "1 killed", 0), ("b * a", "1 survived", 1), ("a *", "1 broken", 1)],
@@ -57,6 +58,7 @@ def test_a_mutation_is_killed_or_survives_or_is_broken(project, new, verdict, st
     assert "a * b" in (project / "utils" / "area.py").read_text()  # the tree itself is left alone
 
 
+@pytest.mark.heavy
 def test_a_list_that_does_not_fit_is_refused(project):
     with pytest.raises(InputError, match="one: its text does not occur exactly once"):
         mutate.survey(project, [mutation("a", old="a - b")], Console())

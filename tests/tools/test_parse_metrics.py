@@ -90,6 +90,7 @@ def test_per_image(parse, results):
     assert float(rows[2]["psnr_aligned.best"]) == pytest.approx(25.1)
 
 
+@pytest.mark.heavy
 def test_common_images_only(parse, results, composed):
     write_run(results, composed, [["0", "0"]], name="exp3", first_image=1)
     text = parse(results, "--common", "--tables", "modes")[1]

@@ -46,6 +46,7 @@ def test_the_floor_is_below_the_distance_of_anything_else():
         assert prior_quality.distances(wrong, real)[0].mean() > 2.5 * floor.mean()
 
 
+@pytest.mark.heavy
 def test_scenes_are_rotated_as_in_training_and_faces_are_not():
     from tools.demo_prior.make_demo_data import SEEDS, demo_images
 
@@ -56,6 +57,7 @@ def test_scenes_are_rotated_as_in_training_and_faces_are_not():
         assert turned == 0 if fraction == 0 else 0.3 < turned < 0.7
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_a_coarse_solver_is_further_away_and_figures_are_complete():
     from utils.priors.latent_diffusion import load_pipeline
@@ -69,6 +71,7 @@ def test_a_coarse_solver_is_further_away_and_figures_are_complete():
     assert 28 < figures["psnr_rotated"]["min"] < figures["psnr_rotated"]["mean"]
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_samples_are_nearer_to_a_folder_of_what_the_prior_knows():
     from utils.priors.latent_diffusion import load_pipeline

@@ -61,6 +61,7 @@ def tool(project, monkeypatch, capsys):
     return start
 
 
+@pytest.mark.heavy
 def test_tables_are_replaced_and_the_text_around_them_is_not(tool, project):
     cost = project / "docs/measured/cost.md"
     assert tool()[:2] == (0, f"{project}/PROJECT.md: replaced modes, notes\n{cost}: replaced cost\n")
@@ -74,6 +75,7 @@ def test_tables_are_replaced_and_the_text_around_them_is_not(tool, project):
     assert tool() == (0, f"{project}: all 2 tables of 2 documents are up to date\n", "")
 
 
+@pytest.mark.heavy
 def test_check_changes_nothing_and_fails_until_the_tables_are_right(tool, project):
     status, _, error = tool("--check")
     assert status == 1 and (project / "PROJECT.md").read_text() == DOCUMENT
@@ -89,6 +91,7 @@ def test_check_changes_nothing_and_fails_until_the_tables_are_right(tool, projec
     assert status == 1 and "out of date: notes;" in error
 
 
+@pytest.mark.heavy
 def test_a_note_stands_once_in_a_document_and_the_baseline_under_its_table(tool, project):
     runs = {"folders": ["evidence/exp0", "evidence/exp1"], "kind": "paired"}
     specs = [*SPECS, {"name": "to_exp0", **runs, "baseline": "exp0"}, {"name": "to_exp1", **runs, "baseline": "exp1"}]
@@ -103,6 +106,7 @@ def test_a_note_stands_once_in_a_document_and_the_baseline_under_its_table(tool,
     assert tool("--check")[0] == 0
 
 
+@pytest.mark.heavy
 def test_tables_of_kept_runs_are_those_of_the_run_folders(tool, project):
     tool()
     (project / "evidence").rename(project / "results")
@@ -112,6 +116,7 @@ def test_tables_of_kept_runs_are_those_of_the_run_folders(tool, project):
     assert tool("--check")[0] == 0
 
 
+@pytest.mark.heavy
 def test_new_records_make_the_tables_out_of_date(tool, project, composed):
     tool()
     write_run(project / "evidence", composed, [["0", "0"]] * 2, name="exp2")
@@ -119,6 +124,7 @@ def test_new_records_make_the_tables_out_of_date(tool, project, composed):
     assert status == 1 and "out of date: cost;" in error  # its entry names the parent folder
 
 
+@pytest.mark.heavy
 def test_common_restricts_a_table_to_the_images_of_all_runs(tool, project, composed):
     write_run(project / "evidence", composed, [["0", "0"]] * 3, name="exp2", first_image=1)
     edit(project, "evidence/tables.yaml", "kind: modes", "kind: failures\n  common: true")
@@ -216,6 +222,7 @@ def test_the_evidence_of_this_project_is_small():
     assert not [path for path in files if path.name == "metrics.json" or path.suffix == ".npz"]
 
 
+@pytest.mark.heavy
 def test_each_kept_run_of_this_project_is_small_and_holds_nothing_else():
     runs = sorted({path.parent for path in EVIDENCE.rglob("*") if path.is_file()} - {EVIDENCE})
     assert runs

@@ -53,6 +53,7 @@ def page(tmp_path_factory, composed):
     return folder / "out" / "report.html"
 
 
+@pytest.mark.heavy
 def test_the_page_has_tables_figures_pictures_and_configs(page):
     text = page.read_text()
     for title in (
@@ -69,6 +70,7 @@ def test_the_page_has_tables_figures_pictures_and_configs(page):
     assert "exp0_base: best of 2 of 4" in text
 
 
+@pytest.mark.heavy
 def test_the_page_needs_nothing_from_outside_and_names_are_escaped(page):
     text = page.read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text) and "url(" not in text and "<script" not in text
@@ -82,6 +84,7 @@ def test_only_what_differs_is_among_the_differences(page):
     assert re.findall(r"<td>(-?\d+)</td>", section) == ["-1", "200"]
 
 
+@pytest.mark.heavy
 def test_without_records_the_page_shows_the_grid_of_a_run_or_says_that_there_are_no_pictures(tmp_path, composed):
     write_results(tmp_path / "full", composed)
     for folder in (tmp_path / "full").iterdir():
@@ -94,6 +97,7 @@ def test_without_records_the_page_shows_the_grid_of_a_run_or_says_that_there_are
     assert [picture["caption"] for picture in report.drawings(experiments, 1)[1]] == ["exp0_base: results."]
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("error")
 def test_a_run_on_measurements_has_its_losses_on_the_page(tmp_path, composed):
     write_run(tmp_path, composed, LABELS, truth=False)

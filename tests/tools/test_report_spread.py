@@ -28,11 +28,13 @@ def captions(folder):
     return [picture["caption"] for picture in found if "their spread" in picture["caption"]]
 
 
+@pytest.mark.heavy
 def test_a_spread_carries_its_warning(folder):
     (caption,) = captions(folder)
     assert UNKNOWN in caption
 
 
+@pytest.mark.heavy
 def test_a_calibration_of_these_settings_is_quoted_and_one_of_others_is_not(folder):
     calibration_path(folder).write_text(json.dumps(FOUND))
     (caption,) = captions(folder)
@@ -43,11 +45,13 @@ def test_a_calibration_of_these_settings_is_quoted_and_one_of_others_is_not(fold
     assert UNKNOWN in captions(folder)[0]
 
 
+@pytest.mark.heavy
 def test_a_damaged_calibration_is_one_line(folder):
     calibration_path(folder).write_text("{}")
     with pytest.raises(InputError, match="damaged .KeyError.; run tools/calibration.py again"):
         captions(folder)
 
 
+@pytest.mark.heavy
 def test_older_records_have_no_spread_and_no_sentence(tmp_path, composed):
     assert captions(write_run(tmp_path, composed, [["0", "180"]], name="old")) == []

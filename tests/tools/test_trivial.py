@@ -66,6 +66,7 @@ def test_an_operator_without_one_is_refused(images):
         trivial_reconstructions(PhaseRetrieval(), images, images[0])
 
 
+@pytest.mark.heavy
 def test_the_mean_image_is_that_of_the_training_split(composed):
     from utils.config.check import check
 
@@ -76,6 +77,7 @@ def test_the_mean_image_is_that_of_the_training_split(composed):
         trivial_reconstruction.mean_image(check(composed("data.root=elsewhere")))
 
 
+@pytest.mark.heavy
 def test_the_mean_image_of_a_folder(composed, tmp_path):
     from utils.config.check import check
 

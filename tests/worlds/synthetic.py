@@ -1,5 +1,8 @@
 """Run folders made of invented records: the program's own aggregation, no sampling."""
 
+from copy import deepcopy
+from functools import cache
+
 import numpy as np
 from omegaconf import OmegaConf
 
@@ -39,14 +42,8 @@ def write_run(
     """
     folder = parent / name
     (folder / "records").mkdir(parents=True)
-    cfg = composed(
-        f"num_samples={len(labels[0])}",
-        f"seed={seed}",
-        f"name='{name}'",
-        f"save_dir={parent}",
-        f"sampler.annealing_scheduler_config.num_steps={STEPS}",
-        *overrides,
-    )
+    cfg = deepcopy(_composed_once(composed, len(labels[0]), seed, *overrides))
+    cfg.name, cfg.save_dir = name, str(parent)
     run = {
         "seed": seed,
         "num_samples": len(labels[0]),
@@ -74,6 +71,13 @@ def write_run(
     (folder / "metrics.json").write_bytes(to_json(aggregate(records, name).content()))
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=True))
     return folder
+
+
+@cache
+def _composed_once(composed, particles, seed, *overrides):
+    """The config of a run that has no name yet: to compose takes longer than all else here."""
+    steps = f"sampler.annealing_scheduler_config.num_steps={STEPS}"
+    return composed(f"num_samples={particles}", f"seed={seed}", steps, *overrides)
 
 
 def forget_truth(record):

@@ -1,9 +1,13 @@
 """XLA on the CPU: the same compiler and runtime as on a TPU. Its own pytest process: `pytest tests/xla`."""
 
+import sys
+
 import pytest
 
 from utils import device as devices
 
+if sys.modules.get("torch_xla") is None:
+    sys.modules.pop("torch_xla", None)  # tests/conftest.py hides it
 XLA = devices.get_device(use_tpu=True)  # before any backward pass of this process, else XLA's own ones fail
 devices.setup_device(XLA)
 
