@@ -301,7 +301,8 @@ def test_measurement_of_the_wrong_shape_is_one_line(place):
         (["data=test-ffhq", "data.resolution=16"], "test-ffhq"),
         (
             ["task_group=pixel"],
-            "demo_langevin, demo_hmc, demo_low_noise, demo_hard, demo_budget, ldm_langevin, ldm_langevin_public, ldm, sd",
+            "demo_langevin, demo_hmc, demo_low_noise, photographs, demo_hard, demo_budget, ldm_langevin, "
+            "ldm_langevin_public, ldm, sd",
         ),
         (["model.path=/absent/model.ckpt"], "/absent/model.ckpt"),
         (["model.weights=best"], "model.weights"),

@@ -118,8 +118,22 @@ def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
 
 
 def test_resolution_that_the_prior_cannot_take_names_the_right_one(ldm_folder):
-    with pytest.raises(InputError, match="model.resolution=64.*32 pixels"):
-        check_model(model_settings(ldm_folder, resolution=64))
+    with pytest.raises(InputError, match="model.resolution=36.*trained at 32 pixels.*only multiples of"):
+        check_model(model_settings(ldm_folder, resolution=36))
+    with pytest.raises(InputError, match="model.resolution=36.*draws only multiples of"):
+        latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=36)
+
+
+def test_a_prior_draws_another_size_than_it_was_trained_at_and_says_so(ldm_folder, caplog):
+    check_model(model_settings(ldm_folder, resolution=64))
+    with caplog.at_level("INFO", logger="latentdaps"):
+        prior = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=64)
+    assert f"model.resolution=64: the prior in {ldm_folder} was trained at 32 pixels" in caplog.text
+    trained = latent_diffusion.load_pipeline(ldm_folder, "cpu", resolution=32)
+    assert (prior.resolution, prior.latent_shape[1]) == (64, 2 * trained.latent_shape[1])
+    x = prior.decode(torch.zeros(1, *prior.latent_shape))
+    assert x.shape == (1, 3, 64, 64) and prior.encode(x).shape == (1, *prior.latent_shape)
+    assert prior.denoise(torch.zeros(1, *prior.latent_shape), torch.tensor(1.0)).shape == (1, *prior.latent_shape)
 
 
 def test_averaged_weights_of_a_folder_that_has_none_are_refused(ldm_folder):
