@@ -33,8 +33,10 @@ def states(folder, image=0):
 
 
 def test_each_level_has_its_own_model_noise_rate_and_chain(composed, tiny):
-    last = check(composed(*tiny, *LEVELS, *START, "polish.keep=3", "polish.sigma=3"))
+    final = "sampler.diffusion_scheduler_config.final_sigma=0.4"
+    last = check(composed(*tiny, *LEVELS, *START, "polish.keep=3", "polish.sigma=3", final))
     first = last.below
+    assert [s.sampler.diffusion_scheduler_config.final_sigma for s in (first, last)] == [0, 0.4]
     assert (first.model.resolution, last.model.resolution, first.below) == (16, 32, None)
     assert first.model.path.endswith("natural-32") and last.model.path != first.model.path
     whole = check(composed(*tiny)).chain

@@ -26,8 +26,11 @@ def at_each_level(settings: Settings) -> Settings:
         update = ({} if i == 0 else registry.all_off()) | registry.of_level(settings)
         node = dict(settings.composition.nodes["model"]) if level.model is None else model_node(level.model)
         node["resolution"] = level.resolution
-        chain = settings.sampler.chain.model_copy(update=dict(level.chain))
-        update |= {"model": Model.model_validate(node), "sampler": settings.sampler.model_copy(update={"chain": chain})}
+        sampler: dict[str, Any] = {"chain": settings.sampler.chain.model_copy(update=dict(level.chain))}
+        if i < len(levels) - 1:  # only what is handed out is denoised once more
+            diffusion = settings.sampler.diffusion_scheduler_config
+            sampler["diffusion_scheduler_config"] = diffusion.model_copy(update={"final_sigma": 0.0})
+        update |= {"model": Model.model_validate(node), "sampler": settings.sampler.model_copy(update=sampler)}
         composition = replace(settings.composition, nodes={**settings.composition.nodes, "model": node})
         below = settings.model_copy(update=update).composed(composition).above(below)
     return below or settings
