@@ -41,6 +41,11 @@ class Operator(torch.nn.Module, ABC):
         """The magnitudes |F(x)| that y measures, shaped like it and NaN where it is, for operators with a spectrum."""
         return y
 
+    @property
+    def magnitude_variance(self) -> float:
+        """Variance of the noise on one magnitude, for operators with a spectrum."""
+        return self.sigma**2
+
     def residual(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """A(x) - y, and 0, with a gradient of 0, where y is NaN: not measured."""
         return torch.where(torch.isnan(y), 0.0, self(x) - y)

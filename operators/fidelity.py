@@ -96,7 +96,15 @@ class WithFidelity(Operator):
         return self.operator.centre(y, side, resolution)
 
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
+        """Without the background where it is known, of which a count has `settings.background` each."""
+        if self.settings.photons is not None:
+            y = (y.square() - self.settings.background / self.settings.photons).clamp(min=0).sqrt()
         return self.operator.magnitudes(y)
+
+    @property
+    def magnitude_variance(self) -> float:
+        """Of counts: the square root of a Poisson count has variance 1 / 4."""
+        return self.sigma**2 if self.settings.photons is None else 1 / (4 * self.settings.photons)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.operator(x)

@@ -108,6 +108,11 @@ def operator(finished: runs.Run) -> Any:
     if finished.config is None:
         raise InputError(f"{finished.folder}: has no config.yaml, so its operator is not known")
     settings = check(OmegaConf.create(finished.config))
+    if settings.pixel != 1:
+        raise InputError(
+            f"{finished.folder}: its pictures are scaled up, and its measurement is that of a coarse level; only "
+            "metrics of an image and the truth can be added"
+        )
     operator = load_operator(settings)
     return operator if settings.data_term.is_default else WithFidelity(operator, settings.data_term)
 

@@ -59,7 +59,10 @@ run_one() {
   # experiment 8 brings its prior: the shipped one of photographs, for photographs of 256 pixels, of which five are shipped
   if [ $EXPERIMENT = exp8_coarse ]; then
     model=natural-32 group=photographs sampler=(sampler=fast)
-    if [ "$2" = true ]; then data=demo-photos; [ "$n" = 1 ] || range=(data.end_id=5); fi
+    if [ "$2" = true ]; then
+      [ "$n" != 90 ] || { echo "--demo --90: five photographs are shipped; take --demo --1 or --demo --10" >&2; exit 2; }
+      data=demo-photos; [ "$n" = 1 ] || range=(data.end_id=5)
+    fi
   fi
   if [ "${PLATFORM:-gpu}" = tpu ]; then device=(use_tpu=true); suffix=_tpu; fi
   local command=("$PYTHON" posterior_sample.py "data=$data" "model=$model" "task_group=$group" "${sampler[@]}" "experiment=$EXPERIMENT"

@@ -21,6 +21,7 @@ from utils.paths import find
 from utils.records.aggregate import finite
 from utils.records.files import RecordError, read_record, record_path, record_paths
 from utils.records.kept import KEPT, kept_path
+from utils.records.summary import resolution
 
 SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
 
@@ -106,7 +107,8 @@ def best_line(records: Mapping[int, dict[str, Any]]) -> str:
     if not best:
         return "best PSNR: none yet"
     value, image_id = max(best)
-    return f"best PSNR {value:.2f} dB (image {image_id})"
+    resolved = records[image_id].get("resolved")
+    return f"best PSNR {value:.2f} dB (image {image_id}{', ' + resolution(resolved) if resolved else ''})"
 
 
 def describe(folder: Path, now: float | None = None) -> Iterator[str]:

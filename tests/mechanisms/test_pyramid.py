@@ -47,11 +47,11 @@ def test_each_level_has_its_own_model_noise_rate_and_chain(composed, tiny):
 
 
 def test_all_mechanisms_act_at_the_first_level_alone(composed, tiny):
-    asked = ("pruning_step=700", "repulsion_scale=1", "children=1", "recombination_step=700")
+    asked = ("pruning_step=700", "repulsion_scale=1", "recombination_step=700")
     last = check(composed(*tiny, *LEVELS, *asked))
     assert [m.name for m in build(last, tried=False).sampler.mechanisms] == ["pyramid"]
     below = build(last, tried=False).sampler.mechanisms[0].below
-    assert [m.name for m in below.mechanisms] == ["repulsion", "recombination", "pruning", "children"]
+    assert [m.name for m in below.mechanisms] == ["repulsion", "recombination", "pruning"]
 
 
 def test_every_level_measures_the_centre_of_the_same_spectrum(composed, tiny):
@@ -194,7 +194,10 @@ def test_counts_and_a_free_exposure_follow(run):
         (("pyramid.sigma=0.1",), "pyramid.sigma=0.1: must lie between"),
         (("pyramid.levels=[18,32]",), "model.resolution=18: the prior in"),
         (("pyramid.levels=[]",), "data.resolution=64: the prior takes images of 32 pixels"),
-        (("population=sequential",), "needs all of an image's particles at once"),
+        (("population=sequential",), "pyramid.levels=[16, 32] needs all of an image's particles at once; switch it off"),
+        (("pruning_step=700", "children=1"), "children=1: a run that solves its image at several sizes adds no particles"),
+        (("pyramid.models=[own]",), "names no path; copy the file"),
+        (("pyramid.chain.mc_algo=langevin", "sampler.chain.keep_velocity=true"), "mc_algo=langevin has no velocity"),
         (("task=gaussian_blur",), "measures no spectrum"),
     ],
 )
@@ -205,3 +208,14 @@ def test_wrong_values_are_refused_in_one_line(composed, tiny, tmp_path, override
         posterior_sample.run(composed(*tiny, *LEVELS, *overrides))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "results").exists()
+
+
+def test_without_noise_the_smallest_losses_go_on(run):
+    _, m = run(*LEVELS, "task.demo_langevin.operator.sigma=0", "data.end_id=1")
+    assert m["pyramid"]["levels"][0][0]["loss"] == [None] * 4 and len(m["pyramid"]["levels"][0][0]["kept"]) == 2
+
+
+def test_a_side_that_no_level_divides_is_said(composed, tiny, caplog):
+    with caplog.at_level("INFO", logger="latentdaps"):
+        build(check(composed(*tiny, *LEVELS, "data.resolution=72")), tried=False)
+    assert "72 pixels are no multiple of 32: an image's pixel is 2.25 of the object's" in caplog.text

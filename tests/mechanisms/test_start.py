@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
+from utils.config.sections import Fidelity
 from utils.errors import InputError
 from utils.mechanisms.start.act import Start, fill
 from utils.mechanisms.start.plan import OFF
@@ -93,6 +95,17 @@ def test_missing_pixels_negative_magnitudes_and_one_channel(channels):
         and torch.isfinite(pictures.x).all()
         and torch.isfinite(pictures.residual).all()
     )
+
+
+def test_counts_are_magnitudes_over_a_background_with_noise_of_their_own():
+    """What the solvers are given, and what a residual is compared with."""
+    photons, background = 400.0, 3.0
+    settings = Fidelity(gaussian=0, poisson=1, photons=photons, background=background)
+    operator = WithFidelity(PhaseRetrieval(sigma=0.05), settings)
+    clean = PhaseRetrieval()(2 * truths(1) - 1)
+    counts = (clean.square() * photons + background) / photons
+    torch.testing.assert_close(operator.magnitudes(counts.sqrt()), clean, atol=2e-3, rtol=1e-3)
+    assert operator.magnitude_variance == 1 / (4 * photons) and PhaseRetrieval(sigma=0.05).magnitude_variance == 0.05**2
 
 
 def test_the_bank_is_keyed_by_image_and_seed():
@@ -185,6 +198,8 @@ def test_in_a_sequential_population_the_first_rounds_are_from_the_bank(run):
     assert list(m["time"]["phases"]) == ["bank", "above_start", "below_start"]
     record, _ = states(folder)
     assert None not in record["trace"]["loss"][0][2:] and len(record["time"]["step_s"]) == 3
+    phases = m["time"]["phases"]  # two particles of the bank join at the second of three steps, four begin at the first
+    assert phases["above_start"]["passes"] == 4 * 2 and phases["below_start"]["passes"] == 6 * 2 * 2
 
 
 @pytest.mark.parametrize(
@@ -195,6 +210,12 @@ def test_in_a_sequential_population_the_first_rounds_are_from_the_bank(run):
         (("start.bank=5",), "start.bank=5: must not exceed num_samples=4"),
         ((*TWO, "start.sigma=0.5"), "start.sigma=0.5: must lie between the annealing's last level 0.6"),
         ((*TWO, "start.sigma=11"), "start.sigma=11.0: must lie between"),
+        ((*TWO, "start.keep=300", "start.restarts=300"), "start.keep=300"),
+        ((*TWO, "fidelity.free_scale=true"), "start.bank=2: the bank's solvers know the object's range"),
+        (
+            ("start.bank=4", "start.sigma=1", "start.restarts=6", "start.keep=6", "pruning_step=700"),
+            "start.bank=4: all particles join at t = 333, and what opens the phase post_pruning acts before",
+        ),
         ((*TWO, "start.keep=1"), "start.keep=1: must lie between start.bank=2 and start.restarts=6"),
         ((*TWO, "start.keep=7"), "start.keep=7: must lie between start.bank=2 and start.restarts=6"),
         ((*TWO, "start.beta=0"), "start.beta=0"),

@@ -7,7 +7,7 @@ it encodes the result once, since a record holds latents.
 
 import torch
 
-from operators.base import Operator
+from operators.base import Operator, measurements
 from utils import device as devices
 from utils.algorithms.contract import Algorithm, OnStep, ignore
 from utils.errors import InputError
@@ -56,7 +56,8 @@ class Classical(Algorithm):
         device = particles.z.device
         row = torch.tensor([images.index(i) for i in particles.image.tolist()], device=device)
         rank = particles.index.to(device)
-        count, floor = int(particles.index.max()) + 1, float(self.operator.noise_floor(particles.y, axis=2).mean())
+        count = int(particles.index.max()) + 1
+        floor = float(measurements(particles.y, axis=2).mean()) * self.operator.magnitude_variance
         shares = torch.arange(self.iterations).tensor_split(self.num_steps)
         particles = particles.at(torch.zeros_like(particles.z))  # nothing is drawn in the latents
         with torch.no_grad(), self.profiled(profiler):

@@ -17,7 +17,8 @@ class Classical(Section):
     beta: float = Field(gt=0, le=1)
 
 
-OURS: dict[str, type[Section]] = {"utils.algorithms.classical.Classical": Classical}
+CLASSICAL = "utils.algorithms.classical.Classical"
+OURS: dict[str, type[Section]] = {CLASSICAL: Classical}
 
 
 def check_algorithm(target: str, arguments: dict[str, Any], operator: str, most_particles: int) -> None:

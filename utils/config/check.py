@@ -14,7 +14,7 @@ from utils.config.levels import at_each_level
 from utils.config.metadata import run_metadata
 from utils.config.model import check_model
 from utils.config.overrides import unknown_key
-from utils.config.relations import check_relations, clock_of
+from utils.config.relations import check_chain, check_relations, clock_of
 from utils.config.settings import Composition, Settings, settings_of
 from utils.errors import InputError, one_line, short
 from utils.mechanisms import registry
@@ -66,6 +66,7 @@ def check(cfg: DictConfig) -> Settings:
     level = last = at_each_level(settings)
     while level is not None and level is not settings:
         check_model(level.model)
+        check_chain(level)
         registry.check(level, clock_of(level))
         level = level.below
     return last

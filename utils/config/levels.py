@@ -4,7 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from utils.config.section import refusal
 from utils.config.sections import Model
 from utils.config.settings import Settings
 from utils.errors import InputError
@@ -43,4 +45,11 @@ def model_node(name: str) -> dict[str, Any]:
         raise InputError(
             f"model {name}: no such file {file}; there are {', '.join(sorted(f.stem for f in MODELS.glob('*.yaml')))}"
         )
-    return dict(yaml.safe_load(file.read_text()))
+    node = dict(yaml.safe_load(file.read_text()))
+    if node.get("path") == "???":
+        raise InputError(f"model {name}: {file} names no path; copy the file, give it one, and name the copy")
+    try:
+        Model.model_validate(node)
+    except ValidationError as error:
+        raise refusal(f"{file}: model", error) from None
+    return node

@@ -2,7 +2,7 @@
 
 import re
 
-from utils.config.algorithms import check_algorithm
+from utils.config.algorithms import CLASSICAL, check_algorithm
 from utils.config.model import check_model
 from utils.config.operators import OURS, SPECTRA, check_operator
 from utils.config.sections import TAU_MIN, Fidelity
@@ -59,8 +59,7 @@ def _check_annealing(s: Settings) -> None:
             f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}: "
             f"must lie below sigma_max={annealing.sigma_max}"
         )
-    if s.chain.keep_velocity and s.chain.mc_algo != "hmc":
-        raise InputError(f"keep_velocity=true: mc_algo={s.chain.mc_algo} has no velocity; choose mc_algo=hmc")
+    check_chain(s)
     if s.temperature is not None and s.chain.tau < TAU_MIN:
         raise InputError(
             f"temperature={s.temperature}: its square root times task.{s.task_group}.operator.sigma={s.group.operator.sigma} "
@@ -72,6 +71,12 @@ def _check_annealing(s: Settings) -> None:
             f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}"
         )
     registry.check(s, clock_of(s))
+
+
+def check_chain(s: Settings) -> None:
+    """Also of the settings of one level. Raises InputError."""
+    if s.chain.keep_velocity and s.chain.mc_algo != "hmc":
+        raise InputError(f"keep_velocity=true: mc_algo={s.chain.mc_algo} has no velocity; choose mc_algo=hmc")
 
 
 def _check_other_algorithm(s: Settings) -> None:
@@ -86,6 +91,10 @@ def _check_other_algorithm(s: Settings) -> None:
         raise InputError(f"temperature={s.temperature}: {other}, and has no likelihood of the task group's; leave it out")
     if s.chain_check is True:
         raise InputError(f"chain_check=true: {other}, and has no chain to check; leave it out")
+    if s.sampler.target == CLASSICAL and s.data_term.free_scale:
+        raise InputError(
+            "sampler=classical: it knows the object's range, and of a free exposure it is not known; give data.scale=known"
+        )
     arguments = s.sampler.model_dump(exclude={"target"})
     check_algorithm(s.sampler.target, arguments, s.group.operator.target, s.first_particle + s.num_samples)
 

@@ -71,7 +71,7 @@ def residual_curvature(parts: Parts, settings: Settings, image: TestItem) -> tup
 
 def paces(parts: Parts, settings: Settings, curvature: float) -> dict[str, Pace]:
     """Where learning rate and noise level are largest, and where they are smallest."""
-    chain, sigmas = settings.chain, parts.sampler.sigmas
+    chain, sigmas = settings.chain, settings.sampler.annealing_sigmas
     last = len(sigmas) - 2
     return {
         where: pace(chain, curvature, learning_rate(chain.lr, chain.lr_min_ratio, step, last + 1), sigmas[step])
@@ -90,19 +90,20 @@ def product_of(p: Pace) -> str:
 def complaints(ends: dict[str, Pace], settings: Settings) -> list[str]:
     """What is wrong with the chain, one line each."""
     key, lines = f"task.{settings.task_group}.mcmc_sampler_config.lr", []
+    lr = settings.chain.lr * settings.pixel  # as the key has it, also at a coarse level
     unstable = {where: p for where, p in ends.items() if p.unstable}
     if unstable:
         words = ", ".join(f"{product_of(p)} at the {where}" for where, p in unstable.items())
-        lower = settings.chain.lr * min(p.limit / (p.lr * p.stiffness) for p in unstable.values())
+        lower = lr * min(p.limit / (p.lr * p.stiffness) for p in unstable.values())
         lines.append(
-            f"{key}={settings.chain.lr}: above the stability limit {ends['first step'].limit:.3g} of this chain ({words}); "
+            f"{key}={lr:g}: above the stability limit {ends['first step'].limit:.3g} of this chain ({words}); "
             f"it jumps about its target by the clipped gradient instead of settling; below {lower:.2g} it is stable"
         )
     stuck = {where: p for where, p in ends.items() if p.stuck}
     if stuck:
         words = ", ".join(f"{p.widths:.3g} of a posterior width at the {where}" for where, p in stuck.items())
         lines.append(
-            f"{key}={settings.chain.lr}: this chain hardly moves: all {settings.chain.num_steps} iterations drift by {words} "
+            f"{key}={lr:g}: this chain hardly moves: all {settings.chain.num_steps} iterations drift by {words} "
             "even in the stiffest direction; raise lr, lr_min_ratio or num_steps"
         )
     return lines

@@ -239,7 +239,7 @@ def acted(mechanism: Mechanism, parts: Parts, particles: Particles, y: torch.Ten
     steps = [step for step in range(clock.num_steps) if mechanism.acts(step)]
     kind = type(mechanism)
     if not steps:
-        yield Row(mechanism.name, kind.__name__, "", "", "never acts")
+        yield Row(mechanism.name, kind.__name__, "", "", "brings in particles" if mechanism.entrance else "never acts")
         return
     s, z = sampler.scalars(steps[0]), particles.z
     particles = Particles(z, y.expand(len(z), *y.shape[1:]), particles.image, particles.index)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from utils.analysis.experiments import Experiment
 from utils.figures.run import draw_summary
 from utils.figures.style import Arrays, Record, bare_axes, particle_columns, particle_title, shown
+from utils.records.summary import resolution
 
 IMAGES = 4
 
@@ -30,7 +31,7 @@ def draw(experiment: Experiment, count: int = IMAGES) -> Figure | None:
     for i, (record, arrays) in enumerate(recorded):
         draw_image(axes[2 * i], axes[2 * i + 1], record, arrays)
     figure.suptitle(
-        f"{experiment.label}: above as found, below in the better orientation (⟲: turned by 180°); "
+        f"{titled(experiment.label, recorded[0][0])}: above as found, below in the better orientation (⟲: turned by 180°); "
         "thick frame: label-free pick",
         fontsize=8,
     )
@@ -49,8 +50,13 @@ def draw_summaries(experiment: Experiment, count: int = IMAGES) -> Figure | None
         row[0].imshow(arrays["images"][record["survivors"].index(picked)])
         row[0].set_title(f"{record['image_id']}: pick p{picked}", fontsize=8)
         draw_summary(row[1:], record["summary"], arrays)
-    figure.suptitle(f"{experiment.label}: pick, aligned mean, std over particles", fontsize=8)
+    figure.suptitle(f"{titled(experiment.label, recorded[0][0])}: pick, aligned mean, std over particles", fontsize=8)
     return figure
+
+
+def titled(label: str, record: Record) -> str:
+    """The label, and to how many pixels the pictures are resolved where that is less than the object has."""
+    return f"{label} ({resolution(record['resolved'])})" if "resolved" in record else label
 
 
 def draw_image(above: np.ndarray, below: np.ndarray, record: Record, arrays: Arrays) -> None:

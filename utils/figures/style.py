@@ -50,7 +50,7 @@ def particle_title(record: Record, position: int) -> str:
     return f"p{index}: {label}{'°' if label in ('0', '180') else ''}\n{psnr:.1f}{turned} dB"
 
 
-MOST = 8  # particles of an image that are shown where they are not there at the end
+ALL_SHOWN = 8  # up to so many particles, those that are not there at the end have a place in pictures too
 
 
 def shown(record: Record) -> list[int]:
@@ -58,7 +58,7 @@ def shown(record: Record) -> list[int]:
     positions = list(range(len(record["particles"])))
     if record.get("population"):
         return positions[: max(map(record["particles"].index, record["survivors"])) + 1]
-    return positions if len(positions) <= MOST else [p for p in positions if record["particles"][p] in record["survivors"]]
+    return positions if len(positions) <= ALL_SHOWN else [p for p in positions if record["particles"][p] in record["survivors"]]
 
 
 def particle_columns(records: Iterable[Record]) -> int:

@@ -61,6 +61,7 @@ class Plan:
     rounded:   whether kept records may hold its block in fewer digits
     needs_all: whether it needs all of an image's particles at once
     resizes:   whether an image has another number of particles after it
+    adds: whether it adds particles to those that are started
     ends_annealing: whether it is what an annealing ends with; only one may
     separable: whether it needs a data term that is a sum over channels
     removed:   keys of its section that are gone, with the value at which they did nothing
@@ -80,6 +81,7 @@ class Plan:
     rounded = False
     needs_all = False
     resizes = False
+    adds = False
     ends_annealing = False
     separable = False
     removed: Mapping[str, Any] = {}

@@ -38,10 +38,14 @@ def check(s: Settings, clock: StepClock) -> Course:
     ending = [plan.switch(s) for plan in switched_on(s) if plan.ends_annealing]
     if len(ending) > 1:
         raise InputError(f"{ending[1]}: ends the annealing, and so does {ending[0]}; leave one of the two out")
-    for plan in switched_on(s):
-        if plan.needs_all and s.population == "sequential":
+    for plan in PLANS:
+        if plan.needs_all and plan.asked(s) and s.population == "sequential":
             raise InputError(
-                f"population=sequential: {plan.switch(s)} needs all of an image's particles at once; write -1 for off"
+                f"population=sequential: {plan.switch(s)} needs all of an image's particles at once; switch it off"
+            )
+        if plan.adds and plan.asked(s) and levels(s):
+            raise InputError(
+                f"{plan.switch(s)}: a run that solves its image at several sizes adds no particles on the way; switch it off"
             )
     return course
 

@@ -121,6 +121,10 @@ def coarse(settings: Settings, operator: Operator, side: int, resolution: int) -
             f"data.resolution={side}: {type(inner).__name__} cannot measure an image of {resolution} pixels in its place "
             "(coarse, centre); choose phase_retrieval, or a model of that size"
         )
+    if side % resolution:
+        log.info(
+            "%d pixels are no multiple of %d: an image's pixel is %.4g of the object's", side, resolution, side / resolution
+        )
     if not isinstance(operator, WithFidelity):
         return inner.coarse(side, resolution)
     terms = own_terms(settings.data_term, inner.coarse(side, resolution).sigma)

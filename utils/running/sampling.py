@@ -13,6 +13,7 @@ from utils.population.certificate import Certificate
 from utils.population.prior_score import PriorScore
 from utils.population.rounds import sample_in_rounds
 from utils.records.folder import RunFolder
+from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
 from utils.running.build import build, check_measurements, load_batch
@@ -65,6 +66,7 @@ def report(record: dict[str, Any]) -> None:
     scores = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
     losses = [v for v in record["loss"] if v is not None]
     best = f"best PSNR {max(scores):.2f} dB" if scores else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
+    best += f" ({resolution(record['resolved'])})" if "resolved" in record else ""
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
     console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):

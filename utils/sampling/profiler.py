@@ -75,7 +75,7 @@ class Profiler:
                 steps=sum(phase.steps for phase, _ in parts),
                 peak_mb=max(peaks, default=None),
                 particles=sum(phase.particles / s.images for phase, s in parts),
-                **{kind: _mean([(getattr(phase, kind), s.particles) for phase, s in parts]) for kind in CALLS},
+                **{kind: _mean([(getattr(p, kind), p.particles / s.images) for p, s in parts]) for kind in CALLS},
             )
         return whole
 
@@ -115,6 +115,8 @@ class Profiler:
         """The phases of a run within the run, between two steps; their names begin with `prefix` here."""
         self._close()
         self.phases |= {prefix + name: phase for name, phase in other.phases.items()}
+        if other.compile_s is not None:
+            self.compile_s = (self.compile_s or 0.0) + other.compile_s
 
     def idle(self) -> None:
         """A step in which there is no particle yet."""
@@ -157,6 +159,9 @@ class Profiler:
         return {name: {k: v for k, v in p.items() if encodes or k != "encoder_forward"} for name, p in phases.items()}
 
 
-def _mean(values: Sequence[tuple[float, int]]) -> float:
+def _mean(values: Sequence[tuple[float, float]]) -> float:
     """Of (value, weight); of one it is that value, bit for bit."""
-    return values[0][0] if len(values) == 1 else sum(v * n for v, n in values) / sum(n for _, n in values)
+    if len(values) == 1:
+        return values[0][0]
+    total = sum(n for _, n in values)
+    return sum(v * n for v, n in values) / total if total else 0.0

@@ -35,6 +35,7 @@ class Aggregated(Block):
 class ChildrenPlan(Plan):
     name, key, Keys = "children", "children", Keys
     block, Aggregated = "tree", Aggregated
+    adds = True
 
     def off(self) -> dict[str, Any]:
         return {"children": 0}

@@ -91,7 +91,7 @@ class PolishPlan(Plan):
         if polish.keep > s.num_samples:
             raise InputError(f"{self.switch(s)}: must not exceed num_samples={s.num_samples}, an image's particles")
         last = annealing_sigmas(polish.num_steps, grid.sigma_max, grid.sigma_min)[-2]
-        if not last <= polish.sigma <= grid.sigma_max:
+        if not last <= polish.sigma * (1 + 1e-9) or polish.sigma > grid.sigma_max:
             raise InputError(
                 f"polish.sigma={polish.sigma}: must lie between {last:.3g}, the last of polish.num_steps={polish.num_steps} "
                 f"levels, and sigma_max={grid.sigma_max}"

@@ -5,6 +5,7 @@ at a fraction of the cost. So the image is solved small first; the particles wit
 begin this level at noise pyramid.sigma, where the coarse structure stands and the detail is still open.
 """
 
+import math
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from utils.errors import InputError
 from utils.mechanisms.plan import Course, Settings
 from utils.mechanisms.pyramid.plan import PLAN
 from utils.priors.base import LatentPrior
+from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
 from utils.sampling.outcome import SampleResult
 from utils.sampling.particles import Particles
@@ -49,9 +51,6 @@ class Pyramid(Mechanism):
     def waits(self, particles: Particles) -> torch.Tensor:
         return torch.ones(len(particles), dtype=torch.bool)
 
-    def present_after(self, step: int, present: int) -> int:
-        return min(self.keep, present)
-
     def enter(self, particles: Particles, sampler: Sampler, profiler: Profiler, on_step: OnStep) -> tuple[Particles, Report]:
         below, inner = self.below, Profiler(particles.z.device)
         z = torch.empty(len(particles), *below.prior.latent_shape, dtype=below.prior.dtype, device=particles.z.device)
@@ -73,11 +72,15 @@ class Pyramid(Mechanism):
     def chosen(self, result: SampleResult) -> tuple[torch.Tensor, Report]:
         """Positions of the particles that go on, those of an image together, and what the level found on each image."""
         operator, particles = self.below.operator, result.particles
+        compared = result.loss
+        if (more := owed(operator, result.image, particles.y, particles.same_image(compared.device))) is not None:
+            compared = compared + more
+        compared = compared.double().cpu().nan_to_num(torch.inf)
         ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
         rows, report = [], {}
         for image in dict.fromkeys(particles.image.tolist()):
             where = particles.of_image(image)
-            order = where[ratio[where].nan_to_num(torch.inf).argsort(stable=True)][: self.keep]
+            order = where[compared[where].argsort(stable=True)][: self.keep]
             rows.append(order.sort().values)
             report[image] = {
                 "resolution": self.size,
@@ -103,7 +106,7 @@ class Pyramid(Mechanism):
         coarser = blocks.pop(self.name, None)
         level = {
             **report,
-            "loss": [value if (value := report["loss"].get(i, torch.nan)) == value else None for i in indices],
+            "loss": [value if math.isfinite(value := report["loss"].get(i, torch.nan)) else None for i in indices],
             "blocks": {name: block for name, block in blocks.items() if block is not None},
         }
         return {"field": self.field, "levels": [*(coarser["levels"] if coarser else ()), level]}

@@ -14,8 +14,7 @@ from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Level, Nodes, Plan, Settings
 from utils.records.blocks import Block, Number, Part, PerImage
-from utils.sampling.phases import Opening
-from utils.sampling.schedule import StepClock, first_level
+from utils.sampling.schedule import first_level
 
 SHIPPED = "natural-32"  # model of the levels for which none is named
 NOTE = (
@@ -112,9 +111,6 @@ class PyramidPlan(Plan):
         """The first annealing step of a level after the first."""
         return first_level(s.sampler.annealing_sigmas, s.pyramid.sigma)
 
-    def opening(self, s: Settings, clock: StepClock) -> Opening | None:
-        return None  # all particles join: nothing is run before
-
     def check(self, s: Settings, course: Course) -> None:
         if not s.pyramid.levels:
             return
@@ -138,7 +134,7 @@ class PyramidPlan(Plan):
                 f"pyramid.keep={pyramid.keep}: must not exceed num_samples={s.num_samples}, those of the first level"
             )
         last, highest = s.sampler.annealing_sigmas[-2], s.sampler.annealing_scheduler_config.sigma_max
-        if not last <= pyramid.sigma <= highest:
+        if not last <= pyramid.sigma * (1 + 1e-9) or pyramid.sigma > highest:
             raise InputError(
                 f"pyramid.sigma={pyramid.sigma}: must lie between the annealing's last level {last:.3g} and sigma_max={highest}"
             )

@@ -22,7 +22,7 @@ class Start(Section):
     solver: Literal["hio", "raar", "er"]
     restarts: int = Field(ge=1, le=100_000)
     iterations: int = Field(ge=1, le=1_000_000)
-    keep: int = Field(ge=1)  # candidates of each channel, by residual, of which objects are put together
+    keep: int = Field(ge=1, le=256)  # candidates of each channel, by residual, of which objects are put together
     beta: float = Field(gt=0, le=1)
     turn: bool  # every second particle by 180 degrees, so that both orientations are tried
 
@@ -73,7 +73,7 @@ class StartPlan(Plan):
 
     def opening(self, s: Settings, clock: StepClock) -> Opening | None:
         """None where all particles join: nothing is run before."""
-        if not self.is_on(s) or (s.first_particle + s.num_samples <= s.start.bank and s.population == "fixed"):
+        if not self.is_on(s) or (s.num_samples <= s.start.bank and s.population == "fixed"):
             return None
         return Opening(self.step(s), self.BEFORE, self.AFTER, ends_search=False)
 
@@ -87,9 +87,20 @@ class StartPlan(Plan):
                 f"{self.switch(s)}: {operator.target} measures no spectrum, and the bank's solvers need one; "
                 "choose phase_retrieval, or start.bank=0"
             )
+        if s.data_term.free_scale:
+            raise InputError(
+                f"{self.switch(s)}: the bank's solvers know the object's range, and of a free exposure it is not known; "
+                "give data.scale=known, or start.bank=0"
+            )
+        early = next((opening for opening in course.openings if opening.step <= self.step(s)), None)
+        if early is not None and self.opening(s, course.clock) is None:
+            raise InputError(
+                f"{self.switch(s)}: all particles join at t = {course.clock.timestep(self.step(s)):.0f}, and what opens the "
+                f"phase {early.after} acts before; let it act later, or raise num_samples"
+            )
         if start.bank > s.num_samples:
             raise InputError(f"{self.switch(s)}: must not exceed num_samples={s.num_samples}, an image's particles")
-        if not last <= start.sigma <= highest:
+        if not last <= start.sigma * (1 + 1e-9) or start.sigma > highest:
             raise InputError(
                 f"start.sigma={start.sigma}: must lie between the annealing's last level {last:.3g} and sigma_max={highest}"
             )
@@ -97,6 +108,10 @@ class StartPlan(Plan):
             raise InputError(
                 f"start.keep={start.keep}: must lie between start.bank={start.bank} and start.restarts={start.restarts}"
             )
+
+    def copies(self, s: Settings) -> bool:
+        """Two pictures of a bank may share the solution of a channel."""
+        return s.start.bank > 1
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("start", {}).get("bank") else ("start",)
