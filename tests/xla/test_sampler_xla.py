@@ -1,13 +1,20 @@
 """The whole sampler on XLA: the CPU's numbers, nothing on the host, and no graph compiled late."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tests.worlds.xla import World
+from tests.worlds.xla import CHAIN, World
+from utils.mechanisms.polish.act import Polish
+from utils.mechanisms.start.act import Start
+from utils.mechanisms.start.plan import OFF
 from utils.noise import KeyedNoise
 from utils.sampling.particles import Particles
+from utils.sampling.phases import Opening
+from utils.sampling.schedule import annealing_sigmas
+from utils.sampling.vocabulary import Stage
 
 CPU = torch.device("cpu")
 SWITCHES = {
@@ -16,6 +23,18 @@ SWITCHES = {
     "exp2": dict(repulsion_scale=0.5, pruning_step=500),
     "exp4": dict(repulsion_scale=0.5, pruning_step=500, optimization_step=500),
 }
+
+
+def from_the_bank(clock):
+    """Two of the four begin at classical reconstructions, at the second of three steps."""
+    settings = OFF.model_copy(update={"bank": 2, "restarts": 4, "iterations": 10, "keep": 4})
+    return Start(settings, 1, clock.sigmas[1], clock, Opening(1, "above_start", "below_start", ends_search=False))
+
+
+def polished(clock):
+    """The best two anneal once more over two steps."""
+    sigmas = annealing_sigmas(4, 10.0, 0.1)[2:]
+    return Polish(2, Stage(sigmas, SimpleNamespace(**{**vars(CHAIN), "num_steps": 4}), 2), Opening(3, "annealing", "polish"))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +77,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(gaussian=0.0, poisson=1.0, photons=100.0)),
         dict(pruning_step=700, children=2, branch_sigma=5.0),
         dict(SWITCHES["exp2"], final_sigma=0.15),
+        dict(own=(from_the_bank, polished)),
     ],
     ids=[
         *SWITCHES,
@@ -69,6 +89,7 @@ def test_noise_is_the_same_bit_for_bit(xla):
         "counts",
         "children",
         "denoised",
+        "bank and polish",
     ],
 )
 def test_latents_equal_the_cpus(worlds, switches):
