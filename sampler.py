@@ -36,7 +36,7 @@ from utils.sampling.phases import Phases
 from utils.sampling.profiler import Profiler
 from utils.sampling.scalars import StepScalars
 from utils.sampling.schedule import StepClock, annealing_sigmas, ode_sigmas
-from utils.sampling.vocabulary import Annealing, Chain, Diffusion, Stage
+from utils.sampling.vocabulary import Annealing, Chain, Diffusion, Stage, stage_of
 
 
 class LatentDAPS(Algorithm):
@@ -168,19 +168,11 @@ class LatentDAPS(Algorithm):
     def scalars(self, step: int) -> StepScalars:
         """The numbers of one annealing step on the device."""
         sigma, sigma_next = self.sigmas[step], self.sigmas[step + 1]
-        stage, step_of_stage = self.stage_of(step)
+        stage, step_of_stage = stage_of(self.stages, step)
         lr = stage.rate(step_of_stage)
         ode = ode_sigmas(sigma, self.diffusion.num_steps, self.diffusion.sigma_min)
         strengths = {mechanism.name: mechanism.strength(step) for mechanism in self.mechanisms}
         return StepScalars(step, sigma, sigma_next, lr, ode, strengths, self.prior.device, self.prior.dtype)
-
-    def stage_of(self, step: int) -> tuple[Stage, int]:
-        """The stage that a step belongs to, and its number within it."""
-        for stage in self.stages[:-1]:
-            if step < len(stage.sigmas) - 1:
-                return stage, step
-            step -= len(stage.sigmas) - 1
-        return self.stages[-1], step
 
     def probability_flow(self, z: torch.Tensor, sigmas: Sequence[torch.Tensor]) -> torch.Tensor:
         """Euler steps of dz/dsigma = (z - D(z, sigma)) / sigma along `sigmas` (0-d tensors); z0hat (P, C, h, w)."""
@@ -195,7 +187,7 @@ class LatentDAPS(Algorithm):
 
         Returns the particles at z0y, image (P, 3, H, W) and loss (P,).
         """
-        c = self.stage_of(s.step)[0].chain
+        c = stage_of(self.stages, s.step)[0].chain
         weight = mcmc.likelihood_weight(c.tau, c.likelihood_factor)
         kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
         if c.mc_algo != "langevin":

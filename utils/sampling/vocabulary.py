@@ -45,3 +45,12 @@ class Stage(NamedTuple):
         """The chain's rate at its step `step`: a linear ramp over the grid (utils.sampling.schedule.learning_rate)."""
         grid_steps = self.passed + len(self.sigmas) - 1
         return learning_rate(self.chain.lr, self.chain.lr_min_ratio, self.passed + step, grid_steps)
+
+
+def stage_of(stages: Sequence[Stage], step: int) -> tuple[Stage, int]:
+    """The stage that a step belongs to, one stage after the other, and its number within it."""
+    for stage in stages[:-1]:
+        if step < len(stage.sigmas) - 1:
+            return stage, step
+        step -= len(stage.sigmas) - 1
+    return stages[-1], step
