@@ -35,7 +35,7 @@ class Described(Part):
 
 
 class Modes(Part):
-    label: list[str | None]
+    label: list[Literal["0", "180", "mixed", "failed"] | None]
     psnr_aligned: Numbers
     psnr_rotated_truth: float | None
 
