@@ -203,8 +203,8 @@ class Record(KeptRecord):
         psnr, loss = self.trace.psnr, self.trace.loss
         rows = {f"trace.psnr[{i}]": row for i, row in enumerate(psnr)} | {f"trace.loss[{i}]": row for i, row in enumerate(loss)}
         _one_value_each(rows, len(self.particles))
-        if not len(psnr) == len(loss) == len(self.trace.pairwise_distance):
-            raise ValueError("trace: psnr, loss and pairwise_distance differ in their number of steps")
+        if not len(psnr) == len(loss) == len(self.trace.pairwise_distance) == len(self.time.step_s):
+            raise ValueError("psnr, loss and pairwise_distance of trace and step_s of time differ in their number of steps")
         return self
 
 
