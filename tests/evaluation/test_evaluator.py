@@ -67,7 +67,8 @@ def record(tmp_path, monkeypatch):
     said = {"speaking": [{5: {"step": 0}}, {5: {"step": 1}, 7: {"step": 1}}]}
     result = SampleResult(particles, image, torch.tensor([1.0, 9.0, 2.0, 8.0]), [0.5, 1.5], said)
     trace = Trace({5: truth(), 7: truth()})
-    trace(StepInfo(0, particles, image, torch.tensor([1.0, 30.0, 2.0, 20.0])))
+    for step in (0, 1):
+        trace(StepInfo(step, particles, image, torch.tensor([1.0, 30.0, 2.0, 20.0])))
     profiler = Profiler(torch.device("cpu"))
     profiler.step_s, profiler.phases = [0.5, 1.5], {"sampling": Phase(time_s=2.0, steps=2, denoiser_calls=4.0)}
     judge = Evaluator(OPERATOR, SUCCESS, range(4, 8), CLOCK, [Speaking()])
