@@ -33,7 +33,10 @@ def test_the_bounded_residual_gives_the_cpus_latents(worlds):
 
 
 def test_the_bounded_residual_compiles_no_graph_late(worlds, counters):
-    """Five particles, three kept; it acts from step 6 of 8 on. As many graphs as with the core's optimisation, alone: 20."""
+    """Eight particles, seven kept: sizes of which no other test counts the graphs. It acts from step 6 of 8 on.
+
+    As many graphs as with the core's optimisation, alone: 20.
+    """
     compiled, fallbacks = [], set()
 
     def read(info):
@@ -42,7 +45,7 @@ def test_the_bounded_residual_compiles_no_graph_late(worlds, counters):
         fallbacks.update(names)
 
     counters()
-    worlds[1].run(count=5, keep=3, steps=8, repulsion_scale=0.5, pruning_step=500, own=bounded(250), on_step=read)
+    worlds[1].run(count=8, keep=7, steps=8, repulsion_scale=0.5, pruning_step=500, own=bounded(250), on_step=read)
     counters()
     assert {step for step, count in enumerate(compiled) if count} <= {0, 3, 4, 6}
     assert compiled[6] > 0 and sum(compiled) <= 20

@@ -77,7 +77,6 @@ def test_noise_is_the_same_bit_for_bit(xla):
         dict(SWITCHES["exp4"], lost=0.2, fidelity=dict(gaussian=0.0, poisson=1.0, photons=100.0)),
         dict(pruning_step=700, children=2, branch_sigma=5.0),
         dict(SWITCHES["exp2"], final_sigma=0.15),
-        dict(own=(from_the_bank, polished)),
     ],
     ids=[
         *SWITCHES,
@@ -89,7 +88,6 @@ def test_noise_is_the_same_bit_for_bit(xla):
         "counts",
         "children",
         "denoised",
-        "bank and polish",
     ],
 )
 def test_latents_equal_the_cpus(worlds, switches):
@@ -159,3 +157,18 @@ def test_compilation_is_bounded_and_nothing_runs_on_the_host(worlds, counters, s
     assert fallbacks == set()
     worlds[1].run(image=1, **switches)
     assert counters() == (0, set())  # the next image compiles nothing
+
+
+def test_particles_from_the_bank_and_polished_ones_equal_the_cpus(worlds):
+    """After the tests above, which count what is compiled."""
+    on_cpu, on_xla = (world.run(own=(from_the_bank, polished))[0] for world in worlds)
+    torch.testing.assert_close(on_xla.particles.z.cpu(), on_cpu.particles.z, rtol=0, atol=1e-4)
+    assert on_xla.particles.index.tolist() == on_cpu.particles.index.tolist()
+    assert [r["particles"] for r in on_xla.of_image("optimization", 0)] == [
+        r["particles"] for r in on_cpu.of_image("optimization", 0)
+    ]
+    for here, there in zip(on_cpu.of_image("recombination", 0), on_xla.of_image("recombination", 0), strict=True):
+        assert here["accepted"].any() and torch.equal(here["source"], there["source"].cpu())
+    for here, there in zip(on_cpu.of_image("pruning", 0), on_xla.of_image("pruning", 0), strict=True):
+        assert there["kept"] == here["kept"]
+        assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
