@@ -87,6 +87,21 @@ def run(composed, tiny, tmp_path, monkeypatch):
     return start
 
 
+@pytest.fixture
+def refused(composed, tiny, tmp_path):
+    """refused(message, *overrides): a tiny run with them ends in one line that holds the message, with nothing on disk."""
+    import posterior_sample
+    from utils.errors import InputError
+
+    def check(message, *overrides):
+        with pytest.raises(InputError) as caught:
+            posterior_sample.run(composed(*tiny, *overrides))
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+        assert not (tmp_path / "results").exists()
+
+    return check
+
+
 @pytest.fixture(scope="module")
 def no_pictures():
     """Leaves out the figures of the runs of a test file."""

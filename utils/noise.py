@@ -77,6 +77,10 @@ class KeyedNoise:
     def __init__(self, seed: int) -> None:
         self.seed = int(seed)
 
+    def of_level(self, resolution: int) -> "KeyedNoise":
+        """That of a level of so many pixels at which an image is solved first: levels share no numbers."""
+        return KeyedNoise((self.seed + resolution * 0x9E3779B9) % 2**32)
+
     def draw(self, particles: Numbered, purpose: str, step: int = 0, count: int | None = None) -> torch.Tensor:
         """Noise like `particles.z`, (P, C, h, w), or (count, P, C, h, w) for `count` iterations of one step."""
         shape = tuple(particles.z.shape[1:]) if count is None else (count, *particles.z.shape[1:])

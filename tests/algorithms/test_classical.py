@@ -56,6 +56,20 @@ def test_error_reduction_is_another_answer_and_another_fingerprint(classical):
     assert len(fingerprints) == 2
 
 
+def test_what_another_image_of_the_batch_lacks_changes_nothing(network_prior):
+    """What noise leaves is counted for each image: so loud that looks decide, beside an image with half its pixels."""
+    operator = PhaseRetrieval(sigma=0.5)
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = operator(x)
+    y[1, :, ::2] = torch.nan
+    loop = Classical(network_prior, operator, KeyedNoise(1), solver="hio", restarts=12, iterations=30, beta=0.9)
+    both, alone = (
+        loop.sample(Particles.start(y[: len(ids)], ids, 6, 0, network_prior.latent_shape, network_prior.dtype))
+        for ids in ([3, 8], [3])
+    )
+    torch.testing.assert_close(both.image[:6], alone.image, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_missing_pixels_and_one_channel(network_prior, channels):
     """What was not measured is no zero: the answer does not change with what stands there."""
@@ -85,7 +99,14 @@ def test_an_operator_of_ones_own_without_a_spectrum_is_refused(network_prior):
         (("sampler.iterations=3",), "sampler.iterations=3: "),
         (("sampler.beta=1.5",), "sampler.beta=1.5: "),
         (("+sampler.speed=1",), "sampler.speed=1: "),
-        (("sampler.restarts=3",), "sampler.restarts=3: particle k is the k-th best of them, and there are 4 particles"),
+        (
+            ("sampler.restarts=3",),
+            "sampler.restarts=3: particle k is the k-th best of them, of 128 at most, and there are 4 particles",
+        ),
+        (
+            ("sampler.restarts=400", "num_samples=129"),
+            "sampler.restarts=400: particle k is the k-th best of them, of 128 at most",
+        ),
         (("task=gaussian_blur",), "sampler=classical: operators.blur.GaussianBlur measures no spectrum"),
         (("pruning_step=500",), "pruning_step=500: sampler._target_=utils.algorithms.classical.Classical is another"),
         (("sampler._target_=utils.algorithms.classic.X",), "sampler._target_=utils.algorithms.classic.X: no such algorithm"),

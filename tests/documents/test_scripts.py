@@ -97,6 +97,12 @@ def test_experiment_8_brings_its_prior_and_photographs(script):
     assert five == f"posterior_sample.py data=demo-photos {setting} data.end_id=5 {place} name=demo_10"
 
 
+def test_experiment_8_has_no_images_10_to_99_to_show(script):
+    done = script("--90", "--demo", name="exp8_coarse")
+    assert (done.returncode, done.commands) == (2, [])
+    assert done.stderr == "--demo --90: five photographs are shipped; take --demo --1 or --demo --10\n"
+
+
 def test_experiment_7_has_the_setting_of_its_certificate_on_a_real_prior_too(script):
     (command,) = script("--1", name="exp7_sequential").commands
     assert " model=imagenet256ldm task_group=ldm sampler=short_denoised experiment=exp7_sequential " in command

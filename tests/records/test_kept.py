@@ -13,6 +13,7 @@ from tools import merge_runs, parse_metrics, status
 from tools.evidence import keep_evidence
 from utils.analysis import runs
 from utils.command_line import run as run_tool
+from utils.config.fingerprint import fingerprint
 from utils.errors import InputError
 from utils.records.files import RecordError, read_record, record_path, record_paths, write_record
 from utils.records.kept import KEPT, read_kept, read_records, write_kept
@@ -54,7 +55,10 @@ def test_a_real_run_keeps_its_metrics(run, tmp_path, overrides):
     assert keep_evidence.keep(folder, kept) == 2
     assert sorted(path.name for path in kept.iterdir()) == ["config.yaml", KEPT]
     found = runs.load(kept)
-    assert found.metrics == runs.load(folder).metrics and found.config == runs.load(folder).config
+    assert found.metrics == runs.load(folder).metrics
+    config, whole = found.config, runs.load(folder).config
+    assert list(config["task"]) == [config["task_group"]] and len(whole["task"]) > 1
+    assert {**whole, "task": config["task"]} == config and fingerprint(config) == fingerprint(whole)
     assert json.loads(found.metrics.model_dump_json(by_alias=True, exclude_unset=True)) == metrics
     for (full, _), (record, arrays) in zip(read_records(folder), read_records(kept), strict=True):
         for name in ("psnr", "loss"):

@@ -164,11 +164,5 @@ def test_particles_from_the_bank_and_polished_ones_equal_the_cpus(worlds):
     on_cpu, on_xla = (world.run(own=(from_the_bank, polished))[0] for world in worlds)
     torch.testing.assert_close(on_xla.particles.z.cpu(), on_cpu.particles.z, rtol=0, atol=1e-4)
     assert on_xla.particles.index.tolist() == on_cpu.particles.index.tolist()
-    assert [r["particles"] for r in on_xla.of_image("optimization", 0)] == [
-        r["particles"] for r in on_cpu.of_image("optimization", 0)
-    ]
-    for here, there in zip(on_cpu.of_image("recombination", 0), on_xla.of_image("recombination", 0), strict=True):
-        assert here["accepted"].any() and torch.equal(here["source"], there["source"].cpu())
-    for here, there in zip(on_cpu.of_image("pruning", 0), on_xla.of_image("pruning", 0), strict=True):
-        assert there["kept"] == here["kept"]
-        assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
+    assert on_xla.of_image("start", 0)[0]["turned"] == on_cpu.of_image("start", 0)[0]["turned"] == [False, True]
+    assert [r["kept"] for r in on_xla.of_image("polish", 0)] == [r["kept"] for r in on_cpu.of_image("polish", 0)]

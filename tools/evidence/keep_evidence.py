@@ -3,13 +3,16 @@
     python tools/evidence/keep_evidence.py results/exp0_baseline/demo_10 --to evidence/exp0_baseline
     python tools/evidence/keep_evidence.py results/many/* --to evidence/many --digits 5    # half the size
 
-Of each run it keeps config.yaml, trivial.json where there is one, and in records.jsonl.gz the records, less their arrays
+Of each run it keeps config.yaml, less the task's groups that it did not use, trivial.json where there is one, and in
+records.jsonl.gz the records, less their arrays
 (measurement, latents, pictures) and less the PSNR and loss of every annealing step. metrics.json is computed from the
 records whenever it is needed; one that says otherwise is refused. The run is then called what its folder is called.
 """
 
 import argparse
 from pathlib import Path
+
+import yaml
 
 from utils.analysis import runs
 from utils.command_line import Parser, run
@@ -32,12 +35,23 @@ def keep(source: Path, target: Path, digits: int | None = None) -> int:
     records = [record for record, _ in finished.records()]
     if not records:
         raise InputError(f"{source}: is no finished run (it has no records); name one with records/")
-    others = [(name, (source / name).read_bytes()) for name in ("config.yaml", "trivial.json") if (source / name).is_file()]
+    others = {name: (source / name).read_bytes() for name in ("config.yaml", "trivial.json") if (source / name).is_file()}
+    if "config.yaml" in others:
+        others["config.yaml"] = of_its_group(others["config.yaml"])
     target.mkdir(parents=True)
-    for name, content in others:
+    for name, content in others.items():
         write_atomically(target / name, lambda file: file.write(content))
     write_kept(target, records, digits)  # last: with it the run counts as kept
     return len(records)
+
+
+def of_its_group(config: bytes) -> bytes:
+    """A config without the task's groups that it does not select; as it is where it says no group."""
+    nodes = yaml.safe_load(config)
+    groups, chosen = nodes.get("task"), nodes.get("task_group")
+    if not isinstance(groups, dict) or chosen not in groups:
+        return config
+    return yaml.safe_dump({**nodes, "task": {chosen: groups[chosen]}}, sort_keys=False, allow_unicode=True).encode()
 
 
 def main() -> None:

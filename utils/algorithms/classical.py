@@ -7,8 +7,7 @@ it encodes the result once, since a record holds latents.
 
 import torch
 
-from operators.base import Operator, measurements
-from utils import device as devices
+from operators.base import Operator
 from utils.algorithms.contract import Algorithm, OnStep, ignore
 from utils.errors import InputError
 from utils.noise import KeyedNoise
@@ -16,10 +15,9 @@ from utils.priors.base import LatentPrior
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.passes import Passes
-from utils.sampling.phase_solvers import Bank, Solver, put_together
+from utils.sampling.phase_solvers import Bank, Solver, bank_of, put_together
 from utils.sampling.profiler import Profiler
-
-KEEP = 32  # solutions of each channel, of which pictures are put together
+from utils.sampling.vocabulary import CANDIDATES
 
 
 class Classical(Algorithm):
@@ -57,37 +55,32 @@ class Classical(Algorithm):
         row = torch.tensor([images.index(i) for i in particles.image.tolist()], device=device)
         rank = particles.index.to(device)
         count = int(particles.index.max()) + 1
-        floor = float(measurements(particles.y, axis=2).mean()) * self.operator.magnitude_variance
         shares = torch.arange(self.iterations).tensor_split(self.num_steps)
         particles = particles.at(torch.zeros_like(particles.z))  # nothing is drawn in the latents
         with torch.no_grad(), self.profiled(profiler):
-            banks = [self.bank(particles, image) for image in images]
+            banks = [self.bank(particles, image) for image in images]  # of each image its bank, and what noise leaves
             for step, share in enumerate(shares):
                 with self.step(profiler, step, particles):
-                    for bank in banks:
+                    for bank, _ in banks:
                         bank.advance(len(share))
                         if step == self.num_steps - 1:
                             bank.finish()
-                    pictures = torch.stack([self.pictures(bank, count, floor) for bank in banks])  # (N, K, 3, H, W)
+                    pictures = torch.stack([self.pictures(*bank, count) for bank in banks])  # (N, K, 3, H, W)
                 x = (2 * pictures.to(device, particles.z.dtype) - 1)[row, rank]  # (P, 3, H, W)
                 loss = self.operator.loss(x, particles.y)
                 on_step(StepInfo(step, particles, x, loss))
             particles = particles.at(self.prior.encode(x))
         return SampleResult(particles, x, loss, timing_info=profiler.step_s, reports={})
 
-    def bank(self, particles: Particles, image: int) -> Bank:
-        """The starts of one image; on the CPU where the device has no Fourier transform of its own."""
-        side = self.prior.resolution
-        y = self.operator.magnitudes(particles.y[particles.of_image(image)[:1]])[0].float()  # (C, H', W')
-        y = y.cpu() if devices.compiles_each_graph(y.device) else y
-        start = self.noise.uniform(image, "start", (self.restarts, len(y), side, side))
-        return Bank(y, start.to(y.device), self.solver, self.beta)
+    def bank(self, particles: Particles, image: int) -> tuple[Bank, torch.Tensor]:
+        """The starts of one image, and the residual that noise leaves in each channel, (C,)."""
+        y = particles.y[particles.of_image(image)[:1]]
+        return bank_of(y, image, self.prior.resolution, self.operator, self.noise, self)
 
-    def pictures(self, bank: Bank, count: int, floor: float) -> torch.Tensor:
+    def pictures(self, bank: Bank, floors: torch.Tensor, count: int) -> torch.Tensor:
         """The best of one image, (count, 3, H, W); one channel stands for all three."""
         x, residual = bank.ranked()
-        keep = max(count, KEEP)
-        return put_together(x[:keep], residual[:keep], count, floor)[0].expand(-1, 3, -1, -1)
+        return put_together(x[:CANDIDATES], residual[:CANDIDATES], count, float(floors.mean()))[0].expand(-1, 3, -1, -1)
 
     def heaviest_pass(self, particles: Particles) -> None:
         """One encoding; what the bank itself needs is said by no device."""

@@ -16,6 +16,7 @@ from utils.metrics.base import table_key
 from utils.metrics.loss import Loss
 from utils.metrics.registry import BESIDE_LOSS, COMPARED
 from utils.records.aggregate import finite
+from utils.records.summary import resolution
 
 PSNR, *OTHERS = (metric.name for metric in COMPARED)
 SCORES = (PSNR, "psnr_aligned", *OTHERS)
@@ -78,6 +79,9 @@ def summarise(experiment: Experiment, reference: Experiment | None = None) -> di
         "gain": _difference(stats.clustered_mean(e.clusters("psnr.gain")), len(e.clusters("psnr.gain"))),
     }
     row["phases"] = None if e.derived else phases(e)
+    resolved = e.runs[0].metrics.resolved
+    if resolved is not None:
+        row["resolved"] = resolution(resolved.model_dump())
     row["cost"] = cost(e, reference)
     row["paired"] = paired(e, reference) if reference is not None and reference is not e else None
     return row

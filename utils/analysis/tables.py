@@ -71,7 +71,8 @@ def build(kind: str, summaries: Sequence[Row], columns: Sequence[str] | None = N
     else:
         chosen = [by_key[key] for key in columns]
     values = [[lookup(row, column.key) for column in chosen] for row in rows]
-    own_notes = tuple(filter(None, (*own_notes, comparisons(values))))
+    coarse = [f"{row['experiment']}: {row['resolved']}, and scaled up." for row in rows if row.get("resolved")]
+    own_notes = tuple(dict.fromkeys(filter(None, (*own_notes, *coarse, comparisons(values)))))
     of_columns = (("pairwise_distance", DISTANCE), ("aligned_mean", ALIGNED_MEAN))
     notes = [*own_notes, note, *(text for end, text in of_columns if any(column.key.endswith(end) for column in chosen))]
     return Table(title, chosen, values, tuple(filter(None, notes)), own_notes)

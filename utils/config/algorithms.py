@@ -8,6 +8,7 @@ from utils.config.operators import OURS as OPERATORS
 from utils.config.operators import SPECTRA
 from utils.config.section import Section, refusal
 from utils.errors import InputError
+from utils.sampling.vocabulary import CANDIDATES
 
 
 class Classical(Section):
@@ -38,8 +39,8 @@ def check_algorithm(target: str, arguments: dict[str, Any], operator: str, most_
     if isinstance(checked, Classical):
         if operator in OPERATORS and operator not in SPECTRA:
             raise InputError(f"sampler=classical: {operator} measures no spectrum; choose phase_retrieval, or another sampler")
-        if most_particles > checked.restarts:
+        if most_particles > min(checked.restarts, CANDIDATES):
             raise InputError(
-                f"sampler.restarts={checked.restarts}: particle k is the k-th best of them, and there are {most_particles} "
-                "particles; give more restarts, or fewer num_samples"
+                f"sampler.restarts={checked.restarts}: particle k is the k-th best of them, of {CANDIDATES} at most, "
+                f"and there are {most_particles} particles; give more restarts, or fewer num_samples"
             )

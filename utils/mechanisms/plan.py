@@ -11,7 +11,7 @@ from utils.config.section import Section
 from utils.errors import InputError
 from utils.records.blocks import Block, Part
 from utils.sampling.phases import Opening
-from utils.sampling.schedule import StepClock
+from utils.sampling.schedule import ROUNDING, StepClock
 from utils.sampling.vocabulary import Stage
 
 Settings = Any  # utils.config.settings.Settings, which has the keys of all plans
@@ -183,6 +183,13 @@ class Plan:
     def tables(self, block: Any, image_ids: Sequence[int]) -> list[tuple[str, list[str], list[list[Any]], str]]:
         """(title, heads, rows, note) of what the report shows of the first images."""
         return []
+
+
+def check_level(key: str, sigma: float, sigmas: Sequence[float], last: str = "the annealing's last level") -> None:
+    """Raises InputError for a noise level outside a grid, to rounding. last: what the lower end is called."""
+    lowest, highest = sigmas[-2], sigmas[0]
+    if not lowest <= sigma * (1 + ROUNDING) or not sigma <= highest * (1 + ROUNDING):
+        raise InputError(f"{key}={sigma}: must lie between {last} {lowest:.3g} and sigma_max={highest:.3g}")
 
 
 def switched(key: str, timestep: int, clock: StepClock) -> int | None:

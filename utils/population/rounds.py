@@ -71,7 +71,7 @@ def sample_in_rounds(
         profiler = Profiler(particles.z.device)
         results.append(sampler.sample(of_round, profiler, on_step))
         for i in going:
-            shares[i].append(Share(profiler, len(going), size))
+            shares[i].append(Share(profiler, len(going)))
         if certificate is not None:
             with profiler.after(len(of_round)):
                 for name, values in certificate.signals(results[-1]).items():

@@ -96,8 +96,9 @@ def build(settings: Settings, tried: bool = True) -> Parts:
             for name, term in terms.items():
                 try_term(f"fidelity.terms.{name}", term.to(device), operator.to(device), prior)
     operator = operator.to(device)
-    side, measuring = settings.data.resolution, None
-    if side != prior.resolution:
+    side, measuring = prior.resolution, None
+    if settings.pixel != 1:
+        side = settings.data.resolution
         measuring, operator = operator, coarse(settings, operator, side, prior.resolution)
     noise = KeyedNoise(settings.seed)
     mechanisms = list(all_mechanisms(settings, prior, operator)) if settings.anneals else []
@@ -136,7 +137,7 @@ def load_below(settings: Settings, prior: LatentPrior, operator: Operator) -> Al
     size = settings.model.resolution
     operator = coarse(settings, operator, prior.resolution, size).to(prior.device)
     own = load_prior(settings, prior.device)
-    noise = KeyedNoise((settings.seed + size * 0x9E3779B9) % 2**32)  # of its own: levels share no noise
+    noise = KeyedNoise(settings.seed).of_level(size)
     course = registry.check(settings, clock_of(settings))
     return load_algorithm(settings, list(planned(settings, course, own, operator)), own, operator, noise)
 

@@ -13,11 +13,25 @@ the spectrum of x stays. Each start and each channel goes its own way.
 Sources: Fienup, Appl. Opt. 21, 2758 (1982); Luke, Inverse Problems 21, 37 (2005).
 """
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
+from operators.base import Operator, measurements
+from utils import device as devices
+from utils.noise import KeyedNoise
+
 Solver = Literal["hio", "raar", "er"]
+
+
+class BankSettings(Protocol):
+    """solver; restarts: starts of an image; beta: of hio and raar, in (0, 1]."""
+
+    solver: Solver
+    restarts: int
+    beta: float
+
+
 FINISHING = 50  # iterations of error reduction at the end
 TINY = 1e-12  # stands for a magnitude of 0 where it divides
 
@@ -122,6 +136,25 @@ class Bank:
         x = self.support.onto(self.x)
         residual, order = self.magnitudes.residual(x).sort(dim=0)
         return torch.take_along_dim(self.support.cut(x), order[..., None, None], dim=0), residual
+
+
+def bank_of(
+    y: torch.Tensor,
+    image: int,
+    side: int,
+    operator: Operator,
+    noise: KeyedNoise,
+    settings: BankSettings,
+) -> tuple[Bank, torch.Tensor]:
+    """The bank of one image before its first iteration, and the residual that noise leaves in each channel, (C,).
+
+    y (1, C, H', W'): its measurement by `operator`; side: of the object. On the CPU where the device has no Fourier transform.
+    """
+    y = y.cpu() if devices.compiles_each_graph(y.device) else y
+    magnitudes = operator.magnitudes(y)[0].float()
+    start = noise.uniform(image, "start", (settings.restarts, len(magnitudes), side, side))
+    bank = Bank(magnitudes, start.to(magnitudes.device), settings.solver, settings.beta)
+    return bank, measurements(y, axis=2)[0] * operator.magnitude_variance
 
 
 def put_together(x: torch.Tensor, residual: torch.Tensor, count: int, floor: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,7 +38,6 @@ class Share(NamedTuple):
 
     profiler: "Profiler"
     images: int  # of the batch
-    particles: int  # of the image in it
 
 
 CALLS = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", "encoder_forward")

@@ -7,6 +7,7 @@ the poly-7 spacing is that of Karras et al., arXiv 2206.00364, equation 5.
 from collections.abc import Sequence
 
 TIMESTEPS = 1000
+ROUNDING = 1e-9  # of a noise level that a user writes against one that a grid computes
 
 
 def polynomial_grid(start: float, end: float, steps: int, power: float = 7.0) -> list[float]:
@@ -22,7 +23,7 @@ def annealing_sigmas(num_steps: int, sigma_max: float, sigma_min: float) -> list
 
 def first_level(sigmas: Sequence[float], sigma: float) -> int:
     """The first step whose noise level is at most `sigma`; a level equal to rounding counts."""
-    return next(i for i, level in enumerate(sigmas) if level <= sigma * (1 + 1e-9))
+    return next(i for i, level in enumerate(sigmas) if level <= sigma * (1 + ROUNDING))
 
 
 def ode_sigmas(sigma: float, num_steps: int, sigma_min: float) -> list[float]:

@@ -5,6 +5,8 @@ from typing import Literal, NamedTuple, Protocol
 
 from utils.sampling.schedule import learning_rate
 
+CANDIDATES = 128  # solutions of each channel of which sampler=classical puts pictures together, so many at most
+
 
 class Annealing(Protocol):
     num_steps: int

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from utils.config.section import Section
 from utils.errors import InputError
-from utils.mechanisms.plan import Course, Nodes, Plan, Settings
+from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
 from utils.records.blocks import Block, Number, Part, PerImage
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock, annealing_sigmas, first_level
@@ -90,12 +90,8 @@ class PolishPlan(Plan):
         polish, grid = s.polish, s.sampler.annealing_scheduler_config
         if polish.keep > s.num_samples:
             raise InputError(f"{self.switch(s)}: must not exceed num_samples={s.num_samples}, an image's particles")
-        last = annealing_sigmas(polish.num_steps, grid.sigma_max, grid.sigma_min)[-2]
-        if not last <= polish.sigma * (1 + 1e-9) or polish.sigma > grid.sigma_max:
-            raise InputError(
-                f"polish.sigma={polish.sigma}: must lie between {last:.3g}, the last of polish.num_steps={polish.num_steps} "
-                f"levels, and sigma_max={grid.sigma_max}"
-            )
+        sigmas = annealing_sigmas(polish.num_steps, grid.sigma_max, grid.sigma_min)
+        check_level("polish.sigma", polish.sigma, sigmas, f"the last of polish.num_steps={polish.num_steps} levels")
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("polish", {}).get("keep") else ("polish",)

@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.config.operators import OURS, SPECTRA
 from utils.config.section import Section
 from utils.errors import InputError
-from utils.mechanisms.plan import Course, Level, Nodes, Plan, Settings
+from utils.mechanisms.plan import Course, Level, Nodes, Plan, Settings, check_level
 from utils.records.blocks import Block, Number, Part, PerImage
 from utils.sampling.schedule import first_level
 
@@ -133,11 +133,7 @@ class PyramidPlan(Plan):
             raise InputError(
                 f"pyramid.keep={pyramid.keep}: must not exceed num_samples={s.num_samples}, those of the first level"
             )
-        last, highest = s.sampler.annealing_sigmas[-2], s.sampler.annealing_scheduler_config.sigma_max
-        if not last <= pyramid.sigma * (1 + 1e-9) or pyramid.sigma > highest:
-            raise InputError(
-                f"pyramid.sigma={pyramid.sigma}: must lie between the annealing's last level {last:.3g} and sigma_max={highest}"
-            )
+        check_level("pyramid.sigma", pyramid.sigma, s.sampler.annealing_sigmas)
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("pyramid", {}).get("levels") else ("pyramid",)

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from operators.base import Operator, measurements
-from utils import device as devices
+from operators.base import Operator
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Settings
 from utils.mechanisms.start.plan import PLAN
@@ -23,7 +22,7 @@ from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
 from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
 from utils.sampling.particles import Particles
-from utils.sampling.phase_solvers import TINY, Bank, put_together
+from utils.sampling.phase_solvers import TINY, bank_of, put_together
 from utils.sampling.phases import Opening
 from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import StepClock
@@ -37,12 +36,8 @@ class Pictures(NamedTuple):
 
 
 def fill(y: torch.Tensor, image: int, side: int, settings: Section, operator: Operator, noise: KeyedNoise) -> Pictures:
-    """The bank of one image; y (1, C, H', W'): its measurement. On the CPU where the device has no Fourier transform."""
-    y = y.cpu() if devices.compiles_each_graph(y.device) else y
-    floors = measurements(y, axis=2)[0] * operator.magnitude_variance  # (C,)
-    magnitudes = operator.magnitudes(y)[0].float()
-    start = noise.uniform(image, "start", (settings.restarts, len(magnitudes), side, side))
-    bank = Bank(magnitudes, start.to(magnitudes.device), settings.solver, settings.beta)
+    """The bank of one image; y (1, C, H', W'): its measurement."""
+    bank, floors = bank_of(y, image, side, operator, noise, settings)
     bank.advance(settings.iterations)
     bank.finish()
     x, residual = bank.ranked()

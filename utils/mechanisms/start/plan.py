@@ -8,7 +8,7 @@ from pydantic import Field
 from utils.config.operators import OURS, SPECTRA
 from utils.config.section import Section
 from utils.errors import InputError
-from utils.mechanisms.plan import Course, Nodes, Plan, Settings
+from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
 from utils.records.blocks import Block, Number, Part, PerImage
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock, first_level
@@ -80,8 +80,7 @@ class StartPlan(Plan):
     def check(self, s: Settings, course: Course) -> None:
         if not self.is_on(s):
             return
-        start, last, operator = s.start, s.sampler.annealing_sigmas[-2], s.group.operator
-        highest = s.sampler.annealing_scheduler_config.sigma_max
+        start, operator = s.start, s.group.operator
         if operator.target in OURS and operator.target not in SPECTRA:
             raise InputError(
                 f"{self.switch(s)}: {operator.target} measures no spectrum, and the bank's solvers need one; "
@@ -100,10 +99,7 @@ class StartPlan(Plan):
             )
         if start.bank > s.num_samples:
             raise InputError(f"{self.switch(s)}: must not exceed num_samples={s.num_samples}, an image's particles")
-        if not last <= start.sigma * (1 + 1e-9) or start.sigma > highest:
-            raise InputError(
-                f"start.sigma={start.sigma}: must lie between the annealing's last level {last:.3g} and sigma_max={highest}"
-            )
+        check_level("start.sigma", start.sigma, s.sampler.annealing_sigmas)
         if not start.bank <= start.keep <= start.restarts:
             raise InputError(
                 f"start.keep={start.keep}: must lie between start.bank={start.bank} and start.restarts={start.restarts}"
