@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.worlds import synthetic
 from utils.config.check import check
 from utils.errors import InputError
 from utils.records.claim import claim_path, claimed, unclaimed
-from utils.records.files import read_record, record_paths
+from utils.records.files import PARTIAL, read_record, record_paths
 from utils.records.folder import RunFolder
 from utils.running.ranks import Rank
 
@@ -112,3 +113,35 @@ def test_a_record_of_another_configuration_is_never_overwritten(tmp_path, compos
     there.write_bytes(b"half")
     RunFolder(other, "1").write(record | {"fingerprint": "1"}, arrays)
     assert there.with_name("00000.npz.damaged").read_bytes() == b"half" and read_record(there)[0]["fingerprint"] == "1"
+
+
+def test_leftovers_of_killed_processes_are_removed_only_while_nobody_else_is_at_work(opened):
+    """Whatever the clocks of the machines say."""
+    with opened() as folder:
+        half = folder.path / "records" / f".00001.npz.x{PARTIAL}"
+        half.write_bytes(b"half")
+        os.utime(half, (time.time() - 10_000,) * 2)
+        with opened():
+            assert half.exists()
+    with opened():
+        assert not half.exists()
+
+
+def test_files_that_the_program_did_not_write_stay_in_a_run_folder(opened):
+    with opened() as folder:
+        pass
+    foreign = [folder.path / name for name in (".notes.partial", "records/mine.npz", "records/.x.partial", f"sub/.x{PARTIAL}")]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+        os.utime(path, (time.time() - 10_000,) * 2)
+    with opened() as folder:
+        assert folder.records() == {}
+    assert all(path.read_text() == "mine" for path in foreign)
+
+
+def test_resume_false_moves_a_run_from_before_there_was_a_lock(opened):
+    with opened() as folder:
+        claim_path(folder.path).unlink()
+    with opened("resume=false"):
+        assert (folder.path.with_name("run.1") / "config.yaml").exists()

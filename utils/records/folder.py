@@ -2,7 +2,6 @@
 
 import io
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,7 +18,7 @@ from utils.data import TestItem
 from utils.errors import InputError
 from utils.paths import unused
 from utils.records.aggregate import aggregate
-from utils.records.claim import CLAIM, claimed, unclaimed
+from utils.records.claim import claim_path, claimed, unclaimed
 from utils.records.files import (
     PARTIAL,
     RecordError,
@@ -50,9 +49,6 @@ class Rank(Protocol):
     def wait_for_first(self, event: str) -> None: ...
 
 
-PARTIAL_AGE_S = 3600  # a partial file this old belongs to a process that was killed
-
-
 class RunFolder:
     """<save_dir>/<name>/ with config.yaml, .hydra/, records/, samples/, logs, metrics.json, eval.md and the figures.
 
@@ -80,11 +76,10 @@ class RunFolder:
                 yield folder
                 return
             with folder.writing("choose another save_dir"):
-                if folder.path.exists() and not settings.resume:
+                if _is_run(folder.path) and not settings.resume:
                     _keep_aside(folder.path)
-                elif folder.path.exists():
-                    _refuse_foreign(folder.path)
-                look_over = partial(_refuse_other, folder.path, composition.identity)
+                _refuse_foreign(folder.path)
+                look_over = partial(folder.look_over, composition.identity)
                 held.enter_context(claimed(folder.path, composition.fingerprint, look_over))
                 folder.prepare()
                 folder.records(foreign="refuse")
@@ -95,15 +90,19 @@ class RunFolder:
             yield folder
 
     def prepare(self) -> None:
-        """Create what is missing, remove what killed processes left half written."""
+        """Create what is missing."""
         for path in (self.path / "records", self.path / "samples"):
             path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.rglob(f".*{PARTIAL}"):
-            try:
-                if time.time() - leftover.stat().st_mtime > PARTIAL_AGE_S:
-                    leftover.unlink()
-            except FileNotFoundError:  # its process has just finished it
-                pass
+
+    def look_over(self, own_identity: dict[str, Any]) -> None:
+        """Refuse a result of another configuration, then remove what killed processes left half written.
+
+        Only while nobody else is at work here (utils/records/claim.py): what is half written then stays so.
+        """
+        _refuse_other(self.path, own_identity)
+        for place in (".", ".hydra", "records", "samples"):
+            for leftover in (self.path / place).glob(f".*{PARTIAL}"):
+                leftover.unlink()
 
     @contextmanager
     def writing(self, remedy: str = "free some space; what is done is kept, and the same command continues") -> Iterator[None]:
@@ -233,17 +232,29 @@ def _keep_aside(path: Path) -> None:
     log.warning("resume=false: the old result is kept as %s", aside)
 
 
+def _is_run(path: Path) -> bool:
+    """Whether this program made the folder: by its lock or, from before there was one, by its config.
+
+    DAPS writes a config.yaml with many of the same keys, but none of `shard` and `resume`.
+    """
+    if claim_path(path).is_file():
+        return True
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
+
+
 def _refuse_foreign(path: Path) -> None:
+    """Raises InputError for what is neither a run that can go on nor free: missing, or without any file."""
+    if not path.exists():
+        return
     if not path.is_dir():
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
     if kept_path(path).exists():
         raise InputError(f"name={path.name}: {path} holds a run kept in {KEPT}, which cannot go on; choose another name=")
-    if (path / "config.yaml").exists():
-        return
-    if any(
-        entry.name not in ("records", "samples", ".hydra", CLAIM) and not entry.name.endswith(PARTIAL)
-        for entry in path.iterdir()
-    ):
+    if not _is_run(path) and any(not found.is_dir() and not found.name.endswith(PARTIAL) for found in path.rglob("*")):
         raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
 
 
