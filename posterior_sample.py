@@ -54,29 +54,29 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
     """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
     settings = rank.settings(check(cfg))
     images = select_images(settings)
-    folder = RunFolder.open(settings, rank)
-    with folder.writing():
-        console.log_to(folder.log_path(settings))
-    for note in settings.composition.notes:
-        console.log.warning("%s", note)
+    with RunFolder.open(settings, rank) as folder:
+        with folder.writing():
+            console.log_to(folder.log_path(settings))
+        for note in settings.composition.notes:
+            console.log.warning("%s", note)
 
-    metrics = None
-    try:
-        pending = folder.pending(images, names_in_set(settings))
-        if len(pending) < len(images):
-            console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
-        if pending:
-            from utils.running.sampling import sample  # torch comes late
+        metrics = None
+        try:
+            pending = folder.pending(images, names_in_set(settings))
+            if len(pending) < len(images):
+                console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
+            if pending:
+                from utils.running.sampling import sample  # torch comes late
 
-            with devices.out_of_memory_in_one_line():
-                on_all_cores(sample, settings, pending, folder)
-        rank.wait_for_all("sampling done")
-    finally:  # after Ctrl-C or an error too: what is done counts
+                with devices.out_of_memory_in_one_line():
+                    on_all_cores(sample, settings, pending, folder)
+            rank.wait_for_all("sampling done")
+        finally:  # after Ctrl-C or an error too: what is done counts
+            if rank.first:
+                with uninterrupted():
+                    metrics = folder.aggregate()
         if rank.first:
-            with uninterrupted():
-                metrics = folder.aggregate()
-    if rank.first:
-        show(metrics, folder, settings)
+            show(metrics, folder, settings)
 
 
 def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) -> None:

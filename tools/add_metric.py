@@ -22,6 +22,7 @@ from utils.config.check import check
 from utils.errors import InputError, one_line
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
+from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths, write_record
 from utils.records.folder import RunFolder
 
@@ -146,13 +147,15 @@ def row(metric: Metric, record: dict[str, Any], arrays: dict[str, np.ndarray], o
 
 def add(folder: Path, metric: Metric, rows: dict[Path, Row]) -> None:
     """Write the values into the records, each in one step, and aggregate them."""
-    for path, each in rows.items():
-        record, arrays = read(path)
-        block(record, metric)[metric.name] = each
-        if not isinstance(metric, SCORES) and not metric.beside_loss:
-            record.setdefault("metrics", {})[metric.name] = metric.about()
-        write_record(folder, record, arrays)
-    RunFolder(folder, record["fingerprint"]).aggregate()
+    fingerprint = read(next(iter(rows)))[0]["fingerprint"]
+    with claimed(folder, fingerprint):
+        for path, each in rows.items():
+            record, arrays = read(path)
+            block(record, metric)[metric.name] = each
+            if not isinstance(metric, SCORES) and not metric.beside_loss:
+                record.setdefault("metrics", {})[metric.name] = metric.about()
+            write_record(folder, record, arrays)
+        RunFolder(folder, fingerprint).aggregate()
 
 
 if __name__ == "__main__":

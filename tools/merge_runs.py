@@ -19,6 +19,7 @@ import yaml
 from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.errors import InputError
+from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import RunFolder
 from utils.records.kept import KEPT, kept_path
@@ -78,8 +79,8 @@ def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
             if image_id in merged:
                 log.info("image %d is in several folders; kept from %s", image_id, merged[image_id][0])
             merged.setdefault(image_id, (path, record, arrays))
-    target = RunFolder(out, prints.pop())
-    with target.writing("free some space and run the same command again"):
+    target = RunFolder(out, fingerprint := prints.pop())
+    with target.writing("free some space and run the same command again"), claimed(out, fingerprint):
         target.prepare()
         for path, record, arrays in merged.values():
             if path.parent.parent != out:

@@ -227,13 +227,20 @@ def test_unwritable_save_dir(composed, tiny, tmp_path):
         posterior_sample.run(composed(*tiny, f"save_dir={tmp_path}/file/results"))
 
 
+FOREIGN = ["thesis.tex", "records/00000.npz", "samples/00000_p0.png", ".hydra/config.yaml", "config.yaml", ".draft.partial"]
+OF_DAPS = "{name: run, save_dir: results, task_group: ldm, sampler: {}, data: {}, num_runs: 4}"
+
+
 @pytest.mark.heavy
-def test_a_folder_with_other_things_is_left_alone(composed, tiny, tmp_path):
-    (tmp_path / "results" / "run").mkdir(parents=True)
-    (tmp_path / "results" / "run" / "thesis.tex").write_text("years of work")
+@pytest.mark.parametrize("resume", ["true", "false"])
+@pytest.mark.parametrize("file", FOREIGN)
+def test_a_folder_with_other_things_is_left_alone(composed, tiny, tmp_path, file, resume):
+    path = tmp_path / "results" / "run" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(OF_DAPS)
     with pytest.raises(InputError, match="holds something other than a run"):
-        posterior_sample.run(composed(*tiny))
-    assert [p.name for p in (tmp_path / "results" / "run").iterdir()] == ["thesis.tex"]
+        posterior_sample.run(composed(*tiny, f"resume={resume}"))
+    assert [p for p in (tmp_path / "results").rglob("*") if p.is_file()] == [path] and path.read_text() == OF_DAPS
 
 
 def command_line(*overrides, cwd):

@@ -162,7 +162,8 @@ def outcome_of_override(place, override):
         cfg = compose([*place.overrides, f"save_dir={out}", "data.end_id=3", override])
         images = select_images(found := check(cfg))
         if found.folder.parent == out:  # not somewhere else on this machine
-            RunFolder.open(found, Rank()).pending(images)
+            with RunFolder.open(found, Rank()) as folder:
+                folder.pending(images)
     except InputError as error:
         assert "\n" not in str(error)
         return str(error)

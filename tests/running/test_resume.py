@@ -256,16 +256,6 @@ def test_a_folder_left_by_a_kill_before_its_config_was_written_is_continued(plac
     assert runs.scores(runs.metrics_of(folder)) == undisturbed
 
 
-def test_leftovers_of_killed_processes_are_removed_only_when_old(place):
-    folder = place.run("leftovers", "data.end_id=1")
-    old, young = (folder / "records" / f".0000{i}.npz.x{PARTIAL}" for i in (1, 2))
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (time.time() - 10_000,) * 2)
-    place.run("leftovers", "data.end_id=1")
-    assert not old.exists() and young.exists()
-
-
 def test_metrics_are_a_pure_function_of_the_records(place, undisturbed):
     folder = place.path("undisturbed")
     records = [read_record(p)[0] for p in sorted(folder.glob("records/*.npz"))]

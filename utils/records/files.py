@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from utils.records.record import problem
 
 RecordAndArrays = tuple[dict[str, Any], dict[str, np.ndarray]]
 
-PARTIAL = ".partial"  # ending of files that are still being written
+PARTIAL = ".latentdaps-partial"  # ending of files that are still being written, and of nobody else's
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -58,8 +59,8 @@ def record_path(folder: str | Path, image_id: int) -> Path:
 
 
 def record_paths(folder: str | Path) -> list[Path]:
-    """Paths of the record files of a run folder, by image id."""
-    paths = (Path(folder) / "records").glob("*.npz")
+    """Paths of the record files of a run folder, by image id. Other files there are not ours to read or to set aside."""
+    paths = (path for path in (Path(folder) / "records").glob("*.npz") if re.fullmatch("[0-9]{5,}", path.stem))
     return sorted(paths, key=lambda path: (len(path.name), path.name))  # from image 100000 on names are longer
 
 

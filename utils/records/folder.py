@@ -2,9 +2,9 @@
 
 import io
 import logging
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from utils.data import TestItem
 from utils.errors import InputError
 from utils.paths import unused
 from utils.records.aggregate import aggregate
+from utils.records.claim import claim_path, claimed, unclaimed
 from utils.records.files import (
     PARTIAL,
     RecordError,
@@ -48,9 +49,6 @@ class Rank(Protocol):
     def wait_for_first(self, event: str) -> None: ...
 
 
-PARTIAL_AGE_S = 3600  # a partial file this old belongs to a process that was killed
-
-
 class RunFolder:
     """<save_dir>/<name>/ with config.yaml, .hydra/, records/, samples/, logs, metrics.json, eval.md and the figures.
 
@@ -62,39 +60,49 @@ class RunFolder:
         self.path, self.fingerprint, self.about = Path(path), fingerprint, about
 
     @classmethod
-    def open(cls, settings: Settings, rank: Rank) -> "RunFolder":
-        """Create the folder, or continue it. Refuses one that holds something else, before touching anything.
+    @contextmanager
+    def open(cls, settings: Settings, rank: Rank) -> Iterator["RunFolder"]:
+        """Create the folder, or continue it, and hold it. Refuses one that holds something else, before touching anything.
 
         Of several ranks the first one does it, and the others wait for it.
         """
         composition = settings.composition
         folder = cls(settings.folder, composition.fingerprint, composition.about)
-        if not rank.first:
-            rank.wait_for_first("folder open")
-            return folder
-        with folder.writing("choose another save_dir"):
-            if folder.path.exists() and not settings.resume:
-                _keep_aside(folder.path)
-            elif folder.path.exists():
-                _refuse_foreign(folder.path, composition.identity)
-            folder.prepare()
-            folder.records(foreign="refuse")
-            for name, text in composition.documents.items():
-                (folder.path / name).parent.mkdir(exist_ok=True)
-                write_atomically(folder.path / name, lambda file: file.write(text.encode()))
-        rank.announce("folder open")
-        return folder
+        with ExitStack() as held:
+            if not rank.first:
+                rank.wait_for_first("folder open")
+                with folder.writing("choose another save_dir"):
+                    held.enter_context(claimed(folder.path, composition.fingerprint))
+                yield folder
+                return
+            with folder.writing("choose another save_dir"):
+                if _is_run(folder.path) and not settings.resume:
+                    _keep_aside(folder.path)
+                _refuse_foreign(folder.path)
+                look_over = partial(folder.look_over, composition.identity)
+                held.enter_context(claimed(folder.path, composition.fingerprint, look_over))
+                folder.prepare()
+                folder.records(foreign="refuse")
+                for name, text in composition.documents.items():
+                    (folder.path / name).parent.mkdir(exist_ok=True)
+                    write_atomically(folder.path / name, lambda file: file.write(text.encode()))
+            rank.announce("folder open")
+            yield folder
 
     def prepare(self) -> None:
-        """Create what is missing, remove what killed processes left half written."""
+        """Create what is missing."""
         for path in (self.path / "records", self.path / "samples"):
             path.mkdir(parents=True, exist_ok=True)
-        for partial in self.path.rglob(f".*{PARTIAL}"):
-            try:
-                if time.time() - partial.stat().st_mtime > PARTIAL_AGE_S:
-                    partial.unlink()
-            except FileNotFoundError:  # its process has just finished it
-                pass
+
+    def look_over(self, own_identity: dict[str, Any]) -> None:
+        """Refuse a result of another configuration, then remove what killed processes left half written.
+
+        Only while nobody else is at work here (utils/records/claim.py): what is half written then stays so.
+        """
+        _refuse_other(self.path, own_identity)
+        for place in (".", ".hydra", "records", "samples"):
+            for leftover in (self.path / place).glob(f".*{PARTIAL}"):
+                leftover.unlink()
 
     @contextmanager
     def writing(self, remedy: str = "free some space; what is done is kept, and the same command continues") -> Iterator[None]:
@@ -120,15 +128,9 @@ class RunFolder:
         """
         records: dict[int, dict[str, Any]] = {}
         for path in record_paths(self.path):
-            try:
-                record, _ = read_record(path)
-            except RecordError as error:
-                _set_aside(path, error)
+            record = _readable(path)
+            if record is None:
                 continue
-            except FileNotFoundError:  # another shard has just set it aside
-                continue
-            except OSError as error:
-                raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
             if record["fingerprint"] == self.fingerprint:
                 records[record["image_id"]] = record
             elif foreign == "refuse":
@@ -166,8 +168,13 @@ class RunFolder:
     def write(self, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """One image's samples as PNG, then its record: an image with a record is complete.
 
-        Records that were stripped of their arrays have no samples.
+        Records that were stripped of their arrays have no samples. Raises InputError instead of replacing a record of
+        another configuration.
         """
+        path = record_path(self.path, record["image_id"])
+        before = _readable(path) if path.exists() else None
+        if before is not None and before["fingerprint"] != record["fingerprint"]:
+            raise InputError(f"record {path} belongs to another configuration and is kept; choose another name=")
         with self.writing():
             for index, pixels in zip(record["survivors"], arrays.get("images", ())):
                 png = io.BytesIO()
@@ -196,6 +203,19 @@ class RunFolder:
         return metrics
 
 
+def _readable(path: Path) -> dict[str, Any] | None:
+    """The record at `path`; None for a damaged one, which is set aside."""
+    try:
+        return read_record(path)[0]
+    except RecordError as error:
+        _set_aside(path, error)
+    except FileNotFoundError:  # another shard has just set it aside
+        pass
+    except OSError as error:
+        raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
+    return None
+
+
 def _set_aside(path: Path, error: RecordError) -> None:
     aside = unused(path.with_name(f"{path.name}.damaged"))
     try:
@@ -207,21 +227,40 @@ def _set_aside(path: Path, error: RecordError) -> None:
 
 def _keep_aside(path: Path) -> None:
     aside = unused(path)
-    path.rename(aside)
+    with unclaimed(path):
+        path.rename(aside)
     log.warning("resume=false: the old result is kept as %s", aside)
 
 
-def _refuse_foreign(path: Path, own_identity: dict[str, Any]) -> None:
+def _is_run(path: Path) -> bool:
+    """Whether this program made the folder: by its lock or, from before there was one, by its config.
+
+    DAPS writes a config.yaml with many of the same keys, but none of `shard` and `resume`.
+    """
+    if claim_path(path).is_file():
+        return True
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises InputError for what is neither a run that can go on nor free: missing, or without any file."""
+    if not path.exists():
+        return
     if not path.is_dir():
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
     if kept_path(path).exists():
         raise InputError(f"name={path.name}: {path} holds a run kept in {KEPT}, which cannot go on; choose another name=")
+    if not _is_run(path) and any(not found.is_dir() and not found.name.endswith(PARTIAL) for found in path.rglob("*")):
+        raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
+
+
+def _refuse_other(path: Path, own_identity: dict[str, Any]) -> None:
     saved = path / "config.yaml"
     if not saved.exists():
-        if any(
-            entry.name not in ("records", "samples", ".hydra") and not entry.name.endswith(PARTIAL) for entry in path.iterdir()
-        ):
-            raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
         return
     try:
         old = identity(yaml.safe_load(saved.read_text()))
