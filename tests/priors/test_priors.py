@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny as tiny_priors
 from utils.config.model import check_model
@@ -115,6 +116,40 @@ def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
     with pytest.raises(InputError, match="cannot be loaded") as caught:
         latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
     assert "\n" not in str(caught.value)
+
+
+def without_first(tensors):
+    del tensors[min(tensors)]
+
+
+DAMAGED_WEIGHTS = {
+    "missing": without_first,
+    "unexpected": lambda tensors: tensors.update(foreign=torch.zeros(1)),
+    "wrongly shaped": lambda tensors: tensors.update({min(tensors): torch.zeros(7)}),
+}
+
+
+@pytest.mark.parametrize("part", ["vqvae", "unet"])
+@pytest.mark.parametrize("problem", DAMAGED_WEIGHTS)
+def test_weights_that_are_not_the_networks_own_are_one_line(problem, part, ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    damage_weights(folder / part, problem)
+    with pytest.raises(InputError, match=f"model.path={folder}: {problem} keys in the {part}, .*: ") as caught:
+        latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_embedding_of_another_name_is_one_line(tmp_path):
+    save_file({"embedding": torch.zeros(2, 4)}, tmp_path / "class_embedding.safetensors")
+    with pytest.raises(InputError, match="missing keys in the class embedding, .*: weight"):
+        latent_diffusion.class_context(tmp_path, 0)
+
+
+def damage_weights(folder, problem):
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    DAMAGED_WEIGHTS[problem](tensors)
+    save_file(tensors, file, {"format": "pt"})
 
 
 def test_resolution_that_the_prior_cannot_take_names_the_right_one(ldm_folder):
@@ -274,6 +309,18 @@ def test_stable_diffusion_of_half_precision_alone_is_read(stable, tmp_path):
     half, single = (embed_prompts(folder, ["a"]) for folder in (tmp_path / "half", stable.folder))
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, single, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("problem", DAMAGED_WEIGHTS)
+def test_weights_that_are_not_the_text_encoders_own_are_one_line(problem, stable, tmp_path, caplog):
+    from utils.priors.stable_diffusion import embed_prompts
+
+    folder = shutil.copytree(stable.folder, tmp_path / "copy")
+    damage_weights(folder / "text_encoder", problem)
+    with pytest.raises(InputError, match=f"model.path={folder}: {problem} keys in the text_encoder") as caught:
+        embed_prompts(folder, ["a"])
+    assert "\n" not in str(caught.value)
+    assert "LOAD REPORT" not in caplog.text
 
 
 @pytest.mark.heavy

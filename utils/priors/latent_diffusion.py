@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionModel, UNet2DModel, VQModel
@@ -72,10 +72,9 @@ def load_pipeline(
 def load_parts(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Autoencoder, compvis.UNet, DDIMScheduler]:
     """(autoencoder, unet, scheduler) of a diffusers folder. Raises InputError if a file of it is damaged."""
     folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
-    loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
     try:
         autoencoder, unet = (
-            _class_of(part, classes).from_pretrained(part, variant=variant(part), **loading)
+            load_whole(_class_of(part, classes), part, torch_dtype=dtype, low_cpu_mem_usage=False)
             for part, classes in ((path / folder, AUTOENCODERS), (path / "unet", UNETS))
         )
         return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
@@ -84,6 +83,27 @@ def load_parts(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Autoenco
             f"model.path={path}: cannot be loaded ({type(error).__name__}: {one_line(error)}); "
             "copy the folder again from its source"
         ) from None
+
+
+def load_whole(kind: Any, folder: Path, **loading: Any) -> Any:
+    """The network in `folder`, a part of a prior's folder, of class `kind`, which is of diffusers or of transformers.
+
+    loading: further arguments of its `from_pretrained`. Raises InputError if tensors are missing, unexpected or misshaped:
+    the libraries draw what is missing at random and leave out what they do not know.
+    """
+    logging.getLogger(kind.from_pretrained.__module__).setLevel(logging.ERROR)  # its table of such tensors is our one line
+    network, found = kind.from_pretrained(
+        folder,
+        variant=variant(folder),
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # into the list, instead of an error of several lines
+        output_loading_info=True,
+        **loading,
+    )
+    misshaped = [name for name, *_ in found["mismatched_keys"]]
+    source = f"model.path={folder.parent}"
+    compvis.check_keys(source, folder.name, found["missing_keys"], found["unexpected_keys"], misshaped)
+    return network
 
 
 def variant(folder: Path) -> str | None:
@@ -104,7 +124,10 @@ def class_context(path: Path, label: int) -> torch.Tensor:
 
     Source: the class embedder of CompVis/latent-diffusion, a table of 1001 rows for cin256-v2.
     """
-    table = load_file(path / "class_embedding.safetensors")["weight"]  # (classes, D)
+    tensors = load_file(path / "class_embedding.safetensors")
+    foreign = tensors.keys() - {"weight"}
+    compvis.check_keys(f"model.path={path}", "class embedding", {"weight"} - tensors.keys(), foreign, ())
+    table = tensors["weight"]  # (classes, D)
     if not 0 <= label < len(table):
         raise InputError(f"model.class_label={label}: the model has classes 0 to {len(table) - 1}")
     return table[label].view(1, 1, -1)

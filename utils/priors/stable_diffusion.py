@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 
 from utils.errors import InputError, one_line
 from utils.priors.compvis import UNet
-from utils.priors.latent_diffusion import Autoencoder, LatentDiffusionPrior, load_parts, variant
+from utils.priors.latent_diffusion import Autoencoder, LatentDiffusionPrior, load_parts, load_whole
 from utils.priors.timesteps import ContinuousBetas
 from utils.weights import is_hub_id, snapshot
 
@@ -57,9 +57,7 @@ def embed_prompts(path: Path, prompts: Sequence[str]) -> torch.Tensor:
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
-        place = path / "text_encoder"
-        loading = {"variant": variant(place), "torch_dtype": torch.float32, "local_files_only": True}
-        encoder = CLIPTextModel.from_pretrained(place, **loading).eval()
+        encoder = load_whole(CLIPTextModel, path / "text_encoder", torch_dtype=torch.float32).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"model.path={path}: text encoder or tokenizer cannot be loaded "
