@@ -118,6 +118,82 @@ def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def leave_out(folder, name):
+    """A folder as an older library wrote it, or a hand: without the property "file/key"; its value."""
+    file, key = folder / name.rsplit("/", 1)[0], name.rsplit("/", 1)[1]
+    config = json.loads(file.read_text())
+    value = config.pop(key)
+    file.write_text(json.dumps(config))
+    return value
+
+
+@pytest.mark.parametrize(
+    "name", ["vqvae/config.json/scaling_factor", "scheduler/scheduler_config.json/prediction_type"], ids=lambda name: name[-15:]
+)
+def test_a_property_that_the_folder_does_not_say_is_asked_for_and_taken_from_the_model(name, tmp_path):
+    folder, key = tmp_path / "pipeline", name.rpartition("/")[2]
+    saved = tiny_priors.vq_pipeline("v_prediction")  # neither property is at the library's default
+    saved.save_pretrained(folder)
+    whole = latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
+    value = leave_out(folder, name)
+    for attempt in (
+        lambda: check_model(model_settings(folder)),
+        lambda: latent_diffusion.load_pipeline(folder, "cpu", resolution=32),
+    ):
+        with pytest.raises(
+            InputError, match=rf"model.path={folder}: .*json has no {key}; write it there or give \+model.{key}=, "
+        ) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+    check_model(model_settings(folder, **{key: value}))
+    prior = latent_diffusion.load_pipeline(folder, "cpu", resolution=32, **{key: value})
+    z, sigma = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(1.0)
+    assert torch.equal(prior.decode(z), whole.decode(z)) and torch.equal(prior.denoise(z, sigma), whole.denoise(z, sigma))
+
+
+def test_a_property_that_folder_and_model_say_differently_is_one_line(ldm_folder):
+    with pytest.raises(
+        InputError, match="model.scaling_factor=0.5: .*vqvae/config.json says 1.0; say model.scaling_factor=null"
+    ):
+        check_model(model_settings(ldm_folder, scaling_factor=0.5))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            f"scheduler/scheduler_config.json/{key}"
+            for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
+        ),
+        *(f"unet/config.json/{key}" for key in ("attention_head_dim", "norm_num_groups")),
+    ],
+)
+def test_a_property_that_no_key_gives_is_to_be_written_into_the_folder(name, ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    leave_out(folder, name)
+    file, _, key = name.rpartition("/")
+    with pytest.raises(InputError, match=f"{folder / file} has no {key}; write it there"):
+        check_model(model_settings(folder))
+
+
+def published_folder(folder):
+    """CompVis/ldm-celebahq-256 in small: its configs say neither the scaling factor nor what the network predicts."""
+    tiny_priors.vq_pipeline().save_pretrained(folder)
+    leave_out(folder, "vqvae/config.json/scaling_factor")
+    leave_out(folder, "scheduler/scheduler_config.json/prediction_type")
+    return folder
+
+
+def test_the_published_celebahq_folder_is_whole_with_its_own_model(composed, tmp_path):
+    folder = published_folder(tmp_path / "published")
+    node = dict(composed("model=celebahq256ldm", f"model.path={folder}", "model.resolution=32").model)
+    check_model(Model.model_validate(node))
+    prior = latent_diffusion.load_pipeline(
+        folder, "cpu", resolution=32, scaling_factor=node["scaling_factor"], prediction_type=node["prediction_type"]
+    )
+    assert (prior.scaling_factor, prior.prediction_type) == (1.0, "epsilon")
+
+
 def without_first(tensors):
     del tensors[min(tensors)]
 

@@ -19,7 +19,7 @@ from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
 from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
-from utils.weights import is_hub_id, is_original, snapshot
+from utils.weights import check_properties, config_files, is_hub_id, is_original, snapshot
 
 log = logging.getLogger("latentdaps")
 Autoencoder = AutoencoderKL | VQModel
@@ -35,6 +35,8 @@ def load_pipeline(
     class_label: int | None = None,
     resolution: int | None = None,
     dtype: torch.dtype = torch.float32,
+    scaling_factor: float | None = None,
+    prediction_type: str | None = None,
 ) -> "LatentDiffusionPrior":
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
@@ -43,13 +45,14 @@ def load_pipeline(
     resolution: of the images, None to take the prior's own (256 for an original file). Another one than it was trained at is
     drawn by the same convolutions, and the log says so;
     dtype: of latents, images and networks, however the weights are stored (see also LatentDiffusionPrior.compute_in);
+    scaling_factor, prediction_type: of a folder whose configs do not say them, None to take what they say (see load_parts);
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
     Raises InputError.
     """
     if is_original(path):
         path = compvis.converted(path, weights, resolution or 256)
     path = snapshot(path) if is_hub_id(path) else Path(path)
-    autoencoder, unet, scheduler = load_parts(path, dtype)
+    autoencoder, unet, scheduler = load_parts(path, dtype, scaling_factor, prediction_type)
     conditional = isinstance(unet, UNet2DConditionModel)
     if conditional != (label_given := class_label is not None):
         raise InputError(
@@ -69,15 +72,29 @@ def load_pipeline(
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
 
-def load_parts(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Autoencoder, compvis.UNet, DDIMScheduler]:
-    """(autoencoder, unet, scheduler) of a diffusers folder. Raises InputError if a file of it is damaged."""
-    folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
+def load_parts(
+    path: Path, dtype: torch.dtype = torch.float32, scaling_factor: float | None = None, prediction_type: str | None = None
+) -> tuple[Autoencoder, compvis.UNet, DDIMScheduler]:
+    """(autoencoder, unet, scheduler) of a diffusers folder.
+
+    scaling_factor: latents are what the encoder gives, times it; prediction_type: "epsilon" or "v_prediction"; None for what
+    the folder says. Raises InputError if a file is damaged, or folder and arguments leave a property open or disagree.
+    """
+    files, loading = config_files(path), {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+    given = {"scaling_factor": scaling_factor, "prediction_type": prediction_type}
     try:
+        configs = {part: json.loads(file.read_text()) for part, file in files.items()}
+        check_properties(path, configs, given)
         autoencoder, unet = (
-            load_whole(_class_of(part, classes), part, torch_dtype=dtype, low_cpu_mem_usage=False)
-            for part, classes in ((path / folder, AUTOENCODERS), (path / "unet", UNETS))
+            load_whole(_class_of(files[part].parent, classes), files[part].parent, **loading)
+            for part, classes in (("autoencoder", AUTOENCODERS), ("unet", UNETS))
         )
-        return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
+        if scaling_factor is not None:
+            autoencoder.register_to_config(scaling_factor=scaling_factor)
+        scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
+        if prediction_type is not None:
+            scheduler.register_to_config(prediction_type=prediction_type)
+        return autoencoder, unet, scheduler
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise InputError(
             f"model.path={path}: cannot be loaded ({type(error).__name__}: {one_line(error)}); "
