@@ -1,8 +1,9 @@
 """Where a prior's weights come from: a diffusers folder, an original checkpoint file, or a hub id. Needs no torch."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.errors import InputError
 from utils.paths import find
@@ -17,6 +18,48 @@ PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "toke
 
 # half-precision, training and other copies of the same weights
 UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
+
+# what shapes do not tell of a checkpoint, by the part whose config says it; a default of the library is right for some only
+PROPERTIES = {
+    "autoencoder": ("scaling_factor",),
+    "unet": ("attention_head_dim", "norm_num_groups"),
+    "scheduler": ("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end"),
+}
+
+# those that a model's block may say for a folder that does not
+GIVEN = {
+    "scaling_factor": "a number: 1 where latents are not scaled, 0.18215 for Stable Diffusion 1 and 2",
+    "prediction_type": "epsilon or v_prediction",
+}
+
+
+def config_files(folder: Path) -> dict[str, Path]:
+    """{part of a diffusers folder: its config}."""
+    autoencoder = "vqvae" if (folder / "vqvae").is_dir() else "vae"
+    return {
+        "autoencoder": folder / autoencoder / "config.json",
+        "unet": folder / "unet/config.json",
+        "scheduler": folder / "scheduler/scheduler_config.json",
+    }
+
+
+def check_properties(folder: Path, configs: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> None:
+    """Raises InputError if a property of the checkpoint in `folder` is said nowhere, or in two ways.
+
+    configs: {part: content of its config}; given: {key: value or None} of GIVEN, as the model's block has them.
+    """
+    files = config_files(folder)
+    for part, keys in PROPERTIES.items():
+        for key in keys:
+            said, value = configs[part].get(key), given.get(key)
+            if value is not None and said is not None and value != said:
+                raise InputError(f"model.{key}={value}: {files[part]} says {said}; say model.{key}=null, or correct that file")
+            if key in GIVEN and value is None and said is None:
+                raise InputError(
+                    f"model.path={folder}: {files[part]} has no {key}; write it there or give +model.{key}=, {GIVEN[key]}"
+                )
+            if key not in GIVEN and key not in configs[part]:
+                raise InputError(f"model.path={folder}: {files[part]} has no {key}; write it there, as the prior was trained")
 
 
 def cache_folder(checkpoint: str | Path, weights: str = "raw") -> Path:

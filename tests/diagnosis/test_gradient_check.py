@@ -144,6 +144,7 @@ def test_the_codebook_of_a_published_prior_is_a_note(tmp_path):
 
     vq_pipeline().save_pretrained(tmp_path / "vq")
     prior = load_pipeline(tmp_path / "vq", torch.device("cpu"))
+    prior.scaling_factor = 0.18215  # so far from the tiny codebook that no finite difference crosses to another entry
     z = torch.randn(2, *prior.latent_shape, generator=torch.Generator().manual_seed(0))
     row = stage(prior.decode, z)
     assert row.gradient == "flows" and row.findings == ()

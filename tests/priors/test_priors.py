@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny as tiny_priors
 from utils.config.model import check_model
@@ -115,6 +116,116 @@ def test_truncated_weights_are_one_line(ldm_folder, tmp_path):
     with pytest.raises(InputError, match="cannot be loaded") as caught:
         latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
     assert "\n" not in str(caught.value)
+
+
+def leave_out(folder, name):
+    """A folder as an older library wrote it, or a hand: without the property "file/key"; its value."""
+    file, key = folder / name.rsplit("/", 1)[0], name.rsplit("/", 1)[1]
+    config = json.loads(file.read_text())
+    value = config.pop(key)
+    file.write_text(json.dumps(config))
+    return value
+
+
+@pytest.mark.parametrize(
+    "name", ["vqvae/config.json/scaling_factor", "scheduler/scheduler_config.json/prediction_type"], ids=lambda name: name[-15:]
+)
+def test_a_property_that_the_folder_does_not_say_is_asked_for_and_taken_from_the_model(name, tmp_path):
+    folder, key = tmp_path / "pipeline", name.rpartition("/")[2]
+    saved = tiny_priors.vq_pipeline("v_prediction")  # neither property is at the library's default
+    saved.save_pretrained(folder)
+    whole = latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
+    value = leave_out(folder, name)
+    for attempt in (
+        lambda: check_model(model_settings(folder)),
+        lambda: latent_diffusion.load_pipeline(folder, "cpu", resolution=32),
+    ):
+        with pytest.raises(
+            InputError, match=rf"model.path={folder}: .*json has no {key}; write it there or give \+model.{key}=, "
+        ) as caught:
+            attempt()
+        assert "\n" not in str(caught.value)
+    check_model(model_settings(folder, **{key: value}))
+    prior = latent_diffusion.load_pipeline(folder, "cpu", resolution=32, **{key: value})
+    z, sigma = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor(1.0)
+    assert torch.equal(prior.decode(z), whole.decode(z)) and torch.equal(prior.denoise(z, sigma), whole.denoise(z, sigma))
+
+
+def test_a_property_that_folder_and_model_say_differently_is_one_line(ldm_folder):
+    with pytest.raises(
+        InputError, match="model.scaling_factor=0.5: .*vqvae/config.json says 1.0; say model.scaling_factor=null"
+    ):
+        check_model(model_settings(ldm_folder, scaling_factor=0.5))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            f"scheduler/scheduler_config.json/{key}"
+            for key in ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
+        ),
+        *(f"unet/config.json/{key}" for key in ("attention_head_dim", "norm_num_groups")),
+    ],
+)
+def test_a_property_that_no_key_gives_is_to_be_written_into_the_folder(name, ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    leave_out(folder, name)
+    file, _, key = name.rpartition("/")
+    with pytest.raises(InputError, match=f"{folder / file} has no {key}; write it there"):
+        check_model(model_settings(folder))
+
+
+def published_folder(folder):
+    """CompVis/ldm-celebahq-256 in small: its configs say neither the scaling factor nor what the network predicts."""
+    tiny_priors.vq_pipeline().save_pretrained(folder)
+    leave_out(folder, "vqvae/config.json/scaling_factor")
+    leave_out(folder, "scheduler/scheduler_config.json/prediction_type")
+    return folder
+
+
+def test_the_published_celebahq_folder_is_whole_with_its_own_model(composed, tmp_path):
+    folder = published_folder(tmp_path / "published")
+    node = dict(composed("model=celebahq256ldm", f"model.path={folder}", "model.resolution=32").model)
+    check_model(Model.model_validate(node))
+    prior = latent_diffusion.load_pipeline(
+        folder, "cpu", resolution=32, scaling_factor=node["scaling_factor"], prediction_type=node["prediction_type"]
+    )
+    assert (prior.scaling_factor, prior.prediction_type) == (1.0, "epsilon")
+
+
+def without_first(tensors):
+    del tensors[min(tensors)]
+
+
+DAMAGED_WEIGHTS = {
+    "missing": without_first,
+    "unexpected": lambda tensors: tensors.update(foreign=torch.zeros(1)),
+    "wrongly shaped": lambda tensors: tensors.update({min(tensors): torch.zeros(7)}),
+}
+
+
+@pytest.mark.parametrize("part", ["vqvae", "unet"])
+@pytest.mark.parametrize("problem", DAMAGED_WEIGHTS)
+def test_weights_that_are_not_the_networks_own_are_one_line(problem, part, ldm_folder, tmp_path):
+    folder = shutil.copytree(ldm_folder, tmp_path / "copy")
+    damage_weights(folder / part, problem)
+    with pytest.raises(InputError, match=f"model.path={folder}: {problem} keys in the {part}, .*: ") as caught:
+        latent_diffusion.load_pipeline(folder, "cpu", resolution=32)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_embedding_of_another_name_is_one_line(tmp_path):
+    save_file({"embedding": torch.zeros(2, 4)}, tmp_path / "class_embedding.safetensors")
+    with pytest.raises(InputError, match="missing keys in the class embedding, .*: weight"):
+        latent_diffusion.class_context(tmp_path, 0)
+
+
+def damage_weights(folder, problem):
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    DAMAGED_WEIGHTS[problem](tensors)
+    save_file(tensors, file, {"format": "pt"})
 
 
 def test_resolution_that_the_prior_cannot_take_names_the_right_one(ldm_folder):
@@ -274,6 +385,18 @@ def test_stable_diffusion_of_half_precision_alone_is_read(stable, tmp_path):
     half, single = (embed_prompts(folder, ["a"]) for folder in (tmp_path / "half", stable.folder))
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, single, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("problem", DAMAGED_WEIGHTS)
+def test_weights_that_are_not_the_text_encoders_own_are_one_line(problem, stable, tmp_path, caplog):
+    from utils.priors.stable_diffusion import embed_prompts
+
+    folder = shutil.copytree(stable.folder, tmp_path / "copy")
+    damage_weights(folder / "text_encoder", problem)
+    with pytest.raises(InputError, match=f"model.path={folder}: {problem} keys in the text_encoder") as caught:
+        embed_prompts(folder, ["a"])
+    assert "\n" not in str(caught.value)
+    assert "LOAD REPORT" not in caplog.text
 
 
 @pytest.mark.heavy

@@ -61,6 +61,7 @@ def vq_pipeline(prediction_type="epsilon"):
         num_vq_embeddings=64,
         vq_embed_dim=3,
         norm_num_groups=4,
+        scaling_factor=1.0,
     )
     unet = UNet2DModel(
         sample_size=8,
@@ -88,6 +89,7 @@ def stable_diffusion_pipeline(folder, prediction_type="epsilon"):
         latent_channels=4,
         norm_num_groups=4,
         sample_size=64,
+        scaling_factor=0.18215,
     )
     unet = UNet2DConditionModel(
         sample_size=8,

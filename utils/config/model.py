@@ -8,7 +8,17 @@ from typing import Any
 from utils.config.sections import Model
 from utils.errors import InputError, short
 from utils.paths import find
-from utils.weights import ORIGINAL_SUFFIXES, cache_folder, cached_snapshot, is_hub_id, is_original, not_cached
+from utils.weights import (
+    GIVEN,
+    ORIGINAL_SUFFIXES,
+    cache_folder,
+    cached_snapshot,
+    check_properties,
+    config_files,
+    is_hub_id,
+    is_original,
+    not_cached,
+)
 
 WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -65,7 +75,7 @@ def check_model(model: Model) -> None:
 
 
 def _check_keys(model: Model) -> None:
-    taken = ("path", "resolution", "timestep_map", "source", *OUR_LOADERS[model.target])
+    taken = ("path", "resolution", "timestep_map", "source", *GIVEN, *OUR_LOADERS[model.target])
     for key in sorted(model.model_fields_set - {"target", *taken}):
         raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
 
@@ -91,7 +101,8 @@ def check_folder(model: Model, folder: Path) -> None:
             raise InputError(
                 f"model.path={model.path}: no weights (*.safetensors, *.bin) in {folder / part}; get them from: {model.source}"
             )
-    unet, vae = _json(model, folder / "unet/config.json"), _json(model, folder / autoencoder / "config.json")
+    configs = {part: _json(model, file) for part, file in config_files(folder).items()}
+    unet, vae = configs["unet"], configs["autoencoder"]
     conditional = unet.get("_class_name") == "UNet2DConditionModel"
     if not stable and conditional and not (folder / "class_embedding.safetensors").is_file():
         raise InputError(
@@ -115,6 +126,7 @@ def check_folder(model: Model, folder: Path) -> None:
         raise InputError(
             f"model.path={model.path}: a config.json in {folder} is damaged (it has no {missing}); get it from: {model.source}"
         )
+    check_properties(folder, configs, {key: getattr(model, key) for key in GIVEN})
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
     if not stable and model.resolution % multiple:

@@ -79,6 +79,8 @@ class Model(Section):
     timestep_map: Literal["trained", "official"] = "trained"
     resolution: int = Field(ge=8)
     source: str = "its source"  # where to get `path`, for messages
+    scaling_factor: float | None = Field(default=None, gt=0)  # this and the next where the folder does not say it
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
     weights: Literal["raw", "ema"] = "raw"  # of an original checkpoint file
     class_label: int | None = None  # of a class-conditional model
     prompt: str | None = None  # Stable Diffusion, this and the next three

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,17 +217,22 @@ def _check_all_used(
 
 def _load(module: Network, state: Mapping[str, torch.Tensor], what: str, source: str | Path) -> Network:
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    for problem, names in (
-        ("missing", wanted.keys() - state.keys()),
-        ("unexpected", state.keys() - wanted.keys()),
-        ("wrongly shaped", {k for k in wanted.keys() & state.keys() if wanted[k] != state[k].shape}),
-    ):
-        if names:
-            raise InputError(
-                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {_few(sorted(names))}"
-            )
+    misshaped = {k for k in wanted.keys() & state.keys() if wanted[k] != state[k].shape}
+    check_keys(source, what, wanted.keys() - state.keys(), state.keys() - wanted.keys(), misshaped)
     module.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, strict=True, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def check_keys(
+    source: str | Path, what: str, missing: Iterable[str], unexpected: Iterable[str], misshaped: Iterable[str]
+) -> None:
+    """Raises InputError if the weights of a network are not exactly its own. what: the network, for the message."""
+    for problem, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshaped)):
+        if few := _few(sorted(names)):
+            raise InputError(
+                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {few}; "
+                "get it again from its source"
+            )
 
 
 def _few(names: Sequence[str]) -> str:

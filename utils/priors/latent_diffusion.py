@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionModel, UNet2DModel, VQModel
@@ -19,7 +19,7 @@ from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
 from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
-from utils.weights import is_hub_id, is_original, snapshot
+from utils.weights import check_properties, config_files, is_hub_id, is_original, snapshot
 
 log = logging.getLogger("latentdaps")
 Autoencoder = AutoencoderKL | VQModel
@@ -35,6 +35,8 @@ def load_pipeline(
     class_label: int | None = None,
     resolution: int | None = None,
     dtype: torch.dtype = torch.float32,
+    scaling_factor: float | None = None,
+    prediction_type: str | None = None,
 ) -> "LatentDiffusionPrior":
     """A prior from a folder in LDMPipeline layout: vqvae/ (or vae/), unet/, scheduler/.
 
@@ -43,13 +45,14 @@ def load_pipeline(
     resolution: of the images, None to take the prior's own (256 for an original file). Another one than it was trained at is
     drawn by the same convolutions, and the log says so;
     dtype: of latents, images and networks, however the weights are stored (see also LatentDiffusionPrior.compute_in);
+    scaling_factor, prediction_type: of a folder whose configs do not say them, None to take what they say (see load_parts);
     class_label: class of a class-conditional model (1000 in cin256-v2 means none), null for an unconditional one.
     Raises InputError.
     """
     if is_original(path):
         path = compvis.converted(path, weights, resolution or 256)
     path = snapshot(path) if is_hub_id(path) else Path(path)
-    autoencoder, unet, scheduler = load_parts(path, dtype)
+    autoencoder, unet, scheduler = load_parts(path, dtype, scaling_factor, prediction_type)
     conditional = isinstance(unet, UNet2DConditionModel)
     if conditional != (label_given := class_label is not None):
         raise InputError(
@@ -69,21 +72,55 @@ def load_pipeline(
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
 
-def load_parts(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Autoencoder, compvis.UNet, DDIMScheduler]:
-    """(autoencoder, unet, scheduler) of a diffusers folder. Raises InputError if a file of it is damaged."""
-    folder = "vqvae" if (path / "vqvae").is_dir() else "vae"
-    loading = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
+def load_parts(
+    path: Path, dtype: torch.dtype = torch.float32, scaling_factor: float | None = None, prediction_type: str | None = None
+) -> tuple[Autoencoder, compvis.UNet, DDIMScheduler]:
+    """(autoencoder, unet, scheduler) of a diffusers folder.
+
+    scaling_factor: latents are what the encoder gives, times it; prediction_type: "epsilon" or "v_prediction"; None for what
+    the folder says. Raises InputError if a file is damaged, or folder and arguments leave a property open or disagree.
+    """
+    files, loading = config_files(path), {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+    given = {"scaling_factor": scaling_factor, "prediction_type": prediction_type}
     try:
+        configs = {part: json.loads(file.read_text()) for part, file in files.items()}
+        check_properties(path, configs, given)
         autoencoder, unet = (
-            _class_of(part, classes).from_pretrained(part, variant=variant(part), **loading)
-            for part, classes in ((path / folder, AUTOENCODERS), (path / "unet", UNETS))
+            load_whole(_class_of(files[part].parent, classes), files[part].parent, **loading)
+            for part, classes in (("autoencoder", AUTOENCODERS), ("unet", UNETS))
         )
-        return autoencoder, unet, DDIMScheduler.from_pretrained(path / "scheduler")
+        if scaling_factor is not None:
+            autoencoder.register_to_config(scaling_factor=scaling_factor)
+        scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
+        if prediction_type is not None:
+            scheduler.register_to_config(prediction_type=prediction_type)
+        return autoencoder, unet, scheduler
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise InputError(
             f"model.path={path}: cannot be loaded ({type(error).__name__}: {one_line(error)}); "
             "copy the folder again from its source"
         ) from None
+
+
+def load_whole(kind: Any, folder: Path, **loading: Any) -> Any:
+    """The network in `folder`, a part of a prior's folder, of class `kind`, which is of diffusers or of transformers.
+
+    loading: further arguments of its `from_pretrained`. Raises InputError if tensors are missing, unexpected or misshaped:
+    the libraries draw what is missing at random and leave out what they do not know.
+    """
+    logging.getLogger(kind.from_pretrained.__module__).setLevel(logging.ERROR)  # its table of such tensors is our one line
+    network, found = kind.from_pretrained(
+        folder,
+        variant=variant(folder),
+        local_files_only=True,
+        ignore_mismatched_sizes=True,  # into the list, instead of an error of several lines
+        output_loading_info=True,
+        **loading,
+    )
+    misshaped = [name for name, *_ in found["mismatched_keys"]]
+    source = f"model.path={folder.parent}"
+    compvis.check_keys(source, folder.name, found["missing_keys"], found["unexpected_keys"], misshaped)
+    return network
 
 
 def variant(folder: Path) -> str | None:
@@ -104,7 +141,10 @@ def class_context(path: Path, label: int) -> torch.Tensor:
 
     Source: the class embedder of CompVis/latent-diffusion, a table of 1001 rows for cin256-v2.
     """
-    table = load_file(path / "class_embedding.safetensors")["weight"]  # (classes, D)
+    tensors = load_file(path / "class_embedding.safetensors")
+    foreign = tensors.keys() - {"weight"}
+    compvis.check_keys(f"model.path={path}", "class embedding", {"weight"} - tensors.keys(), foreign, ())
+    table = tensors["weight"]  # (classes, D)
     if not 0 <= label < len(table):
         raise InputError(f"model.class_label={label}: the model has classes 0 to {len(table) - 1}")
     return table[label].view(1, 1, -1)

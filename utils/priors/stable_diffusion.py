@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 
 from utils.errors import InputError, one_line
 from utils.priors.compvis import UNet
-from utils.priors.latent_diffusion import Autoencoder, LatentDiffusionPrior, load_parts, variant
+from utils.priors.latent_diffusion import Autoencoder, LatentDiffusionPrior, load_parts, load_whole
 from utils.priors.timesteps import ContinuousBetas
 from utils.weights import is_hub_id, snapshot
 
@@ -28,15 +28,18 @@ def load_pipeline(
     resolution: int = 256,
     network_dtype: str = "float32",
     timestep_map: str = "trained",
+    scaling_factor: float | None = None,
+    prediction_type: str | None = None,
 ) -> "StableDiffusionPrior":
     """A prior from a StableDiffusionPipeline folder or hub id: vae/, unet/, scheduler/, text_encoder/, tokenizer/.
 
     prompt: text; guidance_scale: >= 0, 1 is the prompt alone; inner_resolution, resolution: pixels.
+    scaling_factor, prediction_type: of a folder that does not say them (utils.priors.latent_diffusion.load_parts).
     network_dtype: what decoder and denoiser compute in. The prompt is embedded here, once, and the text encoder is
     dropped. Raises InputError.
     """
     path = snapshot(path, ignore=["*.bin"]) if is_hub_id(path) else Path(path)  # pickles of the same weights
-    autoencoder, unet, scheduler = load_parts(path)
+    autoencoder, unet, scheduler = load_parts(path, scaling_factor=scaling_factor, prediction_type=prediction_type)
     context = embed_prompts(path, ["", prompt])  # (2, L, D)
     if context.shape[-1] != unet.config.cross_attention_dim:
         raise InputError(
@@ -57,9 +60,7 @@ def embed_prompts(path: Path, prompts: Sequence[str]) -> torch.Tensor:
 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
-        place = path / "text_encoder"
-        loading = {"variant": variant(place), "torch_dtype": torch.float32, "local_files_only": True}
-        encoder = CLIPTextModel.from_pretrained(place, **loading).eval()
+        encoder = load_whole(CLIPTextModel, path / "text_encoder", torch_dtype=torch.float32).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"model.path={path}: text encoder or tokenizer cannot be loaded "
