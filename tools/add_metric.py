@@ -4,9 +4,9 @@
     PYTHONPATH=my_parts python tools/add_metric.py sharpness=sharpness.Sharpness results/demo --set floor=0.01
 
 METRIC is one of ours that older records lack, one of your own as name=module.Class, or the name alone of one that the run's
-own config has, with --trust module.Class. Images that have it already keep their numbers. Pictures in records have 8 bits a channel, so numbers differ
-in the last digits from what the run itself would have written. Exit status: 0; 2 if it cannot be computed, in which case
-every run is as it was.
+own config has, with --trust module.Class. Images that have it already keep their numbers. Pictures in records have 8 bits a
+channel, so numbers differ in the last digits from what the run itself would have written. Exit status: 0; 2 if it cannot be
+computed, in which case every run is as it was.
 """
 
 from collections.abc import Collection

@@ -65,6 +65,7 @@ class Data(Section):
     channels: Literal[1] | None = None
     mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
     scale: Literal["known", "free"] = "known"
+    linked_folders: list[PathText] = []
 
     def unusual(self) -> dict[str, Any]:
         """{key: value} of those that a config may leave out and that are not at their defaults."""
