@@ -4,21 +4,21 @@
     PYTHONPATH=my_parts python tools/add_metric.py sharpness=sharpness.Sharpness results/demo --set floor=0.01
 
 METRIC is one of ours that older records lack, one of your own as name=module.Class, or the name alone of one that the run's
-own config has. Images that have it already keep their numbers. Pictures in records have 8 bits a channel, so numbers differ
-in the last digits from what the run itself would have written. Exit status: 0; 2 if it cannot be computed, in which case
-every run is as it was.
+own config has, with --trust module.Class. Images that have it already keep their numbers. Pictures in records have 8 bits a
+channel, so numbers differ in the last digits from what the run itself would have written. Exit status: 0; 2 if it cannot be
+computed, in which case every run is as it was.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from omegaconf import OmegaConf
 
 from utils.analysis import runs
 from utils.command_line import Parser, run
-from utils.config.check import check
+from utils.config.finished import TRUST, refuse_code_of_others, settings_of_finished
 from utils.errors import InputError, one_line
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
@@ -35,12 +35,14 @@ def main() -> None:
     parser.add_argument("metric", metavar="METRIC", help="name, or name=module.Class")
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folders, <save_dir>/<name>")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="an argument of the class; repeatable")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE.CLASS", help=TRUST)
     args = parser.parse_intermixed_args()
+    trusted = {*args.trust, args.metric.partition("=")[2]}
     scored = []
     for folder in args.runs:
         finished = runs.load(folder)
-        metric = chosen(args.metric, dict(map(argument, args.set)), finished)
-        scored.append((finished.folder, metric, values(metric, finished)))
+        metric = chosen(args.metric, dict(map(argument, args.set)), finished, trusted)
+        scored.append((finished.folder, metric, values(metric, finished, trusted)))
     for folder, metric, rows in scored:
         add(folder, metric, rows)
         print(f"{folder}: {metric.name} of {len(rows)} images")
@@ -53,16 +55,19 @@ def argument(text: str) -> tuple[str, Any]:
     return key, yaml.safe_load(value)
 
 
-def chosen(text: str, arguments: dict[str, Any], finished: runs.Run) -> Metric:
+def chosen(text: str, arguments: dict[str, Any], finished: runs.Run, trusted: Collection[str]) -> Metric:
     """The metric that METRIC names. Raises InputError."""
-    from utils.running.build import own_metrics
-
     name, equals, target = text.partition("=")
     ours = {metric.name: metric for metric in ORDER}
+    configured = {} if equals else (finished.config or {}).get("metrics") or {}
+    if name in configured:
+        refuse_code_of_others(configured[name], finished.folder, trusted, f"metrics.{name}")
+
+    from utils.running.build import own_metrics
+
     if equals:
         (metric,) = own_metrics({name: {"_target_": target, **arguments}})
         return metric
-    configured = (finished.config or {}).get("metrics") or {}
     if name in configured:
         (metric,) = own_metrics({name: configured[name]})
         return metric
@@ -71,7 +76,7 @@ def chosen(text: str, arguments: dict[str, Any], finished: runs.Run) -> Metric:
     return ours[name]()
 
 
-def values(metric: Metric, finished: runs.Run) -> dict[Path, Row]:
+def values(metric: Metric, finished: runs.Run, trusted: Collection[str]) -> dict[Path, Row]:
     """{record: a value for each of its particles} of the images that have none. Raises InputError."""
     rows, of = {}, None
     for path in record_paths(finished.folder):
@@ -79,7 +84,7 @@ def values(metric: Metric, finished: runs.Run) -> dict[Path, Row]:
         if any(v is not None for v in block(record, metric).get(metric.name) or []):
             continue
         if metric.of == "measurement" and of is None:
-            of = operator(finished)
+            of = operator(finished, trusted)
         rows[path] = row(metric, record, arrays, of)
     if not record_paths(finished.folder):
         raise InputError(f"{finished.folder}: holds no records with pictures; name a run folder as the run has left it")
@@ -101,14 +106,14 @@ def block(record: dict[str, Any], metric: Metric) -> dict[str, Any]:
     return record if metric.beside_loss else record["scores"]
 
 
-def operator(finished: runs.Run) -> Any:
+def operator(finished: runs.Run, trusted: Collection[str]) -> Any:
     """The run's, its data term included, on the CPU."""
     from operators.fidelity import WithFidelity
     from utils.running.build import load_operator
 
     if finished.config is None:
         raise InputError(f"{finished.folder}: has no config.yaml, so its operator is not known")
-    settings = check(OmegaConf.create(finished.config))
+    settings = settings_of_finished(finished.config, finished.folder, trusted)
     if settings.pixel != 1:
         raise InputError(
             f"{finished.folder}: its pictures are scaled up, and its measurement is that of a coarse level; only "

@@ -12,12 +12,11 @@ another setting too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -25,8 +24,8 @@ from rich.table import Table
 from utils.analysis import runs
 from utils.analysis.stats import wilson
 from utils.command_line import Parser, run, write_text
-from utils.config.check import check
 from utils.config.fingerprint import differences
+from utils.config.finished import TRUST, settings_of_finished
 from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.mechanisms import registry
@@ -57,6 +56,7 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=Sequential().start, help="sequential.start that it is for (2)")
     parser.add_argument("--add", type=int, default=Sequential().add, help="sequential.add that it is for (2)")
     parser.add_argument("--sigmas", type=float, nargs="+", default=Sequential().sigmas, help="of the denoising score")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE.CLASS", help=TRUST)
     args = parser.parse_args()
     if not 0 <= args.accept < 1:
         raise InputError(f"accept={args.accept}: must be a share, 0 or more and below 1")
@@ -67,7 +67,7 @@ def main() -> None:
     if min(args.start, args.add) < 1 or min(args.sigmas) <= 0:
         raise InputError(f"start={args.start}, add={args.add}, sigmas={args.sigmas}: must be above 0")
     finished = [runs.load(folder) for folder in args.runs]
-    settings = [settings_of(run) for run in finished]
+    settings = [settings_of(run, args.trust) for run in finished]
     held = common_ground(finished, settings)
     out = args.out or certificate_path(settings[0].model.path)
     if out is None:
@@ -113,7 +113,7 @@ def main() -> None:
     print(f"{out}: the thresholds of {wanted}")
 
 
-def settings_of(finished: runs.Run) -> Settings:
+def settings_of(finished: runs.Run, trusted: Collection[str] = ()) -> Settings:
     """The settings of a run, of all its images. Raises InputError where they give no calibration."""
     if finished.config is None:
         raise InputError(f"{finished.folder}: is no run folder (no config.yaml)")
@@ -121,8 +121,7 @@ def settings_of(finished: runs.Run) -> Settings:
         raise InputError(f"{finished.folder}: not all of its particles ran to the end; name runs of population=fixed, unpruned")
     if finished.metrics.modes is None:
         raise InputError(f"{finished.folder}: has no labels of success, which need a truth and a task with two orientations")
-    # the config names the selection of the last command alone
-    return check(OmegaConf.merge(finished.config, {"shard": "0/1", "data": {"start_id": 0, "end_id": None}}))
+    return settings_of_finished(finished.config, finished.folder, trusted)
 
 
 def common_ground(finished: Sequence[runs.Run], settings: Sequence[Settings]) -> dict[str, Any]:

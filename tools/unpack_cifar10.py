@@ -7,6 +7,7 @@
 the archive. Source of the data and of its format: https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009).
 """
 
+import re
 import tarfile
 import zlib
 from collections import Counter
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from utils.command_line import Parser, run
-from utils.errors import InputError
+from utils.errors import InputError, short
 
 SIDE = 32
 RECORD = 1 + 3 * SIDE * SIDE  # a label, then the red, green and blue plane
@@ -36,9 +37,16 @@ def main() -> None:
         raise InputError(f"{args.archive}: is not the whole archive; download it again") from None
     if missing := {"batches.meta.txt", *PARTS["train"], *PARTS["test"]} - set(members):
         raise InputError(f"{args.archive}: holds no {min(missing)}; get the binary version, cifar-10-binary.tar.gz")
-    classes = members["batches.meta.txt"].decode().split()
-    for part, names in PARTS.items():
-        unpack(b"".join(members[name] for name in names), classes, Path(args.out) / part)
+    classes = members["batches.meta.txt"].decode(errors="replace").split()
+    for name in classes:  # a folder of this name is made
+        if not re.fullmatch(r"\w[\w-]{0,63}", name):
+            raise InputError(f"{args.archive}: has a class {short(name)}, which is no plain word; download it again")
+    parts = {part: b"".join(members[name] for name in names) for part, names in PARTS.items()}
+    for part, records in parts.items():
+        if len(records) % RECORD or max(records[::RECORD], default=0) >= len(classes):
+            raise InputError(f"{args.archive}: its {part} records are no photographs of its classes; download it again")
+    for part, records in parts.items():
+        unpack(records, classes, Path(args.out) / part)
 
 
 def unpack(records: bytes, classes: Sequence[str], folder: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from utils.errors import InputError, one_line
-from utils.formats import READERS
+from utils.formats import READERS, linked
 from utils.measurements import Convention, ConventionBlock, Reading, read
 from utils.paths import find
 
@@ -205,6 +205,9 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
         measured = [Measurement(i, file, convention) for i, file in chosen]
         for item in measured:
             _readable(item, item.read)
+        others = {str(file) for item in measured for file in linked(item.path, convention.dataset, convention.folders)}
+        if others:
+            log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
         return measured
     items = [TestImage(i, file) for i, file in chosen]
     twelve_bits = [item.path.name for item in items if _readable(item, item.check)]

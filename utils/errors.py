@@ -1,10 +1,22 @@
 """Wrong input, in one line."""
 
+import re
 from typing import Any
+
+# they steer a terminal, end a line, or turn the direction of what follows: control, line and bidirectional characters
+STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class InputError(Exception):
     """Wrong input: one line saying what was wrong, with which value, and what to do. The program exits with 2."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(visible(line))
+
+
+def visible(text: str) -> str:
+    """A text in one line, its steering characters written as escapes: names of others reach a terminal by it."""
+    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def short(value: Any) -> str:

@@ -1,33 +1,109 @@
 """Arrays of numbers in the files of instruments: NumPy, HDF5 and CXI, TIFF stacks. One file is open at a time."""
 
+from __future__ import annotations
+
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.errors import one_line
+from utils.errors import one_line, short
+
+if TYPE_CHECKING:
+    import h5py
 
 CXI_DATA, CXI_MASK = "entry_1/data_1/data", "entry_1/data_1/mask"  # Maia, the Coherent X-ray Imaging Data Bank, 2012
 LISTED = 8  # of the datasets that a file has instead
+HDF5 = (".h5", ".hdf5", ".nxs", ".cxi")
+DEEPEST = 16  # links that lead on to links; HDF5's own limit
 
 
 class NoSuchDataset(ValueError):
     """A file without the named dataset; says which ones it has."""
 
 
-def read_array(path: Path, dataset: str) -> np.ndarray:
+def read_array(path: Path, dataset: str, folders: Sequence[Path] = ()) -> np.ndarray:
     """The array of a file, of any shape and type.
 
     dataset: path within an HDF5 or CXI file, name within a .npz of several arrays; no meaning for the others.
+    folders: where the file may have its data read from others (`linked`), beside its own folder.
     Raises NoSuchDataset, and ValueError, in one line, for a file that cannot be read.
     """
     try:
+        linked(path, dataset, folders)
         return READERS[path.suffix.lower()](path, dataset)
     except NoSuchDataset:
         raise
     except Exception as error:  # of a damaged file each library raises kinds of its own, struct.error and zlib.error among them
         raise ValueError(one_line(error)) from None
+
+
+def linked(path: Path, dataset: str, folders: Sequence[Path] = ()) -> list[Path]:
+    """The other files that a dataset is read from, by external links and virtual datasets; none but of HDF5.
+
+    folders: where they may lie, beside the folder of `path`. Raises ValueError for one elsewhere or that is not there, and for
+    external raw storage: it takes any file of the machine for numbers, and so would put it into records.
+    """
+    if path.suffix.lower() not in HDF5:
+        return []
+    import h5py
+
+    allowed = [folder.resolve() for folder in (path.parent, *folders)]
+    waiting, seen, outside = [(path, dataset, 0)], set(), set()
+    while waiting:
+        place, name, depth = waiting.pop()
+        if (place, name) in seen:
+            continue
+        if depth > DEEPEST:
+            raise ValueError(f"{short(name)} is a link to links, more than {DEEPEST} in a row")
+        seen.add((place, name))
+        with h5py.File(place, "r") as file:
+            found = list(_leads_to(file, name))
+        for target, inner in found:
+            other = place if target == "." else place.parent / target
+            if not any(other.resolve().is_relative_to(folder) for folder in allowed):
+                outside.add(short(str(other)))
+            elif not other.is_file():  # HDF5 would look elsewhere, or fill in zeros
+                raise ValueError(f"its data lie in {short(str(other))}, which is no file here")
+            else:
+                waiting.append((other, inner, depth + 1))
+    if outside:
+        raise ValueError(
+            f"its data lie outside the data folder, in {', '.join(sorted(outside))}; if they are yours, name their folder in "
+            "data.linked_folders"
+        )
+    return sorted({place for place, _ in seen} - {path})
+
+
+def _leads_to(file: h5py.File, dataset: str) -> Iterator[tuple[str, str]]:
+    """(file, dataset) that a name in an HDF5 file stands for, "." for the same file; none where the numbers are its own."""
+    import h5py
+
+    node: h5py.Group | h5py.Dataset = file
+    parts = [part for part in dataset.split("/") if part not in ("", ".")]
+    for i, part in enumerate(parts):
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if link is None:
+            return
+        rest = parts[i + 1 :]
+        if isinstance(link, h5py.ExternalLink):
+            yield link.filename, "/".join([link.path, *rest])
+            return
+        if isinstance(link, h5py.SoftLink):
+            yield ".", "/".join([*([] if link.path.startswith("/") else parts[:i]), link.path, *rest])
+            return
+        node = node[part]
+    if not isinstance(node, h5py.Dataset):
+        return
+    if node.external:
+        names = ", ".join(sorted({short(name) for name, *_ in node.external}))
+        raise ValueError(f"{short('/'.join(parts))} is external raw storage, in {names}; save the numbers in the file itself")
+    for source in node.virtual_sources() if node.is_virtual else ():
+        if "%" in source.file_name + source.dset_name:
+            raise ValueError(f"{short(dataset)} names its sources by a pattern, {short(source.file_name)}; name each file")
+        yield source.file_name, source.dset_name
 
 
 def _numpy(path: Path, dataset: str) -> np.ndarray:
@@ -88,6 +164,6 @@ def _missing(names: list[str]) -> str:
 READERS: dict[str, Callable[[Path, str], np.ndarray]] = {
     ".npy": _numpy,
     ".npz": _archive,
-    **dict.fromkeys((".h5", ".hdf5", ".nxs", ".cxi"), _hdf5),
+    **dict.fromkeys(HDF5, _hdf5),
     **dict.fromkeys((".tif", ".tiff"), _tiff),
 }

@@ -1,5 +1,6 @@
 """From the conventions of an instrument to what an operator measures: magnitudes, centred, orthonormal, NaN where missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -26,6 +27,8 @@ class ConventionBlock(Protocol):
     channels: Literal[1] | None
     mask: Mask
     scale: Literal["known", "free"]
+    root: str
+    linked_folders: list[str]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Convention:
     channels:     None: as the operator; 1: files may be (H, W)
     mask:         what is not measured: None, a file (anything but 0), or values of y: numbers, "nan", "max" (an integer type's)
     scale:        known | free: y is known up to a factor
+    folders:      where other files may lie that an HDF5 file has its data read from
     """
 
     dataset: str = CXI_DATA
@@ -52,10 +56,12 @@ class Convention:
     channels: int | None = None
     mask: Mask = None
     scale: str = "known"
+    folders: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, data: ConventionBlock) -> Self:
-        return cls(**{field.name: getattr(data, field.name) for field in fields(cls)})
+        keys = {field.name: getattr(data, field.name) for field in fields(cls) if field.name != "folders"}
+        return cls(**keys, folders=tuple(map(find, (data.root, *data.linked_folders))))
 
     @property
     def mask_values(self) -> list[str | float]:
@@ -80,7 +86,7 @@ class Reading(NamedTuple):
 
 def read(path: Path, convention: Convention) -> Reading:
     """y of one file. Raises InputError that names the key, and ValueError for a file that cannot be read; each in one line."""
-    raw = without_batch(_array(path, convention.dataset, "data.dataset"))
+    raw = without_batch(_array(path, convention.dataset, "data.dataset", convention.folders))
     if raw.dtype.kind not in "fiu":
         raise ValueError(f"holds {raw.dtype} values, not real numbers")
     missing = not_measured(raw, path, convention)
@@ -135,15 +141,19 @@ def not_measured(raw: np.ndarray, path: Path, convention: Convention) -> np.ndar
         else:
             missing |= raw == (np.iinfo(raw.dtype).max if value == "max" else value)
     if file := convention.mask_file:
-        missing |= _mask(file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", raw.shape, path)
+        missing |= _mask(
+            file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", raw.shape, path, convention
+        )
     elif convention.mask_dataset:
-        missing |= _mask(path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", raw.shape, path)
+        missing |= _mask(
+            path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", raw.shape, path, convention
+        )
     return missing
 
 
-def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
+def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
     try:
-        mask = without_batch(_array(file, dataset, "data.mask_dataset"))
+        mask = without_batch(_array(file, dataset, "data.mask_dataset", convention.folders))
     except ValueError as error:
         raise InputError(f"{key}: {file} cannot be read ({error})") from None
     if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
@@ -154,9 +164,9 @@ def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path
     return np.broadcast_to(mask != 0, shape)
 
 
-def _array(path: Path, dataset: str, key: str) -> np.ndarray:
+def _array(path: Path, dataset: str, key: str, folders: Sequence[Path]) -> np.ndarray:
     try:
-        return read_array(path, dataset)
+        return read_array(path, dataset, folders)
     except NoSuchDataset as error:
         raise InputError(f"{key}={dataset}: {path} has no such dataset; it {error}") from None
 

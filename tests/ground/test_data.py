@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from torchvision import transforms
 from tests.worlds import runs
 from utils.data import Measurement, TestImage, read_rgb, select_images
 from utils.errors import InputError
+from utils.formats import CXI_DATA
 from utils.measurements import Convention
 from utils.paths import PROJECT
 from utils.records.files import read_record
@@ -29,7 +31,7 @@ def save(tmp_path, image, name="a.png", **options):
 
 def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1)):
     chosen = {"root": str(root), "kind": kind, "start_id": start_id, "end_id": end_id, "source": "the source"}
-    return SimpleNamespace(data=SimpleNamespace(**chosen, **asdict(Convention())), shard_of=shard)
+    return SimpleNamespace(data=SimpleNamespace(**chosen, **asdict(Convention()), linked_folders=[]), shard_of=shard)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 200), (64, 64), (65, 64), (1, 7)])
@@ -326,3 +328,15 @@ def test_group_that_a_task_does_not_have_lists_those_it_has():
         cwd=PROJECT,
     )
     assert done.returncode == 2 and "task_group=demo_langevin" in done.stderr and "ldm, ldm_langevin, sd" in done.stderr
+
+
+def test_files_that_measurements_are_read_from_by_links_are_listed(tmp_path, caplog):
+    (tmp_path / "data/.raw").mkdir(parents=True)  # hidden: no measurements of their own
+    for name in "ab":
+        with h5py.File(tmp_path / f"data/.raw/{name}.h5", "w") as file:
+            file["y"] = np.ones((3, 8, 8))
+        with h5py.File(tmp_path / f"data/{name}.h5", "w") as file:
+            file[CXI_DATA] = h5py.ExternalLink(f".raw/{name}.h5", "y")
+    with caplog.at_level("INFO", "latentdaps"):
+        assert len(select_images(settings(tmp_path / "data", "measurement"))) == 2
+    assert f"have their data read from {tmp_path}/data/.raw/a.h5, {tmp_path}/data/.raw/b.h5" in caplog.text

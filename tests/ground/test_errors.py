@@ -3,7 +3,9 @@
 import pytest
 from omegaconf import OmegaConf
 
-from utils.errors import InputError, one_line, short
+from utils.config.check import check
+from utils.errors import InputError, one_line, short, visible
+from utils.running import console
 from utils.running.build import make
 
 
@@ -45,3 +47,27 @@ def test_a_part_of_ones_own_that_cannot_be_built_says_why(module, tmp_path, monk
     with pytest.raises(InputError, match=f"_target_={module}.Gray: cannot be built .*{cause}") as caught:
         make("task.ldm.operator", OmegaConf.create({"_target_": f"{module}.Gray"}))
     assert "\n" not in str(caught.value)
+
+
+STEERING = ["\x1b[31m", "\n", "\r", "\x9b", "\u202e", "\u2066", "\u200f", "\u2028", "\x7f"]
+
+
+@pytest.mark.parametrize("steering", STEERING)
+def test_what_steers_a_terminal_is_visible_in_errors_and_log(steering, caplog, monkeypatch):
+    name = f"a{steering}b"
+    assert visible(name).isprintable() and visible(name) != name and visible(r"Grüße \n 図 📷") == r"Grüße \n 図 📷"
+    assert str(InputError(f"{name}: cannot be read")) == f"{visible(name)}: cannot be read"
+    console.setup_logging()
+    monkeypatch.setattr(console.log, "handlers", [caplog.handler])
+    console.log.warning("left out: %s", name)
+    assert caplog.messages == [f"left out: {visible(name)}"]
+
+
+@pytest.mark.parametrize("steering", STEERING)
+@pytest.mark.parametrize("key", ["name", "save_dir", "data.root"])
+def test_a_name_that_steers_a_terminal_is_refused(key, steering, composed):
+    cfg = composed()
+    OmegaConf.update(cfg, key, f"a{steering}b")
+    with pytest.raises(InputError, match=f"^{key}=.*has control or bidirectional characters") as caught:
+        check(cfg)
+    assert str(caught.value).isprintable()

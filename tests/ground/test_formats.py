@@ -1,11 +1,13 @@
 """Files of instruments: every format gives the array that was written, and a damaged one ends in one line."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
 import tifffile
 
-from utils.formats import CXI_DATA, NoSuchDataset, read_array
+from utils.formats import CXI_DATA, NoSuchDataset, linked, read_array
 
 VALUES = np.random.default_rng(0).integers(0, 4000, (3, 24, 20)).astype(np.uint16)
 
@@ -101,3 +103,94 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="pickle"):
         read_array(tmp_path / "a.npy", "")
+
+
+def raw(path, outside):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("y", shape=(4,), dtype="u1", external=[(str(outside), 0, 4)])
+
+
+def link(path, outside):
+    with h5py.File(path, "w") as file:
+        file["y"] = h5py.ExternalLink(str(outside), "y")
+
+
+def link_of_a_group(path, outside):
+    with h5py.File(path, "w") as file:
+        file["group"] = h5py.ExternalLink(str(outside), "/")
+        file["y"] = h5py.SoftLink("/group/y")
+
+
+def virtual(path, outside):
+    layout = h5py.VirtualLayout((4,), dtype="u1")
+    layout[:] = h5py.VirtualSource(str(outside), "y", shape=(4,))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("y", layout)
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A file beside the data folder, tmp_path/data."""
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["y"] = np.arange(4, dtype="u1")
+    return tmp_path / "other.h5"
+
+
+def test_external_raw_storage_is_refused_however_it_is_reached(elsewhere, tmp_path):
+    data = tmp_path / "data"
+    raw(data / "raw.h5", elsewhere)
+    for name, make in {"a": link, "b": link_of_a_group, "c": virtual}.items():
+        make(data / f"{name}.h5", "raw.h5")
+    for name in ("raw", "a", "b", "c"):
+        with pytest.raises(
+            ValueError, match=r"^y is external raw storage, in .*other.h5; save the numbers in the file itself$"
+        ):
+            read_array(data / f"{name}.h5", "y", [tmp_path])
+
+
+@pytest.mark.parametrize("make", [link, link_of_a_group, virtual])
+def test_links_lead_to_files_below_the_data_folder_or_one_that_is_allowed(make, elsewhere, tmp_path):
+    data = tmp_path / "data"
+    for target in (elsewhere, "../other.h5"):
+        make(data / "a.h5", target)
+        with pytest.raises(
+            ValueError, match="outside the data folder, in .*other.h5; if they are yours, .*data.linked_folders"
+        ):
+            read_array(data / "a.h5", "y")
+        np.testing.assert_array_equal(read_array(data / "a.h5", "y", [tmp_path]), range(4))
+    (data / "inner/near.h5").write_bytes(elsewhere.read_bytes())
+    make(data / "a.h5", "inner/near.h5")
+    np.testing.assert_array_equal(read_array(data / "a.h5", "y"), range(4))
+    assert linked(data / "a.h5", "y") == [data / "inner/near.h5"]
+    make(data / "inner/up.h5", "../a.h5")  # from a folder within to the data folder itself
+    np.testing.assert_array_equal(read_array(data / "inner/up.h5", "y", [data]), range(4))
+
+
+@pytest.mark.parametrize("make", [link, link_of_a_group, virtual])
+def test_a_link_to_a_pipe_or_to_nothing_ends_in_one_line_at_once(make, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for target in ("pipe", "nothing.h5"):
+        make(tmp_path / "a.h5", target)
+        with pytest.raises(ValueError, match=f"its data lie in .*{target}, which is no file here"):
+            read_array(tmp_path / "a.h5", "y")
+
+
+def test_links_in_a_circle_end(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["y"], file["x"] = h5py.SoftLink("/y/y"), h5py.ExternalLink("a.h5", "/x")
+    with pytest.raises(ValueError, match="is a link to links, more than 16 in a row"):
+        read_array(tmp_path / "a.h5", "y")
+    with pytest.raises(ValueError):
+        read_array(tmp_path / "a.h5", "x")
+
+
+def test_a_pattern_of_sources_is_refused(tmp_path):
+    unlimited, part = h5py.h5s.create_simple((4,), (h5py.h5s.UNLIMITED,)), h5py.h5s.create_simple((4,))
+    unlimited.select_hyperslab((0,), (h5py.h5s.UNLIMITED,), stride=(4,), block=(4,))
+    mapping = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    mapping.set_virtual(unlimited, b"part-%b.h5", b"y", part)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        h5py.h5d.create(file.id, b"y", h5py.h5t.NATIVE_UINT8, unlimited, mapping)
+    with pytest.raises(ValueError, match="names its sources by a pattern, part-%b.h5; name each file"):
+        read_array(tmp_path / "a.h5", "y")

@@ -217,7 +217,10 @@ def test_one_of_ours_is_added_where_older_records_lack_it(run, tool):
 def test_the_name_alone_is_enough_where_the_runs_config_has_the_class(run, tool):
     run("data.end_id=1")
     folder, _ = run("data.end_id=2", OWN)
-    assert tool(add_metric, "mean_error", folder) == (0, f"{folder}: mean_error of 1 images\n", "")
+    name = "tests.worlds.own_metrics.MeanError"
+    status, _, err = tool(add_metric, "mean_error", folder)
+    assert status == 2 and f"metrics.mean_error._target_={name}: is no class of this project" in err
+    assert tool(add_metric, "mean_error", folder, "--trust", name) == (0, f"{folder}: mean_error of 1 images\n", "")
     assert None not in json.loads((folder / "metrics.json").read_text())["mean_error"]["sample"][0]
 
 

@@ -91,6 +91,12 @@ def test_a_summary_has_an_answer_for_each_particle():
     assert problem(record, {}) is None
 
 
+@pytest.mark.parametrize("name", ["a[/b]", "[red]a", ":smile:"])
+def test_the_closing_table_shows_a_folder_by_its_very_name(name, capsys):
+    print_results(aggregate(records(False), "x").content(), name)
+    assert f"{name}: " in capsys.readouterr().out
+
+
 def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     print_results(aggregate(records(False), "x").content(), "folder")

@@ -12,8 +12,8 @@ import pytest
 
 from tests.worlds.synthetic import write_run
 from tools import parse_metrics
-from utils.analysis.columns import Column
-from utils.analysis.tables import bold_rows, parts
+from utils.analysis.columns import Column, Table
+from utils.analysis.tables import bold_rows, csv_text, markdown, parts
 from utils.command_line import run
 from utils.paths import PROJECT
 
@@ -164,3 +164,14 @@ def test_signs_are_written_as_rounded():
         return parts({"difference": difference, "low": None, "high": None}, 2)[0]
 
     assert [text(v) for v in (0.001, -0.001, 0.02, -0.02, -10.0)] == ["0.00", "0.00", "+0.02", "-0.02", "-10.00"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+1", "-1+cmd"])
+def test_no_cell_of_a_csv_begins_a_formula(text):
+    (row,) = csv.DictReader(io.StringIO(csv_text([{"name": text, "names": [text, "b"], "loss": -1.5, "each": [-1.5, 2]}])))
+    assert row == {"name": f"'{text}", "names": f"'{text} b", "loss": "-1.5", "each": "-1.5 2"}
+
+
+def test_a_name_stays_in_its_cell():
+    table = Table("a title", [Column("name", "name")], [["a\n| b \x1b[31m"]], ("a note\x1b[2J",))
+    assert markdown(table).splitlines()[-3:] == ["| a\\n\\| b \\x1b[31m |", "", "a note\\x1b[2J"]

@@ -10,15 +10,13 @@ split, so it has seen neither validation nor test images, or of --mean FOLDER. T
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from utils.analysis import runs
 from utils.command_line import Parser, run
-from utils.config.check import check
+from utils.config.finished import TRUST, settings_of_finished
 from utils.config.settings import Settings
 from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
@@ -38,10 +36,11 @@ def main() -> None:
         "--mean", type=Path, metavar="FOLDER", help="images, not those of the runs, that the mean image is taken of"
     )
     parser.add_argument("--picture", metavar="FILE", help="also draw one image of each run; needs records with pictures")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE.CLASS", help=TRUST)
     args = parser.parse_args()
     rows = []
     for folder in args.runs:
-        content, floor = evaluate(folder, args.mean)
+        content, floor = evaluate(folder, args.mean, args.trust)
         write_atomically(folder / "trivial.json", lambda file: file.write(to_json(content) + b"\n"))
         print(
             f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in content["psnr"].items())
@@ -51,25 +50,26 @@ def main() -> None:
         draw(rows, args.picture)
 
 
-def evaluate(folder: Path, of: Path | None = None) -> tuple[dict[str, Any], torch.Tensor]:
+def evaluate(folder: Path, of: Path | None = None, trusted: Collection[str] = ()) -> tuple[dict[str, Any], torch.Tensor]:
     """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those that have records.
 
     of: folder of the images whose mean is among the reconstructions; None: the generator's.
+    trusted: classes, none of this project's, that the run's config may build.
 
     The content: image_ids; floor, the name of the best one; psnr, {name: [dB per image]}.
     """
+    finished = runs.load(folder)
+    if finished.config is None:
+        raise InputError(f"{folder}: is no run folder (no config.yaml)")
+    settings = settings_of_finished(finished.config, folder, trusted)
+
     import torch
 
     from operators.trivial import trivial_reconstructions
     from utils.metrics.psnr import psnr
     from utils.running.build import build, load_batch
 
-    finished = runs.load(folder)
-    if finished.config is None:
-        raise InputError(f"{folder}: is no run folder (no config.yaml)")
-    # the config names the selection of the last command alone
-    cfg = OmegaConf.merge(finished.config, {"shard": "0/1", "data": {"start_id": 0, "end_id": None}})
-    settings, sampled = check(cfg), set(finished.metrics.metadata.image_ids)
+    sampled = set(finished.metrics.metadata.image_ids)
     images = [image for image in select_images(settings) if image.id in sampled]
     if len(images) < len(sampled):
         raise InputError(f"{folder}: has {len(sampled)} images, {settings.data.root} only {len(images)} of them")

@@ -24,6 +24,7 @@ from utils.analysis.columns import (
     known_keys,
     own_columns,
 )
+from utils.errors import visible
 from utils.records.files import to_json
 
 Row = Mapping[str, Any]  # of numbers, nested: utils.analysis.comparison.summarise
@@ -164,7 +165,7 @@ def cells(table: Table, bold: Callable[[str], str], escape: Callable[[str], str]
     for r, row in enumerate(table.rows):
         rendered.append([])
         for c, column in enumerate(table.columns):
-            first, rest = (escape(text) for text in parts(row[c], column.digits))
+            first, rest = (escape(visible(text)) for text in parts(row[c], column.digits))
             rendered[-1].append((bold(first) if r in winners[c] else first) + rest)
     return rendered
 
@@ -173,16 +174,16 @@ def markdown(table: Table, level: int = 3) -> str:
     """A title, the table, its notes; level 0: the table alone."""
 
     def escape(text: str) -> str:
-        return text.replace("|", "\\|")
+        return visible(text).replace("|", "\\|")
 
-    lines = [f"{'#' * level} {table.title}", ""] if level else []
+    lines = [f"{'#' * level} {visible(table.title)}", ""] if level else []
     lines += [
         "| " + " | ".join(escape(c.head) for c in table.columns) + " |",
         "|" + "|".join("---" if c.key in LEFT else "---:" for c in table.columns) + "|",
     ]
     lines += ["| " + " | ".join(row) + " |" for row in cells(table, lambda text: f"**{text}**", escape)]
     if level:
-        lines += ["", *table.notes] if table.notes else []
+        lines += ["", *map(visible, table.notes)] if table.notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -238,7 +239,15 @@ def flat(value: object, prefix: str = "") -> dict[str, object]:
     """{dotted key: plain value} of a nested dict; lists become one text, None an empty cell."""
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
-    return {prefix: " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else value}
+    if isinstance(value, list):
+        text = " ".join(map(str, value))
+        return {prefix: text if all(isinstance(each, (int, float)) for each in value) else _cell(text)}
+    return {prefix: "" if value is None else _cell(value) if isinstance(value, str) else value}
+
+
+def _cell(text: str) -> str:
+    """A text in one line; one that a spreadsheet would compute stands after the apostrophe that makes it a text there."""
+    return f"'{visible(text)}" if text.startswith(("=", "+", "-", "@")) else visible(text)
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -94,7 +94,7 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     nodes = without_removed(nodes)
     kept = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     usual = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
-    data = {k: nan_as_word(v) for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source")}
+    data = {k: nan_as_word(v) for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source", "linked_folders")}
     kept["data"] = {k: v for k, v in data.items() if k not in usual or v != usual[k]}
     kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
     kept["task"] = nodes["task"][nodes["task_group"]]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
 
 from utils.config.section import Section
-from utils.errors import short
+from utils.errors import STEERING, short
 from utils.formats import CXI_DATA
 from utils.measurements import WORDS, Mask
 from utils.sampling.schedule import annealing_sigmas
@@ -15,8 +15,8 @@ TAU_MIN = 1e-9  # its square is still far from float32's smallest number
 
 
 def _possible_path(text: str) -> str:
-    if any(ord(c) < 32 for c in text):
-        raise ValueError("has control characters, which no file name should have")
+    if STEERING.search(text):
+        raise ValueError("has control or bidirectional characters, which no file name should have")
     if any(len(part.encode(errors="surrogatepass")) > 255 for part in text.split("/")) or len(text) > 3000:
         raise ValueError("is too long for a file name")
     try:
@@ -65,6 +65,7 @@ class Data(Section):
     channels: Literal[1] | None = None
     mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
     scale: Literal["known", "free"] = "known"
+    linked_folders: list[PathText] = []
 
     def unusual(self) -> dict[str, Any]:
         """{key: value} of those that a config may leave out and that are not at their defaults."""

@@ -12,6 +12,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from utils.errors import visible
 from utils.records.aggregate import finite
 from utils.records.summary import certified, contenders, population, ratios_of_particles, summary_table, verdict_of_pick
 from utils.records.verdict import remarks
@@ -24,6 +25,7 @@ def setup_logging(quiet: bool = False) -> None:
     """Messages of this program to the terminal, in one place with the progress bar; `quiet` is for ranks but the first."""
     log.setLevel(logging.INFO)
     log.propagate = False
+    log.addFilter(_in_one_line)
     _replace_handlers(
         [
             RichHandler(
@@ -32,6 +34,12 @@ def setup_logging(quiet: bool = False) -> None:
         ]
     )
     console.quiet = quiet
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """A filter that keeps all records, with what they name (files, keys of a certificate) made visible."""
+    record.msg, record.args = visible(record.getMessage()), None
+    return True
 
 
 def _replace_handlers(handlers: list[logging.Handler]) -> None:
@@ -139,7 +147,7 @@ def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
         means.add_column(name)
     for row in summary_table(metrics):
         means.add_row(*row)
-    shown = Console()
+    shown = Console(markup=False, emoji=False)  # of a folder or a metric, [/b] is a name
     shown.print(table, means)
     for remark in remarks(metrics):
         log.warning("%s", remark)

@@ -1,0 +1,49 @@
+"""The settings of a finished run from its folder, which others may have written: nothing is built that the user did not choose.
+
+A config composed from the user's own files and command line is code, and builds what it names. That of a run folder is data.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from utils.config.algorithms import OURS as ALGORITHMS
+from utils.config.check import check
+from utils.config.model import OUR_LOADERS
+from utils.config.operators import OURS as OPERATORS
+from utils.config.sections import DAPS
+from utils.config.settings import Settings
+from utils.errors import InputError, short
+
+OURS = {DAPS, *ALGORITHMS, *OUR_LOADERS, *OPERATORS, "utils.metrics.shifted_psnr.ShiftedPsnr"}
+TRUST = "a class, none of this project's, that a run's config may build; repeatable"  # help of --trust
+WHOLE_SET = {"shard": "0/1", "data": {"start_id": 0, "end_id": None}}  # the config has the selection of the last command alone
+
+
+def settings_of_finished(config: Mapping[str, Any], folder: Path, trusted: Collection[str] = ()) -> Settings:
+    """The settings of a run, of all its images. trusted: names that the user gave. Raises InputError."""
+    refuse_code_of_others(config, folder, trusted)
+    return check(OmegaConf.merge(dict(config), WHOLE_SET))
+
+
+def refuse_code_of_others(node: Any, folder: Path, trusted: Collection[str] = (), key: str = "") -> None:
+    """Raises InputError if the part of a run folder's config at `key` names code of others or asks for the environment."""
+    if isinstance(node, Mapping):
+        for name, inner in node.items():
+            refuse_code_of_others(inner, folder, trusted, f"{key}.{name}" if key else str(name))
+        return
+    if isinstance(node, list):
+        for i, inner in enumerate(node):
+            refuse_code_of_others(inner, folder, trusted, f"{key}[{i}]")
+        return
+    value, last = str(node), key.rpartition(".")[2]
+    where = f"{folder}/config.yaml: {short(key)}={short(value)}"
+    if "${" in f"{key}{value}":
+        raise InputError(f"{where}: a run leaves no ${{...}} in its folder, and none is resolved; write the value itself")
+    imported = last == "_target_" or (last == "similarity" and "." in value)  # one of ours has no dot
+    if imported and value not in {*OURS, *trusted}:
+        raise InputError(
+            f"{where}: is no class of this project and may run anything; where you trust it: --trust {short(value)}"
+        )
