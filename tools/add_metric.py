@@ -18,13 +18,13 @@ import yaml
 
 from utils.analysis import runs
 from utils.command_line import Parser, run
-from utils.config.finished import TRUST, refuse_code_of_others, settings_of_finished
 from utils.errors import InputError, one_line
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
 from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths, write_record
 from utils.records.folder import RunFolder
+from utils.running.finished import TRUST, refuse_code_of_others, settings_of_finished
 
 Row = list[float | None]
 

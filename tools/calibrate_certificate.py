@@ -25,7 +25,6 @@ from utils.analysis import runs
 from utils.analysis.stats import wilson
 from utils.command_line import Parser, run, write_text
 from utils.config.fingerprint import differences
-from utils.config.finished import TRUST, settings_of_finished
 from utils.config.settings import Settings
 from utils.errors import InputError
 from utils.mechanisms import registry
@@ -34,6 +33,7 @@ from utils.paths import unused
 from utils.population.calibrating import Aim, Choice, Particles, Sequences, Thresholds, applied, calibrate
 from utils.population.settings import UNCALIBRATED, Sequential, certificate_path, holds_for
 from utils.records.files import to_json
+from utils.running.finished import TRUST, settings_of_finished
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.analysis.runs import FOUND
 from utils.command_line import Parser, run
 from utils.errors import InputError
 from utils.figures.style import plt
@@ -24,8 +25,7 @@ from utils.records.kept import read_records
 
 SIZES = (1, 2, 4, 8, 16)
 HALVES = [(size, size) for size in SIZES[:-1]]
-POINTS = ("bank8_polish4", "mixed8_polish4", "daps_low")
-SOLVED = ("0", "180")
+POINTS = ("bank8_polish4", "daps_low")
 
 
 class Particles(NamedTuple):
@@ -57,8 +57,8 @@ class Point(NamedTuple):
     images: int
 
 
-def load(folder: Path) -> tuple[Particles, float]:
-    """The particles that a run handed out, and the decoder passes of an image. Raises InputError for no run."""
+def load(folder: Path) -> Particles:
+    """The particles that a run handed out. Raises InputError for no run."""
     records = [record for record, _ in read_records(folder)]
     if not records:
         raise InputError(f"{folder}: holds no records")
@@ -70,8 +70,8 @@ def load(folder: Path) -> tuple[Particles, float]:
     def column(values: Sequence[Sequence[float]]) -> np.ndarray:
         return np.array([[of_image[k] for k in rows] for of_image, rows in zip(values, left, strict=True)])
 
-    labels = column([[label in SOLVED for label in r["modes"]["label"]] for r in records])
-    particles = Particles(
+    labels = column([[label in FOUND for label in r["modes"]["label"]] for r in records])
+    return Particles(
         [r["image_id"] for r in records],
         column([r["loss"] for r in records]),
         column([r["modes"]["psnr_aligned"] for r in records]),
@@ -80,7 +80,6 @@ def load(folder: Path) -> tuple[Particles, float]:
         bank,
         np.array([r["time"]["image_s"] for r in records]) - bank,
     )
-    return particles, float(np.mean(passes))
 
 
 def joined(one: Particles, other: Particles) -> Particles:
@@ -101,31 +100,37 @@ def mixture(text: str) -> tuple[int, int]:
     return of_bank, of_noise
 
 
-def point(name: str, particles: Particles, count: str, passes: float) -> Point:
+def point(name: str, particles: Particles, count: str) -> Point:
     pick = particles.loss.argmin(1)[:, None]
     psnr, solved = (np.take_along_axis(array, pick, 1) for array in (particles.psnr, particles.solved))
     seconds = float(np.mean(particles.apart_s + particles.annealing_s))
+    passes = particles.passes * particles.loss.shape[1]
     return Point(name, count, passes, seconds, float(psnr.mean()), int(solved.sum()), len(pick))
 
 
 def curves(runs: Path, bank_run: str, noise_run: str, mixtures: Sequence[tuple[int, int]]) -> list[Point]:
-    bank, noise = load(runs / bank_run)[0], load(runs / noise_run)[0]
+    bank, noise = load(runs / bank_run), load(runs / noise_run)
     points = [
-        point(name, family.first(size), str(size), family.passes * size)
+        point(name, family.first(size), str(size))
         for name, family in (("bank", bank), ("noise", noise))
         for size in SIZES
         if size <= family.loss.shape[1]
     ]
     for of_bank, of_noise in mixtures:
         if of_bank > bank.loss.shape[1] or of_noise > noise.loss.shape[1]:
-            raise InputError(f"--mixed {of_bank}+{of_noise}: {runs} holds no so many particles")
+            raise InputError(f"--mixed {of_bank}+{of_noise}: {runs} holds fewer particles")
         mixed = joined(bank.first(of_bank), noise.first(of_noise))
-        points.append(point("mixed", mixed, f"{of_bank}+{of_noise}", mixed.passes * (of_bank + of_noise)))
+        points.append(point("mixed", mixed, f"{of_bank}+{of_noise}"))
     for name in POINTS:
         if (runs / name).is_dir():
-            particles, passes = load(runs / name)
-            points.append(point(name, particles, str(particles.loss.shape[1]), passes))
+            particles = load(runs / name)
+            points.append(point(name, particles, str(particles.loss.shape[1])))
     return points
+
+
+def row(p: Point) -> str:
+    """Of the table, in Markdown."""
+    return f"| {p.name} | {p.particles} | {p.passes:.0f} | {p.seconds:.1f} | {p.psnr:.1f} | {p.solved}/{p.images} |"
 
 
 def draw(points: Sequence[Point], out: Path) -> None:
@@ -159,8 +164,7 @@ def main() -> None:
     args = parser.parse_args()
     points = curves(args.runs, args.bank, args.noise, args.mixed)
     print("| particles | of an image | decoder passes | seconds | pick (dB) | pick succeeds |\n|---|---:|---:|---:|---:|---:|")
-    for p in points:
-        print(f"| {p.name} | {p.particles} | {p.passes:.0f} | {p.seconds:.1f} | {p.psnr:.1f} | {p.solved}/{p.images} |")
+    print(*map(row, points), sep="\n")
     if args.out:
         draw(points, args.out)
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from utils.analysis import runs
 from utils.command_line import Parser, run
-from utils.config.finished import TRUST, settings_of_finished
 from utils.config.settings import Settings
 from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
 from utils.records.files import to_json, write_atomically
+from utils.running.finished import TRUST, settings_of_finished
 
 if TYPE_CHECKING:
     import torch

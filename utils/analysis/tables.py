@@ -174,11 +174,11 @@ def markdown(table: Table, level: int = 3) -> str:
     """A title, the table, its notes; level 0: the table alone."""
 
     def escape(text: str) -> str:
-        return visible(text).replace("|", "\\|")
+        return text.replace("|", "\\|")
 
     lines = [f"{'#' * level} {visible(table.title)}", ""] if level else []
     lines += [
-        "| " + " | ".join(escape(c.head) for c in table.columns) + " |",
+        "| " + " | ".join(escape(visible(c.head)) for c in table.columns) + " |",
         "|" + "|".join("---" if c.key in LEFT else "---:" for c in table.columns) + "|",
     ]
     lines += ["| " + " | ".join(row) + " |" for row in cells(table, lambda text: f"**{text}**", escape)]

@@ -16,8 +16,10 @@ from utils.config.operators import OURS as OPERATORS
 from utils.config.sections import DAPS
 from utils.config.settings import Settings
 from utils.errors import InputError, short
+from utils.metrics.registry import ON_REQUEST
 
-OURS = {DAPS, *ALGORITHMS, *OUR_LOADERS, *OPERATORS, "utils.metrics.shifted_psnr.ShiftedPsnr"}
+METRICS = {f"{metric.__module__}.{metric.__name__}" for metric in ON_REQUEST}
+OURS = {DAPS, *ALGORITHMS, *OUR_LOADERS, *OPERATORS, *METRICS}
 TRUST = "a class, none of this project's, that a run's config may build; repeatable"  # help of --trust
 WHOLE_SET = {"shard": "0/1", "data": {"start_id": 0, "end_id": None}}  # the config has the selection of the last command alone
 

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from tests.worlds.synthetic import write_run
 from utils.analysis import runs
-from utils.config.finished import OURS, settings_of_finished
 from utils.errors import InputError
 from utils.paths import PROJECT
+from utils.running.finished import OURS, settings_of_finished
 
 PAYLOAD = {"_target_": "torch.load", "f": "p.pt", "weights_only": False}
 DEEPINV = "deepinv.physics.Downsampling"
