@@ -70,6 +70,14 @@ def test_what_another_image_of_the_batch_lacks_changes_nothing(network_prior):
     torch.testing.assert_close(both.image[:6], alone.image, rtol=0, atol=1e-5)
 
 
+@pytest.mark.program
+def test_one_level_is_the_same_at_the_centre_of_a_large_spectrum(classical):
+    """The size alone: what it solves is the measurement of a small image, and what it hands out says so."""
+    folder, m = classical("name=level", "data.resolution=64", "model.resolution=16", "pyramid.levels=[16]")
+    assert m["resolved"] == {"pixels": 16, "of": 64} and pictures(folder, 0).shape == (4, 64, 64, 3)
+    assert read_record(folder / "records" / "00000.npz")[1]["y"].shape == (3, 24, 24)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_missing_pixels_and_one_channel(network_prior, channels):
     """What was not measured is no zero: the answer does not change with what stands there."""
@@ -109,6 +117,8 @@ def test_an_operator_of_ones_own_without_a_spectrum_is_refused(network_prior):
         ),
         (("task=gaussian_blur",), "sampler=classical: operators.blur.GaussianBlur measures no spectrum"),
         (("pruning_step=500",), "pruning_step=500: sampler._target_=utils.algorithms.classical.Classical is another"),
+        (("data.resolution=64", "model.resolution=32", "pyramid.levels=[16,32]"), "pyramid.levels=[16, 32]: sampler._target_="),
+        (("data.resolution=64", "model.resolution=32", "pyramid.levels=[16]"), "pyramid.levels=[16]: the last must be model"),
         (("sampler._target_=utils.algorithms.classic.X",), "sampler._target_=utils.algorithms.classic.X: no such algorithm"),
     ],
 )

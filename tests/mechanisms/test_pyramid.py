@@ -141,6 +141,10 @@ def test_a_run_says_what_each_level_found_and_cost(run):
     assert "resolved to 32 of 64 pixels" in (folder / "eval.md").read_text()
 
 
+def test_one_level_alone_asks_nothing_of_what_is_handed_on(composed, tiny):
+    check(composed(*tiny, "data.resolution=64", "model.resolution=16", "pyramid.levels=[16]", "num_samples=1"))
+
+
 def test_one_level_alone_is_a_run_at_the_centre_of_the_spectrum(run):
     folder, m = run("data.resolution=64", "model.resolution=16", "pyramid.levels=[16]", *START)
     assert list(m["time"]["phases"]) == ["bank", "above_start", "below_start"] and "pyramid" not in m

@@ -23,6 +23,8 @@ def at_each_level(settings: Settings) -> Settings:
     chain's rate and tau follow it (`Settings.chain`). Raises InputError.
     """
     levels = registry.levels(settings)
+    if not settings.anneals:  # the one level that another algorithm may have is that of its own prior
+        return settings
     below: Settings | None = None
     for i, level in enumerate(levels):
         update = ({} if i == 0 else registry.all_off()) | registry.of_level(settings)

@@ -11,6 +11,7 @@ from utils.errors import InputError, short
 from utils.formats import READERS
 from utils.measurements import Convention
 from utils.mechanisms import registry
+from utils.mechanisms.plan import Course
 from utils.sampling.schedule import StepClock
 
 
@@ -83,7 +84,9 @@ def _check_other_algorithm(s: Settings) -> None:
     """Nothing within another algorithm asks the particle mechanisms, and it has no chain of the task group's."""
     other = f"sampler._target_={s.sampler.target} is another algorithm than LatentDAPS"
     for plan in registry.PLANS:
-        if plan.asked(s):
+        if len(plan.levels(s)) == 1:  # only a size: no mechanism acts
+            plan.check(s, Course(StepClock([0.0, 0.0]), ()))
+        elif plan.asked(s):
             raise InputError(f"{plan.switch(s)}: {other}, in which no mechanism acts; leave it out")
     if s.mechanisms:
         raise InputError(f"mechanisms.{next(iter(s.mechanisms))}: {other}, in which no mechanism acts; leave it out")

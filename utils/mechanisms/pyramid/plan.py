@@ -129,6 +129,8 @@ class PyramidPlan(Plan):
             raise InputError(
                 f"pyramid.models={pyramid.models}: name one for each of the levels {levels[:-1]}, the last has the run's own"
             )
+        if len(levels) == 1:  # it only says at which size the object is solved, and hands nothing on
+            return
         if pyramid.keep > s.num_samples:
             raise InputError(
                 f"pyramid.keep={pyramid.keep}: must not exceed num_samples={s.num_samples}, those of the first level"
