@@ -31,17 +31,23 @@ def unbiased(expected: np.ndarray, probability: np.ndarray, start: np.ndarray) -
 
 
 def count_tables(lowest: float, statistic: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-    """{"mean", "variance"} of statistic(count, mean count) for counts 0 to MOST_COUNTS and means from `lowest` on: exact sums
-    over the Poisson law."""
+    """{"mean", "variance"} of statistic(count, mean count), at counts 0 to MOST_COUNTS and for means from `lowest` on.
+
+    mean: what a count adds to the floor. variance: what it adds to the variance of the value over its floor, which is smaller
+    or larger than that of the value alone, since the floor follows the counts. Exact sums over the Poisson law.
+    """
     levels, n = np.geomspace(lowest, MOST_COUNTS / 2, 150), np.arange(4 * MOST_COUNTS)
     levels = np.concatenate([np.full(50, lowest), levels])  # most pixels of a spectrum are dark
     places = np.arange(MOST_COUNTS + 1)
-
-    def moments(mu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p, value = scipy.stats.poisson.pmf(n, mu[:, None]), statistic(n, mu[:, None])
-        first = (p * value).sum(1)
-        return first, (p * value**2).sum(1) - first**2
-
     probability = scipy.stats.poisson.pmf(places, levels[:, None])
-    expected, at_counts = moments(levels), moments(np.maximum(places, lowest))
-    return {what: unbiased(expected[i], probability, at_counts[i]) for i, what in enumerate(("mean", "variance"))}
+
+    def expected(mu: np.ndarray, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        return (scipy.stats.poisson.pmf(n, mu[:, None]) * value(mu[:, None])).sum(1)
+
+    def table(value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """value(mean counts (L, 1)): of all counts n, (L, N)."""
+        return unbiased(expected(levels, value), probability, expected(np.maximum(places, lowest), value))
+
+    mean = table(lambda mu: statistic(n, mu))
+    floor = mean[np.minimum(n, MOST_COUNTS)]
+    return {"mean": mean, "variance": table(lambda mu: (statistic(n, mu) - floor) ** 2)}

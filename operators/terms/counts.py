@@ -71,7 +71,8 @@ class Poisson(Counts):
 
     def value(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         mu, k = self.model(m, y, known), self.counts(y)
-        return 2 * self.sigma**2 * (mu - k + torch.xlogy(k, k) - k * mu.log())
+        more = mu - k  # k log(k / mu) - (k - mu) loses all its digits where both are large
+        return 2 * self.sigma**2 * (more - k * torch.log1p(more / k.clamp(min=1e-6)))
 
 
 class Amplitude(Counts):

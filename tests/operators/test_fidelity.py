@@ -63,6 +63,29 @@ def test_floor_and_spread_are_those_of_the_true_images_loss(operator):
     data_terms.floor_and_spread_are_those_of_the_true_images_loss(operator)
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("term", ["poisson", "amplitude"])
+@pytest.mark.parametrize("photons, background", [(1.0, 0.1), (1.0, 1.0), (10.0, 0.1), (100.0, 0.01)])
+def test_floor_and_spread_of_few_photons(term, photons, background):
+    operator = with_fidelity(gaussian=0.0, photons=photons, background=background, **{term: 1.0})
+    data_terms.floor_and_spread_are_those_of_the_true_images_loss(operator)
+
+
+@pytest.mark.parametrize("photons", [3e5, 1e7, 1e9])
+@pytest.mark.parametrize("free_scale", [False, True])
+def test_many_photons_lose_no_digits(photons, free_scale):
+    """mu, k and k log(k / mu) are as large as the counts, and what they leave is of order 1."""
+    operator = with_fidelity(gaussian=0.0, photons=photons, background=0.1, poisson=1.0, free_scale=free_scale)
+    x = images(8)
+    noise = torch.randn(operator(x).shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    y = operator.measure(x, noise)
+    deviation = (operator.loss(x, y) / operator.noise_floor(y) - 1) / operator.floor_spread(y)
+    assert deviation.mean().abs() < 5 / 8**0.5
+    single = operator.float().loss(x.float(), y.float()).double()
+    of_rounding = ((single / operator.noise_floor(y) - 1) / operator.floor_spread(y) - deviation).abs()
+    assert of_rounding.max() < 0.05  # standard deviations
+
+
 def test_gaussian_alone_is_the_operator_itself_bit_for_bit():
     plain, wrapped = PhaseRetrieval(), WithFidelity(PhaseRetrieval(), Fidelity())
     (_, y), x = measured(plain, 2), images(2, seed=5).requires_grad_()

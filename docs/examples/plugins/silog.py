@@ -8,6 +8,8 @@ far below the noise. It fits a factor, in the logarithm. Measured: docs/log.md.
     python posterior_sample.py --config-dir docs/examples/plugins experiment=silog
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -49,18 +51,28 @@ class Silog(Term):
 
 
 def tables() -> dict[str, np.ndarray]:
-    """Of values y / sigma from -EDGE to TAIL: first and second moment of d, and the variance of d^2."""
+    """Of values y / sigma from -EDGE to TAIL: first and second moment of d, and the variance of d^2 over that second moment."""
     places, levels = np.arange(-EDGE, TAIL + STEP, STEP), np.concatenate([np.zeros(20), np.linspace(0, TAIL - 5, 120)])
     e = np.linspace(-6, 6, 1201)
     weight = np.exp(-(e**2) / 2)
     weight /= weight.sum()
 
-    def moments(level: np.ndarray) -> dict[str, np.ndarray]:
-        d = np.log((level[:, None] + 1) / (np.maximum(level[:, None] + e, 0) + 1))
-        first, square, fourth = ((weight * d**power).sum(1) for power in (1, 2, 4))
-        return {"first": first, "square": square, "variance": fourth - square**2}
+    def nearest(level: np.ndarray) -> np.ndarray:
+        """The table's place of each draw, (levels, draws)."""
+        return np.clip(np.round((level[:, None] + e + EDGE) / STEP), 0, len(places) - 1).astype(int)
 
-    nearest = np.clip(np.round((levels[:, None] + e + EDGE) / STEP), 0, len(places) - 1).astype(int)  # (levels, draws)
-    probability = np.stack([np.bincount(row, weight, len(places)) for row in nearest])
-    at_levels, at_places = moments(levels), moments(np.maximum(places, 0))
-    return {what: unbiased(at_levels[what], probability, at_places[what]) for what in at_levels}
+    def d(level: np.ndarray) -> np.ndarray:
+        return np.log((level[:, None] + 1) / (np.maximum(level[:, None] + e, 0) + 1))
+
+    probability = np.stack([np.bincount(row, weight, len(places)) for row in nearest(levels)])
+
+    def table(value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        expected, at_places = (value(level) @ weight for level in (levels, np.maximum(places, 0)))
+        return unbiased(expected, probability, at_places)
+
+    square = table(lambda level: d(level) ** 2)
+    return {
+        "first": table(d),
+        "square": square,
+        "variance": table(lambda level: (d(level) ** 2 - square[nearest(level)]) ** 2),
+    }
