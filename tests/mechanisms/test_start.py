@@ -209,6 +209,7 @@ def test_in_a_sequential_population_the_first_rounds_are_from_the_bank(run):
         (("start.bank=5",), "start.bank=5: must not exceed num_samples=4"),
         ((*TWO, "start.sigma=0.5"), "start.sigma=0.5: must lie between the annealing's last level 0.6"),
         ((*TWO, "start.sigma=11"), "start.sigma=11.0: must lie between"),
+        (("start.bank=2", "start.sigma=1", *QUICK, "pruning_step=700"), "pruning_step=700: must not lie above start.sigma=1;"),
         ((*TWO, "start.keep=300", "start.restarts=300"), "start.keep=300"),
         ((*TWO, "fidelity.free_scale=true"), "start.bank=2: the bank's solvers know the object's range"),
         (

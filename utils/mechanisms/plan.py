@@ -102,6 +102,10 @@ class Plan:
         """The key that switches it on, with its value."""
         return f"{self.key}={getattr(s, self.key)}"
 
+    def when(self, s: Settings) -> str:
+        """The key that says from where on it acts, with its value."""
+        return self.switch(s)
+
     def check(self, s: Settings, course: Course) -> None:
         """Raises InputError for keys that do not go together, with others' too; asked where it is off as well."""
 

@@ -31,7 +31,7 @@ def check(s: Settings, clock: StepClock) -> Course:
     opening = [(plan, step) for plan in PLANS if (step := plan.opening(s, clock)) is not None]
     for (first, a), (then, b) in zip(opening, opening[1:]):
         if b.step < a.step:
-            raise InputError(f"{then.switch(s)}: must not lie above {first.switch(s)}; the {first.name} comes first")
+            raise InputError(f"{then.switch(s)}: must not lie above {first.when(s)}; the {first.name} comes first")
     course = Course(clock, tuple(step for _, step in opening))
     for plan in PLANS:
         plan.check(s, course)

@@ -67,6 +67,9 @@ class StartPlan(Plan):
     def switch(self, s: Settings) -> str:
         return f"start.bank={s.start.bank}"
 
+    def when(self, s: Settings) -> str:
+        return f"start.sigma={s.start.sigma:g}"
+
     def step(self, s: Settings) -> int:
         """The first annealing step of the particles from the bank."""
         return first_level(s.sampler.annealing_sigmas, s.start.sigma)
