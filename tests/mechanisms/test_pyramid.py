@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from operators.phase_retrieval import PhaseRetrieval
+from utils.analysis import runs
+from utils.analysis.ancestry import ancestry
 from utils.config.check import check
 from utils.data import select_images
 from utils.mechanisms.pyramid.act import agreement
@@ -149,6 +151,18 @@ def test_one_level_alone_is_a_run_at_the_centre_of_the_spectrum(run):
     folder, m = run("data.resolution=64", "model.resolution=16", "pyramid.levels=[16]", *START)
     assert list(m["time"]["phases"]) == ["bank", "above_start", "below_start"] and "pyramid" not in m
     assert m["resolved"] == {"pixels": 16, "of": 64} and states(folder)[1]["images"].shape == (4, 64, 64, 3)
+
+
+def test_the_report_says_who_began_where_at_the_coarser_level(run):
+    folder, m = run(*LEVELS, *START)
+    tables = {table.title: table for table in ancestry(runs.load(folder / "metrics.json"), 1)}
+    assert list(tables) == ["Coarse to fine: run", "Starts from the bank at 16 pixels: run"]
+    start = m["pyramid"]["levels"][0][0]["blocks"]["start"]
+    rows = tables["Starts from the bank at 16 pixels: run"].rows
+    assert rows == [
+        [0, f"p{index}", rank, f"{residual:.2f}", "yes" if turned else "no"]
+        for index, rank, residual, turned in zip(*(start[key] for key in ("particles", "rank", "residual", "turned")))
+    ]
 
 
 def test_three_levels(run):

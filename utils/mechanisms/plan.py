@@ -188,6 +188,10 @@ class Plan:
         """(title, heads, rows, note) of what the report shows of the first images."""
         return []
 
+    def of_levels(self, block: Any) -> Mapping[str, Mapping[str, list[dict[str, Any]]]]:
+        """{name of a coarser level: {name of a mechanism: its block of each image's record}} of what acted there."""
+        return {}
+
 
 def check_level(key: str, sigma: float, sigmas: Sequence[float], last: str = "the annealing's last level") -> None:
     """Raises InputError for a noise level outside a grid, to rounding. last: what the lower end is called."""

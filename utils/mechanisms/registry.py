@@ -71,6 +71,17 @@ def blocks_of(metrics: Any) -> Iterator[tuple[Plan, Any]]:
         yield plan, getattr(metrics, str(plan.block))
 
 
+def blocks_of_levels(metrics: Any) -> Iterator[tuple[str, Plan, Any]]:
+    """(name of the level, plan, its block) of what acted at the coarser levels of a metrics.json."""
+    of_name = {plan.name: plan for plan in IN_RECORDS}
+    for outer, block in blocks_of(metrics):
+        for level, recorded_there in (outer.of_levels(block) if block is not None else {}).items():
+            for name, blocks in recorded_there.items():
+                plan = of_name[name]
+                assert plan.Aggregated is not None
+                yield level, plan, plan.Aggregated.model_validate(plan.aggregate(blocks))
+
+
 def recorded(blocks: dict[str, Any]) -> dict[str, Any]:
     """Of all blocks of an image's record {name of a mechanism: block} those of ours, under their keys."""
     ours = {str(plan.block): blocks.get(plan.name) for plan in IN_RECORDS}

@@ -167,5 +167,13 @@ class PyramidPlan(Plan):
         heads = ["image", "pixels", "particles", "best loss", "went on", "agreement"]
         return [("Coarse to fine", heads, rows, NOTE)] if rows else []
 
+    def of_levels(self, block: Any) -> Mapping[str, Mapping[str, list[dict[str, Any]]]]:
+        levels: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        for level in (level for image in block.levels for level in image):
+            of_mechanisms = levels.setdefault(f"{level.resolution} pixels", {})
+            for name, recorded in level.blocks.items():
+                of_mechanisms.setdefault(name, []).append(recorded)
+        return levels
+
 
 PLAN = PyramidPlan()
