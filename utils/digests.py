@@ -16,7 +16,7 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError
+from utils.errors import InputError, short
 from utils.paths import PROJECT, find
 from utils.weights import ORIGINAL_SUFFIXES, PATTERNS, cache_folder, cached_snapshot, is_hub_id, is_original
 
@@ -32,12 +32,13 @@ LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 
 def other_content(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """ "another content of" what both know and say otherwise; None where nothing is.
+    """Words for what both know and say otherwise; None where there is nothing.
 
     So what was made before there were digests, or while a file was not there, agrees.
     """
     changed = [key for key in before if key in now and before[key] != now[key]]
-    return f"another content of {', '.join(changed)}" if changed else None
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"another content of {', '.join(map(short, changed[:3]))}{more}" if changed else None
 
 
 def of_config(named: Any, key: str = "") -> Digests:
@@ -99,7 +100,7 @@ def of_file(path: Path) -> str:
         if path.suffix in TEXTS:
             return _digest(path.read_bytes().replace(b"\r\n", b"\n"))
         note = None
-        if status.st_size >= REMEMBERED:
+        if status.st_size >= REMEMBERED and _notes().is_absolute():
             told = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             note = _notes() / _digest(" ".join(map(str, told)).encode(), length=64)
             if note.is_file() and re.fullmatch(f"[0-9a-f]{{{LENGTH}}}", known := note.read_text(errors="replace")):
@@ -118,7 +119,7 @@ def _digest(content: bytes, length: int = LENGTH) -> str:
 
 
 def _notes() -> Path:
-    """The user's own folder: a note beside the weights could be another's."""
+    """In the user's own folder: a note beside the weights could be another's. No absolute path of a user without a home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "latentdaps" / "digests"
 
 

@@ -121,6 +121,21 @@ def test_without_a_place_for_notes_a_large_file_is_read_each_time(tmp_path, monk
     assert of_file(file) == of_file(file) == hashlib.sha256(b"weights").hexdigest()[: digests.LENGTH]
 
 
+def test_a_user_without_a_home_leaves_no_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "REMEMBERED", 4)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it answers where there is none
+    monkeypatch.chdir(tmp_path)
+    (file := tmp_path / "weights.bin").write_bytes(b"weights")
+    assert of_file(file) == of_file(file) and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_record_of_others_says_is_told_in_a_short_visible_line():
+    keys = [f"module \033[2J{'x' * 10_000}{i}" for i in range(100)]
+    line = other_content(dict.fromkeys(keys, "1"), dict.fromkeys(keys, "2"))
+    assert line.isprintable() and len(line) < 300 and line.endswith("and 97 more")
+
+
 @pytest.mark.parametrize("name", ["demo-faces", "demo-scenes"])
 def test_the_shipped_certificates_are_of_the_shipped_weights(name):
     """After a change of its prior a certificate is calibrated anew."""

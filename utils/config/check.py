@@ -92,20 +92,21 @@ def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresho
             f"another, hence two at least; {TOOL} makes one",
         )
     tried, prior = [], of_prior(own_identity["model"])
-    read = [(path, read_certificate(path)) for path in paths]
-    fitting = [(path, certificate) for path, certificate in read if not other_content(certificate.prior, prior)]
-    if not fitting:
-        raise InputError(
-            f"certificate {paths[0]}: was calibrated for other weights than those of model.path={short(model_path)}; make it "
-            f"again with {TOOL}, or give sequential.thresholds"
-        )
-    for path, certificate in fitting:
+    for path in paths:
+        certificate = read_certificate(path)
+        if other_content(certificate.prior, prior):
+            continue
         changed = differences(certificate.holds_for, holds_for(own_identity))
         if certificate.sigmas != s.sigmas:
             changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:
             return certificate.thresholds, _retired(path, certificate)
         tried.append((path, certificate, changed))
+    if not tried:
+        raise InputError(
+            f"certificate {paths[0]}: was calibrated for other weights than those of model.path={short(model_path)}; make it "
+            f"again with {TOOL}, or give sequential.thresholds"
+        )
     path, certificate, changed = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
     note = f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}"
