@@ -17,6 +17,7 @@ GROUND = (
     "measurements",
     "data",
     "weights",
+    "digests",
     "checkpoint_file",
     "command_line",
 )
@@ -101,6 +102,7 @@ WITHOUT_TORCH = (
     "utils.analysis",
     *PLAN,
     "utils.weights",
+    "utils.digests",
     "utils.errors",
     "utils.paths",
 )

@@ -18,13 +18,14 @@ import yaml
 
 from utils.analysis import runs
 from utils.command_line import Parser, run
+from utils.digests import of_config, of_modules, other_content
 from utils.errors import InputError, one_line
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
 from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths, write_record
 from utils.records.folder import RunFolder
-from utils.running.finished import TRUST, refuse_code_of_others, settings_of_finished
+from utils.running.finished import TRUST, refuse_code_of_others, refuse_other_content, settings_of_finished
 
 Row = list[float | None]
 
@@ -78,18 +79,22 @@ def chosen(text: str, arguments: dict[str, Any], finished: runs.Run, trusted: Co
 
 def values(metric: Metric, finished: runs.Run, trusted: Collection[str]) -> dict[Path, Row]:
     """{record: a value for each of its particles} of the images that have none. Raises InputError."""
-    rows, of = {}, None
+    rows, of, module = {}, None, of_modules(type(metric).__module__)
+    other = None  # of what the images that have it were scored with
     for path in record_paths(finished.folder):
         record, arrays = read(path)
         if any(v is not None for v in block(record, metric).get(metric.name) or []):
+            other = other or other_content(record.get("digests", {}), module)
             continue
         if metric.of == "measurement" and of is None:
-            of = operator(finished, trusted)
+            of = operator(finished, trusted, record)
         rows[path] = row(metric, record, arrays, of)
     if not record_paths(finished.folder):
         raise InputError(f"{finished.folder}: holds no records with pictures; name a run folder as the run has left it")
     if not rows:
         raise InputError(f"{finished.folder}: all of its images have {metric.name} already")
+    if other:
+        raise InputError(f"{finished.folder}: some images have {metric.name} of {other}; choose another name for it")
     return rows
 
 
@@ -106,8 +111,8 @@ def block(record: dict[str, Any], metric: Metric) -> dict[str, Any]:
     return record if metric.beside_loss else record["scores"]
 
 
-def operator(finished: runs.Run, trusted: Collection[str]) -> Any:
-    """The run's, its data term included, on the CPU."""
+def operator(finished: runs.Run, trusted: Collection[str], record: dict[str, Any]) -> Any:
+    """The run's, its data term included, on the CPU. Raises InputError if `record` was measured with another one."""
     from operators.fidelity import WithFidelity
     from utils.running.build import load_operator
 
@@ -119,6 +124,8 @@ def operator(finished: runs.Run, trusted: Collection[str]) -> Any:
             f"{finished.folder}: its pictures are scaled up, and its measurement is that of a coarse level; only "
             "metrics of an image and the truth can be added"
         )
+    named = {key: value for key, value in settings.composition.identity.items() if key in ("task", "fidelity")}
+    refuse_other_content([record], finished.folder, of_config(named))
     operator = load_operator(settings)
     return operator if settings.data_term.is_default else WithFidelity(operator, settings.data_term)
 
@@ -157,6 +164,7 @@ def add(folder: Path, metric: Metric, rows: dict[Path, Row]) -> None:
         for path, each in rows.items():
             record, arrays = read(path)
             block(record, metric)[metric.name] = each
+            record["digests"] = of_modules(type(metric).__module__) | record.get("digests", {})
             if not isinstance(metric, SCORES) and not metric.beside_loss:
                 record.setdefault("metrics", {})[metric.name] = metric.about()
             write_record(folder, record, arrays)

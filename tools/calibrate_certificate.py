@@ -26,6 +26,7 @@ from utils.analysis.stats import wilson
 from utils.command_line import Parser, run, write_text
 from utils.config.fingerprint import differences
 from utils.config.settings import Settings
+from utils.digests import of_prior
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.mechanisms.registry import PLANS
@@ -33,7 +34,7 @@ from utils.paths import unused
 from utils.population.calibrating import Aim, Choice, Particles, Sequences, Thresholds, applied, calibrate
 from utils.population.settings import UNCALIBRATED, Sequential, certificate_path, holds_for
 from utils.records.files import to_json
-from utils.running.finished import TRUST, settings_of_finished
+from utils.running.finished import TRUST, refuse_other_content, settings_of_finished
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +93,7 @@ def main() -> None:
         "thresholds": chosen[wanted].thresholds._asdict(),
         "sigmas": args.sigmas,
         "holds_for": held,
+        "prior": of_prior(settings[0].model_node),
         "images": len({group.image for group in groups}),
         "rates": {
             "rounds": list(schedules[wanted]),
@@ -157,6 +159,7 @@ def pieces_of(finished: runs.Run, settings: Settings, sigmas: Sequence[float]) -
     if not records or "z" not in records[0][1]:
         raise InputError(f"{finished.folder}: its records hold no latents; name the run folder under results/")
     parts, pieces = build(settings, tried=False), []
+    refuse_other_content((record for record, _ in records), finished.folder, settings.digests())
     certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, sigmas), UNCALIBRATED)
     for start in range(0, len(records), BATCH):
         batch = [record for record, _ in records[start : start + BATCH]]

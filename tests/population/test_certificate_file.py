@@ -73,6 +73,29 @@ def test_thresholds_come_from_the_file_and_are_part_of_what_a_run_is(place, tmp_
 
 
 @pytest.mark.heavy
+def test_a_certificate_of_other_weights_is_refused_in_one_line(place, tmp_path, tiny_prior):
+    from utils.digests import of_prior
+
+    shutil.copytree(tiny_prior, prior := tmp_path / "prior")
+    own = of_prior({"path": str(prior)})
+    usual = certificate(prior / "certificate.json", overrides=place.all("checked"), prior=own)
+    named = certificate(prior / "certificate-other.json", overrides=place.all("checked"), prior={"model.path": "others"})
+    assert checked(place, f"model.path={prior}").composition.notes == ()
+    line = (
+        f"was calibrated for other weights than those of model.path={prior}; make it again with tools/calibrate_certificate.py"
+    )
+    with pytest.raises(InputError, match=f"certificate {named}: {line}"):
+        checked(place, f"model.path={prior}", f"sequential.certificate={named}")
+    (weights := prior / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(InputError, match=f"certificate {usual}: was calibrated for other weights") as caught:
+        checked(place, f"model.path={prior}")
+    assert "\n" not in str(caught.value)
+    assert checked(place, f"model.path={prior}", ALWAYS).composition.notes == ()
+    certificate(usual, overrides=place.all("checked"))  # as it was made before there were digests
+    assert checked(place, f"model.path={prior}").composition.notes == ()
+
+
+@pytest.mark.heavy
 def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
     (note,) = checked(place, f"sequential.certificate={path}", "task.demo_langevin.operator.sigma=0.1").composition.notes

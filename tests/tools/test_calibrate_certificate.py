@@ -10,9 +10,10 @@ from tests.worlds import runs
 from tools import calibrate_certificate as tool
 from utils.analysis import runs as finished_runs
 from utils.config.check import check
+from utils.digests import of_prior
 from utils.errors import InputError
 from utils.population.settings import Sequential
-from utils.records.files import read_record, write_record
+from utils.records.files import read_record, record_path, write_record
 
 pytestmark = pytest.mark.program
 
@@ -82,6 +83,7 @@ def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monk
     assert "4 images of 2 particles" in shown and "1 + 1 ..." in shown and f"{out}: the thresholds of" in shown
     assert "…" not in shown, "numbers cut off"
     content = json.loads(out.read_text())
+    assert content["prior"] == of_prior({"path": str(place.prior)}) != {}
     assert content["images"] == IMAGES and content["rates"]["rounds"] == [1, 1]
     assert content["rates"]["on_the_same_images"]["wrong"] <= 0.3 and content["rates"]["decoder_passes_per_particle"] == 6
     overrides = ("population=sequential", "sequential.start=1", "sequential.add=1", f"sequential.certificate={out}")
@@ -124,6 +126,9 @@ def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monk
     other = place.run("other", "task.demo_langevin.operator.sigma=0.1", "first_particle=2")
     refused(r"other: task.operator.sigma is 0.05 there and 0.1 here \(there: .*fixed\)", fixed, other)
     refused("not all of its particles ran to the end", place.run("pruned", "pruning_step=700", "pruning_keep=1"))
+    record, arrays = read_record(record_path(other, 1))
+    write_record(other, {**record, "digests": {"model.path": "others"}}, arrays)
+    refused("other: image 1 was made with another content of model.path; put it back", other)
     for image in range(IMAGES):  # as after stripping the pictures
         write_record(other, read_record(other / "records" / f"{image:05d}.npz")[0], {})
     refused("its records hold no latents", other)

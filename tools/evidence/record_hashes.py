@@ -6,8 +6,8 @@
 
 What a later program adds to each record can be left out, block and arrays alike: --without summary --without r_factor.
 
-Left out: seconds, peak memory, the device's name, commit, versions and overrides. The fingerprint is in, so equal hashes
-also mean that runs made before the change resume.
+Left out: seconds, peak memory, the device's name, commit, versions, digests, overrides. The fingerprint is in, so equal
+hashes also mean that runs made before the change resume.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 TIMES = ("time_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block of a record
-AROUND = ("device", "run")  # what a record says about where it was made
+AROUND = ("device", "run", "digests")  # what a record says about where and of what it was made
 
 
 def decided(value: object, without: Sequence[str] = TIMES) -> object:

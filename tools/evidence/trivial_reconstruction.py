@@ -20,7 +20,7 @@ from utils.config.settings import Settings
 from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
 from utils.records.files import to_json, write_atomically
-from utils.running.finished import TRUST, settings_of_finished
+from utils.running.finished import TRUST, refuse_other_content, settings_of_finished
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,7 @@ def evaluate(folder: Path, of: Path | None = None, trusted: Collection[str] = ()
     if finished.config is None:
         raise InputError(f"{folder}: is no run folder (no config.yaml)")
     settings = settings_of_finished(finished.config, folder, trusted)
+    refuse_other_content((record for record, _ in finished.records()), folder, settings.digests())
 
     import torch
 

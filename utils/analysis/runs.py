@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import yaml
 
 from utils.config.fingerprint import without_removed
+from utils.digests import Digests, other_content
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.mechanisms.registry import IN_RECORDS, PLANS
@@ -205,6 +206,13 @@ def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metri
                 f"{folder}: the records of images {records[0]['image_id']} and {record['image_id']} belong to different "
                 "configurations; keep one run in a folder"
             )
+    known: Digests = {}
+    for record in records:
+        if other := other_content(known, record.get("digests", {})):
+            raise InputError(
+                f"{folder}: image {record['image_id']} was made with {other} than those before it; keep one run in a folder"
+            )
+        known |= record.get("digests", {})
     return aggregate(records, name)
 
 

@@ -16,6 +16,7 @@ from utils.config.model import check_model
 from utils.config.overrides import unknown_key
 from utils.config.relations import check_chain, check_relations, clock_of
 from utils.config.settings import Composition, Settings, settings_of
+from utils.digests import of_prior, other_content
 from utils.errors import InputError, one_line, short
 from utils.mechanisms import registry
 from utils.paths import find
@@ -55,7 +56,7 @@ def check(cfg: DictConfig) -> Settings:
     check_relations(settings)
     notes: tuple[str, ...] = ()
     if settings.population == "sequential" and settings.sequential.thresholds is None:
-        thresholds, notes = thresholds_for(settings.model.path, settings.sequential, identity(nodes))
+        thresholds, notes = thresholds_for(settings.sequential, identity(nodes))
         cfg = cfg.copy()
         OmegaConf.update(cfg, "sequential.thresholds", thresholds.model_dump(), force_add=True)
         nodes["sequential"]["thresholds"] = thresholds.model_dump()
@@ -72,8 +73,12 @@ def check(cfg: DictConfig) -> Settings:
     return last
 
 
-def thresholds_for(model_path: str, s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
-    """The certificate's thresholds, or those used where there is none, and the lines that the log says of them."""
+def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
+    """The certificate's thresholds, or those used where there is none, and the lines that the log says of them.
+
+    Raises InputError for one of other weights.
+    """
+    model_path = own_identity["model"]["path"]
     if s.certificate is None:
         paths = certificates(model_path)
     else:
@@ -86,15 +91,22 @@ def thresholds_for(model_path: str, s: Sequential, own_identity: dict[str, Any])
             f"{UNCALIBRATED.deviation:g} standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with "
             f"another, hence two at least; {TOOL} makes one",
         )
-    tried = []
+    tried, prior = [], of_prior(own_identity["model"])
     for path in paths:
         certificate = read_certificate(path)
+        if other_content(certificate.prior, prior):
+            continue
         changed = differences(certificate.holds_for, holds_for(own_identity))
         if certificate.sigmas != s.sigmas:
             changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:
             return certificate.thresholds, _retired(path, certificate)
         tried.append((path, certificate, changed))
+    if not tried:
+        raise InputError(
+            f"certificate {paths[0]}: was calibrated for other weights than those of model.path={short(model_path)}; make it "
+            f"again with {TOOL}, or give sequential.thresholds"
+        )
     path, certificate, changed = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
     note = f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}"

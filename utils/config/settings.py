@@ -20,6 +20,7 @@ from utils.config.sections import (
     Success,
     TaskGroup,
 )
+from utils.digests import Digests, of_config
 from utils.mechanisms.registry import PLANS
 from utils.population.settings import Sequential
 
@@ -95,6 +96,18 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     def composition(self) -> Composition:
         assert self._composition is not None, "settings that check() has not made"
         return self._composition
+
+    def digests(self) -> Digests:
+        """What the run is made of beside its config, as it is on disk now: weights, and modules of one's own."""
+        nodes = self.composition.nodes
+        named = {key: value for key, value in self.composition.identity.items() if key != "data"}  # records know their images
+        found = of_config({**named, "model": nodes["model"], "metrics": nodes.get("metrics", {})})
+        level = self.below
+        while level is not None:
+            of_level = of_config({"model": level.composition.nodes["model"]})
+            found |= {f"{key} of {level.model.resolution} pixels": digest for key, digest in of_level.items()}
+            level = level.below
+        return found
 
     @property
     def anneals(self) -> bool:

@@ -52,6 +52,7 @@ class Certificate(Section):
     thresholds: Thresholds
     sigmas: list[float]  # noise levels of the denoising score
     holds_for: dict[str, Any]
+    prior: dict[str, str] = {}  # digests of its weights (utils/digests.py); none of an older calibration
     images: int
     rates: dict[str, Any]
     early_stop: bool = False  # whether its thresholds had one, which is left out

@@ -15,6 +15,7 @@ from PIL import Image
 from utils.config.fingerprint import differences, identity
 from utils.config.settings import Settings
 from utils.data import TestItem
+from utils.digests import Digests, other_content
 from utils.errors import InputError
 from utils.paths import unused
 from utils.records.aggregate import aggregate
@@ -58,6 +59,7 @@ class RunFolder:
     def __init__(self, path: str | Path, fingerprint: str | None, about: dict | None = None) -> None:
         """about: what every record of this run says about it, see `add`."""
         self.path, self.fingerprint, self.about = Path(path), fingerprint, about
+        self.digests: Digests = {}
 
     @classmethod
     @contextmanager
@@ -68,6 +70,7 @@ class RunFolder:
         """
         composition = settings.composition
         folder = cls(settings.folder, composition.fingerprint, composition.about)
+        folder.digests = settings.digests()
         with ExitStack() as held:
             if not rank.first:
                 rank.wait_for_first("folder open")
@@ -120,24 +123,43 @@ class RunFolder:
         k, n = settings.shard_of
         return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
 
+    def made_of(self, digests: Digests) -> None:
+        """Renew what the run is made of, once it is loaded: weights may have come, or been converted, only then.
+
+        Raises InputError if a record was made of something else.
+        """
+        if digests != self.digests:
+            self.digests = digests
+            self.records(foreign="refuse")
+
     def records(self, foreign: Literal["leave out", "refuse"] = "leave out") -> dict[int, dict[str, Any]]:
         """{image id: record} of all readable records of this configuration, sorted by id.
 
         A damaged file is set aside, and its image counts as not done. `foreign` says what happens to a record of
-        another configuration: "leave out" with a warning, or "refuse" with an InputError.
+        another configuration, or of other weights or modules: "leave out" with a warning, or "refuse" with an InputError.
         """
         records: dict[int, dict[str, Any]] = {}
+        known = dict(self.digests)
         for path in record_paths(self.path):
             record = _readable(path)
             if record is None:
                 continue
-            if record["fingerprint"] == self.fingerprint:
+            foreign_by = self._foreign_by(record, known)
+            if foreign_by is None:
                 records[record["image_id"]] = record
+                known |= record.get("digests", {})
             elif foreign == "refuse":
-                raise InputError(f"record {path} belongs to another configuration; choose another name= or resume=false")
+                raise InputError(f"record {path} {foreign_by}; choose another name= or resume=false")
             else:
-                log.warning("record %s belongs to another configuration and is left out", path)
+                log.warning("record %s %s and is left out", path, foreign_by)
         return dict(sorted(records.items()))
+
+    def _foreign_by(self, record: dict[str, Any], digests: Digests) -> str | None:
+        """What tells a record from those of this run, which are made of `digests`; None for one of them."""
+        if record["fingerprint"] != self.fingerprint:
+            return "belongs to another configuration"
+        other = other_content(record.get("digests", {}), digests)
+        return f"was made with {other}" if other else None
 
     def pending(self, images: Sequence[Item], names: Sequence[str] | None = None) -> list[Item]:
         """Those of `images` that have no record yet. Raises InputError if a record was made from another image.
@@ -175,6 +197,8 @@ class RunFolder:
         before = _readable(path) if path.exists() else None
         if before is not None and before["fingerprint"] != record["fingerprint"]:
             raise InputError(f"record {path} belongs to another configuration and is kept; choose another name=")
+        if before is not None and (other := other_content(before.get("digests", {}), record.get("digests", {}))):
+            raise InputError(f"record {path} was made with {other} and is kept; choose another name=")
         with self.writing():
             for index, pixels in zip(record["survivors"], arrays.get("images", ())):
                 png = io.BytesIO()
@@ -185,9 +209,9 @@ class RunFolder:
             write_record(self.path, record, arrays)
 
     def add(self, record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any]) -> None:
-        """`write` a new record of this run with its stamp: schema, fingerprint, the run, and the device that made it."""
-        stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "run": self.about, "device": device}
-        self.write({**record, **stamp}, arrays)
+        """`write` a new record of this run with its stamp: schema, fingerprint, digests, the run, and its device."""
+        stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "digests": self.digests, "run": self.about}
+        self.write({**record, **stamp, "device": device}, arrays)
 
     def aggregate(self) -> dict[str, Any] | None:
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
@@ -233,7 +257,7 @@ def _keep_aside(path: Path) -> None:
 
 
 def _is_run(path: Path) -> bool:
-    """Whether this program made the folder: by its lock or, from before there was one, by its config.
+    """Whether this program made the folder: by its lock or, where there is none, by its config or a record.
 
     DAPS writes a config.yaml with many of the same keys, but none of `shard` and `resume`.
     """
@@ -242,8 +266,17 @@ def _is_run(path: Path) -> bool:
     try:
         config = yaml.safe_load((path / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError):
+        config = None
+    ours = isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
+    return ours or any(map(_is_record, record_paths(path)))
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        read_record(path)
+    except (RecordError, OSError):
         return False
-    return isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
+    return True
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -259,12 +292,15 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _refuse_other(path: Path, own_identity: dict[str, Any]) -> None:
+    """By its config; where that is lost, every record tells by its fingerprint (`RunFolder.records`)."""
     saved = path / "config.yaml"
     if not saved.exists():
         return
     try:
         old = identity(yaml.safe_load(saved.read_text()))
     except Exception as error:  # a config of an older version or a damaged file
+        if record_paths(path):
+            return
         raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
     changed = differences(old, own_identity)
     if changed and record_paths(path):  # a run that ended before its first record holds nothing

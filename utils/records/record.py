@@ -148,6 +148,7 @@ class KeptRecord(OfMechanisms):
     file: str
     sha256: str
     fingerprint: str
+    digests: dict[str, str] = {}  # utils/digests.py; not in records of an older program
     particles: list[int] = Field(min_length=1)  # at the start; lists per particle follow it
     survivors: list[int] = Field(min_length=1)  # whose latents and pictures the arrays hold
     scores: dict[str, Numbers | None]  # by the name of the metric; null where it was not known

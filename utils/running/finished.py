@@ -3,7 +3,7 @@
 A config composed from the user's own files and command line is code, and builds what it names. That of a run folder is data.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from utils.config.model import OUR_LOADERS
 from utils.config.operators import OURS as OPERATORS
 from utils.config.sections import DAPS
 from utils.config.settings import Settings
+from utils.digests import Digests, other_content
 from utils.errors import InputError, short
 from utils.metrics.registry import ON_REQUEST
 
@@ -28,6 +29,13 @@ def settings_of_finished(config: Mapping[str, Any], folder: Path, trusted: Colle
     """The settings of a run, of all its images. trusted: names that the user gave. Raises InputError."""
     refuse_code_of_others(config, folder, trusted)
     return check(OmegaConf.merge(dict(config), WHOLE_SET))
+
+
+def refuse_other_content(records: Iterable[Mapping[str, Any]], folder: Path, now: Digests) -> None:
+    """Raises InputError if a record of a run was made of other weights or modules than are there now."""
+    for record in records:
+        if other := other_content(record.get("digests", {}), now):
+            raise InputError(f"{folder}: image {record['image_id']} was made with {other}; put it back, or sample anew")
 
 
 def refuse_code_of_others(node: Any, folder: Path, trusted: Collection[str] = (), key: str = "") -> None:

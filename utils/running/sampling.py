@@ -22,6 +22,7 @@ from utils.running.build import build, check_measurements, load_batch
 def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
     """Sample the images batch by batch and write each one's record as soon as it is done."""
     parts = build(settings)
+    folder.made_of(settings.digests())
     if settings.data.kind == "measurement":
         check_measurements(parts, images)
     s = settings.sequential
