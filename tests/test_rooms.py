@@ -10,6 +10,7 @@ from utils.paths import PROJECT
 GROUND = (
     "errors",
     "paths",
+    "files",
     "noise",
     "kernels",
     "device",
@@ -103,6 +104,7 @@ WITHOUT_TORCH = (
     "utils.weights",
     "utils.errors",
     "utils.paths",
+    "utils.files",
 )
 OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 
