@@ -60,9 +60,8 @@ def unpack(records: bytes, classes: Sequence[str], folder: Path) -> None:
         name = classes[record[0]]
         pixels = record[1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)  # (H, W, 3)
         picture = Image.fromarray(pixels)
-        write_atomically(
-            folder / name / f"{counts[name]:04d}.png", lambda file: picture.save(file, format="PNG"), durable=False
-        )
+        path = folder / name / f"{counts[name]:04d}.png"
+        write_atomically(path, lambda file: picture.save(file, format="PNG"), durable=False)
         counts[name] += 1
     print(f"{folder}: {len(records)} photographs in {len(counts)} classes")
 

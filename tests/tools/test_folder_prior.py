@@ -127,5 +127,5 @@ def test_networks_train_in_bfloat16_where_that_is_faster(configured, monkeypatch
 
 
 def test_an_unknown_precision_ends_in_one_line(configured):
-    with pytest.raises(InputError, match="autocast=maybe: choose auto, true or false"):
+    with pytest.raises(InputError, match="autocast=maybe: input should be 'auto', True or False"):
         train_prior.train(configured("work", "autocast=maybe"))

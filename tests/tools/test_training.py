@@ -16,11 +16,6 @@ from utils.paths import PROJECT
 from utils.running.ranks import Rank
 
 
-class Settings(SimpleNamespace):
-    def get(self, key, default):
-        return getattr(self, key, default)
-
-
 def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, outputs=2):
     """The averaged weights after a small regression; `killed_at` raises in that step.
 
@@ -31,7 +26,9 @@ def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, o
     optimisers = [torch.optim.AdamW([model.weight], lr=0.1), torch.optim.SGD([model.bias], lr=0.3)]
     work.mkdir(exist_ok=True, parents=True)
     cfg = SimpleNamespace(work=work, device="cpu", seed=3, save_every=saved)
-    trainer = Trainer("line", cfg, model, optimisers, Settings(steps=steps, ema_decay=0.9), lambda averaged: "saved", rank)
+    trainer = Trainer(
+        "line", cfg, model, optimisers, SimpleNamespace(steps=steps, ema_decay=0.9, warmup=40), lambda averaged: "saved", rank
+    )
 
     def loss_of(generator):
         if trainer.step == killed_at:

@@ -71,12 +71,8 @@ def check_out(cfg: Training) -> None:
     """Raises InputError, before anything is trained, where the place of a finished prior holds something else."""
     for stage in cfg.unet_stages:
         folder = prior_folder(cfg, stage)
-        if (
-            folder.exists()
-            and not (folder / "model_index.json").is_file()
-            and not (folder.is_dir() and not any(folder.iterdir()))
-        ):
-            raise InputError(f"name={cfg.name}: {folder} holds something other than a prior; choose another name or out")
+        if folder.exists() and not (folder / "model_index.json").is_file():
+            raise InputError(f"name={cfg.name}: {folder} is there and is no finished prior; choose another name or out")
 
 
 def report_quality(cfg: Training) -> None:
@@ -113,7 +109,8 @@ def train(config: DictConfig, rank: Rank = ALONE) -> None:
     devices.require(cfg.device)
     if rank.count > 1 and not cfg.data.root:
         raise InputError("torchrun trains the prior of a folder: give data.root=FOLDER")
-    check_out(cfg)
+    if "export" in (cfg.stages or cfg.all_stages):
+        check_out(cfg)
     torch.set_num_threads(cfg.threads)
     torch.set_flush_denormal(True)
     if rank.count > 1:

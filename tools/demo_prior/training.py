@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
-from tools.demo_prior.settings import Network, Training
+from tools.demo_prior.settings import Autoencoder, Training, UNet
 from tools.demo_prior.training_images import damaged
 from utils.device import is_out_of_memory
 from utils.errors import InputError
@@ -45,7 +45,7 @@ class Trainer:
         cfg: Training,
         model: torch.nn.Module,
         optimisers: Sequence[torch.optim.Optimizer],
-        settings: Network,
+        settings: Autoencoder | UNet,
         on_save: Callable[[torch.nn.Module], str],
         rank: Rank = ALONE,
     ) -> None:
