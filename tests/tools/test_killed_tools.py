@@ -56,17 +56,6 @@ def test_merge_runs(tmp_path, sources):
     assert changes > 20, "folders, the lock, config.yaml, pictures and records, metrics.json, eval.md"
 
 
-@pytest.mark.heavy
-def test_merge_runs_into_a_run_folder(tmp_path, sources):
-    changes = mended_after_every_kill(
-        tmp_path,
-        lambda folder: shutil.copytree(sources[0], folder / "merged"),
-        lambda folder: merge_runs.merge(folder / "merged", sources[1:]),
-        without=(CLAIM,),
-    )
-    assert changes > 10
-
-
 def test_what_an_older_merge_left_when_it_was_killed_is_mended(tmp_path, sources):
     merge_runs.merge(tmp_path / "whole" / "merged", sources)
     expected = contents(tmp_path / "whole", without=(CLAIM,))
