@@ -73,6 +73,8 @@ def load_network(kind: Any, folder: Path, remedy: str) -> Any:
         raise InputError(f"{folder}: there is no network; {remedy}")
     try:
         return load_whole(kind, folder, **LOADING)
+    except InputError as error:
+        raise InputError(str(error).replace(f"model.path={folder.parent}", str(folder.parent))) from None
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         if devices.is_out_of_memory(error):
             raise

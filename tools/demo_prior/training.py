@@ -62,7 +62,7 @@ class Trainer:
                 self.averaged.load_state_dict(saved["averaged"])
                 for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
                     optimiser.load_state_dict(state)
-            except (RuntimeError, ValueError):
+            except (RuntimeError, ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{name}: {self.path} is of another network than the config describes; "
                     "go on with the widths it was started with, use another name or work, or remove it"

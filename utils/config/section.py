@@ -14,4 +14,5 @@ def refusal(key: str, error: ValidationError) -> InputError:
     first = error.errors()[0]
     name = ".".join([*[key] * bool(key), *map(str, first["loc"])])
     value = "" if first["type"] == "missing" else f"={short(first['input'])}"
-    return InputError(f"{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}")
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{name}{value}: {message[0].lower()}{message[1:]}")
