@@ -10,6 +10,7 @@ from utils.paths import PROJECT
 GROUND = (
     "errors",
     "paths",
+    "files",
     "noise",
     "kernels",
     "device",
@@ -105,6 +106,7 @@ WITHOUT_TORCH = (
     "utils.digests",
     "utils.errors",
     "utils.paths",
+    "utils.files",
 )
 OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 

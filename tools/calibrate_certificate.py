@@ -23,14 +23,13 @@ from rich.table import Table
 
 from utils.analysis import runs
 from utils.analysis.stats import wilson
-from utils.command_line import Parser, run, write_text
+from utils.command_line import Parser, run, write_file
 from utils.config.fingerprint import differences
 from utils.config.settings import Settings
 from utils.digests import of_prior
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.mechanisms.registry import PLANS
-from utils.paths import unused
 from utils.population.calibrating import Aim, Choice, Particles, Sequences, Thresholds, applied, calibrate
 from utils.population.settings import UNCALIBRATED, Sequential, certificate_path, holds_for
 from utils.records.files import to_json
@@ -105,13 +104,8 @@ def main() -> None:
             "runs": [str(folder) for folder in args.runs],
         },
     }
-    text, out = to_json(certificate).decode() + "\n", Path(out)
-    if out.is_file() and out.read_bytes() != text.encode():
-        try:
-            print(f"{out.rename(unused(out))}: the certificate that was there before")
-        except OSError as error:
-            raise InputError(f"out={out}: the one that is there cannot be kept aside ({error.strerror})") from None
-    write_text(text, out)
+    if (before := write_file(to_json(certificate) + b"\n", out, keep_other=True)) is not None:
+        print(f"{before}: the certificate that was there before")
     print(f"{out}: the thresholds of {wanted}")
 
 

@@ -4,11 +4,11 @@
 
 OUT gets the records and samples of all DIRs and one metrics.json, eval.md and set of figures: what one process would
 have written, times apart. OUT may be new, or a run folder of the same configuration. The DIRs stay as they are.
-Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was before.
+Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was before. A merge that was killed goes on when
+the same command is given again.
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.digests import Digests, other_content
 from utils.errors import InputError
-from utils.records.claim import claimed
+from utils.files import PARTIAL, write_atomically
+from utils.records.claim import claim_path, claimed
 from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import RunFolder
 from utils.records.kept import KEPT, kept_path
 from utils.running import console
 
 log = logging.getLogger("latentdaps")
+
+CONFIG = "config.yaml"
 
 
 def load(folder: Path) -> dict[int, tuple[Path, dict[str, Any], dict[str, np.ndarray]]]:
@@ -51,7 +54,7 @@ def refuse_other(first: Path, folder: Path, prints: set[str]) -> None:
     if len(prints) == 1:
         return
     try:
-        changed = differences(*(identity(yaml.safe_load((f / "config.yaml").read_text())) for f in (folder, first)))
+        changed = differences(*(identity(yaml.safe_load((f / CONFIG).read_text())) for f in (folder, first)))
     except Exception:  # without readable configs the fingerprints alone have to do
         changed = []
     raise InputError(
@@ -63,7 +66,8 @@ def refuse_other(first: Path, folder: Path, prints: set[str]) -> None:
 def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
     """Merge run folders into `out`; returns the metrics. Raises InputError before anything is written."""
     sources = [*([out] if record_paths(out) else []), *folders]
-    if out.exists() and out not in sources and any(out.iterdir()):
+    config = next((folder / CONFIG for folder in sources if (folder / CONFIG).is_file()), None)
+    if out not in sources and not free(out, config):
         raise InputError(f"{out}: is not empty and holds no records; choose another OUT")
     merged: dict[int, tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = {}
     prints: set[str] = set()
@@ -85,14 +89,28 @@ def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
                 log.info("image %d is in several folders; kept from %s", image_id, merged[image_id][0])
             merged.setdefault(image_id, (path, record, arrays))
     target = RunFolder(out, fingerprint := prints.pop())
-    with target.writing("free some space and run the same command again"), claimed(out, fingerprint):
+    with target.writing("free some space and run the same command again"), claimed(out, fingerprint, target.remove_partial):
         target.prepare()
+        if config is not None and not (out / CONFIG).exists():
+            write_atomically(out / CONFIG, config.read_bytes())
         for path, record, arrays in merged.values():
             if path.parent.parent != out:
                 target.write(record, arrays)
-        if not (out / "config.yaml").exists() and (sources[0] / "config.yaml").exists():
-            shutil.copy(sources[0] / "config.yaml", out / "config.yaml")
     return target.aggregate()
+
+
+def free(out: Path, config: Path | None) -> bool:
+    """Whether `out` holds no file, or what this command left when it was killed before the first record."""
+    if not out.exists():
+        return True
+    if not out.is_dir():
+        return False
+    if not any(path.is_file() and not path.name.endswith(PARTIAL) for path in out.rglob("*")):
+        return True
+    written = out / CONFIG
+    return claim_path(out).is_file() and (
+        not written.exists() or (config is not None and written.read_bytes() == config.read_bytes())
+    )
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from utils.command_line import Parser, run
 from utils.errors import InputError, short
+from utils.files import write_atomically
 
 SIDE = 32
 RECORD = 1 + 3 * SIDE * SIDE  # a label, then the red, green and blue plane
@@ -58,7 +59,9 @@ def unpack(records: bytes, classes: Sequence[str], folder: Path) -> None:
     for record in records:
         name = classes[record[0]]
         pixels = record[1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)  # (H, W, 3)
-        Image.fromarray(pixels).save(folder / name / f"{counts[name]:04d}.png")
+        picture = Image.fromarray(pixels)
+        path = folder / name / f"{counts[name]:04d}.png"
+        write_atomically(path, lambda file: picture.save(file, format="PNG"), durable=False)
         counts[name] += 1
     print(f"{folder}: {len(records)} photographs in {len(counts)} classes")
 

@@ -67,6 +67,14 @@ def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torc
     return torch.device("cuda", gpu + local_rank)
 
 
+def require(kind: str) -> None:
+    """Raises InputError where a training asks for `kind`, "cuda" or "cpu", and there is none."""
+    import torch
+
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda: no CUDA device found; use device=cpu")
+
+
 def exchange_gradients(device: str, rank: LocalRank) -> None:
     """Join the processes of torchrun that train one network: NCCL between GPUs, one for each local rank; gloo on the CPU.
 
@@ -415,16 +423,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_in_one_line() -> Iterator[None]:
-    """Turns memory exhausted outside the passes that can be split into an InputError."""
+def out_of_memory_in_one_line(smaller: str = "batch_images= or num_samples=, or another gpu=") -> Iterator[None]:
+    """Turns memory exhausted outside the passes that can be split into an InputError; smaller: the keys that it names."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(
-            f"out of memory ({one_line(error)}); try a smaller batch_images= or num_samples=, or another gpu="
-        ) from None
+        raise InputError(f"out of memory ({one_line(error)}); try a smaller {smaller}") from None
 
 
 def release_memory(device: torch.device) -> None:

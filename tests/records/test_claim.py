@@ -11,8 +11,9 @@ import pytest
 from tests.worlds import synthetic
 from utils.config.check import check
 from utils.errors import InputError
+from utils.files import PARTIAL
 from utils.records.claim import claim_path, claimed, unclaimed
-from utils.records.files import PARTIAL, read_record, record_paths
+from utils.records.files import read_record, record_paths
 from utils.records.folder import RunFolder
 from utils.running.ranks import Rank
 

@@ -264,9 +264,15 @@ def test_what_cannot_be_kept_is_one_line_and_leaves_nothing(full, tmp_path, chan
 
 
 def test_a_run_is_kept_whole_or_does_not_count(full, kept, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="exists already"):
-        keep_evidence.keep(full, kept)
-    monkeypatch.setattr(keep_evidence, "write_atomically", lambda path, write: 1 / 0)  # the disk is full at config.yaml
+    assert keep_evidence.keep(full, kept) == len(FOUR), "the same run again changes nothing"
+    for path, content in ((kept / "notes.txt", "mine"), (kept / "config.yaml", "seed: 1\n")):
+        before = path.read_bytes() if path.exists() else None
+        path.write_text(content)
+        with pytest.raises(InputError, match="exists already"):
+            keep_evidence.keep(full, kept)
+        assert path.read_text() == content
+        path.unlink() if before is None else path.write_bytes(before)
+    monkeypatch.setattr(keep_evidence, "write_atomically", lambda path, content: 1 / 0)  # the disk is full at config.yaml
     with pytest.raises(ZeroDivisionError):
         keep_evidence.keep(full, tmp_path / "half" / "exp0")
     with pytest.raises(InputError, match=f"half: holds no metrics.json or {KEPT}"):

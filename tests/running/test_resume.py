@@ -18,8 +18,9 @@ import pytest
 from tests.worlds import runs
 from tools import status
 from utils.errors import InputError
+from utils.files import PARTIAL
 from utils.records.aggregate import aggregate
-from utils.records.files import PARTIAL, read_record, to_json
+from utils.records.files import read_record, to_json
 
 pytestmark = pytest.mark.program
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.worlds import runs
+from tests.worlds import kills, runs
 from tools import calibrate_certificate as tool
 from utils.analysis import runs as finished_runs
 from utils.config.check import check
@@ -101,6 +101,24 @@ def test_another_certificate_in_its_place_is_kept(fixed, tmp_path, monkeypatch, 
         assert before.exists() == (start == 2) == (f"{before}: the certificate that was there" in capsys.readouterr().out)
     rounds = [json.loads(path.read_text())["rates"]["rounds"] for path in (before, out)]
     assert rounds == [[1, 1], [2]]
+
+
+def test_a_kill_loses_no_certificate_and_the_same_command_mends_it(fixed, tmp_path, monkeypatch):
+    loaded = finished_runs.load(fixed)
+    made = tool.pieces_of(loaded, tool.settings_of(loaded), Sequential().sigmas)
+    monkeypatch.setattr(tool, "pieces_of", lambda *_: made)  # a second each time
+    at, was_killed = 0, True
+    while was_killed:
+        at += 1
+        out = tmp_path / str(at) / "tiny.json"
+        out.parent.mkdir()
+        out.write_text("old")
+        was_killed = kills.killed(at, tmp_path, lambda: call(monkeypatch, fixed, "--start", 1, "--out", out))
+        assert "old" in [path.read_text() for path in out.parent.iterdir()]
+        call(monkeypatch, fixed, "--start", 1, "--out", out)
+        assert kills.contents(out.parent).keys() == {"tiny.json", "tiny.json.1"}
+        assert (out.parent / "tiny.json.1").read_text() == "old" and json.loads(out.read_text())["images"] == IMAGES
+    assert at == 5, "the folder, the temporary file, the old one aside, the new one"
 
 
 def test_particles_speak_for_one_another_only_where_none_is_a_copy(place, tmp_path, monkeypatch, capsys):

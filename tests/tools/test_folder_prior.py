@@ -1,6 +1,7 @@
 """From a folder of pictures to a prior that posterior_sample.py takes: the whole way, with networks of a few weights."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
-from tools.demo_prior import networks, train_prior, views
+from tests.worlds.kills import contents, killed
+from tools.demo_prior import networks, train_prior, unet_stage, views
+from tools.demo_prior.settings import training_of
 from tools.demo_prior.training import Trainer
 from utils.errors import InputError
 from utils.paths import PROJECT
@@ -72,6 +75,76 @@ def test_a_killed_training_goes_on_to_the_same_prior(configured, tmp_path, monke
     assert all(torch.equal(straight[part][key], killed[part][key]) for part in straight for key in straight[part])
 
 
+@pytest.fixture
+def trained(configured, tmp_path):
+    """A training that has come to its last two stages: (their config, folder of the finished prior)."""
+    train_prior.train(configured("work", "stages=[autoencoder,unet]", "autoencoder.steps=1", "unet.steps=1"))
+    return configured("work", "stages=[export,quality]"), tmp_path / "work/out/own"
+
+
+@pytest.mark.program
+def test_a_finished_prior_is_moved_aside_with_its_certificate_whenever_the_end_is_killed(trained, tmp_path, capsys):
+    cfg, prior = trained
+    old = {"model_index.json": b"old", "certificate.json": b"calibrated"}
+    at, was_killed, results = 0, True, []
+    while was_killed:
+        at += 1
+        shutil.rmtree(prior.parent, ignore_errors=True)
+        prior.mkdir(parents=True)
+        for name, content in old.items():
+            (prior / name).write_bytes(content)
+        was_killed = killed(at, tmp_path / "work", lambda: train_prior.train(cfg))
+        assert old.items() <= {**contents(prior), **contents(f"{prior}.1")}.items()
+        train_prior.train(cfg)
+        assert contents(f"{prior}.1") == old
+        results.append(contents(prior))
+        assert all(result == results[0] for result in results)
+    assert at > 5 and "unet/diffusion_pytorch_model.safetensors" in results[0] and "certificate.json" not in results[0]
+    assert f"{prior}.1: the prior that was there before, with its certificates" in capsys.readouterr().out
+    (prior / "certificate.json").write_text("new")
+    train_prior.train(cfg)
+    assert contents(prior) == {**results[0], "certificate.json": b"new"}, "the same prior stays"
+    assert [path.name for path in sorted(prior.parent.glob("own*"))] == ["own", "own.1"]
+
+
+@pytest.mark.program
+def test_networks_that_are_missing_or_damaged_are_one_line(trained, tmp_path):
+    cfg, _ = trained
+    for part, stage in (("unet_unet", "unet"), ("autoencoder", "autoencoder")):
+        folder = tmp_path / "work/own" / part
+        for damage, message in ((lambda f: f.write_bytes(b""), "cannot be loaded"), (lambda f: f.unlink(), "cannot be loaded")):
+            damage(folder / "diffusion_pytorch_model.safetensors")
+            with pytest.raises(InputError, match=rf"{part}: {message} .*; make it with stages=\[{stage}\]") as refused:
+                train_prior.train(cfg)
+            assert "\n" not in str(refused.value)
+        shutil.rmtree(folder)
+        with pytest.raises(InputError, match=rf"{part}: there is no network; make it with stages=\[{stage}\]"):
+            train_prior.train(cfg)
+
+
+@pytest.mark.program
+def test_a_unet_to_start_from_must_fit(configured, trained, tiny_prior, tmp_path):
+    for start_from, message in (
+        ("nowhere", "there is no network"),
+        (tmp_path / "work/own/autoencoder", "missing keys in the autoencoder"),
+    ):
+        with pytest.raises(InputError, match=message) as refused:
+            train_prior.train(configured("work", "stages=[unet]", f"unet.start_from={start_from}", "unet.steps=2"))
+        assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match="takes latents of 4 channels, and autoencoder.latent_channels=3"):
+        unet_stage.started_from(
+            training_of(configured("other", "autoencoder.latent_channels=3", f"unet.start_from={tiny_prior}/unet"))
+        )
+
+
+def test_a_folder_that_is_no_prior_is_refused_before_training(configured, tmp_path):
+    (tmp_path / "work/out/own").mkdir(parents=True)
+    (tmp_path / "work/out/own/thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="name=own: .*out/own is there and is no finished prior; choose another name or out"):
+        train_prior.train(configured("work"))
+    assert contents(tmp_path) == {"work/out/own/thesis.tex": b"years of work"}
+
+
 @pytest.mark.heavy
 def test_flip_and_rotate_add_the_views_that_their_names_say(configured, tmp_path):
     for flip, rotate in ((False, False), (True, False), (False, True), (True, True)):
@@ -127,5 +200,5 @@ def test_networks_train_in_bfloat16_where_that_is_faster(configured, monkeypatch
 
 
 def test_an_unknown_precision_ends_in_one_line(configured):
-    with pytest.raises(InputError, match="autocast=maybe: choose auto, true or false"):
+    with pytest.raises(InputError, match="autocast=maybe: input should be 'auto', True or False"):
         train_prior.train(configured("work", "autocast=maybe"))

@@ -16,12 +16,7 @@ from utils.paths import PROJECT
 from utils.running.ranks import Rank
 
 
-class Settings(SimpleNamespace):
-    def get(self, key, default):
-        return getattr(self, key, default)
-
-
-def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, outputs=2):
+def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, outputs=2, diverged_at=None):
     """The averaged weights after a small regression; `killed_at` raises in that step.
 
     batches_of: ranks whose batches this one process takes together, instead of its own.
@@ -31,7 +26,9 @@ def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, o
     optimisers = [torch.optim.AdamW([model.weight], lr=0.1), torch.optim.SGD([model.bias], lr=0.3)]
     work.mkdir(exist_ok=True, parents=True)
     cfg = SimpleNamespace(work=work, device="cpu", seed=3, save_every=saved)
-    trainer = Trainer("line", cfg, model, optimisers, Settings(steps=steps, ema_decay=0.9), lambda averaged: "saved", rank)
+    trainer = Trainer(
+        "line", cfg, model, optimisers, SimpleNamespace(steps=steps, ema_decay=0.9, warmup=40), lambda averaged: "saved", rank
+    )
 
     def loss_of(generator):
         if trainer.step == killed_at:
@@ -40,7 +37,8 @@ def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, o
         if batches_of is not None:
             generators = [torch.Generator().manual_seed(step_seed(cfg.seed, trainer.step, index)) for index in batches_of]
         x = torch.cat([torch.randn(8, 4, generator=drawn) for drawn in generators])
-        return (model(x) - x[:, :outputs]).square().mean()
+        loss = (model(x) - x[:, :outputs]).square().mean()
+        return loss * torch.nan if trainer.step == diverged_at else loss
 
     return trainer.run(loss_of).state_dict()
 
@@ -64,6 +62,24 @@ def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"line\.pt is of another network") as refused:
         train(tmp_path / "work", outputs=3)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", "half", {"model": {}}, [1], None, 7])
+def test_a_checkpoint_that_a_power_loss_cut_is_one_line(tmp_path, content):
+    train(tmp_path / "work")
+    path = tmp_path / "work/line.pt"
+    if content == "half":
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match=r"line\.pt is damaged .*; remove it, and the same command makes it anew") as refused:
+        train(tmp_path / "work")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_training_that_diverges_ends_in_one_line_and_keeps_its_last_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="line: the loss is nan in step 3, the training has diverged; lower its learning"):
+        train(tmp_path / "work", diverged_at=3)
+    assert torch.load(tmp_path / "work/line.pt", weights_only=True)["step"] == 2
 
 
 @pytest.mark.program

@@ -5,10 +5,16 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from omegaconf import DictConfig
 
 from tools.demo_prior.muon import Muon
-from tools.demo_prior.networks import autocast, build_autoencoder, standardise_latents, start_residual_branches_at_zero
+from tools.demo_prior.networks import (
+    autocast,
+    build_autoencoder,
+    save_network,
+    standardise_latents,
+    start_residual_branches_at_zero,
+)
+from tools.demo_prior.settings import Training
 from tools.demo_prior.training import Trainer, after_first, psnr, save_sheet
 from tools.demo_prior.views import DrawnFamilies, FolderImages, rotated, to_model
 from utils.running.ranks import Rank
@@ -25,7 +31,7 @@ def gradient_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def train_autoencoder(cfg: DictConfig, rank: Rank) -> None:
+def train_autoencoder(cfg: Training, rank: Rank) -> None:
     settings, device = cfg.autoencoder, cfg.device
     torch.manual_seed(cfg.seed)
     data = FolderImages(cfg) if cfg.data.root else DrawnFamilies(cfg)
@@ -75,5 +81,5 @@ def train_autoencoder(cfg: DictConfig, rank: Rank) -> None:
     model = Trainer("autoencoder", cfg, model, optimisers, settings, on_save, rank).run(loss_of)
     standardise_latents(model, data.typical().to(device))
     if rank.first:
-        model.cpu().save_pretrained(Path(cfg.work) / "autoencoder")
+        save_network(model, Path(cfg.work) / "autoencoder")
     after_first(rank, "autoencoder saved")

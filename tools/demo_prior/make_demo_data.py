@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo_prior.drawing import Array, Canvas, Draws, Frame
+from utils.files import write_atomically
 from utils.paths import PROJECT
 
 SIDE = 64
@@ -311,7 +312,8 @@ def main() -> None:
         folder = args.out / f"demo-{family}"
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(args.count):
-            Image.fromarray(demo_image(family, SEEDS[args.split], i)).save(folder / f"{i:05d}.png")
+            picture = Image.fromarray(demo_image(family, SEEDS[args.split], i))
+            write_atomically(folder / f"{i:05d}.png", lambda file: picture.save(file, format="PNG"), durable=False)
         print(f"{args.count} images of {family}, split {args.split}: {folder}")
 
 

@@ -1,16 +1,22 @@
 """The networks that tools/train_prior.py trains, their noise schedule, and how they start and end."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
-from omegaconf import DictConfig
+from safetensors import SafetensorError
 
-from tools.demo_prior.training_images import HEAD_DIM
+from tools.demo_prior.settings import HEAD_DIM, Training
 from utils import device as devices
+from utils.errors import InputError, one_line
+from utils.files import write_folder
+from utils.priors.latent_diffusion import load_whole
 
 LOADING = {"low_cpu_mem_usage": False}  # the low-memory way needs a package that nothing else here needs
 
 
-def build_autoencoder(cfg: DictConfig) -> AutoencoderKL:
+def build_autoencoder(cfg: Training) -> AutoencoderKL:
     settings = cfg.autoencoder
     blocks = len(settings.channels)
     return AutoencoderKL(
@@ -28,7 +34,7 @@ def build_autoencoder(cfg: DictConfig) -> AutoencoderKL:
     )
 
 
-def build_unet(cfg: DictConfig) -> UNet2DModel:
+def build_unet(cfg: Training) -> UNet2DModel:
     settings, channels = cfg.unet, cfg.autoencoder.latent_channels
     blocks = len(settings.channels)
     return UNet2DModel(
@@ -57,6 +63,24 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
+def save_network(model: torch.nn.Module, folder: Path) -> None:
+    write_folder(folder, model.cpu().save_pretrained)
+
+
+def load_network(kind: Any, folder: Path, remedy: str) -> Any:
+    """The network of class `kind` in `folder`. Raises InputError, which says what to do, for one that is missing or damaged."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: there is no network; {remedy}")
+    try:
+        return load_whole(kind, folder, **LOADING)
+    except InputError as error:
+        raise InputError(str(error).replace(f"model.path={folder.parent}", str(folder.parent))) from None
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        if devices.is_out_of_memory(error):
+            raise
+        raise InputError(f"{folder}: cannot be loaded ({type(error).__name__}: {one_line(error)}); {remedy}") from None
+
+
 def start_residual_branches_at_zero(model: torch.nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if "conv2." in name or "to_out." in name:
@@ -77,7 +101,7 @@ def standardise_latents(model: AutoencoderKL, images: torch.Tensor) -> None:
     encode.bias[c:] -= 2 * std.log()  # the second half of the channels is the log-variance
 
 
-def autocast(cfg: DictConfig) -> torch.autocast:
+def autocast(cfg: Training) -> torch.autocast:
     """The context in which networks run while they train."""
     enabled = devices.has_fast_bf16(cfg.device) if cfg.autocast == "auto" else cfg.autocast
     return torch.autocast(cfg.device, dtype=torch.bfloat16, enabled=enabled)

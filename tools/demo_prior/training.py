@@ -1,16 +1,21 @@
 """The training loop that the stages of tools/train_prior.py share, and what they report with."""
 
+import io
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from PIL import Image
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from tools.demo_prior.settings import Autoencoder, Training, UNet
+from tools.demo_prior.training_images import damaged
+from utils.device import is_out_of_memory
 from utils.errors import InputError
+from utils.files import picture_format, write_atomically
 from utils.running.ranks import Rank
 
 ALONE = Rank()
@@ -37,10 +42,10 @@ class Trainer:
     def __init__(
         self,
         name: str,
-        cfg: DictConfig,
+        cfg: Training,
         model: torch.nn.Module,
         optimisers: Sequence[torch.optim.Optimizer],
-        settings: DictConfig,
+        settings: Autoencoder | UNet,
         on_save: Callable[[torch.nn.Module], str],
         rank: Rank = ALONE,
     ) -> None:
@@ -51,25 +56,38 @@ class Trainer:
         self.path = Path(cfg.work) / f"{name}.pt"
         self.step = 0
         if self.path.exists():
-            saved = torch.load(self.path, map_location=cfg.device, weights_only=True)
+            saved = self._saved()
             try:
                 model.load_state_dict(saved["model"])
                 self.averaged.load_state_dict(saved["averaged"])
-            except RuntimeError:
+                for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+                    optimiser.load_state_dict(state)
+            except (RuntimeError, ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{name}: {self.path} is of another network than the config describes; "
                     "go on with the widths it was started with, use another name or work, or remove it"
                 ) from None
-            for optimiser, state in zip(self.optimisers, saved["optimisers"]):
-                optimiser.load_state_dict(state)
             self.step = saved["step"]
+
+    def _saved(self) -> dict[str, Any]:
+        """The last checkpoint. Raises InputError for a damaged one."""
+        try:
+            saved = torch.load(self.path, map_location=self.cfg.device, weights_only=True)
+        except Exception as error:  # an empty or cut file can fail in many ways
+            if isinstance(error, OSError) or is_out_of_memory(error):
+                raise
+            raise damaged(self.path, type(error).__name__) from None
+        kinds = {"model": dict, "averaged": dict, "step": int, "optimisers": list}
+        if not isinstance(saved, dict) or any(not isinstance(saved.get(key), kind) for key, kind in kinds.items()):
+            raise damaged(self.path, "is no checkpoint of a training")
+        return saved
 
     def _blend(self, averaged: torch.Tensor, current: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
         decay = min(self.settings.ema_decay, (1 + float(count)) / (10 + float(count)))
         return averaged * decay + current * (1 - decay)
 
     def save(self) -> None:
-        partial = self.path.with_suffix(".partial")
+        packed = io.BytesIO()  # a full disk then fails in one plain write instead of inside the archive
         torch.save(
             {
                 "model": self.model.state_dict(),
@@ -77,12 +95,12 @@ class Trainer:
                 "step": self.step,
                 "optimisers": [o.state_dict() for o in self.optimisers],
             },
-            partial,
+            packed,
         )
-        partial.rename(self.path)
+        write_atomically(self.path, packed.getbuffer())
         line = f"{self.name} step {self.step}: {self.on_save(self.averaged.module)}"
         print(line, flush=True)
-        with open(Path(self.cfg.work) / f"{self.name}.log", "a") as log:
+        with open(Path(self.cfg.work) / f"{self.name}.log", "a", encoding="utf-8") as log:
             log.write(line + "\n")
 
     def run(self, loss_of: Callable[[torch.Generator], torch.Tensor]) -> torch.nn.Module:
@@ -100,12 +118,17 @@ class Trainer:
         with Progress(*columns, disable=not self.rank.first) as progress:
             task = progress.add_task(self.name, total=self.settings.steps, completed=self.step, loss=mean)
             while self.step < self.settings.steps:
-                factor = cosine(self.step, self.settings.steps, self.settings.get("warmup", 40))
+                factor = cosine(self.step, self.settings.steps, self.settings.warmup)
                 for optimiser, rates in zip(self.optimisers, base):
                     for group, rate in zip(optimiser.param_groups, rates):
                         group["initial_lr"], group["lr"] = rate, rate * factor
                 generator = torch.Generator().manual_seed(step_seed(self.cfg.seed, self.step, self.rank.index))
                 loss = loss_of(generator)
+                if not math.isfinite(value := loss.item()):
+                    raise InputError(
+                        f"{self.name}: the loss is {value} in step {self.step}, the training has diverged; lower its learning "
+                        f"rate, and remove {self.path} if it came near"
+                    )
                 self.model.zero_grad(set_to_none=True)
                 loss.backward()
                 if self.rank.count > 1:
@@ -115,7 +138,7 @@ class Trainer:
                     optimiser.step()
                 self.averaged.update_parameters(self.model)
                 self.step += 1
-                mean = loss.item() if math.isnan(mean) else 0.99 * mean + 0.01 * loss.item()
+                mean = value if math.isnan(mean) else 0.99 * mean + 0.01 * value
                 progress.update(task, advance=1, loss=mean)
                 if self.rank.first and (self.step % self.cfg.save_every == 0 or self.step == self.settings.steps):
                     self.save()
@@ -150,4 +173,5 @@ def save_sheet(images: torch.Tensor, path: str | Path, columns: int = 10) -> Non
     pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     rows = [torch.cat(list(pixels[i : i + columns]), dim=2) for i in range(0, len(pixels) - columns + 1, columns)]
     sheet = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)
+    sheet = sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST)
+    write_atomically(path, lambda file: sheet.save(file, format=picture_format(path)))

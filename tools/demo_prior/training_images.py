@@ -10,63 +10,53 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from omegaconf import DictConfig
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 from rich.progress import track
 
 from tools.demo_prior.make_demo_data import SEEDS, SIDE, demo_images
 from utils.data import KINDS, TestImage, files_in
 from utils.errors import InputError
+from utils.files import write_atomically
 from utils.paths import find
 
 HELD_OUT_LIST = "held_out.txt"
 HELD_OUT_FOLDER = "held_out"
-HEAD_DIM = 32  # of the attention on the UNet's coarsest level
 WATCHED = 64  # held-out images on which the autoencoder is watched
 
 
 def drawn_images(family: str, count: int, work: str | Path) -> NDArray[np.uint8]:
     """The training split of one family, (count, 3, SIDE, SIDE) uint8, drawn once and kept in `work`."""
-    return kept(Path(work) / f"{family}_{count}.npy", lambda: demo_images(family, SEEDS["train"], count).transpose(0, 3, 1, 2))
+    path, shape = Path(work) / f"{family}_{count}.npy", (count, 3, SIDE, SIDE)
+    return kept(path, lambda: demo_images(family, SEEDS["train"], count).transpose(0, 3, 1, 2), shape, np.uint8)
 
 
-def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array in `path`; made and written first where there is none."""
+def kept(path: Path, make: Callable[[], np.ndarray], shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
+    """The array in `path`; made and written first where there is none. Raises InputError where it is damaged."""
     if not path.exists():
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, make())
-        partial.rename(path)
-    return np.load(path)
+        made = make()
+        write_atomically(path, lambda file: np.save(file, made))
+    try:
+        mapped = np.load(path, mmap_mode="r")  # the header alone; a file too short for what it says is refused
+        wrong = None if (mapped.shape, mapped.dtype) == (tuple(shape), dtype) else f"is {mapped.dtype} {mapped.shape}"
+    except MemoryError:
+        raise
+    except Exception as error:  # an empty or cut file can fail in many ways
+        wrong = type(error).__name__
+    if wrong:
+        raise damaged(path, wrong)
+    return np.array(mapped)
+
+
+def damaged(path: Path, reason: str) -> InputError:
+    """The line for a file of `work` that a power loss left empty or cut."""
+    return InputError(f"{path} is damaged ({reason}); remove it, and the same command makes it anew")
 
 
 def is_held_out(relative: str | Path, share: float) -> bool:
     """Whether the image of this path below the folder belongs to the held-out share, 0 to 1."""
     digest = hashlib.sha256(Path(relative).as_posix().encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def check_data(cfg: DictConfig) -> None:
-    """Raises InputError where the configured images, sizes or names cannot be trained on."""
-    data, f = cfg.data, 2 ** (len(cfg.autoencoder.channels) - 1)
-    if data.root is None:
-        for key, value in (("resolution", SIDE), ("flip", False), ("rotate", False)):
-            if data[key] != value:
-                raise InputError(f"data.{key}={data[key]}: the drawn families have {value}; give data.root=FOLDER as well")
-        return
-    if not 0 < data.held_out < 1:
-        raise InputError(f"data.held_out={data.held_out}: is a share of the images, between 0 and 1, such as 0.02")
-    step = f * 2 ** (len(cfg.unet.channels) - 1)
-    if data.resolution < step or data.resolution % step:
-        raise InputError(
-            f"data.resolution={data.resolution}: autoencoder and UNet halve it {step.bit_length() - 1} times; "
-            f"use a multiple of {step}, or fewer entries in autoencoder.channels or unet.channels"
-        )
-    for part in ("autoencoder", "unet"):
-        if any(width % cfg[part].norm_num_groups for width in cfg[part].channels):
-            raise InputError(f"{part}.channels={list(cfg[part].channels)}: use multiples of {cfg[part].norm_num_groups}")
-    if cfg.unet.channels[-1] % HEAD_DIM:
-        raise InputError(f"unet.channels={list(cfg.unet.channels)}: the last one has attention; use a multiple of {HEAD_DIM}")
 
 
 class ImageFolder:
@@ -102,23 +92,28 @@ class ImageFolder:
     def prepare(self) -> None:
         """Write into `work` what is kept there; once, then only compared."""
         record = self.work / "data.json"
-        if record.exists() and json.loads(record.read_text()) != self.belongs:
+        try:
+            differs = record.exists() and json.loads(record.read_text(encoding="utf-8")) != self.belongs
+        except (ValueError, RecursionError) as error:
+            raise damaged(record, type(error).__name__) from None
+        if differs:
             raise InputError(
                 f"work={self.work}: was started with other images or another data.resolution or data.held_out; "
                 "use another name or work, or remove it"
             )
-        (self.work / HELD_OUT_LIST).write_text("".join(f"{path}\n" for path in self.held_out))
+        write_atomically(self.work / HELD_OUT_LIST, "".join(f"{path}\n" for path in self.held_out))
         for path in self.held_out:
             link = self.work / HELD_OUT_FOLDER / path
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to((self.root / path).resolve())
         self.training_images()
-        record.write_text(json.dumps(self.belongs, indent=1) + "\n")
+        write_atomically(record, json.dumps(self.belongs, indent=1) + "\n")
 
     def training_images(self) -> NDArray[np.uint8]:
         """(N, 3, resolution, resolution) uint8, in the order of the paths."""
-        return kept(self.work / f"images_{self.resolution}.npy", lambda: self.read(self.trained))
+        shape = (len(self.trained), 3, self.resolution, self.resolution)
+        return kept(self.work / f"images_{self.resolution}.npy", lambda: self.read(self.trained), shape, np.uint8)
 
     def watched_images(self) -> NDArray[np.uint8]:
         """(n, 3, resolution, resolution) uint8, held out, evenly spaced over the paths."""

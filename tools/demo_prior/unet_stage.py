@@ -6,18 +6,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DModel
-from omegaconf import DictConfig
 
-from tools.demo_prior.networks import LOADING, autocast, build_scheduler, build_unet, start_residual_branches_at_zero
+from tools.demo_prior.networks import (
+    autocast,
+    build_scheduler,
+    build_unet,
+    load_network,
+    save_network,
+    start_residual_branches_at_zero,
+)
+from tools.demo_prior.settings import Training
 from tools.demo_prior.training import Trainer, after_first, save_sheet
 from tools.demo_prior.training_images import drawn_images, kept
 from tools.demo_prior.views import FolderImages, rotated, to_model
+from utils.errors import InputError
+from utils.paths import find
 from utils.running.ranks import Rank
 
 
 @torch.no_grad()
 def latent_moments(
-    autoencoder: AutoencoderKL, images: torch.Tensor, rotated_fraction: float, cfg: DictConfig
+    autoencoder: AutoencoderKL, images: torch.Tensor, rotated_fraction: float, cfg: Training
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every image's latent, two (N, C, h, w) tensors; the last images are rotated."""
     turned = round(rotated_fraction * len(images))
@@ -33,30 +42,49 @@ def latent_moments(
     return torch.cat(means), torch.cat(stds)
 
 
-def latents_of_family(cfg: DictConfig, autoencoder: AutoencoderKL, family: str) -> tuple[torch.Tensor, torch.Tensor]:
+def latents_of_family(cfg: Training, autoencoder: AutoencoderKL, family: str) -> tuple[torch.Tensor, torch.Tensor]:
     """As latent_moments, of the training images of one family: two (N, C, h, w)."""
     images = torch.from_numpy(drawn_images(family, cfg.train_images, cfg.work))
     return latent_moments(autoencoder, images, cfg.unet.rotated_fraction[family], cfg)
 
 
-def latents_of_folder(cfg: DictConfig, autoencoder: AutoencoderKL) -> torch.Tensor:
+def latents_of_folder(cfg: Training, autoencoder: AutoencoderKL) -> torch.Tensor:
     """As latent_moments, of every view of every image, (2, N, C, h, w) in half precision, for there may be many. Kept."""
 
     def encoded() -> np.ndarray:
-        moments = [latent_moments(autoencoder, images, 0.0, cfg) for images in FolderImages(cfg).views()]
+        moments = [latent_moments(autoencoder, view, 0.0, cfg) for view in images.views()]
         return np.stack([torch.cat([part.half() for part in parts]).cpu().numpy() for parts in zip(*moments)])
 
+    images, side = FolderImages(cfg), cfg.data.resolution // 2 ** (len(cfg.autoencoder.channels) - 1)
+    views = (1 + cfg.data.flip) * (1 + cfg.data.rotate)
+    shape = (2, views * len(images.images), cfg.autoencoder.latent_channels, side, side)
     weights = b"".join(parameter.cpu().numpy().tobytes() for parameter in autoencoder.parameters())
     name = f"latents_{hashlib.sha256(weights).hexdigest()[:12]}_{'flip' * cfg.data.flip}{'rotate' * cfg.data.rotate}.npy"
-    return torch.from_numpy(kept(Path(cfg.work) / name, encoded)).to(cfg.device)  # (2, N, C, h, w)
+    return torch.from_numpy(kept(Path(cfg.work) / name, encoded, shape, np.float16)).to(cfg.device)  # (2, N, C, h, w)
 
 
-def train_unet(cfg: DictConfig, family: str, rank: Rank) -> None:
+def load_autoencoder(cfg: Training) -> AutoencoderKL:
+    """The one that this training has made. Raises InputError."""
+    return load_network(AutoencoderKL, Path(cfg.work) / "autoencoder", "make it with stages=[autoencoder]")
+
+
+def started_from(cfg: Training) -> UNet2DModel:
+    """The UNet of unet.start_from. Raises InputError where it is none for this autoencoder."""
+    assert cfg.unet.start_from is not None
+    folder = find(cfg.unet.start_from)
+    model = load_network(UNet2DModel, folder, "unet.start_from names the folder unet/ of a trained prior")
+    if (channels := model.config.in_channels) != cfg.autoencoder.latent_channels:
+        raise InputError(
+            f"unet.start_from={cfg.unet.start_from}: takes latents of {channels} channels, and "
+            f"autoencoder.latent_channels={cfg.autoencoder.latent_channels}; name another, or null"
+        )
+    return model
+
+
+def train_unet(cfg: Training, family: str, rank: Rank) -> None:
     settings, device = cfg.unet, cfg.device
     torch.manual_seed(cfg.seed)
-    autoencoder = (
-        AutoencoderKL.from_pretrained(Path(cfg.work) / "autoencoder", **LOADING).eval().requires_grad_(False).to(device)
-    )
+    autoencoder = load_autoencoder(cfg).eval().requires_grad_(False).to(device)
     if not rank.first:  # rank 0 writes them, the others read them
         after_first(rank, "latents kept")
     means, stds = latents_of_folder(cfg, autoencoder) if cfg.data.root else latents_of_family(cfg, autoencoder, family)
@@ -66,7 +94,7 @@ def train_unet(cfg: DictConfig, family: str, rank: Rank) -> None:
     signal = scheduler.alphas_cumprod.sqrt().to(device)
     noise_level = (1 - scheduler.alphas_cumprod).sqrt().to(device)
     if settings.start_from:
-        model = UNet2DModel.from_pretrained(Path(settings.start_from), **LOADING).float().train().to(device)
+        model = started_from(cfg).float().train().to(device)
     else:
         model = build_unet(cfg).to(device)
         start_residual_branches_at_zero(model)
@@ -98,4 +126,4 @@ def train_unet(cfg: DictConfig, family: str, rank: Rank) -> None:
 
     model = Trainer(family, cfg, model, [optimiser], settings, on_save, rank).run(loss_of)
     if rank.first:
-        model.cpu().save_pretrained(Path(cfg.work) / f"unet_{family}")
+        save_network(model, Path(cfg.work) / f"unet_{family}")

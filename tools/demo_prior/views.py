@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, demo_images
+from tools.demo_prior.settings import Training
 from tools.demo_prior.training_images import ImageFolder, drawn_images
 
 
@@ -23,7 +23,7 @@ def rotated(images: torch.Tensor) -> torch.Tensor:
 class DrawnFamilies:
     """What the shipped autoencoder is trained on: every family, half of each batch rotated."""
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: Training) -> None:
         self.cfg = cfg
         self.images = torch.cat([torch.from_numpy(drawn_images(f, cfg.train_images, cfg.work)) for f in FAMILIES])
         drawn = np.concatenate([demo_images(f, SEEDS["val"], 32) for f in FAMILIES])
@@ -44,7 +44,7 @@ class DrawnFamilies:
 class FolderImages:
     """What the prior of a folder is trained on: its images, also mirrored with data.flip, also rotated with data.rotate."""
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: Training) -> None:
         folder = image_folder(cfg)
         self.flip, self.rotate = cfg.data.flip, cfg.data.rotate
         self.images = torch.from_numpy(folder.training_images())
@@ -70,5 +70,6 @@ class FolderImages:
                 yield images.flip(-1) if mirror else images
 
 
-def image_folder(cfg: DictConfig) -> ImageFolder:
+def image_folder(cfg: Training) -> ImageFolder:
+    assert cfg.data.root is not None
     return ImageFolder(cfg.data.root, cfg.data.resolution, cfg.data.held_out, cfg.work)

@@ -6,7 +6,8 @@
 Of each run it keeps config.yaml, less the task's groups that it did not use, trivial.json where there is one, and in
 records.jsonl.gz the records, less their arrays
 (measurement, latents, pictures) and less the PSNR and loss of every annealing step. metrics.json is computed from the
-records whenever it is needed; one that says otherwise is refused. The run is then called what its folder is called.
+records whenever it is needed; one that says otherwise is refused. The run is then called what its folder is called. A
+command that was killed goes on when it is given again.
 """
 
 import argparse
@@ -17,9 +18,9 @@ import yaml
 from utils.analysis import runs
 from utils.command_line import Parser, run
 from utils.errors import InputError
+from utils.files import PARTIAL, write_atomically
 from utils.paths import PROJECT
-from utils.records.files import write_atomically
-from utils.records.kept import write_kept
+from utils.records.kept import KEPT, packed
 
 
 def keep(source: Path, target: Path, digits: int | None = None) -> int:
@@ -29,20 +30,30 @@ def keep(source: Path, target: Path, digits: int | None = None) -> int:
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name run folders (<save_dir>/<name>)")
-    if target.exists():
-        raise InputError(f"{target}: exists already; remove it first, or rename the run")
     finished = runs.load(source, from_records=True)
     records = [record for record, _ in finished.records()]
     if not records:
         raise InputError(f"{source}: is no finished run (it has no records); name one with records/")
-    others = {name: (source / name).read_bytes() for name in ("config.yaml", "trivial.json") if (source / name).is_file()}
-    if "config.yaml" in others:
-        others["config.yaml"] = of_its_group(others["config.yaml"])
-    target.mkdir(parents=True)
-    for name, content in others.items():
-        write_atomically(target / name, lambda file: file.write(content))
-    write_kept(target, records, digits)  # last: with it the run counts as kept
+    contents = {name: (source / name).read_bytes() for name in ("config.yaml", "trivial.json") if (source / name).is_file()}
+    if "config.yaml" in contents:
+        contents["config.yaml"] = of_its_group(contents["config.yaml"])
+    contents[KEPT] = packed(records, digits)  # last: with it the run counts as kept
+    if target.exists() and not begun(target, contents):
+        raise InputError(f"{target}: exists already, and holds something else; remove it first, or rename the run")
+    target.mkdir(parents=True, exist_ok=True)
+    for leftover in target.glob(f".*{PARTIAL}"):
+        leftover.unlink()
+    for name, content in contents.items():
+        write_atomically(target / name, content)
     return len(records)
+
+
+def begun(target: Path, contents: dict[str, bytes]) -> bool:
+    """Whether a folder holds nothing but some of these {file name: content}, and what is half written: of the same command."""
+    if not target.is_dir():
+        return False
+    found = [path for path in target.iterdir() if not path.name.endswith(PARTIAL)]
+    return all(path.is_file() and path.read_bytes() == contents.get(path.name) for path in found)
 
 
 def of_its_group(config: bytes) -> bytes:

@@ -38,8 +38,8 @@ from utils.analysis.comparison import compare
 from utils.analysis.tables import build, build_prior, markdown
 from utils.command_line import Parser, run
 from utils.errors import InputError, one_line
+from utils.files import write_atomically
 from utils.paths import PROJECT
-from utils.records.files import write_atomically
 
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 NOTES = re.compile(r"^<!-- notes -->$", re.MULTILINE)
@@ -73,7 +73,7 @@ def main() -> None:
         if args.check:
             print(f"{what}; run tools/evidence/project_tables.py", file=sys.stderr)
         else:
-            write_atomically(path, lambda file, text=new[path]: file.write(text.encode()))
+            write_atomically(path, new[path])
             print(what)
     if changed and args.check:
         sys.exit(1)

@@ -21,6 +21,7 @@ from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
 from utils.evaluation.scores import mode_labels, rotated
+from utils.figures.style import save_figure
 from utils.paths import PROJECT
 from utils.population.prior_score import PriorScore
 from utils.running.build import Parts, build, load_batch
@@ -154,7 +155,7 @@ def main() -> None:
         "planning": planning(grown, descent(grown)),
     }
     for name, figure in figures.items():
-        figure.savefig(out / f"reading_{name}.jpg", dpi=100, pil_kwargs={"quality": 88})
+        save_figure(figure, out / f"reading_{name}.jpg", dpi=100, pil_kwargs={"quality": 88})
         print(out / f"reading_{name}.jpg")
 
 

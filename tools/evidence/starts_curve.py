@@ -19,7 +19,7 @@ import numpy as np
 from utils.analysis.runs import FOUND
 from utils.command_line import Parser, run
 from utils.errors import InputError
-from utils.figures.style import plt
+from utils.figures.style import plt, save_figure
 from utils.paths import PROJECT
 from utils.records.kept import read_records
 
@@ -150,8 +150,7 @@ def draw(points: Sequence[Point], out: Path) -> None:
     axes[0, 0].set_ylabel("label-free pick succeeds (%)")
     axes[1, 0].set_ylabel("label-free pick, better orientation (dB)")
     axes[0, 0].legend(fontsize=8)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    save_figure(figure, out, dpi=110)
 
 
 def main() -> None:

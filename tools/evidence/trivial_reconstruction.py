@@ -19,7 +19,8 @@ from utils.command_line import Parser, run
 from utils.config.settings import Settings
 from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
-from utils.records.files import to_json, write_atomically
+from utils.files import write_atomically
+from utils.records.files import to_json
 from utils.running.finished import TRUST, refuse_other_content, settings_of_finished
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def main() -> None:
     rows = []
     for folder in args.runs:
         content, floor = evaluate(folder, args.mean, args.trust)
-        write_atomically(folder / "trivial.json", lambda file: file.write(to_json(content) + b"\n"))
+        write_atomically(folder / "trivial.json", to_json(content) + b"\n")
         print(
             f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in content["psnr"].items())
         )
@@ -105,7 +106,8 @@ def mean_image(settings: Settings, of: Path | None = None) -> torch.Tensor:
 
 def draw(rows: Sequence[tuple[Path, dict[str, Any], torch.Tensor]], path: str | Path) -> None:
     """A row per run, of its first image: truth, measurement, trivial reconstruction, label-free pick."""
-    from utils.figures.run import draw_tasks, plt
+    from utils.figures.run import draw_tasks
+    from utils.figures.style import save_figure
 
     drawn = []
     for folder, content, floor in rows:
@@ -116,9 +118,7 @@ def draw(rows: Sequence[tuple[Path, dict[str, Any], torch.Tensor]], path: str | 
         drawn.append(
             (folder.name, record, arrays, f"{content['floor']}\n{content['psnr'][content['floor']][0]:.1f} dB", floor.numpy())
         )
-    figure = draw_tasks(drawn)
-    figure.savefig(path, dpi=80, bbox_inches="tight")
-    plt.close(figure)
+    save_figure(draw_tasks(drawn), path, dpi=80, bbox_inches="tight")
 
 
 if __name__ == "__main__":

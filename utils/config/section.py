@@ -10,8 +10,9 @@ class Section(BaseModel):
 
 
 def refusal(key: str, error: ValidationError) -> InputError:
-    """The line for the first fault of a block that stands at `key`."""
+    """The line for the first fault of a block that stands at `key`, or of a whole config where that is empty."""
     first = error.errors()[0]
-    name = ".".join([key, *map(str, first["loc"])])
+    name = ".".join([*[key] * bool(key), *map(str, first["loc"])])
     value = "" if first["type"] == "missing" else f"={short(first['input'])}"
-    return InputError(f"{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}")
+    message = first["msg"].removeprefix("Value error, ")
+    return InputError(f"{name}{value}: {message[0].lower()}{message[1:]}")

@@ -1,6 +1,5 @@
 """What tools/calibration.py found, as a picture: ranks of the truth, and the spread of the particles against their error."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.figures.style import plt
-from utils.records.files import write_atomically
+from utils.figures.style import plt, save_figure
 
 
 def draw(content: Mapping[str, Any], path: Path) -> None:
     """Write the figure of the content of one calibration file as PNG."""
-    figure = panels(content)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    write_atomically(path, lambda file: file.write(png.getbuffer()))
+    save_figure(panels(content), path, dpi=110, bbox_inches="tight")
 
 
 def panels(content: Mapping[str, Any]) -> Figure:

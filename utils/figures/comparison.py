@@ -14,7 +14,7 @@ from utils.analysis.experiments import Experiment
 from utils.errors import InputError
 from utils.figures import pareto, reconstructions
 from utils.figures.run import numbers
-from utils.figures.style import plt
+from utils.figures.style import plt, save_figure
 from utils.records.aggregate import finite
 from utils.records.metrics import Metrics
 
@@ -34,8 +34,7 @@ def draw_all(experiments: Sequence[Experiment], folder: str | Path, images: int 
         for name, figure in every(experiments, images):
             for suffix in ("png", "pdf"):
                 written.append(Path(folder) / f"{name}.{suffix}")
-                figure.savefig(written[-1], dpi=150, bbox_inches="tight")
-            plt.close(figure)
+                save_figure(figure, written[-1], dpi=150, bbox_inches="tight")
     except OSError as error:
         raise InputError(f"figures={folder}: cannot be written ({error.strerror})") from None
     return written

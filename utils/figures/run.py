@@ -7,7 +7,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from utils.figures.style import Arrays, Record, bare_axes, measurement_picture, particle_columns, particle_title, plt, shown
+from utils.figures.style import (
+    Arrays,
+    Record,
+    bare_axes,
+    measurement_picture,
+    particle_columns,
+    particle_title,
+    plt,
+    save_figure,
+    shown,
+)
 from utils.mechanisms import registry
 from utils.records.aggregate import finite
 from utils.records.files import read_record, record_paths
@@ -31,8 +41,7 @@ def draw_all(folder: str | Path) -> list[Path]:
         for name, draw in (("grid_results", draw_grid), ("trace", draw_trace)):
             figure = draw(records)
             target = Path(folder) / f"{name}{number}.png"
-            figure.savefig(target, dpi=110, bbox_inches="tight")
-            plt.close(figure)
+            save_figure(figure, target, dpi=110, bbox_inches="tight")
             written.append(target)
     return written
 

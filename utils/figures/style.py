@@ -1,12 +1,15 @@
 """What all figures share."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from utils.errors import InputError
+from utils.files import write_atomically
 from utils.mechanisms import registry
 
 matplotlib.use("Agg")
@@ -28,6 +31,15 @@ def bare_axes(
         for spine in axis.spines.values():
             spine.set_visible(False)
     return figure, axes
+
+
+def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
+    """Write a figure, in the format that the path ends with, and close it; options: of savefig. Raises InputError, OSError."""
+    ending = Path(path).suffix[1:].lower()
+    if ending not in (known := figure.canvas.get_supported_filetypes()):
+        raise InputError(f"{path}: its ending is no figure's; end it in one of {', '.join(sorted(known))}")
+    write_atomically(path, lambda file: figure.savefig(file, format=ending, **options))
+    plt.close(figure)
 
 
 def particle_title(record: Record, position: int) -> str:

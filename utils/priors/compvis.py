@@ -8,9 +8,6 @@ betas sqrt-linear from 0.0015 to 0.0195.
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +19,7 @@ from safetensors.torch import save_file
 
 from utils.checkpoint_file import read_averaged, read_state_dict
 from utils.errors import InputError
+from utils.files import write_atomically, write_folder
 from utils.weights import cache_folder
 
 log = logging.getLogger("latentdaps")
@@ -329,20 +327,15 @@ def write(
     description: Mapping[str, object],
 ) -> Path:
     """Save {name: diffusers object}, the class embedding (classes, D) or None, and a description, as the folder `out`."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+
+    def fill(folder: Path) -> None:
         for name, part in parts.items():
-            part.save_pretrained(partial / name)
+            part.save_pretrained(folder / name)
         if embedding is not None:
-            save_file({"weight": embedding.float().clone()}, partial / "class_embedding.safetensors")
-        (partial / "conversion.json").write_text(json.dumps(description, indent=1))
-        os.chmod(partial, 0o755)
-        if (out / "conversion.json").is_file():  # an earlier conversion; anything else was refused above
-            shutil.rmtree(out)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            save_file({"weight": embedding.float().clone()}, folder / "class_embedding.safetensors")
+        write_atomically(folder / "conversion.json", json.dumps(description, indent=1))
+
+    write_folder(out, fill)
     return out
 
 

@@ -3,36 +3,16 @@
 import io
 import json
 import math
-import os
 import re
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from utils.files import write_atomically
 from utils.records.record import problem
 
 RecordAndArrays = tuple[dict[str, Any], dict[str, np.ndarray]]
-
-PARTIAL = ".latentdaps-partial"  # ending of files that are still being written, and of nobody else's
-
-
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Create or replace `path` in one step: `write(file)` fills a temporary file beside it."""
-    path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def clean(value: Any) -> Any:
@@ -68,7 +48,7 @@ def write_record(folder: str | Path, record: dict[str, Any], arrays: dict[str, n
     """Write one image's record: `record` is plain data, `arrays` are y, z, images (uint8), truth (uint8)."""
     packed = io.BytesIO()  # a full disk then fails in one plain write instead of inside the archive
     np.savez_compressed(packed, record=np.frombuffer(to_json(record), np.uint8), **arrays)  # type: ignore[arg-type]  # numpy: any name is allow_pickle
-    write_atomically(record_path(folder, record["image_id"]), lambda file: file.write(packed.getbuffer()))
+    write_atomically(record_path(folder, record["image_id"]), packed.getbuffer())
 
 
 def read_record(path: str | Path) -> RecordAndArrays:

@@ -17,17 +17,16 @@ from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.digests import Digests, other_content
 from utils.errors import InputError
+from utils.files import PARTIAL, write_atomically
 from utils.paths import unused
 from utils.records.aggregate import aggregate
 from utils.records.claim import claim_path, claimed, unclaimed
 from utils.records.files import (
-    PARTIAL,
     RecordError,
     read_record,
     record_path,
     record_paths,
     to_json,
-    write_atomically,
     write_record,
 )
 from utils.records.kept import KEPT, kept_path
@@ -88,7 +87,7 @@ class RunFolder:
                 folder.records(foreign="refuse")
                 for name, text in composition.documents.items():
                     (folder.path / name).parent.mkdir(exist_ok=True)
-                    write_atomically(folder.path / name, lambda file: file.write(text.encode()))
+                    write_atomically(folder.path / name, text)
             rank.announce("folder open")
             yield folder
 
@@ -103,6 +102,10 @@ class RunFolder:
         Only while nobody else is at work here (utils/records/claim.py): what is half written then stays so.
         """
         _refuse_other(self.path, own_identity)
+        self.remove_partial()
+
+    def remove_partial(self) -> None:
+        """Remove half-written files; only while nobody else is at work here."""
         for place in (".", ".hydra", "records", "samples"):
             for leftover in (self.path / place).glob(f".*{PARTIAL}"):
                 leftover.unlink()
@@ -203,9 +206,7 @@ class RunFolder:
             for index, pixels in zip(record["survivors"], arrays.get("images", ())):
                 png = io.BytesIO()
                 Image.fromarray(pixels).save(png, format="PNG")
-                write_atomically(
-                    self.path / "samples" / f"{record['image_id']:05d}_p{index}.png", lambda file: file.write(png.getbuffer())
-                )
+                write_atomically(self.path / "samples" / f"{record['image_id']:05d}_p{index}.png", png.getbuffer())
             write_record(self.path, record, arrays)
 
     def add(self, record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any]) -> None:
@@ -223,7 +224,7 @@ class RunFolder:
             metrics = aggregate(list(aggregated.values()), self.path.name).content()
             with self.writing():
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
-                    write_atomically(self.path / name, lambda file: file.write(content))
+                    write_atomically(self.path / name, content)
         return metrics
 
 

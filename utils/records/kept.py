@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from utils.files import write_atomically
 from utils.mechanisms.registry import IN_RECORDS
-from utils.records.files import RecordAndArrays, RecordError, clean, read_record, record_path, record_paths, write_atomically
+from utils.records.files import RecordAndArrays, RecordError, clean, read_record, record_path, record_paths
 from utils.records.record import problem
 
 KEPT = "records.jsonl.gz"
@@ -55,15 +56,23 @@ def read_records(folder: str | Path, images: Collection[int] | None = None) -> I
 
 
 def write_kept(folder: str | Path, records: Iterable[dict[str, Any]], digits: int | None = None) -> None:
-    """Write records.jsonl.gz; equal records give equal bytes. digits: significant ones of the blocks in ROUNDED, None all."""
+    """Write records.jsonl.gz, as `packed` has it."""
+    write_atomically(kept_path(folder), packed(records, digits))
+
+
+def packed(records: Iterable[dict[str, Any]], digits: int | None = None) -> bytes:
+    """The content of records.jsonl.gz; equal records give equal bytes.
+
+    digits: significant ones of the blocks in ROUNDED, None all.
+    """
     lines = [
         json.dumps(clean(_compact(record, digits)), separators=(",", ":"), allow_nan=False) + "\n"
         for record in sorted(records, key=lambda record: record["image_id"])
     ]
-    packed = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=0) as file:
+    content = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=content, mtime=0) as file:
         file.write("".join(lines).encode())
-    write_atomically(kept_path(folder), lambda file: file.write(packed.getbuffer()))
+    return content.getvalue()
 
 
 def _compact(record: dict[str, Any], digits: int | None) -> dict[str, Any]:
