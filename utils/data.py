@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -36,7 +37,16 @@ class TestItem:
     path: Path
 
     def sha256(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """Of the file as it was when this was first asked, for a run at its start."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        return self.digest()
+
+    def digest(self) -> str:
+        """SHA-256 of the file as it is now."""
+        return _digest(self.path)
 
 
 class TestImage(TestItem):
@@ -76,10 +86,20 @@ class Measurement(TestItem):
         """y as float32, without a leading axis of length 1; NaN where not measured."""
         return self.read().y
 
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Of the file, and of the mask's where there is one: another mask is another measurement."""
         mask = self.convention.mask_file
-        return TestItem.sha256(self) if mask is None else hashlib.sha256(self.path.read_bytes() + mask.read_bytes()).hexdigest()
+        return _digest(self.path) if mask is None else _digest(self.path, mask)
+
+
+def _digest(*files: Path) -> str:
+    """SHA-256 of the files' content, one after the other."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                total.update(block)
+    return total.hexdigest()
 
 
 def white(image: Image.Image) -> float:
@@ -205,23 +225,37 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
         measured = [Measurement(i, file, convention) for i, file in chosen]
         for item in measured:
             _readable(item, item.read)
-        others = {str(file) for item in measured for file in linked(item.path, convention.dataset, convention.folders)}
+            _readable(item, item.sha256)
+        links = (_readable(item, partial(linked, item.path, convention.dataset, convention.folders)) for item in measured)
+        others = {str(file) for files in links for file in files}
         if others:
             log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
         return measured
     items = [TestImage(i, file) for i, file in chosen]
     twelve_bits = [item.path.name for item in items if _readable(item, item.check)]
+    for item in items:
+        _readable(item, item.sha256)
     if twelve_bits:
         log.info("16-bit grey that stays below 4096 is read as 12-bit, white at 4095: %s", _few(twelve_bits))
     return items
 
 
-def _readable(item: TestItem, check: Callable[[], Value]) -> Value:
+def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
+    """What `read` finds in an item's file when its turn has come. Raises InputError if it has gone or changed since the start."""
+    remedy = "put it back; finished images are kept, and the same command continues"
+    value, digest = _readable(item, read, remedy), _readable(item, item.digest, remedy)
+    if digest != item.sha256():
+        raise InputError(f"data.root: {item.path} has changed since the run began; {remedy}")
+    return value
+
+
+def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
     """What `check` finds in an item's file. Raises InputError."""
     try:
         return check()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"data.root: {item.path} cannot be read ({one_line(error)}); replace or remove it") from None
+        reason = getattr(error, "strerror", None) or one_line(error)  # of a file that is not there, its name stands before
+        raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
 
 
 def _few(names: list[str]) -> str:
