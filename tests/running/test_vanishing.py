@@ -85,7 +85,7 @@ def test_a_set_that_lost_a_file_is_not_called_done(place):
     (images / "00002.png").rename(place.folder / "00002.png")
     (place.path("less") / "records" / "00001.npz").unlink()
     (place.path("less") / "records" / "00002.npz").unlink()
-    with pytest.raises(InputError, match=r"^data\.root: 00001\.png and 1 more of the run .*less is no longer there; put it back"):
+    with pytest.raises(InputError, match=r"^data\.root: 00001\.png and 1 more of the run .*less is no longer there; put"):
         place.run("less", *overrides)
     (place.path("less") / "config.yaml").write_text(
         (place.path("less") / "config.yaml").read_text().replace("end_id: 2", "end_id: null")

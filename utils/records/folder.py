@@ -54,7 +54,7 @@ class Rank(Protocol):
 
 
 class RunFolder:
-    """<save_dir>/<name>/ with config.yaml, .hydra/, images.json, records/, samples/, logs, metrics.json, eval.md and the figures.
+    """<save_dir>/<name>/ with config.yaml, .hydra/, images.json, records/, samples/, logs, metrics.json, eval.md, figures.
 
     Any number of processes may work in it: each writes its own images' files, each in one step.
     """
