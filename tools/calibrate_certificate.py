@@ -23,7 +23,7 @@ from rich.table import Table
 
 from utils.analysis import runs
 from utils.analysis.stats import wilson
-from utils.command_line import Parser, run, write_text
+from utils.command_line import Parser, run, say, write_text
 from utils.config.fingerprint import differences
 from utils.config.settings import Settings
 from utils.errors import InputError
@@ -106,11 +106,11 @@ def main() -> None:
     text, out = to_json(certificate).decode() + "\n", Path(out)
     if out.is_file() and out.read_bytes() != text.encode():
         try:
-            print(f"{out.rename(unused(out))}: the certificate that was there before")
+            say(f"{out.rename(unused(out))}: the certificate that was there before")
         except OSError as error:
             raise InputError(f"out={out}: the one that is there cannot be kept aside ({error.strerror})") from None
     write_text(text, out)
-    print(f"{out}: the thresholds of {wanted}")
+    say(f"{out}: the thresholds of {wanted}")
 
 
 def settings_of(finished: runs.Run, trusted: Collection[str] = ()) -> Settings:

@@ -8,7 +8,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from utils.command_line import run
+from utils.command_line import run, say
 from utils.weights import cache_folder
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     )
     for part in sorted(folder.iterdir()):
         size = sum(f.stat().st_size for f in (part.rglob("*") if part.is_dir() else [part]) if f.is_file())
-        print(f"{part}: {size / 1e6:.1f} MB")
+        say(f"{part}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.data import files_in
 from utils.errors import InputError
 from utils.paths import find
@@ -149,7 +149,7 @@ def main() -> None:
     parser = Parser(prog="status.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>")
     for line in describe(parser.parse_args().folder):
-        print(line)
+        say(line)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.errors import InputError, short
 
 SIDE = 32
@@ -60,7 +60,7 @@ def unpack(records: bytes, classes: Sequence[str], folder: Path) -> None:
         pixels = record[1:].reshape(3, SIDE, SIDE).transpose(1, 2, 0)  # (H, W, 3)
         Image.fromarray(pixels).save(folder / name / f"{counts[name]:04d}.png")
         counts[name] += 1
-    print(f"{folder}: {len(records)} photographs in {len(counts)} classes")
+    say(f"{folder}: {len(records)} photographs in {len(counts)} classes")
 
 
 if __name__ == "__main__":

@@ -93,6 +93,11 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(130)
 
 
+def say(line: object) -> None:
+    """Print one line, which may hold names that others have given: of files, folders, metrics."""
+    print(visible(str(line)))
+
+
 def write_text(text: str, out: str | Path | None) -> None:
     """To the file `out`, or to the terminal where it is None."""
     if out is None:

@@ -266,9 +266,9 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     if data.kind == "measurement":
         convention = Convention.of(data)
         measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
-        for item in measured:
-            _readable(item, item.read)
-            _readable(item, item.sha256)
+        for measurement in measured:
+            _readable(measurement, measurement.read)
+            _readable(measurement, measurement.sha256)
         links = (_readable(item, partial(linked, item.path, convention.dataset, convention.folders)) for item in measured)
         others = {str(file) for files in links for file in files}
         if others:
