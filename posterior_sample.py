@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from utils import device as devices
+from utils.command_line import lasting_streams
 from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
@@ -24,7 +25,7 @@ from utils.errors import InputError
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
-from utils.running.interrupts import sigterm_interrupts, uninterrupted
+from utils.running.interrupts import signals_interrupt, uninterrupted
 from utils.running.ranks import Rank
 
 # configs/hydra/launcher/ is complete in itself and needs no schema
@@ -41,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     try:
         if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
             raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
-        with sigterm_interrupts():
+        with signals_interrupt():
             run(cfg, rank)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,7 +63,9 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
 
         metrics = None
         try:
-            pending = folder.pending(images, names_in_set(settings))
+            names = names_in_set(settings)
+            pending = folder.pending(images, names)
+            folder.remember(names, settings.data.end_id or len(names))
             if len(pending) < len(images):
                 console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
             if pending:
@@ -90,15 +93,23 @@ def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) 
         run_figures.draw_all(folder.path)
     console.print_results(metrics, folder.path)
     print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
+    if sys.stdout is not None:
+        sys.stdout.flush()  # while the log can still say that it could not be written
+
+
+def lost(stream: str, error: OSError) -> None:
+    """A closed pipe or terminal, or a full disk, ends no run."""
+    console.log.warning("%s cannot be written (%s); the run goes on, and writes into its folder", stream, error.strerror)
 
 
 if __name__ == "__main__":
-    try:
-        call(main)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if Rank.of_this_process().first:
-            print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
-        sys.exit(130)
+    with lasting_streams(lost):
+        try:
+            call(main)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            if Rank.of_this_process().first:
+                print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
+            sys.exit(130)

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from utils.analysis import runs
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.digests import of_config, of_modules, other_content
 from utils.errors import InputError, one_line
 from utils.metrics.base import Metric, numbers
@@ -46,7 +46,7 @@ def main() -> None:
         scored.append((finished.folder, metric, values(metric, finished, trusted)))
     for folder, metric, rows in scored:
         add(folder, metric, rows)
-        print(f"{folder}: {metric.name} of {len(rows)} images")
+        say(f"{folder}: {metric.name} of {len(rows)} images")
 
 
 def argument(text: str) -> tuple[str, Any]:

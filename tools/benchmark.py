@@ -250,14 +250,14 @@ def show(*columns: Figures) -> None:
                 for column in columns
             ),
         )
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def show_parts(rows: Timings) -> None:
     table = Table("part", "ms per call", "calls", "share of the sampling time", title="where the time goes")
     for name, (milliseconds, calls, share) in rows.items():
         table.add_row(name, f"{milliseconds:.2f}", f"{calls:g}", f"{100 * share:.1f} %")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from utils.analysis import runs
 from utils.analysis.stats import wilson
-from utils.command_line import Parser, run, write_file
+from utils.command_line import Parser, run, say, write_file
 from utils.config.fingerprint import differences
 from utils.config.settings import Settings
 from utils.digests import of_prior
@@ -105,8 +105,8 @@ def main() -> None:
         },
     }
     if (before := write_file(to_json(certificate) + b"\n", out, keep_other=True)) is not None:
-        print(f"{before}: the certificate that was there before")
-    print(f"{out}: the thresholds of {wanted}")
+        say(f"{before}: the certificate that was there before")
+    say(f"{out}: the thresholds of {wanted}")
 
 
 def settings_of(finished: runs.Run, trusted: Collection[str] = ()) -> Settings:

@@ -22,7 +22,7 @@ import numpy as np
 from utils.analysis.calibrated import calibration_path
 from utils.analysis.sbc import orientation_tests, ranks_of, ratio_of_sums, within
 from utils.analysis.stats import clustered_mean
-from utils.command_line import Parser, run, write_text
+from utils.command_line import Parser, run, say, write_text
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.config.sections import Success
@@ -61,7 +61,7 @@ def main() -> None:
     write_text(to_json(calibration).decode() + "\n", out)
     draw(calibration, out.with_suffix(".png"))
     print(table(calibration))
-    print(f"{out} and {out.with_suffix('.png').name}")
+    say(f"{out} and {out.with_suffix('.png').name}")
 
 
 def cases(settings: Settings, count: int) -> Iterator[dict[str, Any]]:

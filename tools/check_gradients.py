@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from utils.command_line import run
+from utils.command_line import run, say
 from utils.config.check import check
 from utils.config.compose import call
 from utils.errors import InputError
@@ -58,7 +58,7 @@ def show(rows: Sequence[Row]) -> None:
     for row in rows:
         for kind, texts in ((row.gradient if row.gradient in BROKEN else "wrong", row.findings), ("note", row.notes)):
             for text in texts:
-                print(f"{kind}: {row.stage} ({row.part}): {text}")
+                say(f"{kind}: {row.stage} ({row.part}): {text}")
 
 
 BROKEN = ("cut", "zero", "non-finite", "fails")

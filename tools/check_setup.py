@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from utils.command_line import run
 from utils.config.model import check_model
 from utils.config.sections import Model
 from utils.data import files_in
@@ -101,8 +102,7 @@ def main() -> None:
     parts = parser.parse_args().parts or list(PARTS)
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
-        print(f"error: {unknown[0]}: choose from {', '.join(PARTS)}", file=sys.stderr)
-        sys.exit(2)
+        raise InputError(f"{unknown[0]}: choose from {', '.join(PARTS)}")
     table = Table(title="what is here, and how to get the rest")
     for heading in ("setting", "place", "state", "how to get it"):
         table.add_column(heading, overflow="fold")
@@ -116,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

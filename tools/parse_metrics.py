@@ -17,7 +17,7 @@ from utils.analysis.comparison import compare, per_image
 from utils.analysis.experiments import Experiment, find_label
 from utils.analysis.tables import build, build_per_image, csv_text, json_text, latex, markdown
 from utils.command_line import Parser, run, write_text
-from utils.errors import InputError
+from utils.errors import InputError, visible
 
 
 def arguments() -> argparse.Namespace:
@@ -43,7 +43,7 @@ def main() -> None:
         from utils.figures import comparison as comparison_figures
 
         for path in comparison_figures.draw_all(experiments, args.figures):
-            print(path, file=sys.stderr)
+            print(visible(str(path)), file=sys.stderr)
 
 
 def text(experiments: Sequence[Experiment], args: argparse.Namespace, kinds: Sequence[str]) -> str:

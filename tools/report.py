@@ -23,7 +23,7 @@ from utils.analysis.comparison import compare
 from utils.analysis.experiments import Experiment
 from utils.analysis.runs import Run
 from utils.analysis.tables import build, cells
-from utils.command_line import Parser, run, write_text
+from utils.command_line import Parser, run, say, write_text
 from utils.errors import InputError
 from utils.figures import comparison as comparison_figures
 
@@ -52,7 +52,7 @@ def main() -> None:
         raise InputError(f"images={args.images}: must be at least 1")
     experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common, args.by_name)
     write_text(page(experiments, args.baseline or experiments[0].label, args.title, args.images), args.out)
-    print(args.out)
+    say(args.out)
 
 
 def page(experiments: Sequence[Experiment], baseline: str, title: str, images: int) -> str:

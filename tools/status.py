@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.data import files_in
 from utils.errors import InputError
 from utils.paths import find
 from utils.records.aggregate import finite
 from utils.records.files import RecordError, read_record, record_path, record_paths
+from utils.records.folder import names_seen
 from utils.records.kept import KEPT, kept_path
 from utils.records.summary import resolution
 
@@ -53,7 +54,9 @@ def selection(folder: Path) -> range:
         start, end = int(data.start_id), data.end_id if data.end_id is None else int(data.end_id)
     except Exception as error:  # damaged, or of another program
         raise InputError(f"{folder / 'config.yaml'} cannot be read ({type(error).__name__})") from None
-    if end is None:
+    if end is None and (names := names_seen(folder)):
+        end = len(names)
+    elif end is None:
         root = find(data.root)
         if not root.is_dir():
             raise InputError(f"{folder}: its images in {root} cannot be counted; run this where the run is")
@@ -146,7 +149,7 @@ def main() -> None:
     parser = Parser(prog="status.py", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>")
     for line in describe(parser.parse_args().folder):
-        print(line)
+        say(line)
 
 
 if __name__ == "__main__":

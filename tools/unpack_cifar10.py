@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.errors import InputError, short
 from utils.files import write_atomically
 
@@ -63,7 +63,7 @@ def unpack(records: bytes, classes: Sequence[str], folder: Path) -> None:
         path = folder / name / f"{counts[name]:04d}.png"
         write_atomically(path, lambda file: picture.save(file, format="PNG"), durable=False)
         counts[name] += 1
-    print(f"{folder}: {len(records)} photographs in {len(counts)} classes")
+    say(f"{folder}: {len(records)} photographs in {len(counts)} classes")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
-"""What the command-line tools share: one-line errors with status 2, and the arguments that name finished runs."""
+"""What the programs of the command line share: one-line errors with status 2, streams that end, arguments of the tools."""
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
-from utils.errors import InputError
+from utils.errors import InputError, visible
 from utils.files import Content, write_atomically
+
+STREAMS = {"stdout": "standard output", "stderr": "standard error"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,21 +22,87 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call main(); wrong input ends in one line and status 2, output cut short by a closed pipe in silence."""
+class Lasting:
+    """A standard stream that may end before its program: a closed pipe or terminal, a full disk. From then on it is silent.
+
+    lost: called once, with what writing raised, which is `error` then
+    """
+
+    def __init__(self, stream: TextIO, lost: Callable[[OSError], None] = lambda error: None) -> None:
+        self.stream, self.lost = stream, lost
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            self._silence(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._silence(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def _silence(self, error: OSError) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())  # what its buffer still holds goes there too, also when Python ends
+        os.close(nowhere)
+        if self.error is None:
+            self.error = error
+            self.lost(error)
+
+
+@contextmanager
+def lasting_streams(lost: Callable[[str, OSError], None] = lambda name, error: None) -> Iterator[None]:
+    """Inside, standard output and standard error are `Lasting`. lost: is told of each one that ends, by its name."""
+    before = {name: getattr(sys, name) for name in STREAMS}  # None where a user has closed one
+    for name, stream in before.items():
+        if stream is not None:
+            setattr(sys, name, Lasting(stream, partial(lost, STREAMS[name])))
     try:
-        main()
-    except BrokenPipeError:
-        sys.stderr.close()
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        yield
+    finally:
+        for name, stream in before.items():
+            if stream is not None:
+                getattr(sys, name).flush()
+            setattr(sys, name, stream)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call main(); wrong input ends in one line and status 2, as does output that cannot be written.
+
+    Whoever stops reading, as `head` does, stops no tool: what it computes and writes into files is finished in silence.
+    """
+    unwritten: list[OSError] = []
+    with lasting_streams(lambda name, error: unwritten.append(error) if name == STREAMS["stdout"] else None):
+        try:
+            main()
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            if unwritten and not isinstance(unwritten[0], BrokenPipeError):
+                raise InputError(f"standard output cannot be written ({unwritten[0].strerror})")
+        except (InputError, OSError) as error:
+            print(f"error: {visible(str(error))}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+
+def say(line: object) -> None:
+    """Print one line, which may hold names that others have given: of files, folders, metrics."""
+    print(visible(str(line)))
 
 
 def write_text(text: str, out: str | Path | None) -> None:
     """To the file `out`, or to the terminal where it is None."""
     if out is None:
-        sys.stdout.write(text)
+        print(text, end="")
     else:
         write_file(text, out)
 

@@ -2,15 +2,19 @@
 
 import hashlib
 import logging
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, short
 from utils.formats import READERS, linked
 from utils.measurements import Convention, ConventionBlock, Reading, read
 from utils.paths import find
@@ -23,6 +27,9 @@ SUFFIXES = {
 }
 KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
 TWELVE_BITS = 4095
+MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
+MOST_WAYS = 16  # by which links may lead into one folder
+PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
 Value = TypeVar("Value")
 
 
@@ -36,7 +43,16 @@ class TestItem:
     path: Path
 
     def sha256(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """Of the file as it was when this was first asked, for a run at its start."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        return self.digest()
+
+    def digest(self) -> str:
+        """SHA-256 of the file as it is now."""
+        return _digest(self.path)
 
 
 class TestImage(TestItem):
@@ -55,7 +71,7 @@ class TestImage(TestItem):
 
     def check(self) -> bool:
         """Raises if the file cannot be read; whether it is 12-bit grey."""
-        with Image.open(self.path) as opened:
+        with _opened(self.path) as opened:
             if opened.format in ("TIFF", "WEBP") and (count := getattr(opened, "n_frames", 1)) > 1:
                 raise ValueError(f"holds {count} pictures; save each as a file of its own")
             opened.load()
@@ -67,19 +83,43 @@ class Measurement(TestItem):
     """A measurement from an instrument, y as a file of real numbers; there is no truth."""
 
     convention: Convention = Convention()
+    measured_shape: tuple[int, ...] | None = None  # of what the task measures, where that is known
 
     def read(self) -> Reading:
         """y as the operator measures it, and what the file says of itself. Raises InputError or ValueError."""
-        return read(self.path, self.convention)
+        return read(self.path, self.convention, self.measured_shape)
 
     def values(self) -> np.ndarray:
         """y as float32, without a leading axis of length 1; NaN where not measured."""
         return self.read().y
 
-    def sha256(self) -> str:
+    def digest(self) -> str:
         """Of the file, and of the mask's where there is one: another mask is another measurement."""
         mask = self.convention.mask_file
-        return TestItem.sha256(self) if mask is None else hashlib.sha256(self.path.read_bytes() + mask.read_bytes()).hexdigest()
+        return _digest(self.path) if mask is None else _digest(self.path, mask)
+
+
+def _digest(*files: Path) -> str:
+    """SHA-256 of the files' content, one after the other."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                total.update(block)
+    return total.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file of which nothing but its header has been read. Raises ValueError for one of more than MOST_PIXELS."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit that is higher than ours
+        opened = Image.open(path)
+    with opened:
+        width, height = opened.size
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"has {width} x {height} pixels; at most {MOST_PIXELS} are read, so make it smaller")
+        yield opened
 
 
 def white(image: Image.Image) -> float:
@@ -102,7 +142,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
     Turned as its EXIF says; grey is repeated and keeps its bits (see `white`); transparent parts are laid on white.
     """
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         image = ImageOps.exif_transpose(opened)
         image.load()
     if image.mode == "F" or image.mode.startswith("I"):  # 16-bit grey is in Pillow "I;16" or, from some files, "I"
@@ -111,7 +151,9 @@ def read_rgb(path: Path) -> np.ndarray:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    rgb = np.asarray(image.convert("RGB"), dtype=np.float32)
+    rgb /= 255
+    return rgb
 
 
 def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
@@ -123,29 +165,47 @@ def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
 
 
 def _is_read(file: Path, kind: str) -> bool:
-    return file.suffix.lower() in SUFFIXES[kind] and file.is_file()
+    return file.suffix.lower() in SUFFIXES[kind] and _is(file, Path.is_file)
 
 
-def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """All files in `folder` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
-
-    above: the folders on the way here, so that a link to one of them ends.
-    """
-    place = folder.resolve()
-    if place in above:
-        return
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
+    """Whether a path is what `what` says; not, where the system cannot tell: without rights, or beyond its longest path."""
     try:
-        entries = list(folder.iterdir())
+        return what(path)
     except OSError:
-        yield folder
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
+        return False
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """All files in `root` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
+
+    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
+    after a few steps they would be millions.
+    """
+    ways: Counter[Path] = Counter()
+    waiting: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            place = folder.resolve()
+            if place in above:
+                continue
+            entries = [] if any(place.is_relative_to(pseudo) for pseudo in PSEUDO) else list(folder.iterdir())
+        except (OSError, RuntimeError):  # the latter of a link to itself
+            yield folder
             continue
-        if entry.is_dir():
-            yield from _below(entry, above | {place})
-        else:
-            yield entry
+        ways[place] += 1
+        if ways[place] > MOST_WAYS:
+            raise InputError(
+                f"data.root: links lead into {place} in more than {MOST_WAYS} ways ({short(str(folder))}); remove some"
+            )
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is(entry, Path.is_dir):
+                waiting.append((entry, above | {place}))
+            else:
+                yield entry
 
 
 def names_in_set(settings: "Selection") -> list[str]:
@@ -176,6 +236,9 @@ class Selection(Protocol):
     @property
     def shard_of(self) -> tuple[int, int]: ...
 
+    @property
+    def measured_shape(self) -> tuple[int, ...] | None: ...
+
 
 def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
@@ -184,7 +247,7 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     the set's files, and how unusual ones are read, is said in one line of the log each.
     """
     data, root = settings.data, find(settings.data.root)
-    if not root.is_dir():
+    if not _is(root, Path.is_dir):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
     files = files_in(root, data.kind, _mask_file(data))
     left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
@@ -202,26 +265,40 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     chosen = list(enumerate(files))[data.start_id : end][k::n]
     if data.kind == "measurement":
         convention = Convention.of(data)
-        measured = [Measurement(i, file, convention) for i, file in chosen]
-        for item in measured:
-            _readable(item, item.read)
-        others = {str(file) for item in measured for file in linked(item.path, convention.dataset, convention.folders)}
+        measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
+        for measurement in measured:
+            _readable(measurement, measurement.read)
+            _readable(measurement, measurement.sha256)
+        links = (_readable(item, partial(linked, item.path, convention.dataset, convention.folders)) for item in measured)
+        others = {str(file) for files in links for file in files}
         if others:
             log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
         return measured
     items = [TestImage(i, file) for i, file in chosen]
     twelve_bits = [item.path.name for item in items if _readable(item, item.check)]
+    for item in items:
+        _readable(item, item.sha256)
     if twelve_bits:
         log.info("16-bit grey that stays below 4096 is read as 12-bit, white at 4095: %s", _few(twelve_bits))
     return items
 
 
-def _readable(item: TestItem, check: Callable[[], Value]) -> Value:
+def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
+    """What `read` finds in an item's file when its turn has come. Raises InputError if it has gone or changed."""
+    remedy = "put it back; finished images are kept, and the same command continues"
+    value, digest = _readable(item, read, remedy), _readable(item, item.digest, remedy)
+    if digest != item.sha256():
+        raise InputError(f"data.root: {item.path} has changed since the run began; {remedy}")
+    return value
+
+
+def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
     """What `check` finds in an item's file. Raises InputError."""
     try:
         return check()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"data.root: {item.path} cannot be read ({one_line(error)}); replace or remove it") from None
+        reason = getattr(error, "strerror", None) or one_line(error)  # of a file that is not there, its name stands before
+        raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
 
 
 def _few(names: list[str]) -> str:

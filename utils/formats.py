@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -18,23 +19,34 @@ CXI_DATA, CXI_MASK = "entry_1/data_1/data", "entry_1/data_1/mask"  # Maia, the C
 LISTED = 8  # of the datasets that a file has instead
 HDF5 = (".h5", ".hdf5", ".nxs", ".cxi")
 DEEPEST = 16  # links that lead on to links; HDF5's own limit
+MOST = 2**27  # numbers in one array, where the task does not say how many it measures
+WIDEST = 16  # bytes of a number
 
 
 class NoSuchDataset(ValueError):
     """A file without the named dataset; says which ones it has."""
 
 
-def read_array(path: Path, dataset: str, folders: Sequence[Path] = ()) -> np.ndarray:
+class TooLarge(ValueError):
+    """A file whose array has more numbers than are to be read; found before any of them is."""
+
+    def __init__(self, shape: Sequence[int], most: int) -> None:
+        super().__init__(f"has shape {tuple(shape)}; at most {most} numbers are read")
+        self.shape = tuple(shape)
+
+
+def read_array(path: Path, dataset: str, folders: Sequence[Path] = (), most: int = MOST) -> np.ndarray:
     """The array of a file, of any shape and type.
 
     dataset: path within an HDF5 or CXI file, name within a .npz of several arrays; no meaning for the others.
     folders: where the file may have its data read from others (`linked`), beside its own folder.
-    Raises NoSuchDataset, and ValueError, in one line, for a file that cannot be read.
+    most: numbers; a file may ask for any amount of memory, however small it is itself.
+    Raises NoSuchDataset, TooLarge, and ValueError, in one line, for a file that cannot be read.
     """
     try:
         linked(path, dataset, folders)
-        return READERS[path.suffix.lower()](path, dataset)
-    except NoSuchDataset:
+        return READERS[path.suffix.lower()](path, dataset, most)
+    except (NoSuchDataset, TooLarge):
         raise
     except Exception as error:  # of a damaged file each library raises kinds of its own, struct.error and zlib.error among them
         raise ValueError(one_line(error)) from None
@@ -100,44 +112,69 @@ def _leads_to(file: h5py.File, dataset: str) -> Iterator[tuple[str, str]]:
     if node.external:
         names = ", ".join(sorted({short(name) for name, *_ in node.external}))
         raise ValueError(f"{short('/'.join(parts))} is external raw storage, in {names}; save the numbers in the file itself")
+    if node.chunks:
+        _check_size(node.chunks, node.dtype, MOST)  # which is read whole, however little of it the dataset has
     for source in node.virtual_sources() if node.is_virtual else ():
         if "%" in source.file_name + source.dset_name:
             raise ValueError(f"{short(dataset)} names its sources by a pattern, {short(source.file_name)}; name each file")
         yield source.file_name, source.dset_name
 
 
-def _numpy(path: Path, dataset: str) -> np.ndarray:
+def _check_size(shape: Sequence[int], dtype: np.dtype, most: int) -> None:
+    """Raises TooLarge, and ValueError for values that are no numbers, whose size nothing tells."""
+    if dtype.hasobject:
+        raise ValueError(f"holds {dtype} values, a pickle or texts of any length, not real numbers")
+    if math.prod(shape) > most or math.prod(shape) * dtype.itemsize > most * WIDEST:
+        raise TooLarge(shape, most)
+
+
+def _check_header(file: IO[bytes], most: int) -> None:
+    """As _check_size, of an array in NumPy's format, from the beginning of its file."""
+    version = np.lib.format.read_magic(file)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in headers:
+        raise ValueError(f"is of version {version} of NumPy's format, which has no real numbers")
+    shape, _, dtype = headers[version](file)
+    _check_size(shape, dtype, most)
+
+
+def _numpy(path: Path, dataset: str, most: int) -> np.ndarray:
+    if zipfile.is_zipfile(path):
+        raise ValueError("is an archive of several arrays; a name that ends in .npz is read as one")
     with open(path, "rb") as file:
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("is an archive of several arrays; a name that ends in .npz is read as one")
-        return array
+        _check_header(file, most)
+        file.seek(0)
+        return np.load(file, allow_pickle=False)
 
 
-def _archive(path: Path, dataset: str) -> np.ndarray:
+def _archive(path: Path, dataset: str, most: int) -> np.ndarray:
     if not zipfile.is_zipfile(path):
         raise ValueError("is no .npz archive, or not a whole one")
     with np.load(path, allow_pickle=False) as archive:
-        if dataset not in archive.files and len(archive.files) == 1:
-            return archive[archive.files[0]]
-        if dataset not in archive.files:
+        if dataset not in archive.files and len(archive.files) != 1:
             raise NoSuchDataset(_missing(archive.files))
-        return archive[dataset]
+        name = dataset if dataset in archive.files else archive.files[0]
+        with archive.zip.open(f"{name}.npy") as member:
+            _check_header(member, most)
+        return archive[name]
 
 
-def _hdf5(path: Path, dataset: str) -> np.ndarray:
+def _hdf5(path: Path, dataset: str, most: int) -> np.ndarray:
     import h5py
 
     with h5py.File(path, "r") as file:
         node = file[dataset] if dataset in file else None
         if isinstance(node, h5py.Dataset):
+            if node.shape is None:
+                raise ValueError(f"{short(dataset)} holds nothing")
+            _check_size(node.shape, node.dtype, most)
             return np.asarray(node[()])
         names: list[str] = []
         file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         raise NoSuchDataset(_missing(names))
 
 
-def _tiff(path: Path, dataset: str) -> np.ndarray:
+def _tiff(path: Path, dataset: str, most: int) -> np.ndarray:
     import logging
 
     import tifffile
@@ -148,7 +185,11 @@ def _tiff(path: Path, dataset: str) -> np.ndarray:
         if len(shapes) != 1:
             raise ValueError(f"holds pictures of the shapes {sorted(shapes)}; save one stack a file")
         size = path.stat().st_size
+        count = len(file.series)
+        for series in file.series:
+            _check_size((*[count] * (count > 1), *series.shape), series.dtype, most)
         for page in file.pages:
+            _check_size(page.chunks, page.dtype, MOST)
             places = zip(getattr(page, "dataoffsets", ()), getattr(page, "databytecounts", ()))
             if any(start + count > size for start, count in places):  # each codec would say so in words of its own
                 raise ValueError("ends before its last picture does")
@@ -161,7 +202,7 @@ def _missing(names: list[str]) -> str:
     return f"has {', '.join(names[:LISTED])}{more}" if names else "has no array at all"
 
 
-READERS: dict[str, Callable[[Path, str], np.ndarray]] = {
+READERS: dict[str, Callable[[Path, str, int], np.ndarray]] = {
     ".npy": _numpy,
     ".npz": _archive,
     **dict.fromkeys(HDF5, _hdf5),

@@ -1,5 +1,6 @@
 """From the conventions of an instrument to what an operator measures: magnitudes, centred, orthonormal, NaN where missing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 
 from utils.errors import InputError, short
-from utils.formats import CXI_DATA, CXI_MASK, NoSuchDataset, read_array
+from utils.formats import CXI_DATA, CXI_MASK, MOST, NoSuchDataset, TooLarge, read_array
 from utils.paths import find
 
 Mask = str | float | list[str | float] | None
@@ -84,9 +85,20 @@ class Reading(NamedTuple):
     highest: float  # of the measured values, as they stand in the file
 
 
-def read(path: Path, convention: Convention) -> Reading:
-    """y of one file. Raises InputError that names the key, and ValueError for a file that cannot be read; each in one line."""
-    raw = without_batch(_array(path, convention.dataset, "data.dataset", convention.folders))
+def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | None = None) -> Reading:
+    """y of one file. Raises InputError that names the key, and ValueError for a file that cannot be read; each in one line.
+
+    measured_shape: of what the task measures, where it is known: a larger array is refused before it is read.
+    """
+    most = MOST if measured_shape is None else math.prod(measured_shape)
+    try:
+        raw = without_batch(_array(path, convention.dataset, "data.dataset", convention.folders, most))
+    except TooLarge as error:
+        if measured_shape is None:
+            raise
+        raise InputError(f"data.root: {path} has shape {error.shape}; this task measures {measured_shape}") from None
+    if not raw.ndim:
+        raise ValueError("holds a single number, and no picture or spectrum")
     if raw.dtype.kind not in "fiu":
         raise ValueError(f"holds {raw.dtype} values, not real numbers")
     missing = not_measured(raw, path, convention)
@@ -153,7 +165,7 @@ def not_measured(raw: np.ndarray, path: Path, convention: Convention) -> np.ndar
 
 def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
     try:
-        mask = without_batch(_array(file, dataset, "data.mask_dataset", convention.folders))
+        mask = without_batch(_array(file, dataset, "data.mask_dataset", convention.folders, math.prod(shape)))
     except ValueError as error:
         raise InputError(f"{key}: {file} cannot be read ({error})") from None
     if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
@@ -164,9 +176,9 @@ def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path
     return np.broadcast_to(mask != 0, shape)
 
 
-def _array(path: Path, dataset: str, key: str, folders: Sequence[Path]) -> np.ndarray:
+def _array(path: Path, dataset: str, key: str, folders: Sequence[Path], most: int) -> np.ndarray:
     try:
-        return read_array(path, dataset, folders)
+        return read_array(path, dataset, folders, most)
     except NoSuchDataset as error:
         raise InputError(f"{key}={dataset}: {path} has no such dataset; it {error}") from None
 

@@ -48,7 +48,7 @@ def test_another_temperature_is_another_result(composed):
     "overrides, line",
     [
         (["temperature=1", "task.demo_langevin.operator.sigma=0"], "temperature=1.0: its square root times task.demo_langevin"),
-        (["temperature=1e-30"], "temperature=1e-30: its square root times task.demo_langevin.operator.sigma=0.05"),
+        (["temperature=1e-17"], "temperature=1e-17: its square root times task.demo_langevin.operator.sigma=0.05"),
         (["temperature=0"], "temperature=0: input should be greater than 0"),
         (["temperature=-1"], "temperature=-1: input should be greater than 0"),
         (["temperature=warm"], "temperature=warm: "),

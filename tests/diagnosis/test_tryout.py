@@ -29,6 +29,8 @@ PRIORS = {
 }
 SIMILARITIES = {
     "detached_colour": "it gives a result without a gradient",
+    "one_colour": "it gives (2,) for two images; return a row of numbers for each, (P, D)",
+    "framed_colour": "it gives (2, 3, 1) for two images; return a row of numbers for each, (P, D)",
     "crashing_colour": "it fails for (2, 3, 16, 16) (ValueError: no colour in this image)",
 }
 

@@ -1,15 +1,19 @@
 """Image folders of any kind, measurements without a truth, and whole runs on them from the command line."""
 
+import os
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from torchvision import transforms
 
 from tests.worlds import runs
@@ -29,9 +33,10 @@ def save(tmp_path, image, name="a.png", **options):
     return path
 
 
-def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1)):
+def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1), shape=None):
     chosen = {"root": str(root), "kind": kind, "start_id": start_id, "end_id": end_id, "source": "the source"}
-    return SimpleNamespace(data=SimpleNamespace(**chosen, **asdict(Convention()), linked_folders=[]), shard_of=shard)
+    data = SimpleNamespace(**chosen, **asdict(Convention()), linked_folders=[])
+    return SimpleNamespace(data=data, shard_of=shard, measured_shape=shape)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 200), (64, 64), (65, 64), (1, 7)])
@@ -200,6 +205,70 @@ def test_linked_folders_are_followed_and_loops_end(tmp_path):
     (root / "self").symlink_to(root / "self")
     names = [str(item.path.relative_to(root)) for item in select_images(settings(root))]
     assert names == ["linked/back/i.png", "linked/i.png", "sub/i.png"]
+
+
+def png_bomb(path, side):
+    """A PNG of `side` x `side` grey pixels, all zero, in a few kB."""
+    deflate, row = zlib.compressobj(9), bytes(1 + side // 8)
+    lines = b"".join(deflate.compress(row) for _ in range(side)) + deflate.flush()
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", lines), (b"IEND", b"")]
+    packed = (struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
+def test_a_picture_that_would_need_all_memory_is_refused_before_it_is_read(tmp_path, recwarn, monkeypatch):
+    png_bomb(tmp_path / "a.png", 13_000)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was read"))
+    with pytest.raises(InputError, match=r"a\.png cannot be read \(has 13000 x 13000 pixels; at most 67108864 are") as caught:
+        select_images(settings(tmp_path))
+    with pytest.raises(ValueError, match="13000 x 13000"):
+        read_rgb(tmp_path / "a.png")
+    assert "\n" not in str(caught.value) and not recwarn.list
+
+
+def test_a_measurement_larger_than_the_task_measures_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "y.npy", np.zeros((3, 10, 8)))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(InputError, match=r"y\.npy has shape \(3, 10, 8\); this task measures \(3, 8, 8\)$"):
+        select_images(settings(tmp_path, "measurement", shape=(3, 8, 8)))
+
+
+def test_a_single_number_is_no_measurement(tmp_path):
+    np.save(tmp_path / "y.npy", np.float32(3))
+    with pytest.raises(InputError, match="holds a single number, and no picture or spectrum"):
+        select_images(settings(tmp_path, "measurement"))
+
+
+def test_links_that_multiply_are_refused(tmp_path):
+    folders = [tmp_path / "set" / f"{i:02d}" for i in range(40)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    for folder, following in zip(folders, folders[1:]):
+        (folder / "a").symlink_to(following)
+        (folder / "b").symlink_to(following)
+    Image.new("RGB", (4, 4)).save(folders[-1] / "i.png")
+    with pytest.raises(InputError, match=r"^data\.root: links lead into .* in more than 16 ways") as caught:
+        select_images(settings(tmp_path / "set"))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_system_shows_of_itself_is_no_data(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "i.png")
+    (tmp_path / "processes").symlink_to("/proc")
+    assert [item.path.name for item in select_images(settings(tmp_path))] == ["i.png"]
+    with pytest.raises(InputError, match="no PNG, JPEG, TIFF, WEBP or BMP image in /proc$"):
+        select_images(settings("/proc"))
+
+
+def test_folders_deeper_than_the_longest_path_are_left_out(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "i.png")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(30):  # each a step further, since the whole path would be too long for one call
+        Path("x" * 200).mkdir()
+        os.chdir("x" * 200)
+    assert [item.path.name for item in select_images(settings(tmp_path))] == ["i.png"]
+    with pytest.raises(InputError, match="not found"):
+        select_images(settings(f"{tmp_path}/{'y' * 250}/{'z' * 4000}"))
 
 
 def test_truncated_image_is_found_before_sampling(tmp_path):

@@ -1,8 +1,12 @@
 """The reason of an error in one line, whole, and a part of one's own that cannot be built."""
 
+import re
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
+from utils.command_line import say
 from utils.config.check import check
 from utils.errors import InputError, one_line, short, visible
 from utils.running import console
@@ -61,6 +65,20 @@ def test_what_steers_a_terminal_is_visible_in_errors_and_log(steering, caplog, m
     monkeypatch.setattr(console.log, "handlers", [caplog.handler])
     console.log.warning("left out: %s", name)
     assert caplog.messages == [f"left out: {visible(name)}"]
+
+
+@pytest.mark.parametrize("steering", STEERING)
+def test_what_steers_a_terminal_is_visible_in_the_lines_of_tools(steering, capsys):
+    say(Path(f"results/a{steering}b"))
+    assert capsys.readouterr().out == visible(f"results/a{steering}b") + "\n"
+
+
+def test_a_very_long_word_is_cut_in_the_log(caplog, monkeypatch):
+    console.setup_logging()
+    monkeypatch.setattr(console.log, "handlers", [caplog.handler])
+    console.log.info("%s: left out, as %s is", "a" * 50_000 + "b", "c" * 1000)
+    (line,) = caplog.messages
+    assert re.fullmatch(r"a+ \.\.\. a+b: left out, as c{1000} is", line) and len(line) < 2050
 
 
 @pytest.mark.parametrize("steering", STEERING)

@@ -1,13 +1,15 @@
 """Files of instruments: every format gives the array that was written, and a damaged one ends in one line."""
 
 import os
+import tracemalloc
+import zipfile
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
 
-from utils.formats import CXI_DATA, NoSuchDataset, linked, read_array
+from utils.formats import CXI_DATA, NoSuchDataset, TooLarge, linked, read_array
 
 VALUES = np.random.default_rng(0).integers(0, 4000, (3, 24, 20)).astype(np.uint16)
 
@@ -194,3 +196,65 @@ def test_a_pattern_of_sources_is_refused(tmp_path):
         h5py.h5d.create(file.id, b"y", h5py.h5t.NATIVE_UINT8, unlimited, mapping)
     with pytest.raises(ValueError, match="names its sources by a pattern, part-%b.h5; name each file"):
         read_array(tmp_path / "a.h5", "y")
+
+
+SIDE = 2**16  # of an array that would take 12 GB and more
+
+
+def bomb(path):
+    """A small file whose array is huge: of zeros that nobody wrote, or that compress to nothing."""
+    if path.suffix == ".npy":
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (SIDE, SIDE)})
+            file.truncate(4 * SIDE**2)
+    elif path.suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive, archive.open("y.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (SIDE, SIDE)})
+    elif path.suffix == ".tif":
+        tifffile.memmap(path, shape=(8, 8), dtype=np.uint8).flush()
+        content = bytearray(path.read_bytes())
+        with tifffile.TiffFile(path) as file:
+            for name in ("ImageWidth", "ImageLength"):
+                tag = file.pages[0].tags[name]
+                content[tag.valueoffset : tag.valueoffset + 4] = SIDE.to_bytes(4, "little")
+        path.write_bytes(content)
+    else:
+        chunk = (2**15, 2**13) if path.stem == "chunk" else (64, 64)
+        shape = (8, 8) if path.stem == "chunk" else (SIDE, SIDE)
+        with h5py.File(path, "w") as file:
+            file.create_dataset(CXI_DATA, shape, np.float32, chunks=chunk, maxshape=(None, None), compression="gzip")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5", "chunk.h5", "a.tif"])
+def test_an_array_that_would_need_all_memory_is_refused_before_it_is_read(name, tmp_path, monkeypatch):
+    path = bomb(tmp_path / name)
+    tracemalloc.start()
+    with pytest.raises(TooLarge, match=r"has shape \((65536, 65536|32768, 8192)\); at most 134217728 numbers are read"):
+        read_array(path, CXI_DATA)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_more_numbers_are_read_than_the_task_measures(name, tmp_path):
+    path = write(tmp_path / name, VALUES) if name != "a.TIFF" else write(tmp_path / "a.tiff", VALUES)
+    np.testing.assert_array_equal(read_array(path, CXI_DATA, most=VALUES.size), VALUES)
+    with pytest.raises(TooLarge, match=r"has shape \(3, 24, 20\)"):
+        read_array(path, CXI_DATA, most=VALUES.size - 1)
+
+
+@pytest.mark.parametrize("dtype", ["<U100000", "S1000000", [("a", "f8", 1000)]])
+def test_values_that_are_wide_count_by_their_bytes(dtype, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(4, dtype))
+    with pytest.raises(TooLarge):
+        read_array(tmp_path / "a.npy", "", most=400)
+
+
+def test_texts_and_nothing_are_no_numbers(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["text"], file["nothing"] = ["a" * 1000] * 3, h5py.Empty("f4")
+    with pytest.raises(ValueError, match="not real numbers"):
+        read_array(tmp_path / "a.h5", "text")
+    with pytest.raises(ValueError, match="nothing holds nothing"):
+        read_array(tmp_path / "a.h5", "nothing")

@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.worlds.synthetic import forget_truth, make_record
+from utils.errors import visible
 from utils.records.aggregate import aggregate, at_best, loss_block
 from utils.records.metrics import check_metrics
 from utils.records.record import problem
@@ -91,10 +92,10 @@ def test_a_summary_has_an_answer_for_each_particle():
     assert problem(record, {}) is None
 
 
-@pytest.mark.parametrize("name", ["a[/b]", "[red]a", ":smile:"])
+@pytest.mark.parametrize("name", ["a[/b]", "[red]a", ":smile:", "a\x1b[2Jb", "a\u202eb"])
 def test_the_closing_table_shows_a_folder_by_its_very_name(name, capsys):
     print_results(aggregate(records(False), "x").content(), name)
-    assert f"{name}: " in capsys.readouterr().out
+    assert f"{visible(name)}: " in capsys.readouterr().out
 
 
 def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):

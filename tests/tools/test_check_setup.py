@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tools import check_setup
+from utils.command_line import run
 from utils.paths import PROJECT
 
 
@@ -32,5 +33,5 @@ def test_the_table_has_every_part_and_an_unknown_one_is_refused(monkeypatch, cap
     assert all(word in shown for word in ("data=folder", "model=own", "LPIPS scores", "train_prior.py"))
     monkeypatch.setattr(sys, "argv", ["check_setup.py", "modle"])
     with pytest.raises(SystemExit) as ended:
-        check_setup.main()
+        run(check_setup.main)
     assert ended.value.code == 2 and capsys.readouterr().err == "error: modle: choose from data, model, optional\n"

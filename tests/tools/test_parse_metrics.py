@@ -13,7 +13,7 @@ import pytest
 from tests.worlds.synthetic import write_run
 from tools import parse_metrics
 from utils.analysis.columns import Column, Table
-from utils.analysis.tables import bold_rows, csv_text, markdown, parts
+from utils.analysis.tables import bold_rows, csv_text, latex, markdown, parts
 from utils.command_line import run
 from utils.paths import PROJECT
 
@@ -172,6 +172,11 @@ def test_no_cell_of_a_csv_begins_a_formula(text):
     assert row == {"name": f"'{text}", "names": f"'{text} b", "loss": "-1.5", "each": "-1.5 2"}
 
 
+def test_no_head_of_a_csv_begins_a_formula():
+    assert csv_text([{"=1+1": 2, "a\n": 3}]) == "'=1+1,a\\n\n2,3\n"
+
+
 def test_a_name_stays_in_its_cell():
     table = Table("a title", [Column("name", "name")], [["a\n| b \x1b[31m"]], ("a note\x1b[2J",))
     assert markdown(table).splitlines()[-3:] == ["| a\\n\\| b \\x1b[31m |", "", "a note\\x1b[2J"]
+    assert "\x1b" not in latex(table) and "a\\textbackslash{}n" in latex(table)

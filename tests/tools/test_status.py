@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from tests.worlds import runs
 from tools import status
+from utils.command_line import run
 from utils.errors import InputError
 from utils.records.files import read_record, record_path, write_record
 
@@ -105,3 +107,11 @@ def test_records_hold_json_and_arrays_only(folder):
     with np.load(record_path(folder, 0), allow_pickle=False) as archive:
         assert set(archive.files) == {"record", "y", "z", "images", "truth", "summary_mean"}  # none agrees: no spread
         json.loads(archive["record"].tobytes())
+
+
+def test_a_folder_of_others_steers_no_terminal(folder, monkeypatch, capsys):
+    named = folder.rename(folder.with_name("a\x1b[2J\nb"))
+    monkeypatch.setattr(sys, "argv", ["status.py", str(named)])
+    run(status.main)
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and r"a\x1b[2J\nb: 2 of 4 images done" in shown.splitlines()[0]

@@ -99,5 +99,13 @@ def detached_colour(image):
     return image.detach().mean((-2, -1))
 
 
+def one_colour(image):
+    return image.mean((-3, -2, -1))
+
+
+def framed_colour(image):
+    return image.mean((-2, -1))[..., None]
+
+
 def crashing_colour(image):
     raise ValueError("no colour\nin this image")

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from tools.demo_prior.real_images import FEWEST_SAMPLES, SEED, Family, Folder
 from utils.command_line import Parser, run, write_text
-from utils.errors import InputError
+from utils.errors import InputError, visible
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def main() -> None:
             rows.append({"folder": str(folder), **row})
             if args.sheet:
                 save_samples(prior, latents[:20], args.sheet, Path(folder).name, several=len(sources) > 1)
-        print(f"{folder}: done in {row['seconds']:.0f} s", file=sys.stderr)
+        print(visible(f"{folder}: done in {row['seconds']:.0f} s"), file=sys.stderr)
     write_text(json.dumps(rows, indent=1) + "\n", args.out)
 
 

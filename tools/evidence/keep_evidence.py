@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from utils.analysis import runs
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.errors import InputError
 from utils.files import PARTIAL, write_atomically
 from utils.paths import PROJECT
@@ -76,7 +76,7 @@ def main() -> None:
     if args.digits is not None and not 3 <= args.digits <= 17:
         raise InputError(f"--digits {args.digits}: must be 3 to 17")
     for folder in args.runs:
-        print(f"{args.to / folder.name}: {keep(folder, args.to / folder.name, args.digits)} images")
+        say(f"{args.to / folder.name}: {keep(folder, args.to / folder.name, args.digits)} images")
 
 
 if __name__ == "__main__":

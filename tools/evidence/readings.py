@@ -16,7 +16,7 @@ import torch
 
 from operators.base import Operator
 from tools.evidence.reading_figures import genetic, planning, symmetry
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
@@ -156,7 +156,7 @@ def main() -> None:
     }
     for name, figure in figures.items():
         save_figure(figure, out / f"reading_{name}.jpg", dpi=100, pil_kwargs={"quality": 88})
-        print(out / f"reading_{name}.jpg")
+        say(out / f"reading_{name}.jpg")
 
 
 if __name__ == "__main__":

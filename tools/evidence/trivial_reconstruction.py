@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.analysis import runs
-from utils.command_line import Parser, run
+from utils.command_line import Parser, run, say
 from utils.config.settings import Settings
 from utils.data import TestImage, files_in, select_images
 from utils.errors import InputError
@@ -43,9 +43,7 @@ def main() -> None:
     for folder in args.runs:
         content, floor = evaluate(folder, args.mean, args.trust)
         write_atomically(folder / "trivial.json", to_json(content) + b"\n")
-        print(
-            f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in content["psnr"].items())
-        )
+        say(f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in content["psnr"].items()))
         rows.append((folder, content, floor[0]))
     if args.picture:
         draw(rows, args.picture)

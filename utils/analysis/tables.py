@@ -209,7 +209,7 @@ LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in visible(text))
 
 
 def latex(table: Table) -> str:
@@ -258,7 +258,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     columns = [key for key in columns if not any(other.startswith(key + ".") for other in columns)]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({column: _cell(column) for column in columns})
     writer.writerows(flattened)
     return out.getvalue()
 

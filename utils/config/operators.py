@@ -3,26 +3,46 @@
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from utils.config.section import refusal
+from utils.config.section import Section, refusal
 from utils.errors import InputError
 from utils.paths import find
 
+MOST_SAMPLES = 2**14  # a side of a spectrum: 3 GB for three channels
 
-class Arguments(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+class Arguments(Section):
     sigma: float = Field(ge=0)
+
+    def measured_shape(self, side: int) -> tuple[int, ...] | None:
+        """Of the measurement of an image of `side` pixels; None where only the operator itself knows it."""
+        return 3, side, side
 
 
 class PhaseRetrieval(Arguments):
     oversample: float = Field(gt=0)
     channels: Literal[1, 3] = 3
 
+    def measured_shape(self, side: int) -> tuple[int, ...]:
+        samples = side + 2 * int(self.oversample / 8 * side)
+        return self.channels, samples, samples
+
+    def check_size(self, side: int) -> None:
+        samples = self.measured_shape(side)[-1]
+        if samples > MOST_SAMPLES:
+            raise ValueError(
+                f"oversample={self.oversample}: asks for {samples} samples a side of the spectrum; the most are {MOST_SAMPLES}"
+            )
+
 
 class SuperResolution(Arguments):
     resolution: int
     scale_factor: int = Field(ge=2)
+
+    def measured_shape(self, side: int) -> tuple[int, ...]:
+        reduced = -(-side // self.scale_factor)
+        return 3, reduced, reduced
 
     def check(self) -> None:
         if self.scale_factor > self.resolution:
@@ -54,7 +74,7 @@ class Inpainting(Arguments):
 
 class Blur(Arguments):
     kernel_size: int = Field(ge=3)
-    intensity: float = Field(gt=0)
+    intensity: float = Field(gt=0, le=1000)  # pixels
 
     def check(self, resolution: int) -> None:
         if self.kernel_size % 2 == 0 or self.kernel_size // 2 >= resolution:
@@ -91,6 +111,9 @@ class NonlinearBlur(Arguments):
 class DeepinvPhysics(Arguments):
     physics: dict
 
+    def measured_shape(self, side: int) -> None:
+        return None
+
     def check(self) -> None:
         if find_spec("deepinv") is None:
             raise ValueError("physics: needs the package deepinv; install it with pip install -e '.[deepinv]'")
@@ -124,6 +147,14 @@ SEPARABLE = tuple(name for name in OURS if name.rpartition(".")[2] not in ("Nonl
 SPECTRA = ("operators.phase_retrieval.PhaseRetrieval",)
 
 
+def measured_shape(target: str, arguments: dict[str, Any], side: int) -> tuple[int, ...] | None:
+    """Of the measurement of an image of `side` pixels; None where only the operator itself knows it.
+
+    arguments: as `check_operator` has found them right.
+    """
+    return OURS[target].model_validate(arguments).measured_shape(side) if target in OURS else None
+
+
 def check_operator(key: str, target: str, arguments: dict[str, Any], resolution: int) -> None:
     """Raises InputError for a wrong argument of one of our operators.
 
@@ -145,6 +176,8 @@ def check_operator(key: str, target: str, arguments: dict[str, Any], resolution:
     try:
         if isinstance(checked, Blur):
             checked.check(resolution)
+        elif isinstance(checked, PhaseRetrieval):
+            checked.check_size(resolution)
         elif hasattr(checked, "check"):
             checked.check()
     except ValueError as error:

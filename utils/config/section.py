@@ -1,12 +1,31 @@
 """What the typed sections of a config have in common."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from utils.errors import InputError, short
 
+SMALLEST, LARGEST = 1e-18, 1e12  # the squares of numbers between them are numbers of float32 too
+MOST_STEPS = 100_000  # of an annealing, of its probability flow, or of a chain
+LARGEST_SIDE = 2**14  # of an image, pixels
+
 
 class Section(BaseModel):
+    """A block of the config. Numbers are 0 or of a size with which float32 can compute, but those of `of_any_size`."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    of_any_size: ClassVar[tuple[str, ...]] = ()
+
+    @field_validator("*")
+    @classmethod
+    def _of_a_size_to_compute_with(cls, value: Any, field: ValidationInfo) -> Any:
+        numbers = [] if field.field_name in cls.of_any_size else value if isinstance(value, list) else [value]
+        for number in numbers:
+            if isinstance(number, float) and number and not SMALLEST <= abs(number) <= LARGEST:
+                raise ValueError(f"must be 0 or of a size from {SMALLEST:g} to {LARGEST:g}")
+        return value
 
 
 def refusal(key: str, error: ValidationError) -> InputError:

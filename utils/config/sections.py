@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
 
-from utils.config.section import Section
+from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import STEERING, short
 from utils.formats import CXI_DATA
 from utils.measurements import WORDS, Mask
@@ -49,9 +49,11 @@ PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
 
 
 class Data(Section):
+    of_any_size = ("mask",)  # what a detector writes where it measures nothing
+
     root: PathText
     kind: Literal["images", "measurement"]  # measurement: y from files, no truth
-    resolution: int = Field(ge=8)
+    resolution: int = Field(ge=8, le=LARGEST_SIDE)
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
     source: str
@@ -78,7 +80,7 @@ class Model(Section):
     target: str = Field(alias="_target_")  # which keys our loaders take: utils/config/model.py
     path: PathText
     timestep_map: Literal["trained", "official"] = "trained"
-    resolution: int = Field(ge=8)
+    resolution: int = Field(ge=8, le=LARGEST_SIDE)
     source: str = "its source"  # where to get `path`, for messages
     scaling_factor: float | None = Field(default=None, gt=0)  # this and the next where the folder does not say it
     prediction_type: Literal["epsilon", "v_prediction"] | None = None
@@ -86,18 +88,18 @@ class Model(Section):
     class_label: int | None = None  # of a class-conditional model
     prompt: str | None = None  # Stable Diffusion, this and the next three
     guidance_scale: float | None = Field(default=None, ge=0)
-    inner_resolution: int | None = Field(default=None, ge=8)
+    inner_resolution: int | None = Field(default=None, ge=8, le=LARGEST_SIDE)
     network_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 class Annealing(Section):
-    num_steps: int = Field(ge=1)
+    num_steps: int = Field(ge=1, le=MOST_STEPS)
     sigma_max: float = Field(gt=0)
     sigma_min: float = Field(gt=0)
 
 
 class Diffusion(Section):
-    num_steps: int = Field(ge=1)
+    num_steps: int = Field(ge=1, le=MOST_STEPS)
     sigma_min: float = Field(gt=0)
     final_sigma: float = Field(default=0.0, ge=0)  # of one more denoiser call, on the final latents; 0: none
 
@@ -106,7 +108,7 @@ class ChainOverride(Section):
     """What a sampler says about the inner chain over the head of the task group; None leaves it to the group."""
 
     mc_algo: Literal["langevin", "hmc"] | None
-    num_steps: int | None = Field(ge=1)
+    num_steps: int | None = Field(ge=1, le=MOST_STEPS)
     momentum: float | None = Field(ge=0, lt=1)
     keep_velocity: bool | None
 
@@ -144,7 +146,7 @@ class Operator(Section):
 
 class MCMC(Section):
     mc_algo: Literal["langevin", "hmc"]
-    num_steps: int = Field(ge=1)
+    num_steps: int = Field(ge=1, le=MOST_STEPS)
     lr: float = Field(gt=0)
     lr_min_ratio: float = Field(ge=0)
     tau: float = Field(ge=TAU_MIN)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
+from utils.config.operators import measured_shape
 from utils.config.sections import (
     DAPS,
     MCMC,
@@ -43,7 +44,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     _composition: Composition | None = PrivateAttr(None)
     _below: Self | None = PrivateAttr(None)
 
-    num_samples: int = Field(ge=1, lt=2**31)
+    num_samples: int = Field(ge=1, le=100_000)
     first_particle: int = Field(ge=0, lt=2**31)
     population: Literal["fixed", "sequential"] = "fixed"
     task_group: str
@@ -129,6 +130,12 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         """The same for the operator; data.channels is its argument too."""
         node = self.composition.nodes["task"][self.task_group]["operator"]
         return node if self.data.channels is None else {**node, "channels": self.data.channels}
+
+    @property
+    def measured_shape(self) -> tuple[int, ...] | None:
+        """Of what the task measures of an image, before torch; None where only the operator itself knows it."""
+        node = {key: value for key, value in self.operator_node.items() if key != "_target_"}
+        return measured_shape(self.group.operator.target, node, self.data.resolution)
 
     @property
     def group(self) -> TaskGroup:

@@ -62,7 +62,9 @@ def try_prior(key: str, prior: LatentPrior) -> None:
 
 def try_similarity(key: str, similarity: Callable[[torch.Tensor], torch.Tensor], prior: LatentPrior) -> None:
     """Raises InputError. key: where the config names it, with its value."""
-    measured(key, "it", similarity, ramp((2, 3, prior.resolution, prior.resolution), prior))
+    found = measured(key, "it", similarity, ramp((2, 3, prior.resolution, prior.resolution), prior))
+    if found.ndim != 2 or not found.numel():
+        raise broken(key, f"it gives {tuple(found.shape)} for two images", "return a row of numbers for each, (P, D)")
 
 
 def try_term(key: str, term: Term, operator: Operator, prior: LatentPrior) -> None:

@@ -1,7 +1,9 @@
 """The folder of one run: opened, guarded against other configs, and filled."""
 
 import io
+import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -35,6 +37,8 @@ from utils.records.summary import eval_markdown
 
 log = logging.getLogger("latentdaps")
 
+SEEN = "images.json"
+
 Item = TypeVar("Item", bound=TestItem)
 
 
@@ -50,7 +54,7 @@ class Rank(Protocol):
 
 
 class RunFolder:
-    """<save_dir>/<name>/ with config.yaml, .hydra/, records/, samples/, logs, metrics.json, eval.md and the figures.
+    """<save_dir>/<name>/ with config.yaml, .hydra/, images.json, records/, samples/, logs, metrics.json, eval.md, figures.
 
     Any number of processes may work in it: each writes its own images' files, each in one step.
     """
@@ -180,6 +184,23 @@ class RunFolder:
             self._check_names(done, names)
         return [image for image in images if image.id not in done]
 
+    def remember(self, names: Sequence[str], end: int) -> None:
+        """Note which files the images of a selection have. names: of the whole set; end: of the selection, exclusive.
+
+        Raises InputError if one that an earlier selection had is no longer there: what is left would seem to be all.
+        """
+        known = names_seen(self.path)
+        lost = list((Counter(known) - Counter(names)).elements())
+        if lost:
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise InputError(
+                f"data.root: {lost[0]}{more} of the run {self.path} is no longer there; put it back, or choose another name= "
+                "or resume=false"
+            )
+        if end > len(known):
+            with self.writing():
+                write_atomically(self.path / SEEN, lambda file: file.write(to_json(list(names[:end]))))
+
     def _check_names(self, done: dict[int, dict[str, Any]], names: Sequence[str]) -> None:
         """Raises InputError if a record was made from another file than has its number now."""
         for number, record in done.items():
@@ -226,6 +247,15 @@ class RunFolder:
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
                     write_atomically(self.path / name, content)
         return metrics
+
+
+def names_seen(folder: Path) -> list[str]:
+    """File names of the set as far as a run has selected it, by id; [] where that is not known."""
+    try:
+        names = json.loads((folder / SEEN).read_text())
+    except (OSError, ValueError, RecursionError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _readable(path: Path) -> dict[str, Any] | None:

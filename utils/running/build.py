@@ -5,6 +5,7 @@ import os
 import statistics
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from utils.config.relations import clock_of  # noqa: E402
 from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
-from utils.data import Measurement, TestItem  # noqa: E402
+from utils.data import Measurement, TestItem, loaded  # noqa: E402
 from utils.diagnosis.plausibility import Findings, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
@@ -297,11 +298,12 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
     """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
 
     truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements, which `check_measurements` has checked.
+    Raises InputError for a file that has gone or changed since.
     """
     if settings.data.kind == "measurement":
-        truth, y = None, torch.stack([torch.from_numpy(image.values()) for image in images]).to(parts.device)
+        truth, y = None, torch.stack([torch.from_numpy(loaded(image, image.values)) for image in images]).to(parts.device)
     else:
-        truth = torch.stack([torch.from_numpy(image.pixels(parts.side)) for image in images])
+        truth = torch.stack([torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images])
         y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
     if parts.measuring is not None:
         y = parts.measuring.centre(y, parts.side, parts.prior.resolution)
@@ -329,7 +331,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
     wrong, findings, missing = [], Findings(), {}
     for image in images:
-        reading = image.read()
+        reading = loaded(image, image.read)
         missing[image.path.name] = float(np.isnan(reading.y).mean())
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))

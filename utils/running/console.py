@@ -1,6 +1,7 @@
 """What the user sees in the terminal: log lines, the progress bar, the closing table."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from utils.errors import visible
+from utils.errors import one_line, visible
 from utils.records.aggregate import finite
 from utils.records.summary import certified, contenders, population, ratios_of_particles, summary_table, verdict_of_pick
 from utils.records.verdict import remarks
+
+LONGEST_WORD = 1000  # characters: rich breaks a word into lines in the square of its length
 
 console = Console(stderr=True)
 log = logging.getLogger("latentdaps")
@@ -37,8 +40,10 @@ def setup_logging(quiet: bool = False) -> None:
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
-    """A filter that keeps all records, with what they name (files, keys of a certificate) made visible."""
-    record.msg, record.args = visible(record.getMessage()), None
+    """A filter that keeps all records, with what they name (files, keys of a certificate) made visible and not too long."""
+    text = visible(record.getMessage())
+    record.msg = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: one_line(ValueError(word[0]), LONGEST_WORD), text)
+    record.args = None
     return True
 
 
@@ -119,7 +124,7 @@ def ratio_cell(ratios: Sequence[float | None], picked: int | None) -> str:
 def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
     """The closing table: one row per image (the last 20), then the means."""
     n = contenders(metrics)
-    table = Table(title=f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics)}")
+    table = Table(title=visible(f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics)}"))
     modes, selection = metrics["modes"], metrics["selection"]
     blind = not any(finite(row) for row in metrics["psnr"]["sample"])
     truth = ("loss / floor of each",) if blind else ("modes", f"best of {n}", "mean")
@@ -146,7 +151,7 @@ def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
     for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):
         means.add_column(name)
     for row in summary_table(metrics):
-        means.add_row(*row)
+        means.add_row(*map(visible, row))
     shown = Console(markup=False, emoji=False)  # of a folder or a metric, [/b] is a name
     shown.print(table, means)
     for remark in remarks(metrics):
@@ -158,4 +163,4 @@ def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
             highlight=False,
         )
     if passed := certified(metrics):
-        shown.print(passed, highlight=False)
+        shown.print(visible(passed), highlight=False)

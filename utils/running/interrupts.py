@@ -1,12 +1,14 @@
-"""Ctrl-C and SIGTERM: both end a run cleanly, and neither cuts the last writing short."""
+"""Ctrl-C, SIGTERM and SIGHUP: each ends a run cleanly, and none cuts the last writing short."""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LEAVING_S = 10.0  # after an interrupt a process has as long to leave; a later one counts, should the first have been swallowed
 
 
 def _can_set_handlers() -> bool:
@@ -14,28 +16,39 @@ def _can_set_handlers() -> bool:
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM (torchrun, kill, a batch system) raises KeyboardInterrupt as Ctrl-C does.
+def signals_interrupt() -> Iterator[None]:
+    """SIGTERM (torchrun, kill, a batch system) and SIGHUP (a closed terminal) raise KeyboardInterrupt as Ctrl-C does.
 
-    A handler that somebody else has set stays: submitit has its own, which puts the job back into the queue.
+    A handler that somebody else has set stays: submitit has its own, which puts the job back into the queue, and nohup
+    ignores SIGHUP. After an interrupt the process leaves: further ones are ignored for LEAVING_S, and outside for good.
     """
-    if not _can_set_handlers() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not _can_set_handlers():
         yield
         return
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    last = float("-inf")
 
-    signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LEAVING_S:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    ours = [number for number in SIGNALS if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
+    before = {number: signal.signal(number, interrupt) for number in ours}
     try:
         yield
+    except KeyboardInterrupt:
+        before = dict.fromkeys(before, signal.SIG_IGN)
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM are ignored inside; for a second or two of writing."""
+    """Ctrl-C, SIGTERM and SIGHUP are ignored inside; for a second or two of writing."""
     if not _can_set_handlers():
         yield
         return

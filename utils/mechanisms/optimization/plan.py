@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from utils.config.section import Section
+from utils.config.section import MOST_STEPS, Section
 from utils.mechanisms.plan import Finished, Nodes, Plan, Settings, switched
 from utils.records.blocks import Block, Part, PerImage, PerParticle
 from utils.sampling.phases import Opening
@@ -17,7 +17,7 @@ from utils.sampling.schedule import StepClock
 
 class Optimization(Section):
     every: int = Field(ge=1)
-    max_iterations: int = Field(ge=1)
+    max_iterations: int = Field(ge=1, le=MOST_STEPS)
     lr: float = Field(gt=0)
     stop_factor: float = Field(ge=0)
     max_move: float = Field(gt=0)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from utils.config.section import Section
+from utils.config.section import MOST_STEPS, Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
 from utils.records.blocks import Block, Number, Part, PerImage
@@ -22,14 +22,14 @@ class Chain(Section):
     """Of the second stage; its rate and its likelihood are those of the first."""
 
     mc_algo: Literal["langevin", "hmc"]
-    num_steps: int = Field(ge=1)
+    num_steps: int = Field(ge=1, le=MOST_STEPS)
     momentum: float = Field(ge=0, lt=1)
 
 
 class Polish(Section):
     keep: int = Field(ge=0)  # particles of an image that go on, by loss; 0: off
     sigma: float = Field(gt=0)  # noise level to which they go back
-    num_steps: int = Field(ge=1)  # of a whole annealing, of which those from sigma down are run
+    num_steps: int = Field(ge=1, le=MOST_STEPS)  # of a whole annealing, of which those from sigma down are run
     chain: Chain
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from utils.config.operators import OURS, SPECTRA
-from utils.config.section import Section
+from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Level, Nodes, Plan, Settings, check_level
 from utils.records.blocks import Block, Number, Part, PerImage
@@ -27,13 +27,13 @@ class Chain(Section):
     """Of the levels after the first; null: as the sampler and the task group have it."""
 
     mc_algo: Literal["langevin", "hmc"] | None = None
-    num_steps: int | None = Field(default=None, ge=1)
+    num_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     momentum: float | None = Field(default=None, ge=0, lt=1)
     keep_velocity: bool | None = None
 
 
 class Pyramid(Section):
-    levels: list[Annotated[int, Field(ge=8)]]  # sizes, rising; the last is that of the run's own model; none: off
+    levels: list[Annotated[int, Field(ge=8, le=LARGEST_SIDE)]]  # sizes, rising, to that of the run's own model; none: off
     models: list[str] | None  # of configs/model, for the levels but the last
     keep: int = Field(ge=1)  # particles that a level hands on, by loss
     sigma: float = Field(gt=0)  # noise level at which they begin the next one
