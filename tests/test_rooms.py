@@ -14,6 +14,7 @@ GROUND = (
     "kernels",
     "device",
     "formats",
+    "plain_files",
     "measurements",
     "data",
     "weights",
@@ -103,6 +104,7 @@ WITHOUT_TORCH = (
     "utils.weights",
     "utils.errors",
     "utils.paths",
+    "utils.plain_files",
 )
 OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 

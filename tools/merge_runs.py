@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.errors import InputError
+from utils.plain_files import read_yaml
 from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import RunFolder
@@ -50,7 +50,7 @@ def refuse_other(first: Path, folder: Path, prints: set[str]) -> None:
     if len(prints) == 1:
         return
     try:
-        changed = differences(*(identity(yaml.safe_load((f / "config.yaml").read_text())) for f in (folder, first)))
+        changed = differences(*(identity(read_yaml(f / "config.yaml")) for f in (folder, first)))
     except Exception:  # without readable configs the fingerprints alone have to do
         changed = []
     raise InputError(

@@ -19,6 +19,7 @@ from tools.demo_prior.make_demo_data import SEEDS, SIDE, demo_images
 from utils.data import KINDS, TestImage, files_in
 from utils.errors import InputError
 from utils.paths import find
+from utils.plain_files import Unreadable, read_json
 
 HELD_OUT_LIST = "held_out.txt"
 HELD_OUT_FOLDER = "held_out"
@@ -102,7 +103,11 @@ class ImageFolder:
     def prepare(self) -> None:
         """Write into `work` what is kept there; once, then only compared."""
         record = self.work / "data.json"
-        if record.exists() and json.loads(record.read_text()) != self.belongs:
+        try:
+            before = read_json(record) if record.exists() else self.belongs
+        except Unreadable as error:
+            raise InputError(f"work={self.work}: {record} is damaged ({error}); remove it") from None
+        if before != self.belongs:
             raise InputError(
                 f"work={self.work}: was started with other images or another data.resolution or data.held_out; "
                 "use another name or work, or remove it"

@@ -18,6 +18,7 @@ from utils.analysis import runs
 from utils.command_line import Parser, run
 from utils.errors import InputError
 from utils.paths import PROJECT
+from utils.plain_files import parse_yaml
 from utils.records.files import write_atomically
 from utils.records.kept import write_kept
 
@@ -47,9 +48,9 @@ def keep(source: Path, target: Path, digits: int | None = None) -> int:
 
 def of_its_group(config: bytes) -> bytes:
     """A config without the task's groups that it does not select; as it is where it says no group."""
-    nodes = yaml.safe_load(config)
+    nodes = parse_yaml(config)
     groups, chosen = nodes.get("task"), nodes.get("task_group")
-    if not isinstance(groups, dict) or chosen not in groups:
+    if not isinstance(groups, dict) or not isinstance(chosen, str) or chosen not in groups:
         return config
     return yaml.safe_dump({**nodes, "task": {chosen: groups[chosen]}}, sort_keys=False, allow_unicode=True).encode()
 

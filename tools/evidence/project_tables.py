@@ -21,7 +21,6 @@ table:
       best_of: 2                                         # rows of what 2 of a run's independent particles would give
 """
 
-import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -39,6 +38,7 @@ from utils.analysis.tables import build, build_prior, markdown
 from utils.command_line import Parser, run
 from utils.errors import InputError, one_line
 from utils.paths import PROJECT
+from utils.plain_files import Object, Unreadable, read_json
 from utils.records.files import write_atomically
 
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
@@ -181,9 +181,9 @@ def prior_table(spec: Spec, root: Path) -> Table:
     rows = []
     for name in spec.folders:
         try:
-            rows += [{"file": Path(name).stem, **row} for row in json.loads(read(root / name))]
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{root / name}: not written by tools/prior_quality.py ({type(error).__name__})") from None
+            rows += [{"file": Path(name).stem, **row} for row in read_json(root / name, list[Object])]
+        except (OSError, Unreadable) as error:
+            raise InputError(f"{root / name}: not written by tools/prior_quality.py ({one_line(error)})") from None
     return build_prior(rows)
 
 

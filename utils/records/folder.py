@@ -1,5 +1,6 @@
 """The folder of one run: opened, guarded against other configs, and filled."""
 
+import errno
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from utils.config.fingerprint import differences, identity
@@ -17,6 +17,7 @@ from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.errors import InputError
 from utils.paths import unused
+from utils.plain_files import Unreadable, read_yaml
 from utils.records.aggregate import aggregate
 from utils.records.claim import claim_path, claimed, unclaimed
 from utils.records.files import (
@@ -212,7 +213,8 @@ def _readable(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:  # another shard has just set it aside
         pass
     except OSError as error:
-        raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
+        remedy = "free some memory" if error.errno == errno.ENOMEM else "make it readable or remove it"
+        raise InputError(f"record {path} cannot be read ({error.strerror}); {remedy}") from None
     return None
 
 
@@ -240,10 +242,10 @@ def _is_run(path: Path) -> bool:
     if claim_path(path).is_file():
         return True
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        config = read_yaml(path / "config.yaml")
+    except (OSError, Unreadable):
         return False
-    return isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
+    return {"task_group", "shard", "resume"} <= config.keys()
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -263,10 +265,10 @@ def _refuse_other(path: Path, own_identity: dict[str, Any]) -> None:
     if not saved.exists():
         return
     try:
-        old = identity(yaml.safe_load(saved.read_text()))
+        changed = differences(identity(read_yaml(saved)), own_identity)
     except Exception as error:  # a config of an older version or a damaged file
-        raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
-    changed = differences(old, own_identity)
+        reason = error if isinstance(error, Unreadable) else type(error).__name__
+        raise InputError(f"name={path.name}: {saved} cannot be read ({reason}); choose another name=") from None
     if changed and record_paths(path):  # a run that ended before its first record holds nothing
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise InputError(
