@@ -55,6 +55,9 @@ class Network(BaseModel):
     attention_head_dim: Size | list[Size] | None = None
     cross_attention_dim: Size | list[Size] | None = None
     time_embedding_dim: Size | None = None
+    norm_eps: FiniteFloat | None = None
+    freq_shift: FiniteFloat | None = None
+    mid_block_scale_factor: FiniteFloat | None = None
     scaling_factor: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
     def least_weights(self) -> int:

@@ -25,7 +25,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -44,6 +44,9 @@ from utils.records.files import write_atomically
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 NOTES = re.compile(r"^<!-- notes -->$", re.MULTILINE)
 BLOCK = re.compile(r"^<!-- (?:table: (\S+)|notes) -->\n((?:(?!<!-- (?:table: |notes )).*\n)*?)<!-- end -->$", re.MULTILINE)
+
+
+Rows = Annotated[list[Object], Field(min_length=1)]
 
 
 class Spec(BaseModel):
@@ -181,7 +184,7 @@ def prior_table(spec: Spec, root: Path) -> Table:
     rows = []
     for name in spec.folders:
         try:
-            rows += [{"file": Path(name).stem, **row} for row in read_json(root / name, list[Object])]
+            rows += [{"file": Path(name).stem, **row} for row in read_json(root / name, Rows)]
         except (OSError, Unreadable) as error:
             raise InputError(f"{root / name}: not written by tools/prior_quality.py ({one_line(error)})") from None
     return build_prior(rows)
