@@ -18,6 +18,7 @@ from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.records import files
 from utils.records.aggregate import aggregate
+from utils.records.births import births
 from utils.records.files import RecordError, read_record, record_path
 from utils.records.folder import RunFolder
 from utils.records.kept import read_kept, write_kept
@@ -190,6 +191,7 @@ def use(record):
     """What a run and its pictures ask of a record."""
     eval_markdown(aggregate([record], "run").content())
     registry.marks(record)
+    assert all(isinstance(birth.gain, int) for birth in births(record.get("mechanisms", {}).values()))
     for particle in record["particles"]:
         registry.absence(record, particle)
 
