@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, NoReturn
 from pydantic import BaseModel, FiniteFloat
 
 from utils.config.fingerprint import without_removed
-from utils.config.section import type_of
 from utils.errors import InputError, one_line
 from utils.mechanisms import registry
 from utils.mechanisms.registry import IN_RECORDS, PLANS
@@ -29,7 +28,7 @@ from utils.records.metrics import Metrics, check_metrics
 
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
-READ = {"data.root": str, **{key: type_of(plan.Keys, key) for plan in PLANS for key in plan.read}}  # of a config
+READ = {"data.root": str, **registry.types_read()}  # of a config
 MOST_BYTES = 2**30  # of metrics.json, some ten kilobytes an image
 SCIENCE = (
     "modes",

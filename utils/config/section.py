@@ -1,7 +1,5 @@
 """What the typed sections of a config have in common."""
 
-from typing import Annotated, Any
-
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from utils.errors import InputError, short
@@ -17,13 +15,3 @@ def refusal(key: str, error: ValidationError) -> InputError:
     name = ".".join([key, *map(str, first["loc"])])
     value = "" if first["type"] == "missing" else f"={short(first['input'])}"
     return InputError(f"{name}{value}: {first['msg'][0].lower()}{first['msg'][1:]}")
-
-
-def type_of(section: type[Section], key: str) -> Any:
-    """What a dotted key within a section may hold, as pydantic has it."""
-    name, _, below = key.partition(".")
-    field = section.model_fields[name]
-    if below:
-        assert isinstance(field.annotation, type)
-        return type_of(field.annotation, below)
-    return Annotated[field.annotation, *field.metadata]
