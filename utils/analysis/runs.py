@@ -189,7 +189,7 @@ def load(path: str | Path, from_records: bool = False) -> Run:
     try:
         data = read_json(path, most=MOST_BYTES)
     except (OSError, Unreadable) as error:
-        raise InputError(f"{path}: damaged: {one_line(error)}; run its command again to write it anew") from None
+        raise InputError(f"{path}: damaged, {one_line(error)}; run its command again to write it anew") from None
     metrics = check_metrics(data, path)
     if from_records and has_records(path.parent):
         metrics = _anew(path, data)
