@@ -15,6 +15,7 @@ GROUND = (
     "kernels",
     "device",
     "formats",
+    "plain_files",
     "measurements",
     "data",
     "weights",
@@ -107,6 +108,7 @@ WITHOUT_TORCH = (
     "utils.errors",
     "utils.paths",
     "utils.files",
+    "utils.plain_files",
 )
 OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from utils.analysis import runs
 from utils.command_line import Parser, run, say
 from utils.digests import of_config, of_modules, other_content
-from utils.errors import InputError, one_line
+from utils.errors import InputError, one_line, short
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
+from utils.plain_files import Unreadable, parse_yaml
 from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths, write_record
 from utils.records.folder import RunFolder
@@ -53,7 +53,10 @@ def argument(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"set={text}: write --set key=value")
-    return key, yaml.safe_load(value)
+    try:
+        return key, parse_yaml(value.encode())
+    except Unreadable as error:
+        raise InputError(f"set={short(text)}: {error}") from None
 
 
 def chosen(text: str, arguments: dict[str, Any], finished: runs.Run, trusted: Collection[str]) -> Metric:

@@ -181,6 +181,10 @@ def as_result(parts: Parts, settings: Settings, batch: Sequence[tuple[dict[str, 
 
     counts = [len(record["survivors"]) for record, _ in batch]
     ids = [record["image_id"] for record, _ in batch]
+    if len({(arrays["y"].shape, arrays["z"].shape[1:]) for _, arrays in batch}) > 1:
+        raise InputError(
+            f"records of images {ids[0]} to {ids[-1]}: their measurements or latents differ in shape; sample one again"
+        )
     y = torch.from_numpy(np.stack([arrays["y"] for _, arrays in batch])).to(parts.device)
     repeats = torch.tensor(counts, device=parts.device)
     particles = state.Particles(

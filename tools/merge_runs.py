@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.digests import Digests, other_content
 from utils.errors import InputError
 from utils.files import PARTIAL, write_atomically
+from utils.plain_files import read_yaml
 from utils.records.claim import claim_path, claimed
 from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import RunFolder
@@ -54,7 +54,7 @@ def refuse_other(first: Path, folder: Path, prints: set[str]) -> None:
     if len(prints) == 1:
         return
     try:
-        changed = differences(*(identity(yaml.safe_load((f / CONFIG).read_text())) for f in (folder, first)))
+        changed = differences(*(identity(read_yaml(f / CONFIG)) for f in (folder, first)))
     except Exception:  # without readable configs the fingerprints alone have to do
         changed = []
     raise InputError(

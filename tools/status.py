@@ -10,14 +10,15 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from omegaconf import OmegaConf
+from pydantic import BaseModel, Field
 
 from utils.command_line import Parser, run, say
 from utils.data import files_in
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.paths import find
+from utils.plain_files import Unreadable, read_yaml
 from utils.records.aggregate import finite
 from utils.records.files import RecordError, read_record, record_path, record_paths
 from utils.records.folder import names_seen
@@ -35,6 +36,19 @@ class Shard(NamedTuple):
     remaining_s: float | None  # estimate; None: not known yet
 
 
+class Data(BaseModel):
+    root: str
+    kind: Literal["images", "measurement"] = "images"
+    start_id: int = Field(ge=0)
+    end_id: int | None = Field(ge=0, lt=2**31)
+
+
+class Selection(BaseModel):
+    """What is read of config.yaml."""
+
+    data: Data
+
+
 def read(folder: Path) -> tuple[dict[int, dict[str, Any]], int]:
     """(records by id, number of damaged files) of a run folder; nothing is moved."""
     records, damaged = {}, 0
@@ -50,25 +64,25 @@ def read(folder: Path) -> tuple[dict[int, dict[str, Any]], int]:
 def selection(folder: Path) -> range:
     """The ids of the images that the run's last command selected, before sharding."""
     try:
-        data = OmegaConf.load(folder / "config.yaml").data
-        start, end = int(data.start_id), data.end_id if data.end_id is None else int(data.end_id)
-    except Exception as error:  # damaged, or of another program
-        raise InputError(f"{folder / 'config.yaml'} cannot be read ({type(error).__name__})") from None
+        data = read_yaml(folder / "config.yaml", Selection).data
+    except (OSError, Unreadable) as error:  # damaged, or of another program
+        raise InputError(f"{folder / 'config.yaml'} cannot be read ({one_line(error)})") from None
+    end = data.end_id
     if end is None and (names := names_seen(folder)):
         end = len(names)
     elif end is None:
         root = find(data.root)
         if not root.is_dir():
             raise InputError(f"{folder}: its images in {root} cannot be counted; run this where the run is")
-        end = len(files_in(root, data.get("kind", "images")))
-    return range(start, end)
+        end = len(files_in(root, data.kind))
+    return range(data.start_id, end)
 
 
 def shards(folder: Path) -> dict[tuple[int, int], Path]:
     """{(k, n): path of the log} of the newest way in which the run was divided."""
     logs = {}
     for path in folder.glob("run*.log"):
-        match = re.fullmatch(r"run_shard-(\d+)-of-(\d+)\.log", path.name)
+        match = re.fullmatch(r"run_shard-(\d{1,9})-of-([1-9]\d{0,8})\.log", path.name)
         logs[(int(match[1]), int(match[2])) if match else (0, 1)] = path
     if not logs:
         return {}
@@ -87,7 +101,7 @@ def shard_status(
 ) -> Shard:
     k, n = key
     share = ids[k::n]
-    done = [i for i in share if i in records]
+    done = [i for i in records if i in share]
     touched = [log_path.stat().st_mtime, *(record_path(folder, i).stat().st_mtime for i in done)]
     left_s = (len(share) - len(done)) * image_s if image_s is not None else None
     return Shard(f"{k}/{n}", len(done), len(share), now - max(touched), left_s)
@@ -122,7 +136,7 @@ def describe(folder: Path, now: float | None = None) -> Iterator[str]:
     if not (folder / "config.yaml").is_file() or not (folder / "records").is_dir():
         raise InputError(f"{folder}: no run folder (config.yaml and records/ are missing); name <save_dir>/<name>")
     (records, damaged), ids = read(folder), selection(folder)
-    done = [i for i in ids if i in records]
+    done = [i for i in records if i in ids]
     image_s = statistics.fmean(records[i]["time"]["image_s"] for i in done) if done else None
     parts = [shard_status(folder, key, path, ids, records, image_s, now) for key, path in shards(folder).items()]
     working = [p for p in parts if p.done < p.total]

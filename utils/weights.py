@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, FiniteFloat
 
 from utils.errors import InputError
 from utils.paths import find
+from utils.plain_files import Object, Unreadable, read_json, shaped
 
 ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
@@ -31,6 +34,71 @@ GIVEN = {
     "scaling_factor": "a number: 1 where latents are not scaled, 0.18215 for Stable Diffusion 1 and 2",
     "prediction_type": "epsilon or v_prediction",
 }
+
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
+
+
+class Network(BaseModel):
+    """What is read of the config of an autoencoder or UNet; where a key is missing, those who need it say so."""
+
+    class_name: str | None = Field(None, alias="_class_name")
+    block_out_channels: list[Size] = Field([1], min_length=1, max_length=12)
+    layers_per_block: Size | list[Size] = 1
+    in_channels: Size = 1
+    out_channels: Size = 1
+    latent_channels: Size = 1
+    norm_num_groups: Size | None = None
+    sample_size: Size | list[Size] | None = None
+    attention_head_dim: Size | list[Size] | None = None
+    cross_attention_dim: Size | list[Size] | None = None
+    time_embedding_dim: Size | None = None
+    norm_eps: FiniteFloat | None = None
+    freq_shift: FiniteFloat | None = None
+    mid_block_scale_factor: FiniteFloat | None = None
+    scaling_factor: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+    def least_weights(self) -> int:
+        """How many numbers its weights are at least: each layer of a block has a convolution of 3 x 3 over its channels."""
+        layers = self.layers_per_block if isinstance(self.layers_per_block, list) else [self.layers_per_block]
+        convolutions = sum(9 * channels**2 for channels in self.block_out_channels) * min(layers)
+        return convolutions + (self.time_embedding_dim or 0) ** 2
+
+
+class Scheduler(BaseModel):
+    """The same of a scheduler."""
+
+    prediction_type: str | None = None
+    num_train_timesteps: Annotated[int, Field(ge=1, le=10**5)] | None = None
+    beta_schedule: str | None = None
+    beta_start: Annotated[float, Field(gt=0, lt=1)] | None = None
+    beta_end: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class Conversion(BaseModel):
+    """What is read of conversion.json, by which a converted checkpoint tells where it comes from."""
+
+    weights: Literal["raw", "ema"] = "raw"
+
+
+def read_configs(folder: Path) -> dict[str, Object]:
+    """{part: content of its config} of a diffusers folder.
+
+    Raises Unreadable naming the file, also where a config promises networks far larger than their weights; OSError.
+    """
+    configs = {}
+    for part, file in config_files(folder).items():
+        try:
+            configs[part] = read_json(file)
+            typed = shaped(configs[part], Scheduler if part == "scheduler" else Network)
+        except Unreadable as error:
+            raise Unreadable(f"{file}: {error}") from None
+        held = sum(weights.stat().st_size for pattern in WEIGHTS for weights in file.parent.glob(pattern))
+        if part != "scheduler" and typed.least_weights() > held:
+            raise Unreadable(f"{file}: its networks are far larger than the weights beside it, of {held} bytes")
+    return configs
 
 
 def config_files(folder: Path) -> dict[str, Path]:

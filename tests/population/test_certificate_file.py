@@ -146,5 +146,5 @@ def test_of_several_beside_the_checkpoint_the_one_of_this_setting_is_taken(place
 
 def test_a_damaged_certificate_ends_in_one_line(place, tmp_path):
     (tmp_path / "bad.json").write_text('{"thresholds": {}}')
-    with pytest.raises(InputError, match=r"certificate .*bad\.json: cannot be read \(thresholds\.deviation: Field required"):
+    with pytest.raises(InputError, match=r"certificate .*bad\.json: cannot be read \(thresholds\.deviation: field required"):
         checked(place, f"sequential.certificate={tmp_path / 'bad.json'}")

@@ -168,17 +168,22 @@ DAMAGE = {
     "no longer gzip": (lambda content, lines: b"PK" + content[2:], "damaged after line 0 (Not a gzipped file"),
     "empty": (lambda content, lines: b"", "line 1: holds no record"),
     "wrong sum": (lambda content, lines: content[:-8] + b"xxxx" + content[-4:], "damaged after line 3 (CRC check failed"),
-    "half a line": (lambda content, lines: gzip.compress(lines[0] + lines[1][:99]), "line 2: not JSON (JSONDecodeError)"),
+    "half a line": (lambda content, lines: gzip.compress(lines[0] + lines[1][:99]), "line 2: not JSON (JSONDecodeError:"),
     "noise": (
         lambda content, lines: gzip.compress(lines[0] + b"\xff\xfe\n" + lines[1]),
-        "line 2: not JSON (UnicodeDecodeError)",
+        "line 2: not JSON (UnicodeDecodeError:",
     ),
-    "nested": (lambda content, lines: gzip.compress(b"[" * 100_000), "line 1: not JSON (RecursionError)"),
+    "nested": (lambda content, lines: gzip.compress(b"[" * 100_000), "line 1: not JSON (RecursionError:"),
     "blank": (lambda content, lines: gzip.compress(lines[0] + b"\n" + lines[1]), "line 2: not JSON"),
     "a list": (lambda content, lines: gzip.compress(lines[0] + b"[]\n"), "line 2: damaged record"),
-    "another schema": (
-        lambda content, lines: gzip.compress(lines[0] + lines[1] + edited(lines[2], schema=2)),
+    "no schema": (
+        lambda content, lines: gzip.compress(lines[0] + lines[1] + edited(lines[2], schema=None)),
         "line 3: damaged record (schema: Input should be 1)",
+    ),
+    "a bomb": (lambda content, lines: gzip.compress(lines[0] + b" " * 2**25), "line 2: unpacks to far more than a record"),
+    "a bomb of lines": (
+        lambda content, lines: gzip.compress(b"".join(edited(lines[0], image_id=i, _=" " * 2**22) for i in range(20))),
+        "unpacks to far more than a record",
     ),
     "no scores": (lambda content, lines: gzip.compress(edited(lines[0], scores=None)), "line 1: damaged record (scores"),
     "twice": (

@@ -150,3 +150,9 @@ def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monk
     for image in range(IMAGES):  # as after stripping the pictures
         write_record(other, read_record(other / "records" / f"{image:05d}.npz")[0], {})
     refused("its records hold no latents", other)
+
+
+def test_records_of_other_shapes_end_in_one_line():
+    batch = [({"image_id": i, "survivors": [0]}, {"y": np.zeros((3, 8, 8 + i)), "z": np.zeros((1, 4, 8, 8))}) for i in range(2)]
+    with pytest.raises(InputError, match="records of images 0 to 1: their measurements or latents differ in shape"):
+        tool.as_result(None, None, batch)

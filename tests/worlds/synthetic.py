@@ -60,7 +60,11 @@ def write_run(
             agreeing = [None if label is None else True for label in row]
             record["summary"] = {"agreeing": agreeing, "psnr": means[i] if truth else None, "resolution": 2.0}
         records.append(record)
-        arrays = {"truth": picture(i), "y": np.zeros((3, 24, 24), np.float32), "z": np.zeros((4, 4, 8, 8), np.float32)}
+        arrays = {
+            "truth": picture(i),
+            "y": np.zeros((3, 24, 24), np.float32),
+            "z": np.zeros((len(record["survivors"]), 4, 8, 8), np.float32),
+        }
         arrays["images"] = np.stack([np.rot90(picture(i), 2 * (row[k] == "180")) for k in record["survivors"]])
         if means is not None:
             arrays["summary_mean"], arrays["summary_std"] = picture(i), np.full((3, 16, 16), 0.01 * (i + 1), np.float16)

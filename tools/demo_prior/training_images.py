@@ -19,6 +19,7 @@ from utils.data import KINDS, TestImage, files_in
 from utils.errors import InputError
 from utils.files import write_atomically
 from utils.paths import find
+from utils.plain_files import Unreadable, read_json
 
 HELD_OUT_LIST = "held_out.txt"
 HELD_OUT_FOLDER = "held_out"
@@ -93,10 +94,10 @@ class ImageFolder:
         """Write into `work` what is kept there; once, then only compared."""
         record = self.work / "data.json"
         try:
-            differs = record.exists() and json.loads(record.read_text(encoding="utf-8")) != self.belongs
-        except (ValueError, RecursionError) as error:
-            raise damaged(record, type(error).__name__) from None
-        if differs:
+            before = read_json(record) if record.exists() else self.belongs
+        except Unreadable as error:
+            raise damaged(record, str(error)) from None
+        if before != self.belongs:
             raise InputError(
                 f"work={self.work}: was started with other images or another data.resolution or data.held_out; "
                 "use another name or work, or remove it"

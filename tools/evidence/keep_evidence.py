@@ -20,6 +20,7 @@ from utils.command_line import Parser, run, say
 from utils.errors import InputError
 from utils.files import PARTIAL, write_atomically
 from utils.paths import PROJECT
+from utils.plain_files import parse_yaml
 from utils.records.kept import KEPT, packed
 
 
@@ -58,9 +59,9 @@ def begun(target: Path, contents: dict[str, bytes]) -> bool:
 
 def of_its_group(config: bytes) -> bytes:
     """A config without the task's groups that it does not select; as it is where it says no group."""
-    nodes = yaml.safe_load(config)
+    nodes = parse_yaml(config)
     groups, chosen = nodes.get("task"), nodes.get("task_group")
-    if not isinstance(groups, dict) or chosen not in groups:
+    if not isinstance(groups, dict) or not isinstance(chosen, str) or chosen not in groups:
         return config
     return yaml.safe_dump({**nodes, "task": {chosen: groups[chosen]}}, sort_keys=False, allow_unicode=True).encode()
 

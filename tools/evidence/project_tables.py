@@ -21,12 +21,11 @@ table:
       best_of: 2                                         # rows of what 2 of a run's independent particles would give
 """
 
-import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -40,10 +39,14 @@ from utils.command_line import Parser, run
 from utils.errors import InputError, one_line
 from utils.files import write_atomically
 from utils.paths import PROJECT
+from utils.plain_files import Object, Unreadable, read_json
 
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 NOTES = re.compile(r"^<!-- notes -->$", re.MULTILINE)
 BLOCK = re.compile(r"^<!-- (?:table: (\S+)|notes) -->\n((?:(?!<!-- (?:table: |notes )).*\n)*?)<!-- end -->$", re.MULTILINE)
+
+
+Rows = Annotated[list[Object], Field(min_length=1)]
 
 
 class Spec(BaseModel):
@@ -181,9 +184,9 @@ def prior_table(spec: Spec, root: Path) -> Table:
     rows = []
     for name in spec.folders:
         try:
-            rows += [{"file": Path(name).stem, **row} for row in json.loads(read(root / name))]
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{root / name}: not written by tools/prior_quality.py ({type(error).__name__})") from None
+            rows += [{"file": Path(name).stem, **row} for row in read_json(root / name, Rows)]
+        except (OSError, Unreadable) as error:
+            raise InputError(f"{root / name}: not written by tools/prior_quality.py ({one_line(error)})") from None
     return build_prior(rows)
 
 

@@ -118,8 +118,8 @@ def _identity_without_seed(run: Run) -> dict[str, Any]:
         raise InputError(f"{run.folder}: has no config.yaml, so runs cannot be pooled over seeds")
     try:
         return {key: value for key, value in identity(run.config).items() if key != "seed"}
-    except KeyError as error:
-        raise InputError(f"{run.folder / 'config.yaml'}: key {error} is missing") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{run.folder / 'config.yaml'}: is no run's config ({type(error).__name__}: {error})") from None
 
 
 def unique_labels(runs: Sequence[Run]) -> list[str]:

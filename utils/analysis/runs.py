@@ -1,6 +1,5 @@
 """Finished runs read back: found under folders, checked, and taken apart image by image."""
 
-import json
 import os.path
 import statistics
 from collections.abc import Collection, Iterable, Sequence
@@ -11,16 +10,17 @@ from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-import yaml
+from pydantic import BaseModel, FiniteFloat
 
 from utils.config.fingerprint import without_removed
 from utils.digests import Digests, other_content
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.mechanisms import registry
 from utils.mechanisms.registry import IN_RECORDS, PLANS
 from utils.metrics.base import table_key
 from utils.metrics.loss import Loss
 from utils.metrics.registry import BESIDE_LOSS
+from utils.plain_files import Unreadable, read_json, read_yaml, shaped
 from utils.records.aggregate import aggregate, at_best, finite, spread
 from utils.records.births import births
 from utils.records.files import RecordAndArrays, RecordError
@@ -29,7 +29,8 @@ from utils.records.metrics import Metrics, check_metrics
 
 TIMESTEPS = 1000
 FOUND = ("0", "180")  # labels of a success
-READ = ("data.root", *(key for plan in PLANS for key in plan.read))
+READ = {"data.root": str, **registry.types_read()}  # of a config
+MOST_BYTES = 2**30  # of metrics.json, some ten kilobytes an image
 SCIENCE = (
     "modes",
     "selection",
@@ -45,6 +46,14 @@ OPTIONAL = (
     *(str(plan.block) for plan in IN_RECORDS if plan.recorded),
 )  # blocks that all records of a run have, or none
 SOURCES = ("metrics.json", KEPT)  # of a run's metrics: the file, or the records to aggregate
+
+
+class Trivial(BaseModel):
+    """trivial.json: PSNR of each reconstruction, for each image."""
+
+    image_ids: list[int]
+    floor: str  # the best one
+    psnr: dict[str, list[FiniteFloat]]
 
 
 class Unit(NamedTuple):
@@ -85,12 +94,12 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_text())
-            names = sorted(content["psnr"], key=lambda name: name != content["floor"])
-            by_image = {name: dict(zip(content["image_ids"], content["psnr"][name], strict=True)) for name in names}
-        except (ValueError, KeyError, TypeError) as error:
+            content = read_json(path, Trivial, MOST_BYTES)
+            names = sorted(content.psnr, key=lambda name: name != content.floor)
+            by_image = {name: dict(zip(content.image_ids, content.psnr[name], strict=True)) for name in names}
+        except (OSError, ValueError) as error:
             raise InputError(
-                f"{path}: damaged ({type(error).__name__}); run tools/evidence/trivial_reconstruction.py again"
+                f"{path}: damaged ({one_line(error)}); run tools/evidence/trivial_reconstruction.py again"
             ) from None
         missing = next(
             (i for i in self.metrics.metadata.image_ids if any(i not in scores for scores in by_image.values())), None
@@ -179,9 +188,9 @@ def load(path: str | Path, from_records: bool = False) -> Run:
         metrics = _aggregated(path.parent, [record for record, _ in _read(path.parent)], name)
         return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
     try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged, not JSON ({error}); run its command again to write it anew") from None
+        data = read_json(path, most=MOST_BYTES)
+    except (OSError, Unreadable) as error:
+        raise InputError(f"{path}: damaged, {one_line(error)}; run its command again to write it anew") from None
     metrics = check_metrics(data, path)
     if from_records and has_records(path.parent):
         metrics = _anew(path, data)
@@ -235,11 +244,18 @@ def _config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        config = yaml.safe_load(path.read_text())
-        for key in READ:
-            reduce(getitem, key.split("."), config)
+        config = read_yaml(path)
+        for key, kind in READ.items():
+            try:
+                shaped(reduce(getitem, key.split("."), config), kind)
+            except Unreadable as error:
+                raise Unreadable(f"{key}: {error}") from None
+        for plan in PLANS:
+            plan.steps_after(config)
         return without_removed(config)
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (OSError, Unreadable) as error:
+        raise InputError(f"{path}: damaged or not a run's config ({one_line(error)})") from None
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError) as error:
         raise InputError(f"{path}: damaged or not a run's config ({type(error).__name__})") from None
 
 

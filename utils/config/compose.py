@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from utils.config.overrides import check_command_line, check_group_choices, check_renamed, choices_of, unknown_key
 from utils.errors import InputError, short
 from utils.paths import PROJECT
+from utils.plain_files import refuse_deep
 
 RAISE = "HYDRA_FULL_ERROR"
 
@@ -58,6 +59,8 @@ def _began(main: HydraMain, error: BaseException) -> bool:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The config of posterior_sample.py with some overrides. Raises InputError."""
+    for override in overrides:
+        refuse_deep(override)
     check_renamed(overrides)
     check_group_choices(overrides)
     try:

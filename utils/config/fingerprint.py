@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from utils.config.operators import OURS
 from utils.config.sections import DAPS, Data, Fidelity, nan_as_word
 from utils.config.settings import settings_of
+from utils.errors import short
 from utils.mechanisms.registry import PLANS
 
 # what may differ between runs whose records belong together
@@ -140,11 +141,11 @@ def _is_the_operators_own(fidelity: dict[str, Any]) -> bool:
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """["key is old there and new here", ...] between two nested dicts; what one lacks is "the default"."""
     lines = []
-    for key in sorted(set(old) | set(new)):
+    for key in sorted(set(old) | set(new), key=str):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             lines += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             before, now = (side[key] if key in side else "the default" for side in (old, new))
-            lines.append(f"{prefix}{key} is {before} there and {now} here")
+            lines.append(f"{prefix}{key} is {short(before)} there and {short(now)} here")
     return lines

@@ -3,15 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from utils.config.section import refusal
 from utils.config.sections import Model
 from utils.config.settings import Settings
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.mechanisms import registry
 from utils.paths import PROJECT
+from utils.plain_files import Unreadable, read_yaml
 
 MODELS = PROJECT / "configs" / "model"
 
@@ -47,7 +47,10 @@ def model_node(name: str) -> dict[str, Any]:
         raise InputError(
             f"model {name}: no such file {file}; there are {', '.join(sorted(f.stem for f in MODELS.glob('*.yaml')))}"
         )
-    node = dict(yaml.safe_load(file.read_text()))
+    try:
+        node = read_yaml(file)
+    except (OSError, Unreadable) as error:
+        raise InputError(f"model {name}: {file} cannot be read ({one_line(error)})") from None
     if node.get("path") == "???":
         raise InputError(f"model {name}: {file} names no path; copy the file, give it one, and name the copy")
     try:

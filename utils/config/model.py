@@ -1,26 +1,25 @@
 """What a model block must hold, and whether the weights that it names can be there. Needs no torch."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from utils.config.sections import Model
-from utils.errors import InputError, short
+from utils.errors import InputError, one_line, short
 from utils.paths import find
+from utils.plain_files import Unreadable, read_json
 from utils.weights import (
     GIVEN,
     ORIGINAL_SUFFIXES,
+    WEIGHTS,
+    Conversion,
     cache_folder,
     cached_snapshot,
     check_properties,
-    config_files,
     is_hub_id,
     is_original,
     not_cached,
+    read_configs,
 )
-
-WEIGHTS = ("*.safetensors", "*.bin")
 
 STABLE_DIFFUSION = "utils.priors.stable_diffusion.load_pipeline"
 
@@ -66,10 +65,13 @@ def check_model(model: Model) -> None:
         )
     _check_not_beside(model, place)
     check_folder(model, place)
-    made_of = _json(model, place / "conversion.json") if (place / "conversion.json").is_file() else {}
-    if model.weights != made_of.get("weights", "raw"):
+    try:
+        made_of = read_json(place / "conversion.json", Conversion) if (place / "conversion.json").is_file() else Conversion()
+    except (OSError, Unreadable) as error:
+        raise _damaged(model, f"{place / 'conversion.json'}: {one_line(error)}") from None
+    if model.weights != made_of.weights:
         raise InputError(
-            f"model.weights={model.weights}: {place} holds the {made_of.get('weights', 'raw')} weights; "
+            f"model.weights={model.weights}: {place} holds the {made_of.weights} weights; "
             "give model.path the original file, or convert it with tools/convert_ldm.py"
         )
 
@@ -101,7 +103,10 @@ def check_folder(model: Model, folder: Path) -> None:
             raise InputError(
                 f"model.path={model.path}: no weights (*.safetensors, *.bin) in {folder / part}; get them from: {model.source}"
             )
-    configs = {part: _json(model, file) for part, file in config_files(folder).items()}
+    try:
+        configs = read_configs(folder)
+    except (OSError, Unreadable) as error:
+        raise _damaged(model, one_line(error)) from None
     unet, vae = configs["unet"], configs["autoencoder"]
     conditional = unet.get("_class_name") == "UNet2DConditionModel"
     if not stable and conditional and not (folder / "class_embedding.safetensors").is_file():
@@ -148,11 +153,8 @@ def _check_stable_diffusion(model: Model) -> None:
         raise InputError("model: Stable Diffusion needs the package transformers; install it with pip install -e '.[sd]'")
 
 
-def _json(model: Model, path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise InputError(f"model.path={model.path}: {path} is damaged; get it from: {model.source}") from None
+def _damaged(model: Model, reason: str) -> InputError:
+    return InputError(f"model.path={model.path}: damaged, {reason}; get it from: {model.source}")
 
 
 def _offline() -> bool:

@@ -16,6 +16,7 @@ from utils.config.sections import TaskGroup
 from utils.config.settings import Settings
 from utils.errors import InputError, short
 from utils.paths import PROJECT
+from utils.plain_files import refuse_deep
 
 NEEDED = ("data", "model", "task", "sampler")  # groups of which a run needs exactly one configuration
 DEFAULTS = (*NEEDED, "experiment")  # groups in the defaults list
@@ -24,6 +25,8 @@ DEFAULTS = (*NEEDED, "experiment")  # groups in the defaults list
 def check_command_line(arguments: Sequence[str]) -> list[str]:
     """The overrides among the arguments of a program of @hydra.main. Raises InputError for what Hydra refuses in many
     lines, and for what DAPS and earlier code call otherwise."""
+    for argument in arguments:
+        refuse_deep(argument)
     parser = get_args_parser()
     parser.error = _flags_in_one_line  # type: ignore[method-assign]  # Hydra makes the parser, so it cannot be a subclass
     args, unknown = parser.parse_known_args(arguments)

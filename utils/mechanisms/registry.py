@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
+from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms import ORDER
 from utils.mechanisms.plan import Course, Finished, Level, Nodes, Plan, Settings
@@ -100,6 +101,20 @@ def aggregated(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         elif plan.aggregated:
             result[key] = None
     return result
+
+
+def types_read() -> dict[str, Any]:
+    """{dotted key that finished runs are asked for: the type that pydantic holds it to}."""
+    return {key: _type_of(plan.Keys, key) for plan in PLANS for key in plan.read}
+
+
+def _type_of(section: type[Section], key: str) -> Any:
+    name, _, below = key.partition(".")
+    field = section.model_fields[name]
+    if not below:
+        return Annotated[field.annotation, *field.metadata]
+    assert isinstance(field.annotation, type)
+    return _type_of(field.annotation, below)
 
 
 def remaining(metrics: Any, image: int, particles: int) -> int:

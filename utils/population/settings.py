@@ -1,16 +1,16 @@
 """The section `sequential`: when particles are started, and which of them pass; the file that a certificate is kept in."""
 
 import glob
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from utils.config.section import Section
-from utils.errors import InputError
+from utils.errors import InputError, one_line
 from utils.mechanisms.registry import PLANS
 from utils.paths import find
+from utils.plain_files import Unreadable, read_json
 from utils.weights import is_hub_id, is_original
 
 FILE = "certificate.json"
@@ -88,11 +88,9 @@ def certificates(model_path: str) -> list[Path]:
 def read_certificate(path: Path) -> Certificate:
     """Raises InputError for a file that is none."""
     try:
-        return Certificate.model_validate(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else type(error).__name__
-        raise InputError(f"certificate {path}: cannot be read ({reason}); make it again with {TOOL}") from None
+        return read_json(path, Certificate)
+    except (OSError, Unreadable) as error:
+        raise InputError(f"certificate {path}: cannot be read ({one_line(error)}); make it again with {TOOL}") from None
 
 
 def holds_for(identity: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from utils.checkpoint_file import read_averaged, read_state_dict
 from utils.errors import InputError
 from utils.files import write_atomically, write_folder
+from utils.plain_files import Unreadable, read_json
 from utils.weights import cache_folder
 
 log = logging.getLogger("latentdaps")
@@ -343,7 +344,10 @@ def converted(checkpoint: str | Path, weights: str = "raw", resolution: int = 25
     """The diffusers folder of an original file: a cache beside it, made on first use."""
     folder = cache_folder(checkpoint, weights)
     if (folder / "conversion.json").is_file():
-        made_of = json.loads((folder / "conversion.json").read_text())
+        try:
+            made_of = read_json(folder / "conversion.json")
+        except (OSError, Unreadable):  # made anew, if the file is there
+            made_of = {}
         if not Path(checkpoint).exists() or {k: made_of.get(k) for k in ("bytes", "mtime_ns")} == stamp(checkpoint):
             return folder
     log.info("converting %s to %s, once", checkpoint, folder)

@@ -1,6 +1,5 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any, Self
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, ModelMixin, UNet2DConditionModel, UNet2DModel, VQModel
 from diffusers.configuration_utils import FrozenDict
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.checkpoint import checkpoint
 
@@ -19,7 +17,7 @@ from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
 from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
-from utils.weights import check_properties, config_files, is_hub_id, is_original, snapshot
+from utils.weights import check_properties, config_files, is_hub_id, is_original, read_configs, snapshot
 
 log = logging.getLogger("latentdaps")
 Autoencoder = AutoencoderKL | VQModel
@@ -83,10 +81,10 @@ def load_parts(
     files, loading = config_files(path), {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     given = {"scaling_factor": scaling_factor, "prediction_type": prediction_type}
     try:
-        configs = {part: json.loads(file.read_text()) for part, file in files.items()}
+        configs = read_configs(path)
         check_properties(path, configs, given)
         autoencoder, unet = (
-            load_whole(_class_of(files[part].parent, classes), files[part].parent, **loading)
+            load_whole(_class_of(files[part].parent.name, configs[part], classes), files[part].parent, **loading)
             for part, classes in (("autoencoder", AUTOENCODERS), ("unet", UNETS))
         )
         if scaling_factor is not None:
@@ -95,7 +93,9 @@ def load_parts(
         if prediction_type is not None:
             scheduler.register_to_config(prediction_type=prediction_type)
         return autoencoder, unet, scheduler
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # of a config that does not fit, the library raises whatever its constructors come upon
         raise InputError(
             f"model.path={path}: cannot be loaded ({type(error).__name__}: {one_line(error)}); "
             "copy the folder again from its source"
@@ -129,10 +129,10 @@ def variant(folder: Path) -> str | None:
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
-def _class_of(path: Path, classes: Mapping[str, type[ModelMixin]]) -> type[ModelMixin]:
-    name = json.loads((path / "config.json").read_text())["_class_name"]
+def _class_of(part: str, config: Mapping[str, Any], classes: Mapping[str, type[ModelMixin]]) -> type[ModelMixin]:
+    name = config.get("_class_name")
     if name not in classes:
-        raise ValueError(f"{path.name} is a {name}; supported: {', '.join(classes)}")
+        raise ValueError(f"{part} is a {name}; supported: {', '.join(classes)}")
     return classes[name]
 
 

@@ -61,7 +61,9 @@ def embed_prompts(path: Path, prompts: Sequence[str]) -> torch.Tensor:
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path / "tokenizer", local_files_only=True)
         encoder = load_whole(CLIPTextModel, path / "text_encoder", torch_dtype=torch.float32).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
         raise InputError(
             f"model.path={path}: text encoder or tokenizer cannot be loaded "
             f"({type(error).__name__}: {one_line(error)}); copy the folder again from its source"

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.metrics.loss import Loss
 from utils.metrics.registry import BESIDE_LOSS, SCORES
@@ -237,10 +238,17 @@ def compile_seconds(records: Records) -> float | None:
 
 
 def aggregate(records: Records, name: str) -> Metrics:
+    """As `_aggregate`. Raises InputError where records, each of them whole, do not fit together."""
+    try:
+        return _aggregate(records, name)
+    except KeyError as error:
+        raise InputError(f"records of {name}: only some of them have {error}; keep one run in a folder") from None
+
+
+def _aggregate(records: Records, name: str) -> Metrics:
     """What metrics.json holds, from records sorted by image id, all of one configuration; `name` is the run's.
 
     What the records say about the run (seed, overrides, commit, versions, device) is taken from the last one.
-    Raises InputError where they do not fit together.
     """
     phases, peak_mb = phases_block(records), peaks(records)
     highest = max(finite(list(peak_mb.values())), default=None)

@@ -21,5 +21,10 @@ class Birth(NamedTuple):
 
 def births(blocks: Iterable[Any]) -> list[Birth]:
     """Of one image, from its blocks of a record or of metrics.json, one a mechanism; None where it did nothing."""
-    telling = [block for block in blocks if isinstance(block, dict) and isinstance(block.get("parent"), dict)]
+    telling = [block for block in blocks if isinstance(block, dict) and _are_numbers(block.get("parent"))]
     return [Birth(block["parent"], block.get("stay", True)) for block in telling]
+
+
+def _are_numbers(parent: Any) -> bool:
+    """A block of one's own may call anything so."""
+    return isinstance(parent, dict) and all(isinstance(number, int) for number in parent.values())

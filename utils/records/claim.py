@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from utils.errors import InputError
+from utils.plain_files import Object, parse_json, shaped
 
 CLAIM = "latentdaps.lock"
+MOST = 2**12  # characters of it
 
 
 def claim_path(folder: str | Path) -> Path:
@@ -90,8 +92,8 @@ def _holder(file: TextIO) -> dict[str, Any]:
     """What the file says; {} where a kill left it half written, or before anything was."""
     file.seek(0)
     try:
-        return dict(json.loads(file.read()))
-    except (ValueError, TypeError):
+        return shaped(parse_json(file.read(MOST)), Object)
+    except ValueError:
         return {}
 
 

@@ -1,18 +1,29 @@
 """Record files, one per image: written in one step, read with checks."""
 
+import errno
 import io
 import json
 import math
+import os
 import re
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from utils.errors import InputError
 from utils.files import write_atomically
-from utils.records.record import problem
+from utils.plain_files import Unreadable, parse_json, read_regular
+from utils.records.record import ArrayType, not_finite, problem, refuse_newer
 
 RecordAndArrays = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+# numbers that were measured or sampled are noise in their last digits and hardly shrink
+MOST_BYTES = 2**32  # of a file
+UNPACKED, MOST_RATIO = 2**26, 100  # bytes that it unpacks to: so many, and so many times its own
+MOST_RECORD = 2**26  # bytes of the part that is JSON
 
 
 def clean(value: Any) -> Any:
@@ -52,20 +63,70 @@ def write_record(folder: str | Path, record: dict[str, Any], arrays: dict[str, n
 
 
 def read_record(path: str | Path) -> RecordAndArrays:
-    """(record, arrays) of one file. Raises RecordError for a damaged one, OSError for one that cannot be opened."""
+    """(record, arrays) of one file.
+
+    Raises RecordError for a damaged one; OSError for one that cannot be opened, or for which memory is short; InputError for
+    one that a newer program wrote.
+    """
     path = Path(path)
     if path.is_dir():
         raise RecordError(f"{path}: damaged record (a folder)")
-    content = path.read_bytes()
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        record = json.loads(arrays.pop("record").tobytes())
-        wrong = problem(record, arrays)
+        record, arrays = _unpacked(read_regular(path, MOST_BYTES), path)
+    except RecordError as error:
+        raise RecordError(f"{path}: damaged record ({error})") from None
+    except (OSError, InputError):
+        raise
     except Exception as error:  # a damaged archive can fail in many ways
-        raise RecordError(f"{path}: damaged record ({type(error).__name__})") from None
-    if wrong:
-        raise RecordError(f"{path}: damaged record ({wrong})")
+        if is_short_of_memory(error):
+            raise out_of_memory(path) from None
+        reason = error if isinstance(error, Unreadable) else type(error).__name__
+        raise RecordError(f"{path}: damaged record ({reason})") from None
     if path.name != record_path("", record["image_id"]).name:
         raise RecordError(f"{path}: damaged record (it is image {record['image_id']})")
     return record, arrays
+
+
+def is_short_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, zlib.error) and str(error).startswith("Error -4 "))
+
+
+def out_of_memory(path: str | Path) -> OSError:
+    """As of any other trouble with a file, which leaves what it holds in doubt for nobody."""
+    return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path))
+
+
+def _unpacked(content: bytes, path: Path) -> RecordAndArrays:
+    """The same of a file's content. What it says of itself is compared before anything of that size is read."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        if sum(entry.file_size for entry in members.values()) > UNPACKED + MOST_RATIO * len(content):
+            raise RecordError("it unpacks to far more than numbers do")
+        described = {name: _described(archive, entry) for name, entry in members.items()}
+        if members["record"].file_size > MOST_RECORD:
+            raise RecordError("its JSON is far longer than a record")
+        record = parse_json(_array(archive, members.pop("record")).tobytes())
+        refuse_newer(record, str(path))
+        del described["record"]
+        if wrong := problem(record, described):
+            raise RecordError(wrong)
+        arrays = {name: _array(archive, entry) for name, entry in members.items()}
+    if wrong := not_finite(record, arrays):
+        raise RecordError(wrong)
+    return record, arrays
+
+
+def _described(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayType:
+    """Type and shape of an array of an archive. Raises RecordError where its numbers are not as many as those say."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if file.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
+            raise RecordError(f"array {entry.filename} is not as large as its shape {shape}")
+    return ArrayType(dtype, shape)
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -1,7 +1,7 @@
 """The folder of one run: opened, guarded against other configs, and filled."""
 
+import errno
 import io
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from utils.config.fingerprint import differences, identity
@@ -21,6 +20,7 @@ from utils.digests import Digests, other_content
 from utils.errors import InputError
 from utils.files import PARTIAL, write_atomically
 from utils.paths import unused
+from utils.plain_files import Unreadable, read_json, read_yaml
 from utils.records.aggregate import aggregate
 from utils.records.claim import claim_path, claimed, unclaimed
 from utils.records.files import (
@@ -38,6 +38,7 @@ from utils.records.summary import eval_markdown
 log = logging.getLogger("latentdaps")
 
 SEEN = "images.json"
+MOST_NAMES = 2**26  # bytes of that list
 
 Item = TypeVar("Item", bound=TestItem)
 
@@ -252,10 +253,9 @@ class RunFolder:
 def names_seen(folder: Path) -> list[str]:
     """File names of the set as far as a run has selected it, by id; [] where that is not known."""
     try:
-        names = json.loads((folder / SEEN).read_text())
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder / SEEN, list[str], MOST_NAMES)
+    except (OSError, Unreadable):
         return []
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
 def _readable(path: Path) -> dict[str, Any] | None:
@@ -267,7 +267,8 @@ def _readable(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:  # another shard has just set it aside
         pass
     except OSError as error:
-        raise InputError(f"record {path} cannot be read ({error.strerror}); make it readable or remove it") from None
+        remedy = "free some memory" if error.errno == errno.ENOMEM else "make it readable or remove it"
+        raise InputError(f"record {path} cannot be read ({error.strerror}); {remedy}") from None
     return None
 
 
@@ -295,11 +296,10 @@ def _is_run(path: Path) -> bool:
     if claim_path(path).is_file():
         return True
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    ours = isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
-    return ours or any(map(_is_record, record_paths(path)))
+        config = read_yaml(path / "config.yaml")
+    except (OSError, Unreadable):
+        config = {}
+    return {"task_group", "shard", "resume"} <= config.keys() or any(map(_is_record, record_paths(path)))
 
 
 def _is_record(path: Path) -> bool:
@@ -328,12 +328,12 @@ def _refuse_other(path: Path, own_identity: dict[str, Any]) -> None:
     if not saved.exists():
         return
     try:
-        old = identity(yaml.safe_load(saved.read_text()))
+        changed = differences(identity(read_yaml(saved)), own_identity)
     except Exception as error:  # a config of an older version or a damaged file
         if record_paths(path):
             return
-        raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
-    changed = differences(old, own_identity)
+        reason = error if isinstance(error, Unreadable) else type(error).__name__
+        raise InputError(f"name={path.name}: {saved} cannot be read ({reason}); choose another name=") from None
     if changed and record_paths(path):  # a run that ended before its first record holds nothing
         more = f" (and {len(changed) - 3} more)" if len(changed) > 3 else ""
         raise InputError(

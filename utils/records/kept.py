@@ -18,10 +18,23 @@ from typing import Any
 
 from utils.files import write_atomically
 from utils.mechanisms.registry import IN_RECORDS
-from utils.records.files import RecordAndArrays, RecordError, clean, read_record, record_path, record_paths
-from utils.records.record import problem
+from utils.plain_files import Unreadable, parse_json
+from utils.records.files import (
+    MOST_RATIO,
+    UNPACKED,
+    RecordAndArrays,
+    RecordError,
+    clean,
+    is_short_of_memory,
+    out_of_memory,
+    read_record,
+    record_path,
+    record_paths,
+)
+from utils.records.record import problem, refuse_newer
 
 KEPT = "records.jsonl.gz"
+MOST_LINE = 2**24  # bytes of one record
 DROPPED = ("psnr", "loss")  # of a record's trace
 # blocks of what was measured on the way, in single precision
 ROUNDED = ("trace", *(plan.block for plan in IN_RECORDS if plan.rounded))
@@ -91,14 +104,15 @@ def _rounded(value: Any, digits: int) -> Any:
 
 
 def read_kept(path: str | Path) -> list[dict[str, Any]]:
-    """The records of one records.jsonl.gz, by image id. Raises RecordError naming the line, OSError."""
+    """The records of one records.jsonl.gz, by image id. Raises as `read_record`, naming the line."""
     records: dict[int, dict[str, Any]] = {}
     lines: dict[int, int] = {}
     for number, line in enumerate(_lines(path), start=1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise RecordError(f"{path}: line {number}: not JSON ({type(error).__name__}); {REMEDY}") from None
+            record = parse_json(line)
+        except Unreadable as error:
+            raise RecordError(f"{path}: line {number}: {error}; {REMEDY}") from None
+        refuse_newer(record, f"{path}: line {number}")
         wrong = problem(record, {})
         if wrong:
             raise RecordError(f"{path}: line {number}: damaged record ({wrong}); {REMEDY}")
@@ -112,12 +126,17 @@ def read_kept(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: str | Path) -> Iterator[bytes]:
-    """The lines of a gzip file, as bytes. Raises RecordError where it is damaged."""
-    done = 0
+    """The lines of a gzip file, as bytes. Raises RecordError where it is damaged, or unpacks to more than records do."""
+    done, left = 0, UNPACKED + MOST_RATIO * Path(path).stat().st_size
     try:
         with gzip.open(path) as file:
-            for line in file:
+            while line := file.readline(MOST_LINE + 1):
+                left -= len(line)
+                if len(line) > MOST_LINE or left < 0:
+                    raise RecordError(f"{path}: line {done + 1}: unpacks to far more than a record; {REMEDY}")
                 yield line
                 done += 1
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        if is_short_of_memory(error):
+            raise out_of_memory(path) from None
         raise RecordError(f"{path}: damaged after line {done} ({error}); {REMEDY}") from None

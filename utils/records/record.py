@@ -1,13 +1,15 @@
 """What a record must hold for the aggregation, and with its arrays for the pictures; further keys are welcome."""
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, ValidationError, create_model, model_validator
 
+from utils.errors import InputError, short, visible
 from utils.mechanisms.registry import IN_RECORDS
 from utils.metrics.registry import SCORES
-from utils.records.blocks import Part
+from utils.records.blocks import EACH, Part, lists_of
 
 SCHEMA = 1
 ARRAYS = {  # kinds of dtype, dimensions
@@ -162,6 +164,7 @@ class KeptRecord(OfMechanisms):
     trace: KeptTrace
     summary: Summary | None = None  # not in records of an older program
     population: Population | None = None  # only of a sequential one
+    mechanisms: dict[str, Any] = {}  # the blocks of one's own
     metrics: dict[str, Described] = {}  # those of one's own among the scores
     resolved: Resolved | None = None  # where that is less than the object
     time: Time
@@ -186,7 +189,18 @@ class KeptRecord(OfMechanisms):
             rows["summary.agreeing"] = self.summary.agreeing
         if self.population is not None:
             rows |= {f"population.signals.{name}": values for name, values in self.population.signals.items()}
+        started: dict[str, list] = {}
+        for plan in IN_RECORDS:
+            block = getattr(self, str(plan.block), None)
+            for name, what in lists_of(plan.Recorded).items() if block is not None else ():
+                (rows if what == EACH else started)[f"{plan.block}.{name}"] = getattr(block, name)
         _one_value_each(rows, count)
+        _one_value_each(started, self.run.num_samples)
+        for name, numbers in (("particles", self.particles), ("survivors", self.survivors)):
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"{name}={numbers} names one twice")
+        if count < self.run.num_samples:
+            raise ValueError(f"particles={self.particles} are fewer than run.num_samples={self.run.num_samples}")
         if not set(self.survivors) <= set(self.particles):
             raise ValueError(f"survivors={self.survivors} are not among particles={self.particles}")
         if self.selection.picked is not None and self.selection.picked >= count:
@@ -215,21 +229,68 @@ def _one_value_each(rows: dict[str, list], count: int) -> None:
         raise ValueError(f"{wrong} has not one value for each of the {count} particles")
 
 
-def problem(record: Any, arrays: dict[str, np.ndarray]) -> str | None:
+class ArrayType(NamedTuple):
+    """What is known of an array before it is read."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def refuse_newer(record: Any, source: str) -> None:
+    """Raises InputError for a record that a newer program wrote: it is whole, and not for this one to judge."""
+    version = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise InputError(f"{source}: record of schema {version}, and this program reads {SCHEMA}; use the newer program")
+
+
+def problem(record: Any, arrays: Mapping[str, ArrayType | np.ndarray]) -> str | None:
     """What is wrong with a record as read from its file, in one line; None if nothing is. Without arrays it is a kept one."""
     try:
-        (Record if arrays else KeptRecord).model_validate(record)
+        checked = (Record if arrays else KeptRecord).model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc']) or 'record'}: {first['msg']}"
+        return f"{'.'.join(visible(short(str(part))) for part in first['loc']) or 'record'}: {first['msg']}"
     if not arrays:
         return None
+    pictures = arrays["images"].shape[1:] if "images" in arrays else ()  # (H, W, C)
+    count = len(checked.survivors)
+    expected = {
+        "images": (count, *pictures),
+        "truth": pictures,
+        "summary_mean": pictures,
+        "summary_std": (pictures[-1:] + pictures[:2]),
+    }
     for name, (kinds, dimensions) in ARRAYS.items():
         if name not in arrays and name in OPTIONAL_ARRAYS:
             continue
         if name not in arrays:
             return f"array {name} is missing"
-        array = arrays[name]
-        if array.dtype.kind not in kinds or array.size == 0 or dimensions not in (None, array.ndim):
-            return f"array {name} has dtype {array.dtype} and shape {array.shape}"
+        dtype, shape = arrays[name].dtype, arrays[name].shape
+        fits = (
+            dimensions in (None, len(shape)) and shape == expected.get(name, shape) and (name != "z" or shape[:1] == (count,))
+        )
+        if dtype.kind not in kinds or 0 in shape or not shape or not fits:
+            return f"array {name} has dtype {dtype} and shape {shape}"
+    if checked.modes is not None and "truth" not in arrays:
+        return "array truth is missing"
+    if checked.summary is not None and "summary_mean" not in arrays:
+        return "array summary_mean is missing"
+    return None
+
+
+def not_finite(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Which array holds what is no number although it did when it was written; None if none does.
+
+    Of a particle that did not diverge the latents were finite. NaN in y is a pixel that was not measured.
+    """
+    if not arrays:
+        return None
+    diverged = dict(zip(record["particles"], record["diverged"]))
+    fine = [not diverged[number] for number in record["survivors"]]
+    if not np.isfinite(arrays["z"][fine]).all():
+        return "array z is not finite"
+    if np.isinf(arrays["y"]).any() or np.isnan(arrays["y"]).all():
+        return "array y is not finite"
+    if not np.isfinite(arrays.get("summary_std", np.zeros(1))).all():
+        return "array summary_std is not finite"
     return None

@@ -10,7 +10,7 @@ from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings
 from utils.mechanisms.pruning.plan import PLAN as PRUNING
 from utils.records.births import births
-from utils.records.blocks import Block, PerImage
+from utils.records.blocks import Block, Part, PerImage
 from utils.sampling.schedule import annealing_sigmas
 
 
@@ -21,6 +21,13 @@ class Tree(Section):
 class Keys(Section):
     children: int = Field(default=0, ge=0, le=64)  # of each kept particle
     tree: Tree = Tree(branch_sigma=None)
+
+
+class Recorded(Part):
+    step_index: int
+    timestep: float
+    stay: bool
+    parent: dict[str, int]
 
 
 class Aggregated(Block):
@@ -34,7 +41,7 @@ class Aggregated(Block):
 
 class ChildrenPlan(Plan):
     name, key, Keys = "children", "children", Keys
-    block, Aggregated = "tree", Aggregated
+    block, Recorded, Aggregated = "tree", Recorded, Aggregated
     adds = True
 
     def off(self) -> dict[str, Any]:

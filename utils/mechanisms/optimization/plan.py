@@ -10,7 +10,7 @@ from pydantic import Field
 
 from utils.config.section import MOST_STEPS, Section
 from utils.mechanisms.plan import Finished, Nodes, Plan, Settings, switched
-from utils.records.blocks import Block, Part, PerImage, PerParticle
+from utils.records.blocks import Block, OfEach, Part, PerImage, PerParticle
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock
 
@@ -29,10 +29,10 @@ class Keys(Section):
 
 
 class Recorded(Part):
-    calls: list[int]
-    iterations: list[int]
-    calls_without_iteration: list[int]
-    stopped_by: list[list[str]]
+    calls: OfEach[int]
+    iterations: OfEach[int]
+    calls_without_iteration: OfEach[int]
+    stopped_by: OfEach[list[str]]
     time_s: float
 
 

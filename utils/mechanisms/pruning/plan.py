@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings, switched
-from utils.records.blocks import Block, Number, Part, PerImage, PerStarted
+from utils.records.blocks import Block, Number, OfStarted, Part, PerImage, PerStarted
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock
 
@@ -35,7 +35,7 @@ class Recorded(Part):
     kept: list[int]
     dropped: list[int]
     parents: dict[str, int]
-    loss: list[Number]
+    loss: OfStarted[Number]
     distance: list[Number]
 
 

@@ -1,15 +1,15 @@
 """Recombination: keys, checks, when it acts, and its block. What it does: act.py."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from utils.config.operators import OURS, SEPARABLE
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings
-from utils.records.blocks import Block, Number, PerImage
+from utils.records.blocks import Block, Number, Part, PerImage
 
 NOTE = (
     "Every event in which a particle of these images changed; the particles that are not named stayed as they were. "
@@ -41,11 +41,21 @@ class Recombined(Block):
     score: list[Number]  # of each candidate
     accepted: bool
 
+    @model_validator(mode="after")
+    def one_turn_a_donor(self) -> Self:
+        if len(self.donors) != len(self.turned):
+            raise ValueError(f"turned={self.turned} has not one value for each of donors={self.donors}")
+        return self
+
 
 class Event(Block):
     step_index: int
     timestep: float
     particles: list[Recombined]
+
+
+class Recorded(Part):
+    events: list[Event]
 
 
 class Aggregated(Block):
@@ -54,7 +64,7 @@ class Aggregated(Block):
 
 class RecombinationPlan(Plan):
     name, key, Keys = "recombination", "recombination_step", Keys
-    block, Aggregated = "recombination", Aggregated
+    block, Recorded, Aggregated = "recombination", Recorded, Aggregated
     aggregated = True
     rounded = True
     removed = {"rescue": "none", "choice": "prior"}
