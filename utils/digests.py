@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, resolve_name
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError, short
+from utils.files import write_atomically
 from utils.paths import PROJECT, find
 from utils.weights import ORIGINAL_SUFFIXES, PATTERNS, cache_folder, cached_snapshot, is_hub_id, is_original
 
@@ -124,13 +124,10 @@ def _notes() -> Path:
 
 
 def _remember(note: Path, digest: str) -> None:
-    """In one step; without a place to write the file is read again next time."""
+    """Without a place to write the file is read again next time."""
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=note.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(digest)
-        os.replace(partial, note)
+        write_atomically(note, digest, durable=False)
     except OSError:
         pass
 

@@ -111,9 +111,11 @@ def test_a_config_of_any_shape_is_one_line_for_all_who_read_it(run_folder, shape
     readers = (
         lambda: runs.load(run_folder),
         lambda: list(status.describe(run_folder)),
-        lambda: RunFolder(run_folder, "x").look_over({}),
+        lambda: RunFolder(run_folder, "x").look_over({}),  # without records, which would tell what the run is
     )
     for read in readers:
+        if read is readers[-1]:
+            shutil.rmtree(run_folder / "records", ignore_errors=True)
         with pytest.raises(InputError) as caught:
             read()
         assert "config.yaml" in str(caught.value) and "\n" not in str(caught.value)
