@@ -16,11 +16,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from utils import device as devices
+from utils.command_line import write_what_the_terminal_lacks_as_escapes
 from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
 from utils.data import names_in_set, select_images
 from utils.errors import InputError
+from utils.figures import draw_run
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
@@ -80,19 +82,17 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
 
 
 def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) -> None:
-    """Figures and the closing table."""
+    """The closing table, and figures."""
     if metrics is None:
         console.log.warning("shard=%s holds no image of this selection", settings.shard)
         return
-    from utils.figures import run as run_figures
-
-    with folder.writing():
-        run_figures.draw_all(folder.path)
     console.print_results(metrics, folder.path)
-    print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
+    if draw_run(folder.path):
+        print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
 
 
 if __name__ == "__main__":
+    write_what_the_terminal_lacks_as_escapes()
     try:
         call(main)
     except InputError as error:

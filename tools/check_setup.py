@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from utils.command_line import run
 from utils.config.model import check_model
 from utils.config.sections import Model
 from utils.data import files_in
@@ -116,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,10 +6,9 @@ python tools/convert_ldm.py model.ckpt checkpoints/my_model --ema      # into a 
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
-from utils.errors import InputError
+from utils.command_line import run
 from utils.weights import cache_folder
 
 
@@ -24,17 +23,13 @@ def main() -> None:
     from utils.priors import compvis
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)  # its hints are about its own flags
-    try:
-        folder = compvis.convert(
-            arguments.checkpoint, arguments.out or cache_folder(arguments.checkpoint, weights), weights, arguments.resolution
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    folder = compvis.convert(
+        arguments.checkpoint, arguments.out or cache_folder(arguments.checkpoint, weights), weights, arguments.resolution
+    )
     for part in sorted(folder.iterdir()):
         size = sum(f.stat().st_size for f in (part.rglob("*") if part.is_dir() else [part]) if f.is_file())
         print(f"{part}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,6 +19,7 @@ import yaml
 from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.errors import InputError
+from utils.figures import draw_run
 from utils.records.claim import claimed
 from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import RunFolder
@@ -50,7 +51,7 @@ def refuse_other(first: Path, folder: Path, prints: set[str]) -> None:
     if len(prints) == 1:
         return
     try:
-        changed = differences(*(identity(yaml.safe_load((f / "config.yaml").read_text())) for f in (folder, first)))
+        changed = differences(*(identity(yaml.safe_load((f / "config.yaml").read_text("utf-8"))) for f in (folder, first)))
     except Exception:  # without readable configs the fingerprints alone have to do
         changed = []
     raise InputError(
@@ -97,10 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console.setup_logging()
     metrics = merge(arguments.out, arguments.folders)
-    from utils.figures import run as run_figures
-
-    with RunFolder(arguments.out, None).writing():
-        run_figures.draw_all(arguments.out)
+    draw_run(arguments.out)
     console.print_results(metrics, arguments.out)
 
 

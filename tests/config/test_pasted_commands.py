@@ -298,6 +298,7 @@ def test_a_name_stays_as_it_is_written(in_folder, monkeypatch, overrides, names)
 def test_numbers_are_text_where_a_key_takes_text_alone():
     assert numbers_as_text("data.root=2024_01") == 'data.root="2024_01"' and numbers_as_text("seed=1_0") == "seed=1_0"
     assert numbers_as_text("batch_images=1_0") == "batch_images=1_0" and numbers_as_text("mine.x=1_0") == "mine.x=1_0"
+    assert numbers_as_text("chain_check=false") == "chain_check=false" and numbers_as_text("data.mask=1_0") == "data.mask=1_0"
     assert numbers_as_text("name=1_0,b") == 'name="1_0",b' and numbers_as_text("name=a,b") == "name=a,b"
 
 

@@ -102,7 +102,7 @@ class ImageFolder:
     def prepare(self) -> None:
         """Write into `work` what is kept there; once, then only compared."""
         record = self.work / "data.json"
-        if record.exists() and json.loads(record.read_text()) != self.belongs:
+        if record.exists() and json.loads(record.read_text("utf-8")) != self.belongs:
             raise InputError(
                 f"work={self.work}: was started with other images or another data.resolution or data.held_out; "
                 "use another name or work, or remove it"

@@ -23,7 +23,7 @@ def spread_sentence(folder: Path, fingerprint: str) -> str:
     if not path.is_file():
         return UNKNOWN
     try:
-        calibration = json.loads(path.read_text())
+        calibration = json.loads(path.read_text("utf-8"))
         if calibration["fingerprint"] != fingerprint:
             return UNKNOWN
         block = calibration["agreeing"]

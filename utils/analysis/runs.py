@@ -84,7 +84,7 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text("utf-8"))
             names = sorted(content["psnr"], key=lambda name: name != content["floor"])
             by_image = {name: dict(zip(content["image_ids"], content["psnr"][name], strict=True)) for name in names}
         except (ValueError, KeyError, TypeError) as error:
@@ -178,7 +178,7 @@ def load(path: str | Path, from_records: bool = False) -> Run:
         metrics = _aggregated(path.parent, [record for record, _ in _read(path.parent)], name)
         return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: damaged, not JSON ({error}); run its command again to write it anew") from None
     metrics = check_metrics(data, path)
@@ -227,7 +227,7 @@ def _config(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text("utf-8"))
         for key in READ:
             reduce(getitem, key.split("."), config)
         return without_removed(config)

@@ -45,7 +45,7 @@ def model_node(name: str) -> dict[str, Any]:
         raise InputError(
             f"model {name}: no such file {file}; there are {', '.join(sorted(f.stem for f in MODELS.glob('*.yaml')))}"
         )
-    node = dict(yaml.safe_load(file.read_text()))
+    node = dict(yaml.safe_load(file.read_text("utf-8")))
     if node.get("path") == "???":
         raise InputError(f"model {name}: {file} names no path; copy the file, give it one, and name the copy")
     try:

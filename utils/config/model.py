@@ -150,7 +150,7 @@ def _check_stable_diffusion(model: Model) -> None:
 
 def _json(model: Model, path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         raise InputError(f"model.path={model.path}: {path} is damaged; get it from: {model.source}") from None
 

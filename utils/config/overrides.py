@@ -47,7 +47,7 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
 def numbers_as_text(override: str) -> str:
     """An override, its numbers quoted where the key takes text: Hydra reads name=2024_01_15 as 20240115 and 1.10 as 1.1."""
     key, _, text = override.partition("=")
-    if _kinds_of(key.lstrip("+")) & {str, int, float} != {str}:
+    if _kinds_of(key.lstrip("+")) - {type(None)} != {str}:
         return override
     try:
         value = OverridesParser.create().parse_override(override).value()

@@ -23,7 +23,6 @@ from utils.config.sections import (
 from utils.mechanisms.registry import PLANS
 from utils.population.settings import Sequential
 
-
 ONE_DEVICE = "a process has one device; torchrun --nproc-per-node=2 posterior_sample.py ... shares the images among two"
 
 

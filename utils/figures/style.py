@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from utils.mechanisms import registry
 
+matplotlib.rcdefaults()  # settings of the user's own, such as text.usetex, need what may not be installed
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # names of runs are no formulas
 import matplotlib.pyplot as plt  # noqa: E402

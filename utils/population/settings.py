@@ -87,7 +87,7 @@ def certificates(model_path: str) -> list[Path]:
 def read_certificate(path: Path) -> Certificate:
     """Raises InputError for a file that is none."""
     try:
-        return Certificate.model_validate(json.loads(path.read_text()))
+        return Certificate.model_validate(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else type(error).__name__

@@ -350,7 +350,7 @@ def converted(checkpoint: str | Path, weights: str = "raw", resolution: int = 25
     """The diffusers folder of an original file: a cache beside it, made on first use."""
     folder = cache_folder(checkpoint, weights)
     if (folder / "conversion.json").is_file():
-        made_of = json.loads((folder / "conversion.json").read_text())
+        made_of = json.loads((folder / "conversion.json").read_text("utf-8"))
         if not Path(checkpoint).exists() or {k: made_of.get(k) for k in ("bytes", "mtime_ns")} == stamp(checkpoint):
             return folder
     log.info("converting %s to %s, once", checkpoint, folder)

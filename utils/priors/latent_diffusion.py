@@ -83,7 +83,7 @@ def load_parts(
     files, loading = config_files(path), {"torch_dtype": dtype, "low_cpu_mem_usage": False}
     given = {"scaling_factor": scaling_factor, "prediction_type": prediction_type}
     try:
-        configs = {part: json.loads(file.read_text()) for part, file in files.items()}
+        configs = {part: json.loads(file.read_text("utf-8")) for part, file in files.items()}
         check_properties(path, configs, given)
         autoencoder, unet = (
             load_whole(_class_of(files[part].parent, classes), files[part].parent, **loading)
@@ -130,7 +130,7 @@ def variant(folder: Path) -> str | None:
 
 
 def _class_of(path: Path, classes: Mapping[str, type[ModelMixin]]) -> type[ModelMixin]:
-    name = json.loads((path / "config.json").read_text())["_class_name"]
+    name = json.loads((path / "config.json").read_text("utf-8"))["_class_name"]
     if name not in classes:
         raise ValueError(f"{path.name} is a {name}; supported: {', '.join(classes)}")
     return classes[name]

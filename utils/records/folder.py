@@ -240,7 +240,7 @@ def _is_run(path: Path) -> bool:
     if claim_path(path).is_file():
         return True
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
+        config = yaml.safe_load((path / "config.yaml").read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return False
     return isinstance(config, dict) and {"task_group", "shard", "resume"} <= config.keys()
@@ -263,7 +263,7 @@ def _refuse_other(path: Path, own_identity: dict[str, Any]) -> None:
     if not saved.exists():
         return
     try:
-        old = identity(yaml.safe_load(saved.read_text()))
+        old = identity(yaml.safe_load(saved.read_text("utf-8")))
     except Exception as error:  # a config of an older version or a damaged file
         raise InputError(f"name={path.name}: {saved} cannot be read ({type(error).__name__}); choose another name=") from None
     changed = differences(old, own_identity)
