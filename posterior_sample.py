@@ -37,10 +37,10 @@ ALONE = Rank()
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="default")
 def main(cfg: DictConfig) -> None:
-    rank = Rank.of_this_process()
-    console.setup_logging(quiet=not rank.first)
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        rank = Rank.of_this_process()
+        console.setup_logging(quiet=not rank.first)
         if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
             raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
         with sigterm_interrupts():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError
+from utils.errors import InputError, short
 from utils.paths import find
 
 ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
@@ -31,6 +31,38 @@ GIVEN = {
     "scaling_factor": "a number: 1 where latents are not scaled, 0.18215 for Stable Diffusion 1 and 2",
     "prediction_type": "epsilon or v_prediction",
 }
+
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+# model.safetensors, model.fp16.bin, and model.ema-00001-of-00002.bin of several, as older versions write it too
+SHARD = r"(-\d{5}-of-\d{5})?"
+WEIGHTS_NAME = re.compile(rf"[^.]+?{SHARD}(\.(?P<variant>[\w-]+?))?{SHARD}\.(?P<kind>safetensors|bin)")
+
+
+def stored_as(folder: Path) -> dict[str, Any]:
+    """How the weights in `folder` are stored, as arguments of diffusers' and transformers' `from_pretrained`.
+
+    variant: None for those without a word in their names, else the word, such as fp16 or ema; use_safetensors: whether they
+    are, else pickles. Raises ValueError where there are several and none without a word.
+    """
+    names = [WEIGHTS_NAME.fullmatch(file.name) for pattern in WEIGHTS for file in folder.glob(pattern)]
+    found = {(name["variant"], name["kind"]) for name in names if name}
+    variants = sorted({variant for variant, _ in found if variant})
+    if len(variants) > 1 and all(variant for variant, _ in found):
+        raise ValueError(f"{folder} holds the variants {' and '.join(variants)}; keep the files of one")
+    variant = variants[0] if variants and all(variant for variant, _ in found) else None
+    return {"variant": variant, "use_safetensors": (variant, "safetensors") in found}
+
+
+def side(config: Mapping[str, Any]) -> int | None:
+    """A UNet's sample_size: a number, a pair or null in what diffusers writes. Raises ValueError if it is no square."""
+    size = config.get("sample_size")
+    if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
+        size = size[0]
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ValueError(f"draws latents of sample_size={short(size)}; only squares are supported")
+    return size
 
 
 def config_files(folder: Path) -> dict[str, Path]:

@@ -222,6 +222,17 @@ def test_a_pasted_command_ends_in_one_line_with_status_2_and_leaves_nothing(in_f
     assert list(in_folder.iterdir()) == [] and "HYDRA_FULL_ERROR" not in os.environ
 
 
+@pytest.mark.heavy
+def test_a_launcher_of_slurm_on_another_machine_is_one_line(in_folder, monkeypatch, capsys):
+    pytest.importorskip("submitit")
+    monkeypatch.setattr("shutil.which", lambda name, *_: None)
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "-m", "hydra/launcher=submitit_slurm", "shard=0/2,1/2", "gpu=-1"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(PROGRAM, run_name="__main__")
+    line = "hydra/launcher=submitit_slurm: this machine has no srun, so it is on no Slurm cluster; leave it out"
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {line}\n")
+
+
 @pytest.mark.program
 @pytest.mark.parametrize(
     "program, command, line",

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,6 +58,11 @@ def call(main: HydraMain) -> Any:
         if isinstance(error, BrokenPipeError) or _began(main, error):
             raise
         raise InputError(refusal(error, overrides)) from None
+    except RuntimeError as error:
+        launcher = next((text for text in overrides if text.startswith("hydra/launcher=") and "slurm" in text), None)
+        if launcher is None or shutil.which("srun") or _began(main, error):
+            raise
+        raise InputError(f"{launcher}: this machine has no srun, so it is on no Slurm cluster; leave it out") from None
     finally:
         del os.environ[RAISE]
 

@@ -27,7 +27,7 @@ ONE_DEVICE = "a process has one device; torchrun --nproc-per-node=2 posterior_sa
 
 
 def _one_device(value: Any) -> Any:
-    if isinstance(value, (list, str)):
+    if isinstance(value, list) or (isinstance(value, str) and "," in value):
         raise ValueError(ONE_DEVICE)
     return value
 
