@@ -1,6 +1,7 @@
 """What is reconstructed: images from a folder, or measurements without a truth. Choosing and checking need no torch."""
 
 import hashlib
+import io
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from utils.errors import InputError, one_line
 from utils.formats import READERS, linked
@@ -23,6 +24,12 @@ SUFFIXES = {
 }
 KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
 TWELVE_BITS = 4095
+READ_AS = {
+    "twelve bits": (logging.INFO, "16-bit grey that stays below 4096 is read as 12-bit, white at 4095"),
+    "profile": (logging.INFO, "colour profiles are converted to sRGB"),
+    "no profile": (logging.WARNING, "colour profiles that cannot be applied are left out, and the colours taken for sRGB"),
+}
+SAME = 2  # levels of 255: profiles of sRGB differ from each other by their rounding
 Value = TypeVar("Value")
 
 
@@ -53,13 +60,14 @@ class TestImage(TestItem):
         image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
         return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
 
-    def check(self) -> bool:
-        """Raises if the file cannot be read; whether it is 12-bit grey."""
+    def check(self) -> list[str]:
+        """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
         with Image.open(self.path) as opened:
             if opened.format in ("TIFF", "WEBP") and (count := getattr(opened, "n_frames", 1)) > 1:
                 raise ValueError(f"holds {count} pictures; save each as a file of its own")
             opened.load()
-            return white(opened) == TWELVE_BITS
+            twelve_bits = ["twelve bits"] * (white(opened) == TWELVE_BITS)
+            return twelve_bits + [key for key in [in_srgb(opened)[1]] if key]
 
 
 @dataclass(frozen=True)
@@ -101,10 +109,12 @@ def read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] of an image file of any mode.
 
     Turned as its EXIF says; grey is repeated and keeps its bits (see `white`); transparent parts are laid on white.
+    Colours are those of its colour profile, in sRGB.
     """
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         image.load()
+    image, _ = in_srgb(image)
     if image.mode == "F" or image.mode.startswith("I"):  # 16-bit grey is in Pillow "I;16" or, from some files, "I"
         grey = np.asarray(image).astype(np.float32) / white(image)
         return np.repeat(grey[..., None], 3, axis=2)
@@ -112,6 +122,29 @@ def read_rgb(path: Path) -> np.ndarray:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+
+
+def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """An image as its colour profile means it, in sRGB, and the key of READ_AS; itself where the profile is that of sRGB."""
+    if not (content := image.info.get("icc_profile")):
+        return image, None
+    if image.mode == "F" or image.mode.startswith("I"):
+        return image, "no profile"
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    colours = image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), colours.mode, "RGB")
+        levels = np.linspace(0, 255, 18).astype(np.uint8)
+        cube = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(18, -1, 3))
+        if colours.mode == "RGB" and np.abs(np.subtract(to_srgb.apply(cube), cube, dtype=int)).max() <= SAME:
+            return image, None
+        converted = to_srgb.apply(colours)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of another number of colours than the picture
+        return image, "no profile"
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted, "profile"
 
 
 def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
@@ -210,9 +243,10 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
             log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
         return measured
     items = [TestImage(i, file) for i, file in chosen]
-    twelve_bits = [item.path.name for item in items if _readable(item, item.check)]
-    if twelve_bits:
-        log.info("16-bit grey that stays below 4096 is read as 12-bit, white at 4095: %s", _few(twelve_bits))
+    found = [(item.path.name, key) for item in items for key in _readable(item, item.check)]
+    for key, (level, text) in READ_AS.items():
+        if names := [name for name, of_file in found if of_file == key]:
+            log.log(level, "%s: %s", text, _few(names))
     return items
 
 
