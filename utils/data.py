@@ -137,7 +137,7 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
         to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), colours.mode, "RGB")
         levels = np.linspace(0, 255, 18).astype(np.uint8)
         cube = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(18, -1, 3))
-        if colours.mode == "RGB" and np.abs(np.subtract(to_srgb.apply(cube), cube, dtype=int)).max() <= SAME:
+        if colours.mode == "RGB" and np.abs(np.asarray(to_srgb.apply(cube), int) - np.asarray(cube, int)).max() <= SAME:
             return image, None
         converted = to_srgb.apply(colours)
     except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of another number of colours than the picture
