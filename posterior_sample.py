@@ -22,6 +22,7 @@ from utils.config.compose import call
 from utils.config.settings import Settings
 from utils.data import names_in_set, select_images
 from utils.errors import InputError
+from utils.figures import draw_run
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
@@ -36,10 +37,10 @@ ALONE = Rank()
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="default")
 def main(cfg: DictConfig) -> None:
-    rank = Rank.of_this_process()
-    console.setup_logging(quiet=not rank.first)
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
+        rank = Rank.of_this_process()
+        console.setup_logging(quiet=not rank.first)
         if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
             raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
         with signals_interrupt():
@@ -83,16 +84,13 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
 
 
 def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) -> None:
-    """Figures and the closing table."""
+    """The closing table, and figures."""
     if metrics is None:
         console.log.warning("shard=%s holds no image of this selection", settings.shard)
         return
-    from utils.figures import run as run_figures
-
-    with folder.writing():
-        run_figures.draw_all(folder.path)
     console.print_results(metrics, folder.path)
-    print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
+    if draw_run(folder.path):
+        print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
     if sys.stdout is not None:
         sys.stdout.flush()  # while the log can still say that it could not be written
 

@@ -229,7 +229,7 @@ def compare_ranks(ranks: int, overrides: Sequence[str]) -> Figures:
             command = [*launcher, "data.end_id=4", *overrides, f"save_dir={folder}", f"name={name}"]
             if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode:
                 raise InputError(f"--ranks {ranks}: this command failed: {' '.join(command)}")
-            seconds[name] = json.loads((Path(folder) / name / "metrics.json").read_text())["time"]["per_image_s"]
+            seconds[name] = json.loads((Path(folder) / name / "metrics.json").read_text("utf-8"))["time"]["per_image_s"]
     one, slowest = sum(seconds["one"]), max(sum(seconds["many"][rank::ranks]) for rank in range(ranks))
     return {
         "images": len(seconds["one"]),

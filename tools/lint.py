@@ -27,10 +27,10 @@ def of_tests(folder: Path) -> Iterator[str]:
     """One line for each fault of the tests below a folder."""
     files = sorted(folder.rglob("test_*.py"))
     for path in (*files, folder / "conftest.py", *sorted((folder / "worlds").glob("*.py"))):
-        for name in from_another_test(path.read_text()):
+        for name in from_another_test(path.read_text("utf-8")):
             yield f"{path}: imports {name}; what tests share lies in tests/worlds"
     for path in files:
-        text = ast.get_docstring(ast.parse(path.read_text()))
+        text = ast.get_docstring(ast.parse(path.read_text("utf-8")))
         if not text or text.count("\n") > 1:
             yield f"{path}: begins without a docstring of one or two lines that says what it is about"
     for name, count in Counter(path.name for path in files).items():
@@ -40,7 +40,7 @@ def of_tests(folder: Path) -> Iterator[str]:
 
 def of_examples(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.py")):
-        if (lines := len(path.read_text().splitlines())) not in EXAMPLE_LINES:
+        if (lines := len(path.read_text("utf-8").splitlines())) not in EXAMPLE_LINES:
             yield f"{path}: has {lines} lines; an example is short, {EXAMPLE_LINES.start} to {EXAMPLE_LINES.stop - 1}"
 
 

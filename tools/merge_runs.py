@@ -19,6 +19,7 @@ from utils.command_line import Parser, run
 from utils.config.fingerprint import differences, identity
 from utils.digests import Digests, other_content
 from utils.errors import InputError
+from utils.figures import draw_run
 from utils.files import PARTIAL, write_atomically
 from utils.plain_files import read_yaml
 from utils.records.claim import claim_path, claimed
@@ -120,10 +121,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console.setup_logging()
     metrics = merge(arguments.out, arguments.folders)
-    from utils.figures import run as run_figures
-
-    with RunFolder(arguments.out, None).writing():
-        run_figures.draw_all(arguments.out)
+    draw_run(arguments.out)
     console.print_results(metrics, arguments.out)
 
 

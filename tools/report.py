@@ -71,7 +71,7 @@ def page(experiments: Sequence[Experiment], baseline: str, title: str, images: i
     ]
     exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         title=title,
         runs=[r for e in measured for r in e.runs],
         tables=[html_table(table) for table in (*(build(kind, summaries) for kind in KINDS), *exchanges) if table],

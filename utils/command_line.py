@@ -1,6 +1,7 @@
 """What the programs of the command line share: one-line errors with status 2, streams that end, arguments of the tools."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
+
+
+def write_what_the_terminal_lacks_as_escapes() -> None:
+    """A character that the encoding of the terminal has not, as of ASCII, ends no program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook puts in its place
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Lasting:
@@ -60,6 +68,7 @@ class Lasting:
 @contextmanager
 def lasting_streams(lost: Callable[[str, OSError], None] = lambda name, error: None) -> Iterator[None]:
     """Inside, standard output and standard error are `Lasting`. lost: is told of each one that ends, by its name."""
+    write_what_the_terminal_lacks_as_escapes()
     before = {name: getattr(sys, name) for name in STREAMS}  # None where a user has closed one
     for name, stream in before.items():
         if stream is not None:

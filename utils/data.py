@@ -1,6 +1,7 @@
 """What is reconstructed: images from a folder, or measurements without a truth. Choosing and checking need no torch."""
 
 import hashlib
+import io
 import logging
 import warnings
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from utils.errors import InputError, one_line, short
 from utils.formats import READERS, linked
@@ -30,6 +31,12 @@ TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
+READ_AS = {
+    "twelve bits": (logging.INFO, "16-bit grey that stays below 4096 is read as 12-bit, white at 4095"),
+    "profile": (logging.INFO, "colour profiles are converted to sRGB"),
+    "no profile": (logging.WARNING, "colour profiles that cannot be applied are left out, and the colours taken for sRGB"),
+}
+SAME = 2  # levels of 255: profiles of sRGB differ from each other by their rounding
 Value = TypeVar("Value")
 
 
@@ -69,13 +76,14 @@ class TestImage(TestItem):
         image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
         return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
 
-    def check(self) -> bool:
-        """Raises if the file cannot be read; whether it is 12-bit grey."""
+    def check(self) -> list[str]:
+        """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
         with _opened(self.path) as opened:
             if opened.format in ("TIFF", "WEBP") and (count := getattr(opened, "n_frames", 1)) > 1:
                 raise ValueError(f"holds {count} pictures; save each as a file of its own")
             opened.load()
-            return white(opened) == TWELVE_BITS
+            twelve_bits = ["twelve bits"] * (white(opened) == TWELVE_BITS)
+            return twelve_bits + [key for key in [in_srgb(opened)[1]] if key]
 
 
 @dataclass(frozen=True)
@@ -141,10 +149,12 @@ def read_rgb(path: Path) -> np.ndarray:
     """(H, W, 3) float32 in [0, 1] of an image file of any mode.
 
     Turned as its EXIF says; grey is repeated and keeps its bits (see `white`); transparent parts are laid on white.
+    Colours are those of its colour profile, in sRGB.
     """
     with _opened(path) as opened:
         image = ImageOps.exif_transpose(opened)
         image.load()
+    image, _ = in_srgb(image)
     if image.mode == "F" or image.mode.startswith("I"):  # 16-bit grey is in Pillow "I;16" or, from some files, "I"
         grey = np.asarray(image).astype(np.float32) / white(image)
         return np.repeat(grey[..., None], 3, axis=2)
@@ -154,6 +164,29 @@ def read_rgb(path: Path) -> np.ndarray:
     rgb = np.asarray(image.convert("RGB"), dtype=np.float32)
     rgb /= 255
     return rgb
+
+
+def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """An image as its colour profile means it, in sRGB, and the key of READ_AS; itself where the profile is that of sRGB."""
+    if not (content := image.info.get("icc_profile")):
+        return image, None
+    if image.mode == "F" or image.mode.startswith("I"):
+        return image, "no profile"
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    colours = image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), colours.mode, "RGB")
+        levels = np.linspace(0, 255, 18).astype(np.uint8)
+        cube = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(18, -1, 3))
+        if colours.mode == "RGB" and np.abs(np.asarray(to_srgb.apply(cube), int) - np.asarray(cube, int)).max() <= SAME:
+            return image, None
+        converted = to_srgb.apply(colours)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of another number of colours than the picture
+        return image, "no profile"
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted, "profile"
 
 
 def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
@@ -275,11 +308,12 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
             log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
         return measured
     items = [TestImage(i, file) for i, file in chosen]
-    twelve_bits = [item.path.name for item in items if _readable(item, item.check)]
+    found = [(item.path.name, key) for item in items for key in _readable(item, item.check)]
     for item in items:
         _readable(item, item.sha256)
-    if twelve_bits:
-        log.info("16-bit grey that stays below 4096 is read as 12-bit, white at 4095: %s", _few(twelve_bits))
+    for key, (level, text) in READ_AS.items():
+        if names := [name for name, of_file in found if of_file == key]:
+            log.log(level, "%s: %s", text, _few(names))
     return items
 
 

@@ -1,7 +1,7 @@
 """From the conventions of an instrument to what an operator measures: magnitudes, centred, orthonormal, NaN where missing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -14,6 +14,7 @@ from utils.paths import find
 
 Mask = str | float | list[str | float] | None
 WORDS = ("nan", "max")
+MOST_OF_A_MASK = 1e300
 
 
 class ConventionBlock(Protocol):
@@ -80,9 +81,10 @@ class Reading(NamedTuple):
     """One file, converted."""
 
     y: np.ndarray  # (C, H, W) for the operators of images; float32, NaN where not measured
+    raw: np.ndarray  # the same pixels as the file has them
     whole: bool  # its measured values are whole numbers, as counts are
     at_limit: int  # measured pixels at the highest value of the file's integer type
-    highest: float  # of the measured values, as they stand in the file
+    idle: tuple[tuple[str | float, str], ...] = ()  # values of the mask that no pixel has, each with the nearest that one has
 
 
 def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | None = None) -> Reading:
@@ -108,7 +110,7 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
     y = np.where(missing, np.nan, raw.astype(np.float64))
     if convention.quantity != "magnitude" and (negative := int((measured < 0).sum())):
         raise InputError(
-            f"data.quantity={convention.quantity}: {path} holds {negative} negative values, the lowest {measured.min():g}; "
+            f"data.quantity={convention.quantity}: {path} holds {negative} negative values, the lowest {measured.min()!s}; "
             "leave them out (data.mask=[-1] for one value, a mask file for several), or say data.quantity=magnitude"
         )
     single = converted(y, convention)
@@ -122,7 +124,19 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel in channel {channel}")
     at_limit = int((measured == np.iinfo(raw.dtype).max).sum()) if raw.dtype.kind in "iu" else 0
     whole = raw.dtype.kind in "iu" or bool((measured == np.round(measured)).all())
-    return Reading(single, whole, at_limit, float(measured.max()))
+    own = moved(raw, convention).reshape(single.shape)
+    return Reading(single, own, whole, at_limit, tuple(_idle(raw, convention)))
+
+
+def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float, str]]:
+    """The mask's values that no pixel has, and the nearest value that one has, "" for a word."""
+    for value in convention.mask_values:
+        if not _is_value(raw, value).any():
+            numbers, nearest = raw[np.isfinite(raw)], ""
+            if not isinstance(value, str):
+                wanted = float(max(-MOST_OF_A_MASK, min(value, MOST_OF_A_MASK)))  # an integer of a thousand digits is no float
+                nearest = str(numbers[np.abs(numbers.astype(np.float64) - wanted).argmin()])
+            yield value, nearest
 
 
 def converted(y: np.ndarray, convention: Convention) -> np.ndarray:
@@ -148,10 +162,7 @@ def not_measured(raw: np.ndarray, path: Path, convention: Convention) -> np.ndar
     for value in convention.mask_values:
         if value == "max" and raw.dtype.kind not in "iu":
             raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        if value == "nan":
-            missing |= np.isnan(raw)
-        else:
-            missing |= raw == (np.iinfo(raw.dtype).max if value == "max" else value)
+        missing |= _is_value(raw, value)
     if file := convention.mask_file:
         missing |= _mask(
             file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", raw.shape, path, convention
@@ -161,6 +172,13 @@ def not_measured(raw: np.ndarray, path: Path, convention: Convention) -> np.ndar
             path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", raw.shape, path, convention
         )
     return missing
+
+
+def _is_value(raw: np.ndarray, value: str | float) -> np.ndarray:
+    """Where an array has a value of `Convention.mask_values`, booleans."""
+    if value == "nan":
+        return np.isnan(raw)
+    return raw == (np.iinfo(raw.dtype).max if value == "max" else value)
 
 
 def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat
 
-from utils.errors import InputError
+from utils.errors import InputError, short
 from utils.paths import find
 from utils.plain_files import Object, Unreadable, read_json, shaped
 
@@ -99,6 +99,36 @@ def read_configs(folder: Path) -> dict[str, Object]:
         if part != "scheduler" and typed.least_weights() > held:
             raise Unreadable(f"{file}: its networks are far larger than the weights beside it, of {held} bytes")
     return configs
+
+
+# model.safetensors, model.fp16.bin, and model.ema-00001-of-00002.bin of several, as older versions write it too
+SHARD = r"(-\d{5}-of-\d{5})?"
+WEIGHTS_NAME = re.compile(rf"[^.]+?{SHARD}(\.(?P<variant>[\w-]+?))?{SHARD}\.(?P<kind>safetensors|bin)")
+
+
+def stored_as(folder: Path) -> dict[str, Any]:
+    """How the weights in `folder` are stored, as arguments of diffusers' and transformers' `from_pretrained`.
+
+    variant: None for those without a word in their names, else the word, such as fp16 or ema; use_safetensors: whether they
+    are, else pickles. Raises ValueError where there are several and none without a word.
+    """
+    names = [WEIGHTS_NAME.fullmatch(file.name) for pattern in WEIGHTS for file in folder.glob(pattern)]
+    found = {(name["variant"], name["kind"]) for name in names if name}
+    variants = sorted({variant for variant, _ in found if variant})
+    if len(variants) > 1 and all(variant for variant, _ in found):
+        raise ValueError(f"{folder} holds the variants {' and '.join(variants)}; keep the files of one")
+    variant = variants[0] if variants and all(variant for variant, _ in found) else None
+    return {"variant": variant, "use_safetensors": (variant, "safetensors") in found}
+
+
+def side(config: Mapping[str, Any]) -> int | None:
+    """A UNet's sample_size: a number, a pair or null in what diffusers writes. Raises ValueError if it is no square."""
+    size = config.get("sample_size")
+    if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
+        size = size[0]
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise ValueError(f"draws latents of sample_size={short(size)}; only squares are supported")
+    return size
 
 
 def config_files(folder: Path) -> dict[str, Path]:

@@ -263,3 +263,24 @@ def test_the_command_line_ends_in_one_line_with_status_2_before_torch(tmp_path):
 def test_hydras_own_errors_are_readable(tmp_path):
     done = command_line("no_such_key=1", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr == "error: no_such_key=1: there is no such key; --cfg job shows every key\n"
+
+
+@pytest.mark.parametrize(
+    "data, model, line",
+    [
+        ("demo-scenes", "demo-faces", "holds scenes, by its name, and model.path=checkpoints/demo-faces is a prior of faces"),
+        ("demo-faces", "demo-scenes", "holds faces"),
+        ("demo-photos", "demo-faces", "holds photographs"),
+        ("cifar10", "demo-scenes", "holds photographs"),
+        ("demo-faces", "demo-faces", None),
+        ("demo-scenes", "demo-scenes", None),
+        ("demo-photos", "natural-32", None),
+    ],
+)
+def test_data_and_a_prior_of_different_kinds_are_one_warning(composed, data, model, line):
+    notes = check(composed(f"data={data}", f"model={model}", "data.resolution=${model.resolution}")).composition.notes
+    assert [line in note for note in notes] == [True] * (line is not None)
+
+
+def test_a_folder_of_ones_own_is_of_no_kind(composed):
+    assert check(composed("data=folder", "data.root=/my/images", "model=demo-faces")).composition.notes == ()

@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from utils.config.compose import compose
-from utils.config.overrides import check_renamed
+from utils.config.overrides import check_renamed, numbers_as_text
 from utils.config.renamed import ROWS
-from utils.config.settings import Settings
+from utils.config.settings import ONE_DEVICE, Settings
 from utils.errors import InputError
 from utils.paths import PROJECT
 
@@ -182,7 +182,11 @@ PASTED = [
     ("name=(", f"name=(: {QUOTES}; write 'name=\"(\"'"),
     ("seed", "seed: has no value; write seed=..."),
     ("' ' seed=3", "' ': an empty argument; a backslash that continues a line must be its last character"),
-    ("seed=1,2", "seed=1,2: several values need -m, and one value with a comma quotes: 'seed=\"1,2\"'"),
+    ("seed=1,2", "seed=1,2: several values need -m"),
+    ("name=1,2", "name=1,2: several values need -m, and one value with a comma quotes: 'name=\"1,2\"'"),
+    ("gpu=0,1", f"gpu=0,1: {ONE_DEVICE}"),
+    ("gpu='\"0,1\"'", f"gpu=0,1: value error, {ONE_DEVICE}"),
+    ("gpu=[0,1]", f"gpu=[0, 1]: value error, {ONE_DEVICE}"),
     (
         "hydra.run.dir=/dev/null/x",
         "hydra.run.dir=/dev/null/x: cannot be made (Not a directory); leave it out, results go to save_dir/name",
@@ -216,6 +220,17 @@ def test_a_pasted_command_ends_in_one_line_with_status_2_and_leaves_nothing(in_f
     assert ended.value.code == 2
     assert capsys.readouterr() == ("", f"error: {line}\n")
     assert list(in_folder.iterdir()) == [] and "HYDRA_FULL_ERROR" not in os.environ
+
+
+@pytest.mark.heavy
+def test_a_launcher_of_slurm_on_another_machine_is_one_line(in_folder, monkeypatch, capsys):
+    pytest.importorskip("submitit")
+    monkeypatch.setattr("shutil.which", lambda name, *_: None)
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "-m", "hydra/launcher=submitit_slurm", "shard=0/2,1/2", "gpu=-1"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(PROGRAM, run_name="__main__")
+    line = "hydra/launcher=submitit_slurm: this machine has no srun, so it is on no Slurm cluster; leave it out"
+    assert (ended.value.code, capsys.readouterr().err) == (2, f"error: {line}\n")
 
 
 @pytest.mark.program
@@ -262,6 +277,40 @@ def test_configurations_of_a_folder_of_ones_own_are_found(in_folder, monkeypatch
     monkeypatch.setattr(sys, "argv", [PROGRAM, "--config-dir", str(in_folder), "data=mine", "--cfg", "job", "-p", "data"])
     runpy.run_path(PROGRAM, run_name="__main__")
     assert "root: /my/images" in capsys.readouterr().out
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "overrides, names",
+    [
+        (["name=2024_01_15"], ["2024_01_15"]),
+        (["name=1.10"], ["1.10"]),
+        (["name=true"], ["true"]),
+        (["name=07"], ["07"]),
+        (["-m", "name=1_0,b,1.10"], ["1_0", "b", "1.10"]),
+        (["-m", "seed=1,2", "name=${seed}"], ["1", "2"]),
+        (["-m", "seed=1,2", "name=1_${seed}"], ["1_1", "1_2"]),
+    ],
+)
+def test_a_name_stays_as_it_is_written(in_folder, monkeypatch, overrides, names):
+    run = []
+
+    def ends(settings):
+        run.append(settings.name)
+        raise InputError("that is all")
+
+    monkeypatch.setattr("utils.data.select_images", ends)
+    monkeypatch.setattr(sys, "argv", [PROGRAM, *overrides, "gpu=-1", f"hydra.sweep.dir={in_folder}"])
+    with pytest.raises((SystemExit, InputError)):
+        runpy.run_path(PROGRAM, run_name="__main__")
+    assert run == names
+
+
+def test_numbers_are_text_where_a_key_takes_text_alone():
+    assert numbers_as_text("data.root=2024_01") == 'data.root="2024_01"' and numbers_as_text("seed=1_0") == "seed=1_0"
+    assert numbers_as_text("batch_images=1_0") == "batch_images=1_0" and numbers_as_text("mine.x=1_0") == "mine.x=1_0"
+    assert numbers_as_text("chain_check=false") == "chain_check=false" and numbers_as_text("data.mask=1_0") == "data.mask=1_0"
+    assert numbers_as_text("name=1_0,b") == 'name="1_0",b' and numbers_as_text("name=a,b") == "name=a,b"
 
 
 @pytest.mark.heavy

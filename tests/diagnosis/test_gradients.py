@@ -1,5 +1,7 @@
 """A gradient is followed through a part: each way of losing it is found, with the line of code that does it."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -69,6 +71,29 @@ def test_masks_and_numbers_of_constants_are_no_cut():
 def test_a_function_with_a_backward_of_its_own_is_no_cut():
     flow, lost = followed("WrongBackward")
     assert flow.state == "flows" and lost == []
+
+
+def test_a_function_is_known_however_pytorch_calls_its_forward(monkeypatch):
+    """From 2.14 on `apply` is no Python function any more."""
+    plain = getattr(torch.autograd.Function.apply, "__func__", None)
+
+    class Apply:
+        def __get__(self, instance, kind):
+            return partial(plain, kind)
+
+    if plain is not None:
+        monkeypatch.setattr(torch.autograd.Function, "apply", Apply())
+    flow, lost = followed("WrongBackward")
+    assert flow.state == "flows" and lost == []
+
+
+def test_a_fault_of_the_tracer_is_not_blamed_on_the_part(monkeypatch):
+    def fails(*arguments):
+        raise AttributeError("a detail of PyTorch is gone")
+
+    monkeypatch.setattr(Trace, "_note", fails)
+    with pytest.raises(InputError, match="the gradient check itself fails with torch .*a detail of PyTorch is gone"):
+        follow(lambda x: 2 * x, X)
 
 
 def test_behind_a_function_with_a_backward_of_its_own_cuts_are_found_still():

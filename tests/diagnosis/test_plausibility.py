@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import yaml
 
-from utils.diagnosis.plausibility import Findings, of_picture, of_spectrum
+from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum
 from utils.measurements import Convention, Reading, read
 
 SIDE, FRAME, SIGMA, GAIN = 64, 96, 0.05, 100.0
@@ -114,7 +115,23 @@ def test_a_single_mistake_names_its_key(values, convention, keys, seed, tmp_path
 
 def test_a_saturated_column_names_its_value(tmp_path):
     y = column(measured(0)).astype(np.float32)
-    assert found(tmp_path, y) == [f"data.mask=[{float(y.max()):.8g}]"]
+    assert found(tmp_path, y) == [f"data.mask=[{y.max()!s}]"]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.uint32, ">f4"])
+def test_the_value_that_a_warning_names_masks_what_it_warned_of(kind, tmp_path):
+    y = (measured(0) * 1e6 + 0.1).astype(kind)
+    y[:, :, 60] = 4294967295 if np.dtype(kind).kind in "iu" else 25588470.4589
+    y[:, 0, 0] = 25588470  # near the value, and not it
+    keys = {"scale": "free"}
+    advice = [key for key in found(tmp_path, y, **keys) if key.startswith("data.mask=[")]
+    if advice == ["data.mask=[max]"]:
+        value = "max"
+    else:
+        value = yaml.safe_load(advice[0].removeprefix("data.mask="))[0]
+    reading = read(tmp_path / "y.npy", Convention(mask=[value], **keys))
+    assert not reading.idle and np.isnan(reading.y[:, :, 60]).all()
+    assert not any(key.startswith("data.mask") for key in found(tmp_path, y, mask=[value], **keys))
 
 
 def test_a_mask_that_hides_most_pixels_is_thought_inverted(tmp_path):
@@ -124,10 +141,72 @@ def test_a_mask_that_hides_most_pixels_is_thought_inverted(tmp_path):
 
 
 def test_pictures_of_another_range_are_said_so():
-    inside = Reading(np.full((3, 8, 8), 1.1, np.float32), False, 0, 1.1)
-    bytes_ = Reading(np.full((3, 8, 8), 200.0, np.float32), True, 0, 200.0)
+    inside, bytes_ = (Reading(y := np.full((3, 8, 8), value, np.float32), y, False, 0) for value in (1.1, 200.0))
     assert of_picture(inside, 1.0, 0.05) == []
     assert [f.key for f in of_picture(bytes_, 1.0, 0.05)] == ["divide the files by their white, times 2, minus 1"]
+
+
+def is_lost(tmp_path, values, sigma=SIGMA, seen=None, spectrum=True, **convention):
+    np.save(tmp_path / "y.npy", values)
+    convention = Convention(**convention)
+    reading = read(tmp_path / "y.npy", convention)
+    return lost(reading, noise_on(reading.y, convention, sigma), convention if spectrum else None, seen)
+
+
+def replaced(values, where, value):
+    values = values.copy()
+    values[where] = value
+    return values
+
+
+QUADRANT = (slice(None), slice(0, FRAME // 2), slice(0, FRAME // 2))
+MODULE = (1, slice(20, 40), slice(10, 30))
+
+
+@pytest.mark.parametrize(
+    "values, convention, named",
+    [
+        (lambda: replaced(measured(0), 1, 0.0), {}, "channel 1 is 0.0 in every pixel"),
+        (lambda: replaced(measured(0), 2, 7.5), {}, "channel 2 is 7.5 in every pixel"),
+        (lambda: replaced(counts(0), 0, 0), COUNTS, "channel 0 is 0 in every pixel"),
+        (lambda: replaced(replaced(measured(0), 1, 0.0), MODULE, -1.0), {"mask": [-1]}, "channel 1 is 0.0 in every pixel"),
+        (lambda: np.zeros((3, FRAME, FRAME)), {}, "channel 0 is 0.0 in every pixel"),
+        (lambda: np.zeros((FRAME, FRAME)), {"channels": 1}, "it is 0.0 in every pixel"),
+        (lambda: replaced(measured(0), QUADRANT, 0.0), {}, "data.mask=[0.0]"),
+        (lambda: replaced(counts(0), QUADRANT, 0), COUNTS, "data.mask=[0]"),
+        (lambda: corner(replaced(measured(0), QUADRANT, 0.0)), {"center": "corner"}, "data.mask=[0.0]"),
+        (lambda: replaced(measured(0), MODULE, 0.1), {}, "data.mask=[0.1]"),
+        (lambda: replaced(measured(0), (slice(None), slice(40, 56), slice(40, 56)), 0.0), {}, "data.mask=[0.0]"),
+    ],
+)
+def test_values_that_the_noise_leaves_nowhere_are_no_measurement(values, convention, named, tmp_path):
+    sigma = 0.0 if convention.get("quantity") == "counts" else SIGMA
+    assert named in is_lost(tmp_path, values(), sigma, **convention)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_noise_clipping_and_masks_leave_is_a_measurement(seed, tmp_path):
+    y, clipped = measured(seed), np.clip(measured(seed), 5 * SIGMA, 3.0)
+    for values in (y, clipped, np.maximum(y - 5 * SIGMA, 0), column(y), stopped(y), dead(y)):
+        assert is_lost(tmp_path, values) is None
+    assert is_lost(tmp_path, counts(seed, 2.0), 0.0, quantity="counts", gain=2.0) is None
+    assert is_lost(tmp_path, np.minimum(counts(seed), 900), 0.0, **COUNTS) is None
+    assert is_lost(tmp_path, replaced(y, MODULE, -1.0), mask=[-1]) is None
+    assert is_lost(tmp_path, np.maximum(y - 5 * SIGMA, 0), center="corner") is None  # the warning names the centre
+    assert is_lost(tmp_path, replaced(y, 1, 0.0), sigma=0.0) is None  # without noise a black channel is one
+
+
+def test_a_lost_part_of_a_picture_is_told_from_what_a_task_never_sees(tmp_path):
+    noise = SIGMA * np.random.default_rng(0).standard_normal((3, SIDE, SIDE))
+    box = (slice(None), slice(10, 30), slice(10, 30))
+    y, seen = replaced(2 * image(0) - 1 + noise, box, 0.0), np.ones((3, SIDE, SIDE), bool)
+    assert "data.mask=[0.0]" in is_lost(tmp_path, y, seen=seen, spectrum=False)
+    seen[box] = False  # as the box of inpainting
+    assert is_lost(tmp_path, y, seen=seen, spectrum=False) is None
+    white = replaced(2 * image(0) - 1 + noise, box, 1.2)
+    reading = Reading(white, white, False, 0)
+    assert is_lost(tmp_path, np.clip(white, -1.2, 1.2), spectrum=False) is None
+    assert [f.key for f in of_picture(reading, 1.0, SIGMA)] == ["data.mask=[1.2]"]
 
 
 def test_many_files_of_one_mistake_are_one_line(tmp_path):

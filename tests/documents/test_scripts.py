@@ -190,3 +190,18 @@ def test_real_runs_end_in_the_missing_checkpoint_line(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "checkpoints/ldm_imagenet256" in done.stderr
+
+
+def test_a_clone_with_the_line_ends_of_windows_keeps_those_of_the_scripts(tmp_path):
+    def git(*arguments):
+        asked = ["git", "-c", "core.autocrlf=true", "-c", "user.name=x", "-c", "user.email=x@y", *arguments]
+        subprocess.run(asked, cwd=tmp_path / "a", check=True, capture_output=True)
+
+    (tmp_path / "a").mkdir()
+    for name, source in ((".gitattributes", ".gitattributes"), ("x.sh", "tools/experiment.sh"), ("x.md", "README.md")):
+        (tmp_path / "a" / name).write_bytes((PROJECT / source).read_bytes())
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "x")
+    git("clone", ".", str(tmp_path / "b"))
+    assert all(b"\r" not in (tmp_path / "b" / name).read_bytes() for name in ("x.sh", "x.md"))

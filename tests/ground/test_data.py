@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageFile
 from torchvision import transforms
 
 from tests.worlds import runs
@@ -160,6 +160,57 @@ def test_twelve_bits_in_sixteen_have_their_white_at_4095_and_it_is_said(highest,
         (item,) = select_images(settings(tmp_path))
     assert read_rgb(item.path)[0, 0, 0] == pytest.approx(highest / white)
     assert (f"read as 12-bit, white at 4095: {name}" in caplog.text) == (white == 4095)
+
+
+def profile(gamma=None):
+    """An ICC profile with the primaries of sRGB and a curve value ** gamma; None: sRGB's own."""
+    content = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if gamma is not None:
+        tags = int.from_bytes(content[128:132], "big")
+        for at in range(132, 132 + 12 * tags, 12):
+            if content[at : at + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+                start = int.from_bytes(content[at + 4 : at + 8], "big")
+                content[start : start + 14] = b"curv\0\0\0\0\0\0\0\1" + round(gamma * 256).to_bytes(2, "big")
+                content[at + 8 : at + 12] = (14).to_bytes(4, "big")
+    return bytes(content)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_colour_profile_is_converted_to_srgb_and_said(mode, name, tmp_path, caplog):
+    level = 64
+    image = Image.new("RGBA", (8, 8), (level, level, level, 255)).convert(mode)
+    path = save(tmp_path, image, name, icc_profile=profile(1.0))
+    linear = level / 255
+    expected = 1.055 * linear ** (1 / 2.4) - 0.055  # IEC 61966-2-1
+    np.testing.assert_allclose(read_rgb(path), expected, atol=1.5 / 255)
+    with caplog.at_level("INFO", "latentdaps"):
+        select_images(settings(tmp_path))
+    assert f"colour profiles are converted to sRGB: {name}" in caplog.text
+
+
+def test_a_profile_of_srgb_changes_no_bit(tmp_path, caplog):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    path = save(tmp_path, Image.fromarray(pixels), icc_profile=profile())
+    np.testing.assert_array_equal(read_rgb(path), pixels.astype(np.float32) / 255)
+    with caplog.at_level("INFO", "latentdaps"):
+        select_images(settings(tmp_path))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("image", [Image.new("RGB", (8, 8), "red"), Image.fromarray(np.full((8, 8), 60000, np.uint16))])
+def test_a_profile_that_cannot_be_applied_is_a_warning(image, tmp_path, caplog):
+    content = b"no profile at all" if image.mode == "RGB" else profile(1.0)
+    path = save(tmp_path, image, icc_profile=content)
+    np.testing.assert_allclose(read_rgb(path)[0, 0, 0], 1.0 if image.mode == "RGB" else 60000 / 65535)
+    with caplog.at_level("INFO", "latentdaps"):
+        select_images(settings(tmp_path))
+    assert "colour profiles that cannot be applied are left out" in caplog.text and "WARNING" in caplog.text
+
+
+def test_transparency_beside_a_profile_stays(tmp_path):
+    path = save(tmp_path, Image.new("RGBA", (8, 8), (0, 0, 0, 0)), icc_profile=profile(1.0))
+    np.testing.assert_array_equal(read_rgb(path), 1.0)
 
 
 @pytest.mark.parametrize(

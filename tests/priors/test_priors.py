@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -96,6 +97,88 @@ def test_a_file_in_the_wrong_place_says_so(name, word, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InputError, match=word):
         check_model(model_settings(tmp_path / name if "/" not in name else tmp_path / "set"))
+
+
+STORED = [
+    {"variant": "fp16", "max_shard_size": "100KB"},
+    {"max_shard_size": "100KB"},
+    {"safe_serialization": False},
+    {"safe_serialization": False, "max_shard_size": "100KB"},
+    {"safe_serialization": False, "variant": "fp16", "max_shard_size": "100KB"},
+    {"variant": "ema"},
+    {"variant": "non_ema", "safe_serialization": False},
+]
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_every_way_in_which_diffusers_stores_a_prior_is_read(stored, ldm_folder, tmp_path):
+    pipeline = tiny_priors.vq_pipeline()
+    shutil.copytree(ldm_folder, tmp_path / "p")
+    for part in ("vqvae", "unet"):
+        for file in (tmp_path / "p" / part).glob("*.safetensors"):
+            file.unlink()
+        getattr(pipeline, part).save_pretrained(tmp_path / "p" / part, **stored)
+    check_model(model_settings(tmp_path / "p"))
+    prior = latent_diffusion.load_pipeline(tmp_path / "p", "cpu", resolution=32)
+    for own, theirs in ((prior.unet, pipeline.unet), (prior.autoencoder, pipeline.vqvae)):
+        weights = theirs.state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in own.state_dict().items())
+
+
+def test_a_pickle_in_a_shard_runs_nothing(ldm_folder, tmp_path):
+    shutil.copytree(ldm_folder, tmp_path / "p")
+    folder = tmp_path / "p" / "unet"
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    tiny_priors.vq_pipeline().unet.save_pretrained(folder, safe_serialization=False, max_shard_size="100KB")
+
+    class Runs:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"conv_in.weight": Runs()}, sorted(folder.glob("*.bin"))[0])
+    with pytest.raises(InputError) as caught:
+        latent_diffusion.load_pipeline(tmp_path / "p", "cpu", resolution=32)
+    assert "\n" not in str(caught.value) and not (tmp_path / "ran").exists()
+
+
+def test_variants_of_which_none_is_the_plain_one_are_named(ldm_folder, tmp_path):
+    shutil.copytree(ldm_folder, tmp_path / "p")
+    file = tmp_path / "p/unet/diffusion_pytorch_model.safetensors"
+    for variant in ("ema", "non_ema"):
+        shutil.copy(file, file.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+    check_model(model_settings(tmp_path / "p"))  # the plain one is there
+    file.unlink()
+    with pytest.raises(InputError, match="unet holds the variants ema and non_ema; keep the files of one$"):
+        check_model(model_settings(tmp_path / "p"))
+
+
+@pytest.mark.parametrize("size, resolution", [([8, 8], 32), ([8, 8], None), (None, 32), (None, 64)])
+def test_a_sample_size_as_a_pair_or_null_is_read(size, resolution, ldm_folder, tmp_path):
+    prior = latent_diffusion.load_pipeline(sized(ldm_folder, tmp_path, size), "cpu", resolution=resolution)
+    resolution = resolution or 32
+    assert prior.resolution == resolution and prior.latent_shape[1:] == (resolution // 4,) * 2
+    check_model(model_settings(tmp_path / "p", resolution=resolution))
+
+
+@pytest.mark.parametrize("size", [[16, 8], "16", 0, True, [16]])
+def test_a_sample_size_that_is_no_square_is_one_line(size, ldm_folder, tmp_path):
+    folder = sized(ldm_folder, tmp_path, size)
+    for load in (lambda: check_model(model_settings(folder)), lambda: latent_diffusion.load_pipeline(folder, "cpu")):
+        with pytest.raises(InputError, match="only squares are supported"):
+            load()
+
+
+def test_a_sample_size_of_null_needs_a_resolution(ldm_folder, tmp_path):
+    with pytest.raises(InputError, match="says no sample_size; say model.resolution"):
+        latent_diffusion.load_pipeline(sized(ldm_folder, tmp_path, None), "cpu")
+
+
+def sized(folder, tmp_path, size):
+    """A copy of a prior's folder whose UNet has another sample_size."""
+    copy = shutil.copytree(folder, tmp_path / "p")
+    config = json.loads((copy / "unet/config.json").read_text())
+    (copy / "unet/config.json").write_text(json.dumps(config | {"sample_size": size}))
+    return copy
 
 
 def test_a_folder_of_half_precision_alone_is_read_in_single(tmp_path):

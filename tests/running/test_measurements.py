@@ -68,6 +68,35 @@ def test_wrong_shapes_are_found_before_the_first_image_is_sampled(run, measureme
     assert list((tmp_path / "results/run/records").iterdir()) == []
 
 
+def test_a_dead_channel_ends_before_sampling_in_one_line_that_counts_such_files(run, measurements, monkeypatch):
+    import sampler
+
+    monkeypatch.setattr(sampler.LatentDAPS, "sample", lambda *a, **k: pytest.fail("sampled"))
+    dead = spectrum()
+    dead[1] = 0
+    with pytest.raises(InputError, match=r"1.npy \(and 1 more files\): channel 1 is 0.0 in every pixel") as caught:
+        run(*measurements(spectrum(), dead, dead))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_lost_box_of_an_inpainting_may_hold_zeros(run, measurements):
+    y = np.random.default_rng(0).uniform(-1, 1, (3, 16, 16)).astype(np.float32)
+    y[:, 3:13, 3:13] = 0
+    box = ["mask_len_range=[10,11]", "margin=3", "resolution=16"]
+    keys = ["task=inpainting", *(f"task.demo_langevin.operator.{key}" for key in box)]
+    folder, metrics = run(*measurements(y), *keys)
+    assert metrics["metadata"]["num_images"] == 1 and "implausible" not in (folder / "run.log").read_text()
+
+
+def test_a_mask_value_that_no_file_has_is_said_with_the_nearest(run, measurements):
+    y, other = np.round(spectrum(1000)), np.round(spectrum(1000))
+    y[0, 0, :3], other[1, 1, 1] = 4000000.25, 77777
+    folder, _ = run(*measurements(y, other), "data.mask=[4e6,4000000.25,77777]", "data.scale=free")
+    log = (folder / "run.log").read_text()
+    assert "data.mask=[4000000.0]: no pixel of the 2 files has that value; the nearest value in 0.npy is 4.0000002e+06" in log
+    assert log.count("no pixel of the") == 1
+
+
 GAIN = 50.0
 
 

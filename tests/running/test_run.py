@@ -1,13 +1,17 @@
 """The program as a user runs it, on a tiny prior: what it writes, repeats, continues."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from tests.worlds import runs
 from utils.errors import InputError
+from utils.paths import PROJECT
 from utils.records.files import read_record
 
 pytestmark = pytest.mark.program
@@ -195,6 +199,36 @@ def test_the_grid_is_paged_at_ten_images(run):
     assert {p.name for p in folder.glob("*.png")} == {"grid_results.png", "grid_results_2.png", "trace.png", "trace_2.png"}
     with Image.open(folder / "grid_results.png") as first, Image.open(folder / "grid_results_2.png") as second:
         assert first.height > 4 * second.height
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no font"), OSError(28, "No space left on device")])
+def test_a_drawing_that_fails_costs_neither_numbers_nor_the_exit_status(run, monkeypatch, capsys, error):
+    from utils.figures import run as run_figures
+
+    def fails(records):
+        raise error
+
+    monkeypatch.setattr(run_figures, "draw_trace", fails)
+    folder, metrics = run(pictures=True)
+    assert metrics["metadata"]["num_images"] == 2 and (folder / "eval.md").is_file()
+    assert "the pictures cannot be drawn" in (folder / "run.log").read_text()
+    printed = capsys.readouterr().out
+    assert "label-free pick" in printed and "pictures: " not in printed
+
+
+def test_neither_a_notebook_nor_a_plain_terminal_ends_the_program(tiny, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: no-such-font\n")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii:strict"}
+    notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path)}
+    done = runs.command(*tiny, **plain, **notebook)
+    folder = tmp_path / "results/run"
+    assert "cannot be drawn" not in done.stderr and (folder / "grid_results.png").is_file()
+    assert "\\xb1" in done.stdout and "±" in (folder / "eval.md").read_text("utf-8")
+    command = [sys.executable, "tools/parse_metrics.py", str(folder), "--out", str(tmp_path / "table.md")]
+    for tool in (command, command[:3]):
+        done = subprocess.run(tool, cwd=PROJECT, env=runs.environment(**plain), capture_output=True, text=True)
+        assert done.returncode == 0 and done.stderr == ""
+    assert "±" in (tmp_path / "table.md").read_text("utf-8") and "\\xb1" in done.stdout
 
 
 def test_one_particle_has_no_distance_and_no_spread(run):

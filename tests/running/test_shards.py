@@ -237,3 +237,50 @@ def test_one_failed_job_of_a_sweep_does_not_lose_the_others(place, launcher):
     for count in (1, 3):
         assert runs.metrics_of(place.path(f"{launcher}_{count}"))["metadata"]["num_samples"] == count
     assert not place.path(f"{launcher}_0").exists()
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """launched(NAME=value, ...): the variables of a launcher, and none beside them."""
+
+    def set_(**values):
+        for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return set_
+
+
+@pytest.mark.parametrize("more", [{}, {"RANK": "0"}, {"RANK": "0", "WORLD_SIZE": "two", "LOCAL_RANK": "0"}])
+def test_a_torchrun_without_its_ranks_is_one_line(launched, more):
+    launched(TORCHELASTIC_RUN_ID="x", **more)
+    with pytest.raises(InputError, match="TORCHELASTIC_RUN_ID is set as by torchrun, but RANK, WORLD_SIZE and LOCAL_RANK are"):
+        Rank.of_this_process()
+
+
+def test_tasks_of_srun_that_would_all_sample_the_same_are_refused(composed, tiny, launched):
+    settings, shard = check(composed(*tiny)), check(composed(*tiny, "shard=1/4"))
+    launched(SLURM_STEP_NUM_TASKS="4", SLURM_PROCID="1")
+    with pytest.raises(InputError, match="srun runs 4 tasks.*'shard=.{oc.env:SLURM_PROCID}/4'") as caught:
+        Rank.of_this_process().settings(settings)
+    assert "\n" not in str(caught.value)
+    assert check(composed(*tiny, str(caught.value).split("'")[1].strip())).shard == "1/4"
+    assert Rank.of_this_process().settings(shard) is shard
+    launched(SLURM_STEP_NUM_TASKS="1", SLURM_PROCID="0")
+    assert Rank.of_this_process().settings(settings) is settings
+    launched(SLURM_STEP_NUM_TASKS="2", TORCHELASTIC_RUN_ID="x", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")  # one torchrun a node
+    assert Rank.of_this_process().settings(settings) is settings
+
+
+def test_a_user_id_without_a_name_gets_one(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import pwd\n\ndef none(uid):\n    raise KeyError(uid)\n\npwd.getpwuid = none\n")
+    nameless = {name: value for name, value in os.environ.items() if name not in ("USER", "LOGNAME", "LNAME", "USERNAME")}
+    program = "import utils, getpass; print(getpass.getuser())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**nameless, "PYTHONPATH": f"{tmp_path}:{runs.PROJECT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{os.getuid()}\n", done.stderr

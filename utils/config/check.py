@@ -55,6 +55,7 @@ def check(cfg: DictConfig) -> Settings:
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     check_relations(settings)
     notes: tuple[str, ...] = ()
+    strangers = of_different_kinds(settings.data.root, settings.model.path)
     if settings.population == "sequential" and settings.sequential.thresholds is None:
         thresholds, notes = thresholds_for(settings.sequential, identity(nodes))
         cfg = cfg.copy()
@@ -62,7 +63,9 @@ def check(cfg: DictConfig) -> Settings:
         nodes["sequential"]["thresholds"] = thresholds.model_dump()
         settings.sequential.thresholds = thresholds
     about = run_metadata(settings.seed, settings.num_samples)
-    settings = settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), notes))
+    settings = settings.composed(
+        Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), (*strangers, *notes))
+    )
     level: Settings | None
     level = last = at_each_level(settings)
     while level is not None and level is not settings:
@@ -71,6 +74,27 @@ def check(cfg: DictConfig) -> Settings:
         registry.check(level, clock_of(level))
         level = level.below
     return last
+
+
+# {what the images show: words in the names of sets and priors of them}, for kinds of which a prior of one draws no other
+KINDS = {
+    "faces": ("faces", "ffhq", "celeba"),
+    "scenes": ("scenes",),
+    "photographs": ("photos", "imagenet", "cifar10"),
+}
+
+
+def of_different_kinds(root: str, path: str) -> tuple[str, ...]:
+    """A line where data.root and model.path, by their names, are of different kinds; a prior of photographs knows many."""
+    of_data, of_model = (
+        next((kind for kind, words in KINDS.items() if any(word in "/".join(Path(place).parts[-2:]) for word in words)), None)
+        for place in (root, path)
+    )
+    if of_data is None or of_model in (None, of_data, "photographs"):
+        return ()
+    return (
+        f"data.root={root} holds {of_data}, by its name, and model.path={path} is a prior of {of_model}: it knows no others",
+    )
 
 
 def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,16 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from utils.config.overrides import check_command_line, check_group_choices, check_renamed, choices_of, unknown_key
+from utils.config.overrides import (
+    check_command_line,
+    check_group_choices,
+    check_renamed,
+    choices_of,
+    numbers_as_text,
+    takes_text,
+    unknown_key,
+)
+from utils.config.settings import ONE_DEVICE
 from utils.errors import InputError, short
 from utils.paths import PROJECT
 from utils.plain_files import refuse_deep
@@ -39,6 +49,7 @@ def call(main: HydraMain) -> Any:
     once more beforehand would have to repeat what those flags do. A variable that is set already asks for the traceback.
     """
     overrides = check_command_line(sys.argv[1:])
+    sys.argv = [sys.argv[0], *(numbers_as_text(text) if text in overrides else text for text in sys.argv[1:])]
     if os.environ.get(RAISE) == "1":
         return main()
     os.environ[RAISE] = "1"
@@ -48,6 +59,11 @@ def call(main: HydraMain) -> Any:
         if isinstance(error, BrokenPipeError) or _began(main, error):
             raise
         raise InputError(refusal(error, overrides)) from None
+    except RuntimeError as error:
+        launcher = next((text for text in overrides if text.startswith("hydra/launcher=") and "slurm" in text), None)
+        if launcher is None or shutil.which("srun") or _began(main, error):
+            raise
+        raise InputError(f"{launcher}: this machine has no srun, so it is on no Slurm cluster; leave it out") from None
     finally:
         del os.environ[RAISE]
 
@@ -65,7 +81,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     check_group_choices(overrides)
     try:
         with hydra.initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-            return hydra.compose("default", overrides=list(overrides))
+            return hydra.compose("default", overrides=[numbers_as_text(text) for text in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(refusal(error, overrides)) from None
 
@@ -90,6 +106,10 @@ def refusal(error: Exception, overrides: Sequence[str]) -> str:
     if text.startswith("+"):
         return f"{short(text)}: {key} stands in the config already; write {short(text.lstrip('+'))}"
     if OverridesParser.create().parse_override(text).is_sweep_override() and not key.startswith("hydra"):
+        if key == "gpu":
+            return f"{short(text)}: {ONE_DEVICE}"
+        if not takes_text(key):
+            return f"{short(text)}: several values need -m"
         quoted = shlex.quote(_quoted(key, short(value)))
         return f"{short(text)}: several values need -m, and one value with a comma quotes: {quoted}"
     return f"{short(text)}: {'; '.join(line[0].lower() + line[1:] for line in lines)}"

@@ -19,6 +19,8 @@ from utils.weights import (
     is_original,
     not_cached,
     read_configs,
+    side,
+    stored_as,
 )
 
 STABLE_DIFFUSION = "utils.priors.stable_diffusion.load_pipeline"
@@ -134,10 +136,17 @@ def check_folder(model: Model, folder: Path) -> None:
     check_properties(folder, configs, {key: getattr(model, key) for key in GIVEN})
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+    try:
+        size = side(unet)
+        for part in (autoencoder, "unet", *(["text_encoder"] if stable else [])):
+            stored_as(folder / part)
+    except ValueError as error:
+        raise InputError(f"model.path={model.path}: {error}") from None
     if not stable and model.resolution % multiple:
+        trained = f"was trained at {size * factor} pixels and " if size else ""
         raise InputError(
-            f"model.resolution={model.resolution}: the prior in {folder} was trained at {unet['sample_size'] * factor} pixels "
-            f"and halves a side so often that only multiples of {multiple} can be drawn"
+            f"model.resolution={model.resolution}: the prior in {folder} {trained}halves a side so often that only "
+            f"multiples of {multiple} can be drawn"
         )
     if stable and model.inner_resolution % multiple:
         raise InputError(f"model.inner_resolution={model.inner_resolution}: the prior takes multiples of {multiple}")

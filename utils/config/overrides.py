@@ -3,10 +3,11 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import NoReturn
+from typing import Any, NoReturn, get_args
 
 from hydra._internal.utils import get_args_parser  # Hydra's flags stand nowhere else, and @hydra.main reads them with it
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 
 from utils.config.fingerprint import NOT_IN_FINGERPRINT
@@ -44,6 +45,49 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
         raise InputError(f"{' '.join(arguments)}: one of --run, --multirun, --cfg, --info and --shell-completion at a time")
     check_group_choices(args.overrides)
     return args.overrides
+
+
+def numbers_as_text(override: str) -> str:
+    """An override, its numbers quoted where the key takes text: Hydra reads name=2024_01_15 as 20240115 and 1.10 as 1.1."""
+    key, _, text = override.partition("=")
+    if _kinds_of(key.lstrip("+")) - {type(None)} != {str}:
+        return override
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:  # reported by utils/config/compose.py
+        return override
+    values, texts = (value.list, text.split(",")) if isinstance(value, ChoiceSweep) else ([value], [text])
+    if len(values) != len(texts):  # choices with commas of their own
+        return override
+    return f"{key}=" + ",".join(f'"{t.strip()}"' if isinstance(v, (int, float)) else t for v, t in zip(values, texts))
+
+
+def takes_text(key: str) -> bool:
+    """Whether the value of a key may be text; of a key that the program does not know it may."""
+    return not (kinds := _kinds_of(key)) or bool(kinds & {str, Any})
+
+
+def _kinds_of(key: str) -> set[Any]:
+    """The types that a dotted key's value may have; none for a key that the program does not know."""
+    section: Any = Settings
+    for part in key.split("."):
+        fields = getattr(section, "model_fields", {})
+        field = next((field for name, field in fields.items() if part == (field.alias or name)), None)
+        if field is None:
+            return set()
+        section = field.annotation
+    return set(_types_in(section))
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """Those that a union offers, without what pydantic notes beside them; a Literal's are those of its values."""
+    if isinstance(annotation, str):
+        yield str
+    elif isinstance(annotation, type) or not (inner := get_args(annotation)):
+        yield annotation
+    else:
+        for part in inner[:1] if hasattr(annotation, "__metadata__") else inner:
+            yield from _types_in(part)
 
 
 def _flags_in_one_line(message: str) -> NoReturn:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import STEERING, short
@@ -45,7 +45,12 @@ def _mask(value: Any) -> Mask:
     return _possible_path(value) if isinstance(value, str) else value
 
 
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
+def _number_as_text(value: Any) -> Any:
+    """A name may be a number, as of name=${seed}."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+PathText = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text), AfterValidator(_possible_path)]
 
 
 class Data(Section):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr
 
 from utils.config.operators import measured_shape
 from utils.config.sections import (
@@ -24,6 +24,14 @@ from utils.config.sections import (
 from utils.digests import Digests, of_config
 from utils.mechanisms.registry import PLANS
 from utils.population.settings import Sequential
+
+ONE_DEVICE = "a process has one device; torchrun --nproc-per-node=2 posterior_sample.py ... shares the images among two"
+
+
+def _one_device(value: Any) -> Any:
+    if isinstance(value, list) or (isinstance(value, str) and "," in value):
+        raise ValueError(ONE_DEVICE)
+    return value
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     seed: int = Field(ge=0, lt=2**32)
     temperature: float | None = Field(default=None, gt=0)  # the likelihood's variance over that of the noise
     use_tpu: bool
-    gpu: int = Field(ge=-1)
+    gpu: Annotated[int, Field(ge=-1), BeforeValidator(_one_device)]
     num_cores: int | None = Field(ge=1)
     batch_images: Annotated[int, Field(ge=1)] | Literal["auto"]
     max_particles_per_pass: int | None = Field(ge=1)

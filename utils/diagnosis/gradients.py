@@ -8,15 +8,15 @@ return say where it arrives as zero or non-finite.
 import linecache
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch.autograd.function import BackwardCFunction
+from torch.autograd.function import FunctionCtx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -124,6 +124,11 @@ def failed(error: Exception, trace: "Trace") -> Flow:
         return Flow("cut", None, None, trace.refused)
     frame, traceback = None, error.__traceback__
     while traceback is not None:
+        if traceback.tb_frame.f_code is Trace.__torch_function__.__code__ and error is not trace.raised:
+            raise InputError(
+                f"the gradient check itself fails with torch {torch.__version__} ({type(error).__name__}: {one_line(error)}); "
+                "no part of yours is at fault; install the torch of requirements.lock"
+            )
         if not traceback.tb_frame.f_code.co_filename.startswith((*TORCH, *INSTALLED)):
             frame, line = traceback.tb_frame, traceback.tb_lineno
         traceback = traceback.tb_next
@@ -146,6 +151,7 @@ class Trace(TorchFunctionMode):
     """Context in which a part runs. x: what the gradient is asked for, or None to follow whatever asks for one itself.
 
     taken: the states of the gradients that were taken inside. refused: the lines at which PyTorch refused a conversion.
+    raised: the last exception of a call, in contrast to one of this class itself.
     """
 
     def __init__(self, x: torch.Tensor | None = None) -> None:
@@ -153,6 +159,7 @@ class Trace(TorchFunctionMode):
         self.x = x
         self.taken: list[State] = []
         self.refused: tuple[Lost, ...] = ()
+        self.raised: Exception | None = None
         self.calls = [Call(Lost("", "", "", False))]
         self.made = WeakTensorKeyDictionary()  # tensor that the gradient follows -> position of the call that made it
         self.lost = WeakTensorKeyDictionary()  # tensor -> where ways of the gradient to it were lost, {Lost: None} in order
@@ -166,13 +173,13 @@ class Trace(TorchFunctionMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if in_function_of_ones_own():  # its backward is its own, whatever its forward does
             self.before |= self._lost_of(given)
-            return func(*args, **kwargs)
+            return self._call(func, args, kwargs)
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
             name = getattr(func.__self__, "__name__", name)
         given = given[:1] if name in LIKE else given
         for t in given:
-            if t not in self.made and isinstance(t.grad_fn, BackwardCFunction):
+            if t not in self.made and isinstance(t.grad_fn, FunctionCtx):
                 self._follow(t, Call(lost_here("an autograd.Function before this line"), (0,)))
                 self.lost[t] = dict(self.before)
         followed = [t for t in given if t in self.made and t.requires_grad]
@@ -182,7 +189,7 @@ class Trace(TorchFunctionMode):
             newly_lost = lost_here(why)
             self.exits |= {place: None for place in lost if place.place != newly_lost.place} | {newly_lost: None}
         try:
-            result = func(*args, **kwargs)
+            result = self._call(func, args, kwargs)
         except Exception:
             self.refused = tuple(lost if name in ("grad", "backward") else [newly_lost] if newly_lost else ())
             raise
@@ -192,6 +199,13 @@ class Trace(TorchFunctionMode):
             outputs = [args[0]] if name == "__setitem__" else tree_leaves(result)
             self._note(name, followed, lost, [t for t in outputs if isinstance(t, torch.Tensor)])
         return result
+
+    def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return func(*args, **kwargs)
+        except Exception as error:
+            self.raised = error
+            raise
 
     def _note(self, name: str, followed: list[torch.Tensor], lost: dict[Lost, None], outputs: list[torch.Tensor]) -> None:
         call = None
@@ -252,12 +266,28 @@ def places(calls: Iterable[Call], what: str) -> tuple[Lost, ...]:
 
 def in_function_of_ones_own() -> bool:
     """Whether this is called from the forward of a torch.autograd.Function."""
+    forwards = {code for kind in kinds_of(torch.autograd.Function) for code in codes_of(kind.forward)}
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename != __file__:
-        if frame.f_code is torch.autograd.Function.apply.__func__.__code__:
+        if frame.f_code in forwards:
             return True
         frame = frame.f_back
     return False
+
+
+def kinds_of(base: type) -> Iterator[Any]:
+    """All subclasses."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from kinds_of(kind)
+
+
+def codes_of(function: Any) -> Iterator[CodeType]:
+    """The code of a function, and of what it decorates."""
+    while function is not None:
+        if hasattr(function, "__code__"):
+            yield function.__code__
+        function = getattr(function, "__wrapped__", None)
 
 
 def leaves_torch(name: str) -> str | None:

@@ -1,4 +1,6 @@
-"""Is a measurement one that this task can have made? Numbers of y alone, no network; whatever is found is a warning.
+"""Is a measurement one that this task can have made? Numbers of y alone, no network.
+
+What cannot have been measured at all, `lost`, is refused; whatever else is found is a warning.
 
 For a spectrum, m = |FFT(pad(x))|, orthonormal, of an image x in [0, 1] with n pixels in a frame of N:
 
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
 
 from utils.measurements import Convention, Reading
 
@@ -24,7 +26,7 @@ MARGIN = 1.05  # over the energy of a white image: noise of the noise's energy
 HALF = 0.5  # of the pixels missing, and of the moment about the wrong centre
 BRIGHT = 8.0  # deviations of the noise
 PLATEAU = 4  # pixels that share the highest value
-WINDOW = 9  # pixels, of a local mean
+WINDOW = 9  # pixels, of a local mean, and of a square whose pixels share one value
 
 
 class Finding(NamedTuple):
@@ -50,9 +52,68 @@ class Findings:
         return lines
 
 
-def of_picture(reading: Reading, highest: float, sigma: float) -> list[Finding]:
-    """For a task without a spectrum; highest: of |A(x)| for white, grey and black images."""
+def lost(reading: Reading, noise: float, convention: Convention | None, seen: np.ndarray | None = None) -> str | None:
+    """Why y cannot have been measured: values that the noise leaves nowhere, as of a dead channel or a lost part of a file.
+
+    noise: its standard deviation, as `noise_on` has it; without noise all values are possible.
+    convention: of a spectrum; None for a task without one.
+    seen: where the image can change y, booleans that broadcast to it; None: everywhere.
+    Clipping leaves equal values too: the lowest and the highest of a channel count only where a spectrum says otherwise.
+    """
+    if not noise:
+        return None
+    y, raw = reading.y, reading.raw
+    known = ~np.isnan(y) & (True if seen is None else seen)
+    channels = list(zip(raw, known)) if y.ndim > 2 else [(raw, known)]
+    for channel, (values, where) in enumerate(channels):
+        values = values[where]
+        if values.size > 1 and (values == values[0]).all():
+            which = f"channel {channel} is" if len(channels) > 1 else "it is"
+            return f"{which} {values[0]!s} in every pixel, as a dead channel or a lost source is; replace or remove the file"
+    if y.ndim != 3:
+        return None
+    patches = _patches(raw, known)
+    impossible = patches & ~_clipped(raw, known)
+    if convention is not None:
+        bright = _opposite(y) > BRIGHT * noise
+        if not _centre(_filled(y.astype(np.float64)), convention):
+            bright[:, y.shape[-2] // 2, y.shape[-1] // 2] = True
+        impossible |= patches & (y == 0) & bright
+    if not impossible.any():
+        return None
+    value = raw[impossible][0]
+    count = int((patches & (raw == value)).sum())
+    return (
+        f"{count} of its pixels are exactly {value!s} in whole squares, which noise of {noise:.3g} leaves nowhere; "
+        f"data.mask=[{value!s}] leaves them out, and a mask file tells them from others of that value"
+    )
+
+
+def _patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The known pixels of (C, H, W) that lie in a square of WINDOW pixels a side with one value."""
+    size, values = (1, WINDOW, WINDOW), raw.astype(np.float64)
+    highest = maximum_filter(np.where(known, values, np.inf), size, mode="constant", cval=np.inf)
+    lowest = minimum_filter(np.where(known, values, -np.inf), size, mode="constant", cval=-np.inf)
+    return maximum_filter(highest == lowest, size, mode="constant", cval=False)
+
+
+def _clipped(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Where a pixel has the lowest or the highest value of its channel."""
+    values = raw.astype(np.float64)
+    lowest = np.where(known, values, np.inf).min((1, 2), keepdims=True)
+    highest = np.where(known, values, -np.inf).max((1, 2), keepdims=True)
+    return (values == lowest) | (values == highest)
+
+
+def of_picture(reading: Reading, highest: float, sigma: float, seen: np.ndarray | None = None) -> list[Finding]:
+    """For a task without a spectrum; highest: of |A(x)| for white, grey and black images; seen: as for `lost`."""
     findings = _missing(reading.y)
+    if sigma and reading.y.ndim == 3:
+        known = ~np.isnan(reading.y) & (True if seen is None else seen)
+        for value in np.unique(reading.raw[_patches(reading.raw, known)]):
+            count = int((reading.raw == value).sum())
+            reason = f"{count} of its pixels are exactly {value!s}, in whole squares: clipped or lost"
+            findings.append(Finding(f"data.mask=[{value!s}]", reason))
     largest = float(np.nanmax(np.abs(reading.y)))
     if largest > 2 * highest + 6 * sigma:
         reason = f"its values reach {largest:.4g}, this task's {highest:.3g} (images in [-1, 1])"
@@ -66,7 +127,7 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     pixels: of the image without its frame; sigma: standard deviation of the noise on y.
     """
     y = reading.y.astype(np.float64)
-    noise = _noise(convention, y, sigma)
+    noise = noise_on(y, convention, sigma)
     findings, plateau = _missing(y), _plateau(reading, y, noise)
     if plateau:
         y = np.where(y == np.nanmax(y), np.nan, y)
@@ -81,7 +142,7 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     return findings + plateau + centre + stop + scale + holes
 
 
-def _noise(convention: Convention, y: np.ndarray, sigma: float) -> float:
+def noise_on(y: np.ndarray, convention: Convention, sigma: float) -> float:
     """Standard deviation of the noise on magnitudes: of the operator, or of counts, 1 / (2 sqrt(gain)), a little enlarged."""
     if convention.gain is None:
         return sigma
@@ -103,9 +164,13 @@ def _beam_stop(y: np.ndarray) -> list[Finding]:
 
 def _holes(y: np.ndarray, noise: float) -> list[Finding]:
     """Zeros whose opposite frequency, equal for a real image, is bright: 23 counts against none, or 8 times the noise."""
+    return _zeros(y, "with bright opposites") if ((y == 0) & (_opposite(y) > BRIGHT * noise)).any() else []
+
+
+def _opposite(y: np.ndarray) -> np.ndarray:
+    """The value at the opposite frequency."""
     plain = np.fft.ifftshift(y, axes=(-2, -1))
-    opposite = np.fft.fftshift(np.roll(np.flip(plain, (-2, -1)), 1, (-2, -1)), axes=(-2, -1))
-    return _zeros(y, "with bright opposites") if ((y == 0) & (opposite > BRIGHT * noise)).any() else []
+    return np.fft.fftshift(np.roll(np.flip(plain, (-2, -1)), 1, (-2, -1)), axes=(-2, -1))
 
 
 def _zeros(y: np.ndarray, where: str) -> list[Finding]:
@@ -118,11 +183,11 @@ def _plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
     if reading.at_limit:
         return [Finding("data.mask=[max]", f"{reading.at_limit} of its pixels are at the highest value that its type has")]
     top = np.nanmax(reading.y)
-    count = int((reading.y == top).sum())
+    value = reading.raw[reading.y == top].max()  # written so that the mask meets it
+    count = int(((reading.raw == value) & ~np.isnan(reading.y)).sum())
     if count < PLATEAU or top < 5 * noise:
         return []
-    reason = f"{count} of its pixels share the highest value {reading.highest:.8g}: saturated"
-    return [Finding(f"data.mask=[{reading.highest:.8g}]", reason)]
+    return [Finding(f"data.mask=[{value!s}]", f"{count} of its pixels share the highest value {value!s}: saturated")]
 
 
 def _local(y: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from utils.errors import InputError
 from utils.files import write_atomically
 from utils.mechanisms import registry
 
+matplotlib.rcdefaults()  # settings of the user's own, such as text.usetex, need what may not be installed
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # names of runs are no formulas
 import matplotlib.pyplot as plt  # noqa: E402

@@ -17,7 +17,7 @@ from utils.kernels import replace_upsampling
 from utils.priors import compvis
 from utils.priors.base import LatentPrior
 from utils.priors.timesteps import TimestepMap, linear_beta_timesteps
-from utils.weights import check_properties, config_files, is_hub_id, is_original, read_configs, snapshot
+from utils.weights import check_properties, config_files, is_hub_id, is_original, read_configs, side, snapshot, stored_as
 
 log = logging.getLogger("latentdaps")
 Autoencoder = AutoencoderKL | VQModel
@@ -60,12 +60,19 @@ def load_pipeline(
         )
     context = class_context(path, class_label) if conditional else None  # (1, 1, D)
     factor = 2 ** (len(autoencoder.config.block_out_channels) - 1)
-    trained = unet.config.sample_size * factor
+    if (size := side(unet.config)) is None and resolution is None:
+        raise InputError(f"model.path={path}: its unet/config.json says no sample_size; say model.resolution")
+    trained = size and size * factor
+    if size is not None:
+        unet.register_to_config(sample_size=size)
     if resolution and resolution != trained:
         multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
         if resolution % multiple:
             raise InputError(f"model.resolution={resolution}: the prior in {path} draws only multiples of {multiple} pixels")
-        log.info("model.resolution=%d: the prior in %s was trained at %d pixels", resolution, path, trained)
+        said = (
+            f"the prior in {path} {f'was trained at {trained} pixels' if trained else 'does not say at which it was trained'}"
+        )
+        log.info("model.resolution=%d: %s", resolution, said)
         unet.register_to_config(sample_size=resolution // factor)
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
@@ -83,6 +90,7 @@ def load_parts(
     try:
         configs = read_configs(path)
         check_properties(path, configs, given)
+        side(configs["unet"])
         autoencoder, unet = (
             load_whole(_class_of(files[part].parent.name, configs[part], classes), files[part].parent, **loading)
             for part, classes in (("autoencoder", AUTOENCODERS), ("unet", UNETS))
@@ -111,7 +119,7 @@ def load_whole(kind: Any, folder: Path, **loading: Any) -> Any:
     logging.getLogger(kind.from_pretrained.__module__).setLevel(logging.ERROR)  # its table of such tensors is our one line
     network, found = kind.from_pretrained(
         folder,
-        variant=variant(folder),
+        **stored_as(folder),
         local_files_only=True,
         ignore_mismatched_sizes=True,  # into the list, instead of an error of several lines
         output_loading_info=True,
@@ -121,12 +129,6 @@ def load_whole(kind: Any, folder: Path, **loading: Any) -> Any:
     source = f"model.path={folder.parent}"
     compvis.check_keys(source, folder.name, found["missing_keys"], found["unexpected_keys"], misshaped)
     return network
-
-
-def variant(folder: Path) -> str | None:
-    """diffusers' name of the weights in `folder`: "fp16" where there are only such, else None."""
-    names = [file.name for pattern in ("*.safetensors", "*.bin") for file in folder.glob(pattern)]
-    return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
 def _class_of(part: str, config: Mapping[str, Any], classes: Mapping[str, type[ModelMixin]]) -> type[ModelMixin]:

@@ -29,7 +29,7 @@ from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem, loaded  # noqa: E402
-from utils.diagnosis.plausibility import Findings, of_picture, of_spectrum  # noqa: E402
+from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
     try_metric,
@@ -329,22 +329,36 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     if not operator.spectrum:
         _refuse_spectral_keys(operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
-    wrong, findings, missing = [], Findings(), {}
+    seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
+    wrong, findings, missing, impossible, idle = [], Findings(), {}, [], []
     for image in images:
-        reading = loaded(image, image.read)
+        reading, sigma = loaded(image, image.read), operator.sigma
         missing[image.path.name] = float(np.isnan(reading.y).mean())
+        idle.append(dict(reading.idle))
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
+            continue
+        noise = noise_on(reading.y, convention, sigma) if operator.spectrum else sigma
+        if reason := lost(reading, noise, convention if operator.spectrum else None, seen):
+            impossible.append((image.path, reason))
         elif operator.spectrum:
-            findings.add(image.path.name, of_spectrum(reading, convention, side * side, operator.sigma))
+            findings.add(image.path.name, of_spectrum(reading, convention, side * side, sigma))
         else:
-            findings.add(image.path.name, of_picture(reading, highest, operator.sigma))
+            findings.add(image.path.name, of_picture(reading, highest, sigma, seen))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
         one = wanted[0] == 3 and (len(shape) == 2 or shape[0] == 1)
         hint = "; data.channels=1 is for one channel" if one and operator.spectrum else ""
         raise InputError(f"data.root: {path} has shape {shape}; this task measures {wanted}{more}{hint}")
+    if impossible:
+        path, reason = impossible[0]
+        more = f" (and {len(impossible) - 1} more files)" if len(impossible) > 1 else ""
+        raise InputError(f"data.root: {path}{more}: {reason}")
+    for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
+        if all(value in of_file for of_file in idle):
+            hint = f"; the nearest value in {images[0].path.name} is {nearest}" if nearest else ""
+            log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
         log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])

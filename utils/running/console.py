@@ -55,7 +55,7 @@ def _replace_handlers(handlers: list[logging.Handler]) -> None:
 
 def log_to(path: str | Path) -> None:
     """Also into a file of the run folder. Raises OSError if it cannot be opened."""
-    handler = logging.FileHandler(path)
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.handleError = lambda record: None  # a full disk is reported by what writes the records
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)

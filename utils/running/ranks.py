@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 POLL_S = 0.2
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # set by it alone
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,16 @@ class Rank:
 
     @classmethod
     def of_this_process(cls) -> Rank:
-        """Reads what torchrun sets; any other launcher gives independent processes (shard=k/n)."""
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
+        """Reads what torchrun sets; any other launcher gives independent processes (shard=k/n). Raises InputError."""
+        if TORCHRUN not in os.environ:
             return cls()
-        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"]))
+        values = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+        if not all(value.isdecimal() for value in values):
+            raise InputError(
+                f"{TORCHRUN} is set as by torchrun, but RANK, WORLD_SIZE and LOCAL_RANK are {', '.join(map(repr, values))}; "
+                f"start torchrun once more, or unset {TORCHRUN}"
+            )
+        return cls(*map(int, values))
 
     @property
     def first(self) -> bool:
@@ -44,6 +51,7 @@ class Rank:
     def settings(self, settings: Settings) -> Settings:
         """The settings with this rank's part of the shard: rank r of R in shard k/n is shard (k + n r)/(n R)."""
         if self.count == 1:
+            _refuse_equal_tasks(settings)
             return settings
         if settings.use_tpu:
             raise InputError("use_tpu=true: torchrun serves CUDA and the CPU; start one process per TPU with shard=k/n")
@@ -74,3 +82,13 @@ class Rank:
     def _wait(self, keys: list[str]) -> None:
         while not self._store.check(keys):  # polling, unlike a barrier, can be interrupted
             time.sleep(POLL_S)
+
+
+def _refuse_equal_tasks(settings: Settings) -> None:
+    """Raises InputError where srun runs this program several times and no shard tells the tasks apart."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # of this srun, where SLURM_NTASKS is of the whole job
+    if TORCHRUN not in os.environ and tasks.isdecimal() and int(tasks) > 1 and settings.shard_of[1] == 1:
+        raise InputError(
+            f"shard={settings.shard}: srun runs {tasks} tasks, and each would sample all images; share them with "
+            f"'shard=${{oc.env:SLURM_PROCID}}/{tasks}', or let srun start one torchrun a node"
+        )
