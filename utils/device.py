@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import platform
 import threading
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,6 +31,7 @@ _peak_at_reset: dict[torch.device, int | None] = {}  # {XLA device: its peak whe
 _compile, _compile_lock = {"xla_s": 0.0, "torch_s": 0.0, "watched": False, "started": 0.0}, threading.Lock()
 XLA_PACKAGE = "torch_xla"
 MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest), in bytes
+CGROUP = Path("/sys/fs/cgroup")  # the limits of a container
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
 
 
@@ -65,6 +68,43 @@ def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torc
             f"gpu={gpu}: no CUDA device {gpu + local_rank}{rank}; this machine has devices 0 to {torch.cuda.device_count() - 1}"
         )
     return torch.device("cuda", gpu + local_rank)
+
+
+def is_cpu(use_tpu: bool, gpu: int) -> bool:
+    """Whether `get_device` will give the CPU. Imports torch only where a CUDA driver is."""
+    if use_tpu or gpu < 0:
+        return not use_tpu
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, and in a container not more than its quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _said(CGROUP / "cpu.max").partition(" ")
+    return max(1, min(cores, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else cores
+
+
+def usable_memory() -> float:
+    """Bytes of host memory that are free, and in a container not more than its limit leaves; infinite where nobody says."""
+    free = [1024 * int(line.split()[1]) for line in _said(Path("/proc/meminfo")).splitlines() if line.startswith("MemAvailable")]
+    limit, used = _said(CGROUP / "memory.max"), _said(CGROUP / "memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        free.append(int(limit) - int(used))
+    return max(0.0, float(min(free, default=math.inf)))
+
+
+def _said(file: Path) -> str:
+    """What a file of the kernel says; nothing where it is missing, as on other systems."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 def exchange_gradients(device: str, rank: LocalRank) -> None:
@@ -167,14 +207,14 @@ def _on_core(core: int, work: Callable[..., None], args: tuple[object, ...], lim
         raise CoreFailure(f"core {core}:\n{traceback.format_exc()}") from None
 
 
-def setup_device(device: torch.device, tf32: bool = False) -> None:
+def setup_device(device: torch.device, tf32: bool = False, threads: int | None = None) -> None:
     """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU.
 
     CUDA's fused attention and reflection padding may still add gradients in another order each time (PyTorch
     documentation, torch.use_deterministic_algorithms).
 
     tf32: CUDA's matrix products and convolutions of float32 numbers, in operators too, may round to 10 bits; not its FFT.
-    Raises InputError where there is no TF32.
+    threads: of this process's work on the CPU; None leaves them as they are. Raises InputError where there is no TF32.
     """
     import torch
 
@@ -183,6 +223,8 @@ def setup_device(device: torch.device, tf32: bool = False) -> None:
             f"precision=tf32: only CUDA devices have it, and this run is on the {device.type}; use precision=fp32 or bf16"
         )
     torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True
