@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -76,12 +76,13 @@ def sample_in_workers(settings: Settings, images: Sequence[TestItem], folder: Ru
     KeyboardInterrupt, all after every worker has ended."""
     context = multiprocessing.get_context("spawn")  # a fork would share the libraries' threads and locks
     workers: list[Worker] = []
+    level = console.log.getEffectiveLevel()
     with ExitStack() as stack:
         stack.callback(end, workers)
         for number in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=work, args=(number, count, theirs, settings, images, folder), name=f"worker {number}", daemon=True
+                target=work, args=(Turn(number, count, theirs, level), settings, images, folder), daemon=True
             )
             workers.append(Worker(number, process, ours))
             with held_back():
@@ -160,33 +161,30 @@ def end(workers: Sequence[Worker]) -> None:
                 worker.process.join()
 
 
-def work(
-    number: int, count: int, connection: Connection, settings: Settings, images: Sequence[TestItem], folder: RunFolder
-) -> None:
+def work(turn: Turn, settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
     """What a worker does; nothing that it meets is left unsaid."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal, and the first one ends the others
     threading.Thread(target=end_with_parent, daemon=True).start()
-    console.log.handlers = [ToParent(connection)]  # type: ignore[arg-type]
-    console.log.propagate = False
-    console.log.setLevel(logging.ERROR if number else logging.INFO)  # what all say while they start is said once
+    console.log.handlers, console.log.propagate = [ToParent(turn.connection)], False  # type: ignore[arg-type]
+    console.log.setLevel(turn.level if turn.first else logging.ERROR)  # what all say while they start is said once
     try:
         with sigterm_interrupts():
             let_through()
             from utils.running.sampling import sample  # torch comes late
 
             with devices.out_of_memory_in_one_line(), claimed(folder.path, str(folder.fingerprint)):
-                sample(settings, images, folder, Turn(number, count, connection))
+                sample(settings, images, folder, turn)
         last: tuple[str, ...] = ("done",)
     except InputError as error:
         last = ("refused", str(error))
     except KeyboardInterrupt:
         last = ("interrupted",)
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone or ends all
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone, or ends all
         return
     except Exception:
         last = ("failed", traceback.format_exc())
     try:
-        connection.send(last)
+        turn.connection.send(last)
     except OSError:
         pass
 
@@ -207,28 +205,24 @@ class ToParent(QueueHandler):
 
 
 class Turn:
-    """utils.running.sampling.Turn of a worker."""
+    """utils.running.sampling.Turn of worker `number` of `count`; level: of the first process's log."""
 
-    def __init__(self, number: int, count: int, connection: Connection) -> None:
-        self.first, self.count, self.connection = number == 0, count, connection
+    def __init__(self, number: int, count: int, connection: Connection, level: int) -> None:
+        self.number, self.first, self.count, self.connection, self.level = number, number == 0, count, connection, level
 
     def checked(self) -> None:
         if self.first:
             self.connection.send(("checked",))
 
-    def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]:
-        return bar_of_parent(self.connection, steps)
+    @contextmanager
+    def bar(self, images: int, steps: int) -> Iterator[console.SamplingSteps]:
+        console.log.setLevel(self.level)
+        self.connection.send(("steps", steps))
+        yield StepsOfWorker(self.connection, steps)
 
     def take(self, size: int) -> Sequence[TestItem]:
         self.connection.send(("take", size))
         return self.connection.recv()
-
-
-@contextmanager
-def bar_of_parent(connection: Connection, steps: int) -> Iterator[console.SamplingSteps]:
-    console.log.setLevel(logging.INFO)
-    connection.send(("steps", steps))
-    yield StepsOfWorker(connection, steps)
 
 
 class StepsOfWorker(console.SamplingSteps):

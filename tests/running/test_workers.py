@@ -1,0 +1,276 @@
+"""Workers: images shared among processes of this machine give the records of one process, and end together, whatever ends them."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.worlds import runs
+from utils import device as devices
+from utils.config.check import check
+from utils.device import CoreFailure
+from utils.errors import InputError
+from utils.records.files import read_record, record_paths
+from utils.running import threads, workers
+from utils.running.ranks import Rank
+
+pytestmark = pytest.mark.program
+
+SELECTION = "data.end_id=5"
+LONG = "sampler.annealing_scheduler_config.num_steps=60"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_prior, no_pictures):
+    return runs.Place(tmp_path_factory.mktemp("workers"), tiny_prior, images=8, overrides=[runs.ANALYTIC])
+
+
+def contents(folder):
+    """{image id: (record without times, arrays)} of a run folder."""
+    found = {}
+    for record, arrays in map(read_record, record_paths(folder)):
+        phases = {name: {k: v for k, v in phase.items() if k != "time_s"} for name, phase in record["time"]["phases"].items()}
+        found[record["image_id"]] = {**record, "time": phases}, arrays
+    return found
+
+
+def assert_same_records(a, b):
+    a, b = contents(a), contents(b)
+    assert a.keys() == b.keys()
+    for image in a:
+        assert a[image][0] == b[image][0]
+        assert a[image][1].keys() == b[image][1].keys()
+        assert all(np.array_equal(array, b[image][1][name]) for name, array in a[image][1].items())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_two_workers_write_the_records_of_one_process_bit_for_bit(place, caplog, batch):
+    """Whole batches are shared, so those of two images are the same pairs. What a run says once is said once."""
+    batches, folders, said = f"batch_images={batch}", [], []
+    for count in (1, 2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="latentdaps"):
+            folders.append(place.run(f"of{count}_{batch}", SELECTION, batches, "chain_check=true", f"workers={count}"))
+        said.append(sorted(message.split(" dB, ")[0] for message in caplog.messages))  # what follows is a time
+    assert_same_records(*folders)
+    assert runs.scores(runs.metrics_of(folders[0])) == runs.scores(runs.metrics_of(folders[1]))
+    assert said[0] == said[1] and any("chain_check" in message for message in said[1])
+    assert [p.name for p in folders[1].glob("run*.log")] == ["run.log"]
+
+
+def when(condition, act):
+    """Calls act() from a thread as soon as condition() holds."""
+
+    def watch():
+        while not condition():
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_killed_worker_ends_the_run_in_one_line_and_the_same_command_continues(place):
+    command = place.all("killed", SELECTION, LONG, "workers=2")
+    when(
+        lambda: record_paths(place.path("killed")), lambda: os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL)
+    )
+    with pytest.raises(InputError, match="workers=2: process .* was ended by signal 9.*the same command continues"):
+        runs.run(*command)
+    assert not multiprocessing.active_children()
+    done = sorted(contents(place.path("killed")))
+    assert 0 < len(done) < 5 and runs.metrics_of(place.path("killed"))["metadata"]["image_ids"] == done
+    runs.run(*command)
+    assert_same_records(place.run("undisturbed", SELECTION, LONG), place.path("killed"))
+
+
+def started(place, name):
+    return subprocess.Popen(
+        [sys.executable, "posterior_sample.py", *place.all(name, LONG, "data.end_id=8", "workers=2")],
+        cwd=runs.PROJECT,
+        env=runs.environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,  # a group of its own, as a terminal gives it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def processes_of(group):
+    """The processes that are left of a group."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,pid=,stat="], capture_output=True, text=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [int(pid) for pgid, pid, state in rows if int(pgid) == group and not state.startswith("Z")]
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["terminal", "one process"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_all_workers_with_one_line(place, number, to_all):
+    """Ctrl-C in a terminal, and a batch system's SIGTERM, reach every process; kill reaches one."""
+    name = f"ended{number}{to_all}"
+    running = started(place, name)
+    until(lambda: record_paths(place.path(name)) or running.poll() is not None)
+    (os.killpg if to_all else os.kill)(running.pid, number)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert errors.count("interrupted: finished images are kept") == 1 and "Traceback" not in errors
+    until(lambda: processes_of(running.pid) == [], seconds=30)  # multiprocessing has a helper, which ends a moment later
+    done = sorted(contents(place.path(name)))
+    assert 0 < len(done) < 8 and runs.metrics_of(place.path(name))["metadata"]["image_ids"] == done
+
+
+def test_workers_of_a_killed_run_end_too(place):
+    running = started(place, "orphans")
+    until(lambda: record_paths(place.path("orphans")) or running.poll() is not None)
+    running.kill()
+    running.communicate()
+    until(lambda: processes_of(running.pid) == [])
+    assert len(contents(place.path("orphans"))) < 8
+
+
+def load_prior_that(path, device, timestep_map, fault, **_):
+    """A prior of one's own that cannot be had in a worker."""
+    if fault == "refuses":
+        raise InputError("model.path: not mine")
+    prior = runs.load_analytic(path, device, timestep_map)
+    prior.decode = lambda z: prior.missing
+    return prior
+
+
+@pytest.mark.parametrize(
+    "fault, kind, message", [("refuses", InputError, "^model.path: not mine$"), ("fails", CoreFailure, "worker .*missing")]
+)
+def test_an_error_in_a_worker_is_the_error_of_the_run(place, fault, kind, message):
+    own = f"{__name__}.{load_prior_that.__name__}"
+    with pytest.raises(kind, match=f"(?s){message}"):
+        place.run(f"own_{fault}", SELECTION, f"model._target_={own}", f"+model.fault={fault}", "workers=2")
+    assert not multiprocessing.active_children()
+
+
+def test_nothing_is_sampled_before_all_measurements_are_looked_at(place):
+    folder = place.folder / "measured"
+    folder.mkdir()
+    for i in range(4):
+        np.save(folder / f"{i}.npy", np.ones((3, 24, 24) if i < 3 else (3, 5, 5), np.float32))
+    overrides = ("data=measurement", f"data.root={folder}", f"data.resolution={runs.SIDE}", "data.end_id=null", "workers=2")
+    with pytest.raises(InputError, match=r"3\.npy has shape \(3, 5, 5\)"):
+        place.run("measured", *overrides)
+    assert not record_paths(place.path("measured"))
+
+
+# --- what auto chooses ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch, place):
+    """chosen(images, *overrides, ...) -> (workers, threads of each) on a machine of 8 cores and 100 GB."""
+    for name in threads.OF_THE_USER:
+        monkeypatch.delenv(name, raising=False)
+
+    def chosen(images, *overrides, cores=8, memory=100e9, rank=Rank(), weights=4e6, cuda=False, **environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(devices, "usable_cores", lambda: cores)
+        monkeypatch.setattr(devices, "usable_memory", lambda: memory)
+        monkeypatch.setattr(threads, "weight_bytes", lambda path: weights)
+        if cuda:
+            monkeypatch.setattr(devices, "is_cpu", lambda use_tpu, gpu: False)
+        settings = check(runs.config([*place.all("x"), "workers=auto", *overrides]))
+        return workers.workers_of(settings, images, rank), threads.threads_of(settings).count
+
+    return chosen
+
+
+@pytest.mark.parametrize(
+    "images, overrides, more, expected",
+    [
+        (10, (), {}, (8, 1)),
+        (3, (), {}, (3, 1)),
+        (1, (), {}, (1, 1)),
+        (10, ("batch_images=4",), {}, (3, 1)),
+        (10, (), {"memory": 4e9}, (2, 1)),
+        (10, (), {"memory": 1e6}, (1, 1)),
+        (10, ("threads=2",), {}, (4, 2)),
+        (10, (), {"OMP_NUM_THREADS": "2"}, (4, None)),
+        (10, (), {"OMP_NUM_THREADS": "1"}, (8, None)),
+        (10, ("workers=3",), {}, (3, 1)),
+        (2, ("workers=3",), {}, (2, 1)),
+        (10, ("shard=0/2",), {}, (1, 1)),
+        (10, (), {"rank": Rank(1, 2, 1)}, (1, 1)),
+        (10, ("compile=true",), {}, (1, 1)),
+        (10, (), {"weights": 4e10}, (1, None)),
+        (10, (), {"weights": None}, (1, None)),
+        (10, (), {"cuda": True}, (1, None)),
+        (10, (), {"cores": 1}, (1, 1)),
+    ],
+)
+def test_what_auto_chooses(machine, images, overrides, more, expected):
+    assert machine(images, *overrides, **more) == expected
+
+
+def test_the_log_says_what_was_chosen_and_why(machine, caplog):
+    machine(10)
+    assert caplog.messages == [
+        "workers=auto: 8 processes, 1 thread each (8 cores; a pass is small: 1 million weights, 16 x 16 pixels)"
+    ]
+
+
+def test_one_image_starts_no_process(place, monkeypatch):
+    monkeypatch.setattr(workers.multiprocessing, "get_context", lambda *_: pytest.fail("started"))
+    place.run("single", "data.end_id=1", "workers=auto")
+
+
+def test_a_small_pass_has_one_thread_unless_the_user_says_otherwise(place):
+    """In a process of its own, where nobody has set the threads of this machine yet."""
+    script = (
+        "import torch; torch.set_num_threads(3); from tests.worlds import runs; from utils.config.check import check;"
+        "from utils.running.build import build; import sys; build(check(runs.config(sys.argv[1:]))); print(torch.get_num_threads())"
+    )
+
+    def counted(*overrides, **given):
+        environment = {k: v for k, v in os.environ.items() if k not in threads.OF_THE_USER}
+        command = [sys.executable, "-c", script, *place.all("x", *overrides)]
+        done = subprocess.run(command, cwd=runs.PROJECT, env={**environment, **given}, capture_output=True, text=True)
+        return done.stdout.strip() or done.stderr
+
+    assert counted() == "1" and counted("threads=2") == "2" and counted(OMP_NUM_THREADS="3") == "3"
+
+
+def test_workers_on_a_tpu_are_refused(place):
+    with pytest.raises(InputError, match=r"workers=2: use_tpu=true spreads images over its cores itself \(num_cores\)"):
+        check(runs.config(place.all("x", "use_tpu=true", "workers=2")))
+
+
+@pytest.mark.parametrize(
+    "files, cores, memory",
+    [
+        ({}, 64, None),
+        ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "5"}, 64, None),
+        ({"cpu.max": "250000 100000", "memory.max": "3000", "memory.current": "1000"}, 2, 2000),
+        ({"cpu.max": "50000 100000"}, 1, None),
+    ],
+)
+def test_a_containers_limits_count(tmp_path, monkeypatch, files, cores, memory):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(devices, "CGROUP", Path(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert devices.usable_cores() == cores
+    assert (devices.usable_memory() == memory) if memory else devices.usable_memory() > 10**6
