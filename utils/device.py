@@ -92,7 +92,8 @@ def usable_cores() -> int:
 
 def usable_memory() -> float:
     """Bytes of host memory that are free, and in a container not more than its limit leaves; infinite where nobody says."""
-    free = [1024 * int(line.split()[1]) for line in _said(Path("/proc/meminfo")).splitlines() if line.startswith("MemAvailable")]
+    lines = _said(Path("/proc/meminfo")).splitlines()
+    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
     limit, used = _said(CGROUP / "memory.max"), _said(CGROUP / "memory.current")
     if limit.isdecimal() and used.isdecimal():
         free.append(int(limit) - int(used))

@@ -1,5 +1,6 @@
-"""Workers: images shared among processes of this machine give the records of one process, and end together, whatever ends them."""
+"""Workers: images shared among processes of a machine give the records of one process; whatever ends one, they end together."""
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.worlds import runs
 from utils import device as devices
@@ -25,6 +27,7 @@ from utils.running.ranks import Rank
 pytestmark = pytest.mark.program
 
 SELECTION = "data.end_id=5"
+ALONE = Rank()
 LONG = "sampler.annealing_scheduler_config.num_steps=60"
 
 
@@ -81,9 +84,7 @@ def when(condition, act):
 
 def test_a_killed_worker_ends_the_run_in_one_line_and_the_same_command_continues(place):
     command = place.all("killed", SELECTION, LONG, "workers=2")
-    when(
-        lambda: record_paths(place.path("killed")), lambda: os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL)
-    )
+    when(lambda: record_paths(place.path("killed")), lambda: os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL))
     with pytest.raises(InputError, match="workers=2: process .* was ended by signal 9.*the same command continues"):
         runs.run(*command)
     assert not multiprocessing.active_children()
@@ -120,8 +121,7 @@ def until(condition, seconds=60):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("to_all", [True, False], ids=["terminal", "one process"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number, to_all", [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
 def test_ctrl_c_and_sigterm_end_all_workers_with_one_line(place, number, to_all):
     """Ctrl-C in a terminal, and a batch system's SIGTERM, reach every process; kill reaches one."""
     name = f"ended{number}{to_all}"
@@ -150,12 +150,20 @@ def load_prior_that(path, device, timestep_map, fault, **_):
     if fault == "refuses":
         raise InputError("model.path: not mine")
     prior = runs.load_analytic(path, device, timestep_map)
-    prior.decode = lambda z: prior.missing
+    decode, calls = prior.decode, itertools.count()
+
+    def decode_a_while(z):
+        if next(calls) > 30:  # after it was tried
+            raise RuntimeError("it broke")
+        return decode(z)
+
+    prior.decode = decode_a_while
     return prior
 
 
 @pytest.mark.parametrize(
-    "fault, kind, message", [("refuses", InputError, "^model.path: not mine$"), ("fails", CoreFailure, "worker .*missing")]
+    "fault, kind, message",
+    [("refuses", InputError, "^model.path: not mine$"), ("fails", CoreFailure, "worker .*RuntimeError: it broke")],
 )
 def test_an_error_in_a_worker_is_the_error_of_the_run(place, fault, kind, message):
     own = f"{__name__}.{load_prior_that.__name__}"
@@ -184,7 +192,7 @@ def machine(monkeypatch, place):
     for name in threads.OF_THE_USER:
         monkeypatch.delenv(name, raising=False)
 
-    def chosen(images, *overrides, cores=8, memory=100e9, rank=Rank(), weights=4e6, cuda=False, **environment):
+    def chosen(images, *overrides, cores=8, memory=100e9, rank=ALONE, weights=4e6, cuda=False, **environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(devices, "usable_cores", lambda: cores)
@@ -237,20 +245,24 @@ def test_one_image_starts_no_process(place, monkeypatch):
     place.run("single", "data.end_id=1", "workers=auto")
 
 
-def test_a_small_pass_has_one_thread_unless_the_user_says_otherwise(place):
-    """In a process of its own, where nobody has set the threads of this machine yet."""
-    script = (
-        "import torch; torch.set_num_threads(3); from tests.worlds import runs; from utils.config.check import check;"
-        "from utils.running.build import build; import sys; build(check(runs.config(sys.argv[1:]))); print(torch.get_num_threads())"
-    )
+def test_a_small_pass_has_one_thread_unless_the_user_says_otherwise(place, monkeypatch):
+    from utils.running.build import build
 
-    def counted(*overrides, **given):
-        environment = {k: v for k, v in os.environ.items() if k not in threads.OF_THE_USER}
-        command = [sys.executable, "-c", script, *place.all("x", *overrides)]
-        done = subprocess.run(command, cwd=runs.PROJECT, env={**environment, **given}, capture_output=True, text=True)
-        return done.stdout.strip() or done.stderr
+    for name in threads.OF_THE_USER:
+        monkeypatch.delenv(name, raising=False)
+    before = torch.get_num_threads()
 
-    assert counted() == "1" and counted("threads=2") == "2" and counted(OMP_NUM_THREADS="3") == "3"
+    def counted(*overrides):
+        torch.set_num_threads(3)
+        build(check(runs.config(place.all("x", *overrides))), tried=False)
+        return torch.get_num_threads()
+
+    try:
+        assert counted() == 1 and counted("threads=2") == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert counted() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_workers_on_a_tpu_are_refused(place):

@@ -163,7 +163,7 @@ def end(workers: Sequence[Worker]) -> None:
 
 def work(turn: Turn, settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
     """What a worker does; nothing that it meets is left unsaid."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal, and the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches all processes, and the first one ends the others
     threading.Thread(target=end_with_parent, daemon=True).start()
     console.log.handlers, console.log.propagate = [ToParent(turn.connection)], False  # type: ignore[arg-type]
     console.log.setLevel(turn.level if turn.first else logging.ERROR)  # what all say while they start is said once
