@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import platform
+import sys
 import threading
 import time
 import traceback
@@ -30,6 +31,7 @@ _peak_at_reset: dict[torch.device, int | None] = {}  # {XLA device: its peak whe
 # XLA's seconds of compiling that are in a record already, and torch.compile's that are not yet
 _compile, _compile_lock = {"xla_s": 0.0, "torch_s": 0.0, "watched": False, "started": 0.0}, threading.Lock()
 XLA_PACKAGE = "torch_xla"
+_hidden: set[str] = set()  # packages that are installed, and not to be imported
 MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest), in bytes
 CGROUP = Path("/sys/fs/cgroup")  # the limits of a container
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
@@ -44,8 +46,11 @@ class LocalRank(Protocol):
 
 
 def silence_unused_xla() -> None:
-    """Keep an installed torch_xla, which diffusers imports on sight, from announcing a runtime nobody asked for."""
+    """Keep diffusers from importing an installed torch_xla, which takes seconds and announces a runtime nobody asked for."""
     os.environ.setdefault("PJRT_DEVICE", "CPU")
+    if XLA_PACKAGE not in sys.modules:
+        sys.modules[XLA_PACKAGE] = None  # type: ignore[assignment]  # an import fails as if it were not there
+        _hidden.add(XLA_PACKAGE)
 
 
 def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torch.device:
@@ -122,6 +127,9 @@ def exchange_gradients(device: str, rank: LocalRank) -> None:
 
 def _import_xla() -> ModuleType:
     """torch_xla with a TPU as its device, unless PJRT_DEVICE names another. Raises InputError."""
+    if XLA_PACKAGE in _hidden:  # of a run without it that came before
+        _hidden.remove(XLA_PACKAGE)
+        del sys.modules[XLA_PACKAGE]
     os.environ.setdefault("PJRT_DEVICE", "TPU")  # left to itself torch_xla would take the CPU where it finds no TPU
     try:
         import torch_xla

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+import scipy
 
 from utils.measurements import Convention, Reading
 
@@ -129,8 +129,8 @@ def _local(y: np.ndarray) -> np.ndarray:
     """Mean square over the measured pixels of the neighbourhood, 0 where there are none."""
     measured = ~np.isnan(y)
     size = (1, WINDOW, WINDOW)
-    square = uniform_filter(np.where(measured, y, 0.0) ** 2, size, mode="wrap")
-    share = uniform_filter(measured.astype(float), size, mode="wrap")
+    square = scipy.ndimage.uniform_filter(np.where(measured, y, 0.0) ** 2, size, mode="wrap")
+    share = scipy.ndimage.uniform_filter(measured.astype(float), size, mode="wrap")
     return np.where(share > 0.5 / WINDOW**2, square / np.maximum(share, 1e-12), 0.0)
 
 

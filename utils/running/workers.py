@@ -145,11 +145,9 @@ def lost(worker: Worker, count: int) -> InputError:
 
 
 def end(workers: Sequence[Worker]) -> None:
-    """Wait for those that are done, and end the others."""
+    """Whether they are done or not: what they have written is whole."""
     with uninterrupted():
         started = [worker for worker in workers if worker.process.pid is not None]
-        for worker in started:
-            worker.connection.close()  # one that asks for more is told so
         until = time.monotonic() + GRACE_S
         for worker in started:
             if worker.process.exitcode is None:
@@ -159,6 +157,7 @@ def end(workers: Sequence[Worker]) -> None:
             if worker.process.exitcode is None:
                 worker.process.kill()
                 worker.process.join()
+            worker.connection.close()
 
 
 def work(turn: Turn, settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
@@ -179,8 +178,6 @@ def work(turn: Turn, settings: Settings, images: Sequence[TestItem], folder: Run
         last = ("refused", str(error))
     except KeyboardInterrupt:
         last = ("interrupted",)
-    except (EOFError, BrokenPipeError, ConnectionResetError):  # the first process is gone, or ends all
-        return
     except Exception:
         last = ("failed", traceback.format_exc())
     try:
@@ -202,6 +199,9 @@ class ToParent(QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         self.queue.send(("log", record))  # type: ignore[union-attr]
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Where the first process is gone, nobody is left to be told."""
 
 
 class Turn:
