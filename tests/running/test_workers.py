@@ -1,5 +1,6 @@
 """Workers: images shared among processes of a machine give the records of one process; whatever ends one, they end together."""
 
+import contextlib
 import itertools
 import logging
 import multiprocessing
@@ -181,6 +182,23 @@ def test_nothing_is_sampled_before_all_measurements_are_looked_at(place):
     with pytest.raises(InputError, match=r"3\.npy has shape \(3, 5, 5\)"):
         place.run("measured", *overrides)
     assert not record_paths(place.path("measured"))
+
+
+def test_no_image_is_handed_out_before_the_first_worker_has_looked_at_all():
+    pairs = [multiprocessing.Pipe() for _ in range(2)]
+    both = [workers.Worker(number, None, ours) for number, (ours, _) in enumerate(pairs)]
+    first, second = (theirs for _, theirs in pairs)
+    with contextlib.ExitStack() as stack:
+        server = threading.Thread(target=workers.serve, args=(both, ["image"], stack), daemon=True)
+        server.start()
+        second.send(("take", 1))
+        assert not second.poll(0.3)
+        first.send(("checked",))
+        assert second.recv() == ["image"]
+        for connection in (first, second):
+            connection.send(("done",))
+        server.join(10)
+        assert not server.is_alive()
 
 
 # --- what auto chooses ---------------------------------------------------------------------------------------------

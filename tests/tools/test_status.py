@@ -105,3 +105,15 @@ def test_records_hold_json_and_arrays_only(folder):
     with np.load(record_path(folder, 0), allow_pickle=False) as archive:
         assert set(archive.files) == {"record", "y", "z", "images", "truth", "summary_mean"}  # none agrees: no spread
         json.loads(archive["record"].tobytes())
+
+
+@pytest.mark.parametrize("apart, left", [(0, "5 min"), (300, "10 min")], ids=["two at a time", "one after the other"])
+def test_workers_that_sample_at_the_same_time_shorten_the_time_left(folder, apart, left):
+    for log in folder.glob("run_shard*.log"):
+        log.unlink()
+    (folder / "run.log").touch()
+    set_records(folder, time={"image_s": 300.0})
+    now = record_path(folder, 0).stat().st_mtime
+    os.utime(record_path(folder, 0), (now - apart, now - apart))
+    os.utime(record_path(folder, 2), (now, now))
+    assert f"2 of 4 images done, 300.0 s per image, about {left} left" in at(folder, 10)
