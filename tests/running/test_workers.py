@@ -38,11 +38,14 @@ def place(tmp_path_factory, tiny_prior, no_pictures):
 
 
 def contents(folder):
-    """{image id: (record without times, arrays)} of a run folder."""
+    """{image id: (record without times and commit, arrays)} of a run folder."""
     found = {}
     for record, arrays in map(read_record, record_paths(folder)):
         phases = {name: {k: v for k, v in phase.items() if k != "time_s"} for name, phase in record["time"]["phases"].items()}
-        found[record["image_id"]] = {**record, "time": phases}, arrays
+        about = {
+            key: value for key, value in record["run"].items() if key != "git_commit"
+        }  # a commit may come between two runs
+        found[record["image_id"]] = {**record, "time": phases, "run": about}, arrays
     return found
 
 
