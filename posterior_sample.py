@@ -8,6 +8,7 @@ python posterior_sample.py -m hydra/launcher=submitit_slurm 'shard=0/8,1/8,2/8,3
 
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import hydra
@@ -20,7 +21,7 @@ from utils.command_line import lasting_streams
 from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
-from utils.data import names_in_set, select_images
+from utils.data import TestItem, names_in_set, select_images
 from utils.errors import InputError
 from utils.figures import draw_run
 from utils.records.folder import RunFolder
@@ -28,6 +29,7 @@ from utils.running import console
 from utils.running.cores import on_all_cores
 from utils.running.interrupts import signals_interrupt, uninterrupted
 from utils.running.ranks import Rank
+from utils.running.workers import sample_in_workers, workers_of
 
 # configs/hydra/launcher/ is complete in itself and needs no schema
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
@@ -70,10 +72,7 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
             if len(pending) < len(images):
                 console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
             if pending:
-                from utils.running.sampling import sample  # torch comes late
-
-                with devices.out_of_memory_in_one_line():
-                    on_all_cores(sample, settings, pending, folder)
+                sample_all(settings, pending, folder, rank)
             rank.wait_for_all("sampling done")
         finally:  # after Ctrl-C or an error too: what is done counts
             if rank.first:
@@ -81,6 +80,18 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
                     metrics = folder.aggregate()
         if rank.first:
             show(metrics, folder, settings)
+
+
+def sample_all(settings: Settings, images: Sequence[TestItem], folder: RunFolder, rank: Rank) -> None:
+    """In this process, in several, or on the cores of a TPU."""
+    workers = workers_of(settings, len(images), rank)
+    if workers > 1:
+        sample_in_workers(settings, images, folder, workers)
+        return
+    from utils.running.sampling import sample  # torch comes late
+
+    with devices.out_of_memory_in_one_line():
+        on_all_cores(sample, settings, images, folder)
 
 
 def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) -> None:

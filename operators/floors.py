@@ -7,7 +7,7 @@ loss at the true image, whatever its level. Ours.
 from collections.abc import Callable
 
 import numpy as np
-import scipy.stats
+import scipy
 import torch
 
 MOST_COUNTS = 60  # from here on a count stands for its mean

@@ -5,13 +5,15 @@
     python tools/benchmark.py --parts               # and where the time goes
     python tools/benchmark.py --full-size /tmp/random_imagenet   # the ImageNet model's structure, num_samples x precision
     python tools/benchmark.py --ranks 2 data.end_id=4   # images per second of 2 torchrun ranks against one
+    python tools/benchmark.py --default gpu=-1 sampler=fast   # wall time of ten images: the default against settings by hand
 
 Prints the bare time of one decoder forward + backward pass at the batch of the run, the number of passes, the
 sampling time, and the overhead: sampling time / (passes x bare time). Both are measured alternately in one process,
 so that a busy machine slows both alike; --parts does the same with the operator and the denoiser. Compiling happens
 before the clock starts. --full-size writes random weights into the folder if it is absent (1.8 GB), and samples one
 image for two annealing steps of four inner iterations; num_samples= and precision= choose among its runs. With --ranks
-every process has one thread, and starting up does not count.
+every process has one thread, and starting up does not count. With --default whole commands are timed, on the machine as it is
+and beside twice as many busy processes as it has cores; the last row is the default over the best of the others.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +35,7 @@ import hydra
 from rich.console import Console
 from rich.table import Table
 
+from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import call, compose
 from utils.data import select_images
@@ -72,7 +76,6 @@ def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timing
 
 def measure(settings: Settings, images: Sequence[TestItem], parts_too: bool = False) -> tuple[Figures, Timings]:
     """Sample one batch: a dict of the figures, and with parts_too {part: (ms per call, calls, share of the time)}."""
-    from utils import device as devices
     from utils.evaluation.trace import Trace
     from utils.running.batching import images_per_batch
     from utils.running.build import build, load_batch
@@ -159,8 +162,6 @@ class Pieces:
         """Seconds of each of `count` calls."""
         import torch
 
-        from utils import device as devices
-
         seconds = []
         with torch.enable_grad():  # the sampler's callback runs without
             for _ in range(count):
@@ -182,7 +183,6 @@ class Pieces:
 def full_size(folder: Path, overrides: Sequence[str]) -> list[Figures]:
     """The figures of each num_samples and precision, or of those in `overrides`, on the ImageNet structure with random
     weights in `folder`."""
-    from utils import device as devices
 
     def config(*more: str) -> DictConfig:
         return compose([*FULL_SIZE, f"model.path={folder.resolve()}", *overrides, *more])
@@ -239,6 +239,50 @@ def compare_ranks(ranks: int, overrides: Sequence[str]) -> Figures:
     }
 
 
+def default_against_others(overrides: Sequence[str]) -> list[Figures]:
+    """Seconds of a whole run of ten images with `workers` and `threads` left alone and set by hand, once without other work
+    and once beside twice as many busy processes as there are cores. Raises InputError."""
+    cores = devices.usable_cores()
+    by_hand: dict[str, tuple[list[str], dict[str, str]]] = {
+        "one process, one thread": (["workers=1"], {"OMP_NUM_THREADS": "1"}),
+        f"one process, {cores} threads": (["workers=1"], {"OMP_NUM_THREADS": str(cores)}),
+        f"one process, {cores} passive threads": (["workers=1"], {"OMP_NUM_THREADS": str(cores), "OMP_WAIT_POLICY": "PASSIVE"}),
+        f"{cores} processes, one thread": ([f"workers={cores}"], {"OMP_NUM_THREADS": "1"}),
+    }
+    columns = []
+    for busy in (0, 2 * cores):
+        with busy_processes(busy):
+            seconds = {"default": timed_run(overrides, {})}
+            seconds |= {name: timed_run([*overrides, *more], environment) for name, (more, environment) in by_hand.items()}
+        best = min(seconds[name] for name in by_hand)
+        columns.append({"busy processes beside": str(busy), **seconds, "default / best by hand": seconds["default"] / best})
+    return columns
+
+
+def timed_run(overrides: Sequence[str], environment: Mapping[str, str]) -> float:
+    """Seconds of one command of ten images, start and end included. Raises InputError."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "MKL_"))}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(PROJECT / "posterior_sample.py"), "data.end_id=10", *overrides, f"save_dir={folder}"]
+        started = time.perf_counter()
+        done = subprocess.run(command, env={**inherited, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if done.returncode:
+            raise InputError(f"--default: this command failed: {' '.join(command)}: {done.stderr.decode()[-300:]}")
+        return time.perf_counter() - started
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Processes that compute all the time."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
 def show(*columns: Figures) -> None:
     """One column for each dict of figures."""
     table = Table(title="benchmark", show_header=False)
@@ -272,6 +316,7 @@ def errors_in_one_line() -> Iterator[None]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--ranks", type=int)
+    parser.add_argument("--default", action="store_true")
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--full-size", type=Path)
     flags, sys.argv[1:] = parser.parse_known_args()
@@ -288,6 +333,8 @@ if __name__ == "__main__":
     with errors_in_one_line():
         if flags.ranks is not None:
             show(compare_ranks(flags.ranks, sys.argv[1:]))
+        elif flags.default:
+            show(*default_against_others(sys.argv[1:]))
         elif flags.full_size is not None:
             setup_logging()
             show(*full_size(flags.full_size, sys.argv[1:]))

@@ -8,7 +8,7 @@ Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0
 import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,8 @@ from utils.records.kept import KEPT, kept_path
 from utils.records.summary import resolution
 
 SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
+
+LAST = 20  # images by which the speed of a run is told
 
 
 class Shard(NamedTuple):
@@ -103,8 +105,17 @@ def shard_status(
     share = ids[k::n]
     done = [i for i in records if i in share]
     touched = [log_path.stat().st_mtime, *(record_path(folder, i).stat().st_mtime for i in done)]
-    left_s = (len(share) - len(done)) * image_s if image_s is not None else None
+    left_s = (len(share) - len(done)) * image_s / at_once(folder, [records[i] for i in done]) if image_s is not None else None
     return Shard(f"{k}/{n}", len(done), len(share), now - max(touched), left_s)
+
+
+def at_once(folder: Path, done: Sequence[Mapping[str, Any]]) -> int:
+    """How many images a shard's workers sample at a time, by when its last ones were written and what they took."""
+    ends = sorted((record_path(folder, r["image_id"]).stat().st_mtime, r["time"]["image_s"]) for r in done)[-LAST:]
+    if not ends:
+        return 1
+    span = ends[-1][0] - min(end - took for end, took in ends)
+    return max(1, round(sum(took for _, took in ends) / span)) if span > 0 else 1
 
 
 def duration(seconds: float) -> str:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import platform
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,7 +31,9 @@ _peak_at_reset: dict[torch.device, int | None] = {}  # {XLA device: its peak whe
 # XLA's seconds of compiling that are in a record already, and torch.compile's that are not yet
 _compile, _compile_lock = {"xla_s": 0.0, "torch_s": 0.0, "watched": False, "started": 0.0}, threading.Lock()
 XLA_PACKAGE = "torch_xla"
+_hidden: set[str] = set()  # packages that are installed, and not to be imported
 MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest), in bytes
+CGROUP = Path("/sys/fs/cgroup")  # the limits of a container
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
 
 
@@ -41,8 +46,11 @@ class LocalRank(Protocol):
 
 
 def silence_unused_xla() -> None:
-    """Keep an installed torch_xla, which diffusers imports on sight, from announcing a runtime nobody asked for."""
+    """Keep diffusers from importing an installed torch_xla, which takes seconds and announces a runtime nobody asked for."""
     os.environ.setdefault("PJRT_DEVICE", "CPU")
+    if XLA_PACKAGE not in sys.modules:
+        sys.modules[XLA_PACKAGE] = None  # type: ignore[assignment]  # an import fails as if it were not there
+        _hidden.add(XLA_PACKAGE)
 
 
 def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torch.device:
@@ -75,6 +83,44 @@ def require(kind: str) -> None:
         raise InputError("device=cuda: no CUDA device found; use device=cpu")
 
 
+def is_cpu(use_tpu: bool, gpu: int) -> bool:
+    """Whether `get_device` will give the CPU. Imports torch only where a CUDA driver is."""
+    if use_tpu or gpu < 0:
+        return not use_tpu
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return True
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, and in a container not more than its quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _said(CGROUP / "cpu.max").partition(" ")
+    return max(1, min(cores, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else cores
+
+
+def usable_memory() -> float:
+    """Bytes of host memory that are free, and in a container not more than its limit leaves; infinite where nobody says."""
+    lines = _said(Path("/proc/meminfo")).splitlines()
+    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    limit, used = _said(CGROUP / "memory.max"), _said(CGROUP / "memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        free.append(int(limit) - int(used))
+    return max(0.0, float(min(free, default=math.inf)))
+
+
+def _said(file: Path) -> str:
+    """What a file of the kernel says; nothing where it is missing, as on other systems."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
+
+
 def exchange_gradients(device: str, rank: LocalRank) -> None:
     """Join the processes of torchrun that train one network: NCCL between GPUs, one for each local rank; gloo on the CPU.
 
@@ -89,6 +135,9 @@ def exchange_gradients(device: str, rank: LocalRank) -> None:
 
 def _import_xla() -> ModuleType:
     """torch_xla with a TPU as its device, unless PJRT_DEVICE names another. Raises InputError."""
+    if XLA_PACKAGE in _hidden:  # of a run without it that came before
+        _hidden.remove(XLA_PACKAGE)
+        del sys.modules[XLA_PACKAGE]
     os.environ.setdefault("PJRT_DEVICE", "TPU")  # left to itself torch_xla would take the CPU where it finds no TPU
     try:
         import torch_xla
@@ -175,14 +224,14 @@ def _on_core(core: int, work: Callable[..., None], args: tuple[object, ...], lim
         raise CoreFailure(f"core {core}:\n{traceback.format_exc()}") from None
 
 
-def setup_device(device: torch.device, tf32: bool = False) -> None:
+def setup_device(device: torch.device, tf32: bool = False, threads: int | None = None) -> None:
     """Reproducible arithmetic: deterministic cuDNN, no TF32, full float32 products on a TPU, denormals flushed on the CPU.
 
     CUDA's fused attention and reflection padding may still add gradients in another order each time (PyTorch
     documentation, torch.use_deterministic_algorithms).
 
     tf32: CUDA's matrix products and convolutions of float32 numbers, in operators too, may round to 10 bits; not its FFT.
-    Raises InputError where there is no TF32.
+    threads: of this process's work on the CPU; None leaves them as they are. Raises InputError where there is no TF32.
     """
     import torch
 
@@ -191,6 +240,8 @@ def setup_device(device: torch.device, tf32: bool = False) -> None:
             f"precision=tf32: only CUDA devices have it, and this run is on the {device.type}; use precision=fp32 or bf16"
         )
     torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True

@@ -13,6 +13,8 @@ from utils.plain_files import Object, Unreadable, read_json, shaped
 
 ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
 
+SUFFIXES = (*ORIGINAL_SUFFIXES, ".bin")
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 LOCAL_FOLDERS = ("checkpoints", "results")  # a path below these is never taken for a hub id
@@ -183,6 +185,15 @@ def is_hub_id(path: str | Path) -> bool:
 def locate(path: str | Path) -> str:
     """model.path as the loaders take it: an existing place, or the hub id unchanged."""
     return str(path) if is_hub_id(path) else str(find(path))
+
+
+def weight_bytes(path: str | Path) -> int | None:
+    """The size of the weight files at a place or in the cache of a hub id; None where none are found."""
+    place = cached_snapshot(str(path)) if is_hub_id(path) else find(path)
+    if place is None:
+        return None
+    found = [place] if place.is_file() else [*place.glob("*"), *place.glob("*/*")]
+    return sum(file.stat().st_size for file in found if file.suffix.lower() in SUFFIXES and file.is_file()) or None
 
 
 def cached_snapshot(hub_id: str) -> Path | None:

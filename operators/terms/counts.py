@@ -12,8 +12,7 @@ is that of the value at the unknown truth (operators/floors.py).
 from abc import abstractmethod
 
 import numpy as np
-import scipy.special
-import scipy.stats
+import scipy  # its parts load when they are first used, and the statistics take as long as half of torch
 import torch
 
 from operators.floors import count_tables, look_up

@@ -36,6 +36,7 @@ def changed(nodes, **values):
         dict(gpu=3),
         dict(num_cores=8),
         dict(shard="1/2"),
+        dict(workers=2, threads=3),
         dict(batch_images=7),
         dict(max_particles_per_pass=2),
         dict(compile=True),

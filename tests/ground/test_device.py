@@ -185,3 +185,14 @@ def test_the_decoder_has_no_other_upsampling(tiny_prior):
     decoder = load_pipeline(tiny_prior, torch.device("cpu")).autoencoder.decoder
     assert sum(isinstance(module, kernels.UpsampleByTwo) for module in decoder.modules()) == 1
     assert not any(isinstance(module, Upsample2D) for module in decoder.modules())
+
+
+def test_a_run_without_a_tpu_does_not_import_torch_xla_and_one_with_it_still_can(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch_xla", raising=False)
+    devices.silence_unused_xla()
+    with pytest.raises(ImportError):
+        __import__("torch_xla")
+    imported = []
+    monkeypatch.setattr("builtins.__import__", lambda name, *_: imported.append(name) or ModuleType(name))
+    devices._import_xla()
+    assert "torch_xla" in imported and sys.modules.get("torch_xla", 0) is not None and not devices._hidden

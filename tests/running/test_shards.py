@@ -20,7 +20,7 @@ from utils.running.ranks import Rank
 pytestmark = pytest.mark.program
 
 SELECTION = "data.end_id=5"
-NOT_RECORDED = ("gpu", "data.end_id", "save_dir", "name", "chain_check")  # what changes no result
+NOT_RECORDED = ("gpu", "data.end_id", "save_dir", "name", "chain_check", "workers")  # what changes no result
 # standalone: a free port, so that other runs on this machine do not matter
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 

@@ -115,3 +115,15 @@ def test_a_folder_of_others_steers_no_terminal(folder, monkeypatch, capsys):
     run(status.main)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and r"a\x1b[2J\nb: 2 of 4 images done" in shown.splitlines()[0]
+
+
+@pytest.mark.parametrize("apart, left", [(0, "5 min"), (300, "10 min")], ids=["two at a time", "one after the other"])
+def test_workers_that_sample_at_the_same_time_shorten_the_time_left(folder, apart, left):
+    for log in folder.glob("run_shard*.log"):
+        log.unlink()
+    (folder / "run.log").touch()
+    set_records(folder, time={"image_s": 300.0})
+    now = record_path(folder, 0).stat().st_mtime
+    os.utime(record_path(folder, 0), (now - apart, now - apart))
+    os.utime(record_path(folder, 2), (now, now))
+    assert f"2 of 4 images done, 300.0 s per image, about {left} left" in at(folder, 10)

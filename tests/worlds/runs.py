@@ -20,6 +20,7 @@ TINY = (
     "sampler.annealing_scheduler_config.num_steps=3",
     "task.demo_langevin.mcmc_sampler_config.num_steps=2",
     "chain_check=false",
+    "workers=1",  # processes are started where they are the matter: tests/running/test_workers.py
 )
 ANALYTIC = "model._target_=tests.worlds.runs.load_analytic"
 

@@ -17,6 +17,8 @@ NOT_IN_FINGERPRINT = (
     "gpu",
     "num_cores",
     "shard",
+    "workers",
+    "threads",
     "batch_images",
     "max_particles_per_pass",
     "compile",

@@ -28,6 +28,8 @@ def check_relations(s: Settings) -> None:
         raise InputError(f"task_group={short(s.task_group)}: this task has the groups {', '.join(s.task)}")
     if s.num_cores is not None and not s.use_tpu:
         raise InputError(f"num_cores={s.num_cores}: only use_tpu=true runs on several cores; on GPUs use shard=k/n")
+    if s.workers not in ("auto", 1) and s.use_tpu:
+        raise InputError(f"workers={s.workers}: use_tpu=true spreads images over its cores itself (num_cores); leave it out")
     _check_speed(s)
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", s.shard)
     if not match or int(match[1]) >= int(match[2]):

@@ -61,6 +61,8 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     use_tpu: bool
     gpu: Annotated[int, Field(ge=-1), BeforeValidator(_one_device)]
     num_cores: int | None = Field(ge=1)
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     batch_images: Annotated[int, Field(ge=1)] | Literal["auto"]
     max_particles_per_pass: int | None = Field(ge=1)
     precision: Literal["fp32", "tf32", "bf16"]

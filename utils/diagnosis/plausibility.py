@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
+import scipy
 
 from utils.measurements import Convention, Reading
 
@@ -92,9 +92,9 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
 def _patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The known pixels of (C, H, W) that lie in a square of WINDOW pixels a side with one value."""
     size, values = (1, WINDOW, WINDOW), raw.astype(np.float64)
-    highest = maximum_filter(np.where(known, values, np.inf), size, mode="constant", cval=np.inf)
-    lowest = minimum_filter(np.where(known, values, -np.inf), size, mode="constant", cval=-np.inf)
-    return maximum_filter(highest == lowest, size, mode="constant", cval=False)
+    highest = scipy.ndimage.maximum_filter(np.where(known, values, np.inf), size, mode="constant", cval=np.inf)
+    lowest = scipy.ndimage.minimum_filter(np.where(known, values, -np.inf), size, mode="constant", cval=-np.inf)
+    return scipy.ndimage.maximum_filter(highest == lowest, size, mode="constant", cval=False)
 
 
 def _clipped(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -194,8 +194,8 @@ def _local(y: np.ndarray) -> np.ndarray:
     """Mean square over the measured pixels of the neighbourhood, 0 where there are none."""
     measured = ~np.isnan(y)
     size = (1, WINDOW, WINDOW)
-    square = uniform_filter(np.where(measured, y, 0.0) ** 2, size, mode="wrap")
-    share = uniform_filter(measured.astype(float), size, mode="wrap")
+    square = scipy.ndimage.uniform_filter(np.where(measured, y, 0.0) ** 2, size, mode="wrap")
+    share = scipy.ndimage.uniform_filter(measured.astype(float), size, mode="wrap")
     return np.where(share > 0.5 / WINDOW**2, square / np.maximum(share, 1e-12), 0.0)
 
 

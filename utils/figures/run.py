@@ -1,11 +1,14 @@
 """Pictures of a run, drawn from its records: grid_results.png and trace.png, ten images a page."""
 
+import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from utils.figures.style import (
     Arrays,
@@ -23,27 +26,54 @@ from utils.records.aggregate import finite
 from utils.records.files import read_record, record_paths
 from utils.records.summary import resolution
 
+log = logging.getLogger("latentdaps")
+
 PAGE = 10
+PAGES = 10
+STATE = "LatentDAPS records"  # what a page says of the records that it was drawn from, in its PNG
 SPREAD_WARNING = (
     "std: how far the particles differ, at most settings far less than they err: no error bar (tools/calibration.py)"
 )
 
 
 def draw_all(folder: str | Path) -> list[Path]:
-    """(Re)draw all pages of a run folder; returns the paths."""
+    """Draw the pages of a run folder whose records have changed since; returns the paths of those drawn.
+
+    Of very many images the first PAGES pages, which the log says.
+    """
     paths = record_paths(folder)
+    if len(paths) > PAGE * PAGES:
+        log.info("pictures: of the first %d of %d images", PAGE * PAGES, len(paths))
     written = []
-    for page, start in enumerate(range(0, len(paths), PAGE)):
-        records = [(record, arrays) for record, arrays in map(read_record, paths[start : start + PAGE]) if arrays]
+    for page, start in enumerate(range(0, min(len(paths), PAGE * PAGES), PAGE)):
+        of_page = paths[start : start + PAGE]
+        number = "" if page == 0 else f"_{page + 1}"
+        targets = {Path(folder) / f"{name}{number}.png": draw for name, draw in DRAWINGS.items()}
+        state = state_of(of_page)
+        if all(drawn_from(target) == state for target in targets):
+            continue
+        records = [(record, arrays) for record, arrays in map(read_record, of_page) if arrays]
         if not records:  # stripped of their pictures
             continue
-        number = "" if page == 0 else f"_{page + 1}"
-        for name, draw in (("grid_results", draw_grid), ("trace", draw_trace)):
-            figure = draw(records)
-            target = Path(folder) / f"{name}{number}.png"
-            save_figure(figure, target, dpi=110, bbox_inches="tight")
+        for target, draw in targets.items():
+            save_figure(draw(records), target, dpi=110, bbox_inches="tight", metadata={STATE: state})
             written.append(target)
     return written
+
+
+def state_of(paths: Sequence[Path]) -> str:
+    """A hash that changes where one of these files does, or where they are other files."""
+    about = [(path.name, status.st_size, status.st_mtime_ns) for path in paths for status in (path.stat(),)]
+    return hashlib.sha256(repr(about).encode()).hexdigest()
+
+
+def drawn_from(picture: Path) -> str | None:
+    """The state of the records that a page was drawn from; None for a missing page and one that does not say it."""
+    try:
+        with Image.open(picture) as opened:
+            return opened.info.get(STATE)
+    except (OSError, SyntaxError, ValueError):  # damaged: drawn anew
+        return None
 
 
 def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
@@ -152,3 +182,6 @@ def draw_trace(records: Sequence[tuple[Record, Arrays]]) -> Figure:
 def numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
     """(n,) of n values; None becomes a gap in the line."""
     return np.array([np.nan if v is None else v for v in values], dtype=float)
+
+
+DRAWINGS = {"grid_results": draw_grid, "trace": draw_trace}

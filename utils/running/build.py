@@ -50,6 +50,7 @@ from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
+from utils.running.threads import threads_of  # noqa: E402
 from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
 from utils.sampling.particles import Particles  # noqa: E402
 from utils.sampling.passes import Passes  # noqa: E402
@@ -83,7 +84,8 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     if not settings.use_tpu:
         devices.silence_unused_xla()
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
-    devices.setup_device(device, tf32=settings.precision == "tf32")  # XLA must be up before the first backward pass
+    # XLA must be up before the first backward pass
+    devices.setup_device(device, tf32=settings.precision == "tf32", threads=threads_of(settings).count)
     prior = load_prior(settings, device)
     operator = load_operator(settings)
     check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)

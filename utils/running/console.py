@@ -81,11 +81,15 @@ def progress_bar(images: int, steps: int) -> Iterator["SamplingBar"]:
         yield SamplingBar(bar, task, steps)
 
 
-class SamplingBar:
-    """What a bar is told: `begin` before each round of a batch, `advance` after each annealing step."""
+class SamplingSteps:
+    """What sampling tells of its progress: `begin` before each round of a batch, `advance` after each annealing step."""
 
-    def __init__(self, bar: Progress, task: TaskID, steps: int) -> None:
-        self.bar, self.task, self.steps, self.images, self.done = bar, task, steps, 0, 0
+    def __init__(self, steps: int) -> None:
+        self.steps, self.images, self.done = steps, 0, 0
+
+    def move(self, advance: int = 0, more: int = 0, best: str | None = None) -> None:
+        """advance: steps done; more: further ones that there are now; best: what to say of them, None: the same as before."""
+        raise NotImplementedError
 
     def begin(self, images: Sequence[int], first: int, size: int) -> None:
         """The particles from number `first` on, `size` of them, of these images."""
@@ -98,15 +102,29 @@ class SamplingBar:
                 first,
                 size,
             )
-            self.bar.update(self.task, total=self.bar.tasks[self.task].total + self.images * self.steps)
+            self.move(more=self.images * self.steps)
 
     def advance(self, step: int, best_db: float | None, lowest_loss: float, level: str | None) -> None:
         if level is not None:
-            self.bar.update(self.task, best=f"{level}: step {step + 1}, lowest loss {lowest_loss:.4g}")
+            self.move(best=f"{level}: step {step + 1}, lowest loss {lowest_loss:.4g}")
             return
         best = f"lowest loss {lowest_loss:.4g}" if best_db is None else f"best PSNR {best_db:.2f} dB"
-        self.bar.update(self.task, advance=self.images * (step + 1 - self.done), best=best)
+        self.move(self.images * (step + 1 - self.done), best=best)
         self.done = step + 1
+
+
+class SamplingBar(SamplingSteps):
+    """The same, on a bar of the terminal."""
+
+    def __init__(self, bar: Progress, task: TaskID, steps: int) -> None:
+        super().__init__(steps)
+        self.bar, self.task = bar, task
+
+    def move(self, advance: int = 0, more: int = 0, best: str | None = None) -> None:
+        if more:
+            self.bar.update(self.task, total=self.bar.tasks[self.task].total + more)
+        if best is not None:
+            self.bar.update(self.task, advance=advance, best=best)
 
 
 def pick_cell(values: Sequence[float | None], picked: int | None) -> str:

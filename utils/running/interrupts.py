@@ -58,3 +58,18 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait inside. They also wait in a process that is started there, until it lets them through."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_through() -> None:
+    """In a process that was started while they were held back: what has waited comes now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,7 +1,8 @@
 """Samples the images of a run batch by batch, and writes each one's record as soon as it is done."""
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from utils import device as devices
 from utils.config.settings import Settings
@@ -19,12 +20,46 @@ from utils.running.batching import images_per_batch
 from utils.running.build import build, check_measurements, load_batch
 
 
-def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
-    """Sample the images batch by batch and write each one's record as soon as it is done."""
+class Turn(Protocol):
+    """One process's part in the work of several: `Alone` does all of it, utils.running.workers.Turn what it is given."""
+
+    first: bool  # of the processes: what is asked once, it asks
+    count: int  # of processes
+
+    def checked(self) -> None:
+        """The images are fit to be sampled."""
+
+    def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]: ...
+
+    def take(self, size: int) -> Sequence[TestItem]:
+        """The next `size` images, or what is left of them; none: the work is done."""
+
+
+class Alone:
+    first, count = True, 1
+
+    def __init__(self, images: Sequence[TestItem]) -> None:
+        self.rest = images
+
+    def checked(self) -> None:
+        pass
+
+    def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]:
+        return console.progress_bar(images, steps)
+
+    def take(self, size: int) -> Sequence[TestItem]:
+        batch, self.rest = self.rest[:size], self.rest[size:]
+        return batch
+
+
+def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, turn: Turn | None = None) -> None:
+    """Sample the images batch by batch and write each one's record as soon as it is done; turn: None for all of them."""
+    turn = turn or Alone(images)
     parts = build(settings)
     folder.made_of(settings.digests())
-    if settings.data.kind == "measurement":
+    if settings.data.kind == "measurement" and turn.first:
         check_measurements(parts, images)
+    turn.checked()
     s = settings.sequential
     evaluator = Evaluator(
         parts.operator,
@@ -39,14 +74,14 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder) ->
     certificate = None
     if settings.population == "sequential":
         certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, s.sigmas), s.thresholds)
-    check_chain(parts, settings, images[0])
-    per_batch = images_per_batch(parts, settings, images)
+    if turn.first:
+        check_chain(parts, settings, images[0])
+    per_batch = images_per_batch(parts, settings, images[: -(-len(images) // turn.count)])
     device = devices.describe(parts.device)
     if settings.batch_images == "auto":
         device["batch_images"] = per_batch
-    with console.progress_bar(len(images), parts.clock.num_steps) as bar:
-        for start in range(0, len(images), per_batch):
-            batch = images[start : start + per_batch]
+    with turn.bar(len(images), parts.clock.num_steps) as bar:
+        while batch := turn.take(per_batch):
             particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
