@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -162,16 +163,47 @@ def _archive(path: Path, dataset: str, most: int) -> np.ndarray:
 def _hdf5(path: Path, dataset: str, most: int) -> np.ndarray:
     import h5py
 
+    with suppress(ImportError):  # it registers its filters; without it those that HDF5 brings have to do
+        import hdf5plugin  # noqa: F401
+
     with h5py.File(path, "r") as file:
         node = file[dataset] if dataset in file else None
         if isinstance(node, h5py.Dataset):
             if node.shape is None:
                 raise ValueError(f"{short(dataset)} holds nothing")
             _check_size(node.shape, node.dtype, most)
-            return np.asarray(node[()])
+            try:
+                return np.asarray(node[()])
+            except OSError:
+                if lacking := _lacking_filter(node):
+                    raise ValueError(f"is compressed by {lacking}; pip install hdf5plugin reads it") from None
+                raise
         names: list[str] = []
-        file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+
+        def arrays(name: str, link: object) -> None:
+            if isinstance(link, h5py.ExternalLink):
+                names.append(f"{name} (a link to {short(link.filename)})")
+            elif isinstance(link, h5py.SoftLink) or isinstance(file.get(name), h5py.Dataset):
+                names.append(name)
+
+        file.visititems_links(arrays)
         raise NoSuchDataset(_missing(names))
+
+
+def _lacking_filter(node: h5py.Dataset) -> str | None:
+    """The name of the first HDF5 filter of a dataset that is not there; hdf5plugin brings most that detectors use."""
+    import h5py
+
+    properties = node.id.get_create_plist()
+    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
+    return next(
+        (
+            short(name.decode(errors="replace").partition(";")[0]) or f"filter {code}"
+            for code, _, _, name in filters
+            if not h5py.h5z.filter_avail(code)
+        ),
+        None,
+    )
 
 
 def _tiff(path: Path, dataset: str, most: int) -> np.ndarray:
@@ -193,7 +225,13 @@ def _tiff(path: Path, dataset: str, most: int) -> np.ndarray:
             places = zip(getattr(page, "dataoffsets", ()), getattr(page, "databytecounts", ()))
             if any(start + count > size for start, count in places):  # each codec would say so in words of its own
                 raise ValueError("ends before its last picture does")
-        stack = [series.asarray() for series in file.series]
+        try:
+            stack = [series.asarray() for series in file.series]
+        except (ImportError, ValueError) as error:
+            if isinstance(error, ImportError) or "imagecodecs" in str(error):
+                kind = getattr(file.pages[0].compression, "name", "a codec")
+                raise ValueError(f"is compressed by {kind}; pip install imagecodecs reads it") from None
+            raise
         return np.stack(stack) if len(stack) > 1 else stack[0]
 
 

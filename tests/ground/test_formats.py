@@ -1,6 +1,7 @@
 """Files of instruments: every format gives the array that was written, and a damaged one ends in one line."""
 
 import os
+import sys
 import tracemalloc
 import zipfile
 
@@ -45,6 +46,42 @@ def test_a_stack_of_compressed_pages_is_one_array(tmp_path):
         for page in VALUES:
             file.write(page, compression="zlib", contiguous=False)
     np.testing.assert_array_equal(read_array(tmp_path / "a.tif", ""), VALUES)
+
+
+def test_a_compression_that_is_not_there_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    for package in ("hdf5plugin", "imagecodecs"):
+        monkeypatch.setitem(sys.modules, package, None)
+    bitshuffle = 32008
+    if h5py.h5z.filter_avail(bitshuffle):
+        pytest.skip("hdf5plugin is loaded in this process")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk(VALUES.shape)
+        properties.set_filter(bitshuffle, h5py.h5z.FLAG_OPTIONAL)
+        space, kind = h5py.h5s.create_simple(VALUES.shape), h5py.h5t.py_create(VALUES.dtype)
+        dataset = h5py.Dataset(h5py.h5d.create(file.id, b"data", kind, space, dcpl=properties))
+        dataset.id.write_direct_chunk((0, 0, 0), VALUES.tobytes())  # says that the filter was applied
+    with pytest.raises(ValueError, match="^is compressed by .*32008.*pip install hdf5plugin"):
+        read_array(tmp_path / "a.h5", "data")
+    tifffile.imwrite(tmp_path / "a.tif", VALUES, photometric="minisblack", compression="zlib")
+    tag = (tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        places = [page.tags["Compression"].valueoffset for page in file.pages]
+    for place in places:
+        tag = tag[:place] + (50000).to_bytes(2, "little") + tag[place + 2 :]  # ZSTD
+    (tmp_path / "a.tif").write_bytes(tag)
+    with pytest.raises(ValueError, match="^is compressed by ZSTD; pip install imagecodecs"):
+        read_array(tmp_path / "a.tif", "")
+
+
+def test_links_are_listed_where_the_dataset_is_not_there(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry/data_1"] = h5py.ExternalLink("b.h5", "/data")
+        file["entry/first"] = h5py.SoftLink("/entry/data_1")
+        file["entry/mask"] = VALUES
+    with pytest.raises(NoSuchDataset) as caught:
+        read_array(tmp_path / "a.h5", CXI_DATA)
+    assert str(caught.value) == "has entry/data_1 (a link to b.h5), entry/first, entry/mask"
 
 
 def test_pages_of_different_shapes_are_refused(tmp_path):
