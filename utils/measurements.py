@@ -15,6 +15,7 @@ from utils.paths import find
 Mask = str | float | list[str | float] | None
 WORDS = ("nan", "max")
 MOST_OF_A_MASK = 1e300
+MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of squares
 
 
 class ConventionBlock(Protocol):
@@ -114,9 +115,11 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
             "leave them out (data.mask=[-1] for one value, a mask file for several), or say data.quantity=magnitude"
         )
     single = converted(y, convention)
-    if not np.isfinite(single[~moved(missing, convention)]).all():
+    if not (np.abs(single[~moved(missing, convention)]) <= MOST_SQUARED).all():
         hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
-        raise ValueError(f"holds {raw.dtype} values that are not all finite in float32, in which the program computes{hint}")
+        raise ValueError(
+            f"holds {raw.dtype} values whose squares are not all finite in float32, in which the program computes{hint}"
+        )
     if single.ndim == 2 and convention.channels == 1:
         single = single[None]
     if single.ndim > 2 and (lost := np.isnan(single).all(axis=tuple(range(1, single.ndim)))).any():

@@ -343,7 +343,8 @@ def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
     [
         (np.array([1j]), "complex"),
         (np.array([np.nan]), "finite"),
-        (np.array([1e40]), "holds float64 values that are not all finite in float32"),
+        (np.array([1e40]), "holds float64 values whose squares are not all finite in float32"),
+        (np.array([-2e19]), "holds float64 values whose squares are not all finite in float32"),
         (np.array([{}], dtype=object), "cannot be read"),
         (None, "cannot be read"),
         ({"y": np.ones(2)}, "archive of several arrays"),

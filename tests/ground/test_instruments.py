@@ -120,9 +120,9 @@ def test_negative_intensities_are_refused_unless_masked(tmp_path):
 
 
 def test_a_cast_that_overflows_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="not all finite in float32"):
-        read(save(tmp_path, 1e40 * Y), Convention())
-    assert np.isfinite(read(save(tmp_path, 1e40 * Y), Convention(quantity="intensity")).y).all()  # after the cast, not before
+    with pytest.raises(ValueError, match="not all finite in float32, in which"):
+        read(save(tmp_path, 1e36 * Y), Convention())
+    assert np.isfinite(read(save(tmp_path, 1e36 * Y), Convention(quantity="intensity")).y).all()  # after the cast, not before
 
 
 @pytest.mark.parametrize(
