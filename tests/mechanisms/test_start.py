@@ -170,7 +170,7 @@ def test_a_single_particle_equals_that_of_a_batch(run):
     alone, _ = run(*TWO, "name=alone", "data.start_id=1")
     single, _ = run(*TWO, "name=single", "data.start_id=1", "num_samples=2", "first_particle=1")
     x, y, z = (states(folder, 1)[1]["z"] for folder in (batch, alone, single))
-    np.testing.assert_allclose(x, y, atol=1e-5)
+    np.testing.assert_allclose(x, y, atol=1e-4)  # rounding, by processor up to 2e-5; another draw of noise changes z by 1
     np.testing.assert_allclose(x[1:3], z, atol=1e-4)
 
 

@@ -164,7 +164,7 @@ def test_a_sample_size_as_a_pair_or_null_is_read(size, resolution, ldm_folder, t
 def test_a_sample_size_that_is_no_square_is_one_line(size, ldm_folder, tmp_path):
     folder = sized(ldm_folder, tmp_path, size)
     for load in (lambda: check_model(model_settings(folder)), lambda: latent_diffusion.load_pipeline(folder, "cpu")):
-        with pytest.raises(InputError, match="only squares are supported"):
+        with pytest.raises(InputError, match="only squares are supported|config.json: sample_size"):
             load()
 
 

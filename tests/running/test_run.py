@@ -208,7 +208,7 @@ def test_a_drawing_that_fails_costs_neither_numbers_nor_the_exit_status(run, mon
     def fails(records):
         raise error
 
-    monkeypatch.setattr(run_figures, "draw_trace", fails)
+    monkeypatch.setitem(run_figures.DRAWINGS, "trace", fails)
     folder, metrics = run(pictures=True)
     assert metrics["metadata"]["num_images"] == 2 and (folder / "eval.md").is_file()
     assert "the pictures cannot be drawn" in (folder / "run.log").read_text()

@@ -48,7 +48,7 @@ def test_a_calibration_of_these_settings_is_quoted_and_one_of_others_is_not(fold
 @pytest.mark.heavy
 def test_a_damaged_calibration_is_one_line(folder):
     calibration_path(folder).write_text("{}")
-    with pytest.raises(InputError, match="damaged .KeyError.; run tools/calibration.py again"):
+    with pytest.raises(InputError, match="damaged .fingerprint: field required.; run tools/calibration.py again"):
         captions(folder)
 
 

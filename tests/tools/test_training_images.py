@@ -127,7 +127,7 @@ def test_an_array_of_another_shape_is_one_line_before_it_is_read(pictures, tmp_p
         split.prepare()
 
 
-@pytest.mark.parametrize("content, told", [("null", "other images"), ("[]", "other images"), ("7", "other images")])
+@pytest.mark.parametrize("content, told", [("null", "damaged"), ("[]", "damaged"), ("7", "damaged"), ("{}", "other images")])
 def test_a_record_of_another_shape_is_one_line(pictures, tmp_path, content, told):
     split = folder(pictures, tmp_path)
     split.prepare()

@@ -48,8 +48,8 @@ def test_what_does_not_go_together_is_refused(overrides, message):
 WRONG = """
 stages=faces stages=[] stages=7 seed=x seed=-1 seed=1e30 seed=null device=gpu device=cuda:7 device=null device=7
 threads=0 threads=-1 threads=x threads=null threads=1000000 autocast=maybe autocast=null train_images=0
-train_images=1000000000000 train_images=1.5 name=../../escaped name=a/b name=.. name=. name=.hidden name=7 name=null
-work=null work=7 out=null save_every=0 save_every=null data.root=7 data.resolution=0 data.resolution=64.5
+train_images=1000000000000 train_images=1.5 name=../../escaped name=a/b name=.. name=. name=.hidden name=null
+work=null out=null save_every=0 save_every=null data.resolution=0 data.resolution=64.5
 data.resolution=x data.held_out=0 data.held_out=1 data.held_out=nan data.held_out=x data.flip=2 data.rotate=x
 autoencoder=null autoencoder.channels=[] autoencoder.channels=[0] autoencoder.channels=[-4,8] autoencoder.channels=16
 autoencoder.channels=[x] autoencoder.latent_channels=0 autoencoder.layers_per_block=0 autoencoder.layers_per_block=x
@@ -58,7 +58,7 @@ autoencoder.batch=-1 autoencoder.batch=1000000000000 autoencoder.muon_lr=nan aut
 autoencoder.adam_lr=inf autoencoder.adam_lr=1e300 autoencoder.l1_weight=-1 autoencoder.l2_weight=nan
 autoencoder.gradient_weight=x autoencoder.kl_weight=inf autoencoder.ema_decay=1 autoencoder.ema_decay=-0.1
 autoencoder.ema_decay=nan unet=null unet.channels=[] unet.channels=[0] unet.channels=x unet.steps=0 unet.steps=x
-unet.steps=1e9 unet.batch=0 unet.lr=nan unet.lr=0 unet.lr=-1 unet.lr=x unet.warmup=0 unet.warmup=-1 unet.start_from=7
+unet.steps=1e9 unet.batch=0 unet.lr=nan unet.lr=0 unet.lr=-1 unet.lr=x unet.warmup=0 unet.warmup=-1
 unet.ema_decay=2 unet.rotated_fraction=0.5 unet.rotated_fraction.faces=2 unet.rotated_fraction.faces=nan +more=1
 +unet.more=1
 """.split()
