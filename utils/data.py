@@ -26,6 +26,7 @@ SUFFIXES = {
     "images": (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"),
     "measurement": tuple(READERS),
 }
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says: EPS is a program, which Pillow runs
 KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
 TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
@@ -122,7 +123,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """An image file of which nothing but its header has been read. Raises ValueError for one of more than MOST_PIXELS."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit that is higher than ours
-        opened = Image.open(path)
+        opened = Image.open(path, formats=FORMATS)
     with opened:
         width, height = opened.size
         if width * height > MOST_PIXELS:

@@ -338,6 +338,17 @@ def test_measurement_is_read_as_float32_without_a_leading_axis(tmp_path):
     assert item.values().dtype == np.float32
 
 
+def test_a_file_of_another_format_is_not_opened_whatever_its_name_says(tmp_path, monkeypatch):
+    """EPS is a program, and Pillow would hand it to Ghostscript."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.eps")
+    path = (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(OSError, match="cannot identify image file"):
+        read_rgb(path)
+    save(tmp_path, Image.new("RGB", (16, 16)), "b.gif").rename(tmp_path / "b.png")
+    with pytest.raises(OSError, match="cannot identify image file"):
+        read_rgb(tmp_path / "b.png")
+
+
 @pytest.mark.parametrize(
     "content, word",
     [
