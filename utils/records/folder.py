@@ -89,7 +89,7 @@ class RunFolder:
                 look_over = partial(folder.look_over, composition.identity)
                 held.enter_context(claimed(folder.path, composition.fingerprint, look_over))
                 folder.prepare()
-                folder.records(foreign="refuse", wanted=None)
+                folder.records(foreign="refuse")
                 for name, text in composition.documents.items():
                     (folder.path / name).parent.mkdir(exist_ok=True)
                     write_atomically(folder.path / name, text)
@@ -138,15 +138,15 @@ class RunFolder:
         """
         if digests != self.digests:
             self.digests = digests
-            self.records(foreign="refuse")
+            self.records(foreign="refuse", wanted=())
 
     def records(
-        self, foreign: Literal["leave out", "refuse"] = "leave out", wanted: Collection[str] | None = ()
+        self, foreign: Literal["leave out", "refuse"] = "leave out", wanted: Collection[str] | None = None
     ) -> dict[int, dict[str, Any]]:
         """{image id: record} of all readable records of this configuration, sorted by id.
 
         A damaged file is set aside, and its image counts as not done; wanted: arrays that are looked at for that, None all,
-        as when a folder is opened. `foreign` says what happens to a record of
+        as they are when a folder is opened. `foreign` says what happens to a record of
         another configuration, or of other weights or modules: "leave out" with a warning, or "refuse" with an InputError.
         """
         records: dict[int, dict[str, Any]] = {}
@@ -177,7 +177,7 @@ class RunFolder:
 
         names: file names of the whole set by id, to find images that were added or removed outside this selection.
         """
-        done = self.records(foreign="refuse")
+        done = self.records(foreign="refuse", wanted=())
         for image in images:
             if image.id in done and done[image.id]["sha256"] != image.sha256():
                 raise InputError(
@@ -246,7 +246,7 @@ class RunFolder:
         # shards may end together: the last one to write must have seen the records of all
         while (present := record_paths(self.path)) != seen:
             seen = present
-            records = self.records()
+            records = self.records(wanted=())
             if not records:
                 continue
             metrics = aggregate(list(records.values()), self.path.name).content()
