@@ -118,10 +118,10 @@ def test_a_damaged_record_is_found_set_aside_and_not_counted(folder, damage):
     assert os.path.lexists(path.with_name("00001.npz.damaged")) and not os.path.lexists(path)
 
 
-def test_a_directory_that_would_begin_before_its_file_is_damage(folder):
+def test_members_that_would_begin_before_their_file_are_damage(folder):
     path = record_path(folder, 1)
     content = bytearray(path.read_bytes())
-    content[-10:-6] = (2**30).to_bytes(4, "little")  # of the central directory: its size
+    content[-6:-2] = (2**30).to_bytes(4, "little")  # where the central directory begins: all members then lie before the file
     path.write_bytes(content)
     with pytest.raises(RecordError, match="damaged record"):
         read_record(path)
