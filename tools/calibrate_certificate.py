@@ -149,7 +149,7 @@ def pieces_of(finished: runs.Run, settings: Settings, sigmas: Sequence[float]) -
     from utils.population.prior_score import PriorScore
     from utils.running.build import build
 
-    records = finished.records()
+    records = finished.records(wanted=("y", "z"))
     if not records or "z" not in records[0][1]:
         raise InputError(f"{finished.folder}: its records hold no latents; name the run folder under results/")
     parts, pieces = build(settings, tried=False), []

@@ -52,11 +52,14 @@ class Selection(BaseModel):
 
 
 def read(folder: Path) -> tuple[dict[int, dict[str, Any]], int]:
-    """(records by id, number of damaged files) of a run folder; nothing is moved."""
+    """(records by id, number of damaged files) of a run folder; nothing is moved.
+
+    Without their arrays, which the run itself looks at when it goes on.
+    """
     records, damaged = {}, 0
     for path in record_paths(folder):
         try:
-            record, _ = read_record(path)
+            record, _ = read_record(path, wanted=())
             records[record["image_id"]] = record
         except (RecordError, FileNotFoundError):
             damaged += 1

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -23,7 +25,14 @@ class Unreadable(ValueError):
 
 
 def read_regular(path: str | Path, most: int) -> bytes:
-    """The content of a file of at most `most` bytes.
+    """The content of a file of at most `most` bytes. Raises as `open_regular`."""
+    with open_regular(path, most) as (file, size):
+        return file.read(size)  # no more than that: below /proc a file may go on for ever
+
+
+@contextmanager
+def open_regular(path: str | Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
+    """(the open file, its bytes) of a file of at most `most` bytes.
 
     Raises Unreadable for a larger one and for what is no file: a device or a pipe has no end. OSError for one that cannot be
     opened or read.
@@ -34,7 +43,7 @@ def read_regular(path: str | Path, most: int) -> bytes:
             raise Unreadable("is no file, but a folder, pipe or device")
         if found.st_size > most:
             raise Unreadable(f"has {found.st_size} bytes, and at most {most} are read")
-        return file.read(found.st_size)  # no more than that: below /proc a file may go on for ever
+        yield file, found.st_size
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import os
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -13,9 +15,13 @@ import numpy as np
 import pytest
 
 from tests.worlds.synthetic import write_run
+from tools import status
 from utils.analysis import runs
+from utils.analysis.experiments import gather
 from utils.errors import InputError
+from utils.figures import comparison
 from utils.mechanisms import registry
+from utils.paths import PROJECT
 from utils.records import files
 from utils.records.aggregate import aggregate
 from utils.records.births import births
@@ -112,6 +118,64 @@ def test_a_damaged_record_is_found_set_aside_and_not_counted(folder, damage):
     assert os.path.lexists(path.with_name("00001.npz.damaged")) and not os.path.lexists(path)
 
 
+def test_members_that_would_begin_before_their_file_are_damage(folder):
+    path = record_path(folder, 1)
+    content = bytearray(path.read_bytes())
+    content[-6:-2] = (2**30).to_bytes(4, "little")  # where the central directory begins: all members then lie before the file
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match="damaged record"):
+        read_record(path)
+
+
+@pytest.fixture
+def unpacked(monkeypatch):
+    """Names of the members that are read whole from now on."""
+    names, read = [], files._array
+    monkeypatch.setattr(files, "_array", lambda archive, entry: names.append(entry.filename) or read(archive, entry))
+    return names
+
+
+ASKED = {
+    "tools/status.py": lambda folder: status.read(folder),
+    "the metrics of a run": lambda folder: RunFolder(folder, "0").aggregate(),
+    "parse_metrics.py --from-records": lambda folder: runs.load(folder, from_records=True),
+    "parse_metrics.py --common": lambda folder: runs.load(folder).only({0}),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_who_asks_for_numbers_reads_no_arrays_and_each_record_once(folder, unpacked, ask):
+    ask(folder)
+    assert unpacked == ["record.npy"] * 2
+
+
+def test_the_pages_of_a_report_read_of_all_images_only_what_they_draw(folder, unpacked):
+    comparison.transfer_functions(gather([runs.load(folder)], pool=False)[0])
+    assert sorted(unpacked) == ["record.npy"] * 2 + ["summary_prtf.npy"] * 2
+
+
+@pytest.mark.parametrize("damage", ["y is missing", "one picture too few", "more promised than there", "a bomb", "a pipe"])
+def test_type_and_shape_of_arrays_are_looked_at_though_they_are_not_read(folder, damage):
+    DAMAGE[damage](record_path(folder, 1))
+    with pytest.raises(RecordError):
+        read_record(record_path(folder, 1), wanted=())
+
+
+@pytest.mark.program
+@pytest.mark.parametrize(
+    "tool, spared",
+    [
+        ("status", {"scipy", "matplotlib", "torch"}),
+        ("parse_metrics", {"scipy.stats", "matplotlib", "torch"}),
+        ("report", {"scipy.stats", "torch"}),
+    ],
+)
+def test_a_tool_of_finished_runs_starts_without_what_it_may_not_need(tool, spared):
+    command = [sys.executable, "-c", f"import sys, tools.{tool}; print(*sys.modules)"]
+    imported = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()
+    assert f"tools.{tool}" in imported and not spared & set(imported)
+
+
 def test_pixels_that_were_not_measured_and_particles_that_diverged_are_no_damage(folder):
     path = record_path(folder, 1)
     y, z = (not_a_number(read_record(path)[1][name]) for name in ("y", "z"))
@@ -133,7 +197,7 @@ def test_trouble_while_reading_leaves_a_good_record_where_it_is(folder, monkeypa
 
     before = record_path(folder, 1).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_array" if error.args[:1] != (errno.EIO,) else "read_regular", fails)
+        patch.setattr(files, "_array" if error.args[:1] != (errno.EIO,) else "open_regular", fails)
         with pytest.raises(InputError, match=f"00000.npz cannot be read .{reason}"):
             RunFolder(folder, "x").records()
         with pytest.raises(InputError, match=reason):

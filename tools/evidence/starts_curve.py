@@ -59,7 +59,7 @@ class Point(NamedTuple):
 
 def load(folder: Path) -> Particles:
     """The particles that a run handed out. Raises InputError for no run."""
-    records = [record for record, _ in read_records(folder)]
+    records = [record for record, _ in read_records(folder, wanted=())]
     if not records:
         raise InputError(f"{folder}: holds no records")
     left = [[r["particles"].index(k) for k in r["survivors"]] for r in records]

@@ -109,7 +109,7 @@ def draw(rows: Sequence[tuple[Path, dict[str, Any], torch.Tensor]], path: str | 
 
     drawn = []
     for folder, content, floor in rows:
-        first = runs.load(folder).records(1)
+        first = runs.load(folder).records(1, wanted=("images", "truth", "y"))
         if not first or "images" not in first[0][1]:
             raise InputError(f"{folder}: its records hold no pictures; name the run folder under results/")
         record, arrays = first[0]

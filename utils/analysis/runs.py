@@ -118,9 +118,10 @@ class Run:
         records = self.records(1)
         return records[0][0]["trace"]["timestep"] if records else None
 
-    def records(self, count: int | None = None) -> list[RecordAndArrays]:
-        """[(record, arrays)] of the first `count` of its images; empty where the records are missing."""
-        return _read(self.folder, self.metrics.metadata.image_ids, count)
+    def records(self, count: int | None = None, wanted: Collection[str] = ()) -> list[RecordAndArrays]:
+        """[(record, arrays)] of the first `count` of its images, with the arrays that are `wanted`; empty where the records
+        are missing."""
+        return _read(self.folder, self.metrics.metadata.image_ids, count, wanted)
 
     def only(self, images: set[int]) -> "Run":
         """The run as if it had sampled these images (a set of ids) alone, from its records. Raises InputError."""
@@ -197,10 +198,12 @@ def load(path: str | Path, from_records: bool = False) -> Run:
     return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
 
 
-def _read(folder: Path, images: Collection[int] | None = None, count: int | None = None) -> list[RecordAndArrays]:
+def _read(
+    folder: Path, images: Collection[int] | None = None, count: int | None = None, wanted: Collection[str] = ()
+) -> list[RecordAndArrays]:
     """read_records as a list, of the first `count`. Raises InputError."""
     try:
-        return list(islice(read_records(folder, images), count))
+        return list(islice(read_records(folder, images, wanted), count))
     except (RecordError, OSError) as error:
         raise InputError(str(error)) from None
 

@@ -8,7 +8,7 @@ from the truth by (1 + 1/n) of their variance: n + 1 draws of one law.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy  # its statistics load when they are first used: they take as long as all else here
 
 from utils.analysis.stats import Estimate, wilson
 
@@ -23,7 +23,7 @@ def ranks_of(samples: np.ndarray, truth: np.ndarray, axis: int = 0) -> np.ndarra
 def uniformity(ranks: np.ndarray, particles: int, bins: int = 20) -> float:
     """p value of the chi-square test that independent ranks 0 .. particles (of any shape) are uniform, in equal bins."""
     counts = np.bincount(ranks.ravel() * bins // (particles + 1), minlength=bins)
-    return float(stats.chisquare(counts).pvalue)
+    return float(scipy.stats.chisquare(counts).pvalue)
 
 
 def coverage(ranks: np.ndarray, particles: int, level: float) -> Estimate:
@@ -76,7 +76,7 @@ def orientation_tests(turned: Sequence[int], counts: Sequence[int]) -> dict[str,
     return {
         "turned": total,
         "of": of,
-        "p": float(stats.binomtest(total, of).pvalue),
+        "p": float(scipy.stats.binomtest(total, of).pvalue),
         "dispersion": observed,
         "p_dispersion": p,
     }

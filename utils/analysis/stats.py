@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # its statistics load when they are first used: they take as long as all else here
 
 LEVEL = 0.95  # of every interval
 RESAMPLES = 9999
@@ -35,7 +35,7 @@ def wilson(rate: float, n: int, level: float = LEVEL) -> Estimate | None:
 
 def _wilson(rate: float, n: int, level: float) -> tuple[float, float]:
     """The ends of Wilson's interval, n > 0."""
-    z = stats.norm.ppf(0.5 + level / 2)
+    z = float(scipy.special.ndtri(0.5 + level / 2))  # as scipy.stats.norm.ppf, without loading the statistics
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))  # rounding puts 0 and 1 outside
@@ -68,7 +68,7 @@ def clustered_mean(
         return Estimate(value, value, value)
     if len(filled) < FEW:  # of a ratio of sums, by its linear part in each image
         error = np.std((sums - value * counts) / counts.mean(), ddof=1) / math.sqrt(len(filled))
-        half = float(stats.t.ppf(0.5 + level / 2, len(filled) - 1) * error)
+        half = float(scipy.stats.t.ppf(0.5 + level / 2, len(filled) - 1) * error)
         return Estimate(value, value - half, value + half)
     if any(len(values) > 1 for values, _ in filled):
         low, high = np.quantile(nested_means(*zip(*filled)), [0.5 - level / 2, 0.5 + level / 2])
@@ -76,7 +76,7 @@ def clustered_mean(
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy warns where BCa is not defined; that is handled here
-            resampled = stats.bootstrap(
+            resampled = scipy.stats.bootstrap(
                 (sums, counts),
                 mean,
                 paired=True,
@@ -187,7 +187,7 @@ def mcnemar(gained: int, lost: int) -> float:
     Under the null hypothesis each of them falls to either side with probability 1/2; 1 where there is none.
     Source: McNemar, Psychometrika 12 (1947); the exact form is the binomial test of the discordant pairs.
     """
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return float(scipy.stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def wilcoxon(differences: Sequence[float]) -> float | None:
@@ -200,4 +200,4 @@ def wilcoxon(differences: Sequence[float]) -> float | None:
     if not len(differences):
         return None
     changed = [d for d in np.round(differences, 9) if d]
-    return float(stats.wilcoxon(changed).pvalue) if changed else 1.0
+    return float(scipy.stats.wilcoxon(changed).pvalue) if changed else 1.0

@@ -162,7 +162,9 @@ def pairwise_distance(experiments: Sequence[Experiment]) -> Figure:
 
 def transfer_functions(experiment: Experiment) -> np.ndarray:
     """PRTF of each image of which particles agree, (images, shells); empty where there is none, or of several sizes."""
-    curves = [arrays["summary_prtf"] for run in experiment.runs for _, arrays in run.records() if "summary_prtf" in arrays]
+    name = "summary_prtf"
+    recorded = (arrays for run in experiment.runs for _, arrays in run.records(wanted=(name,)))
+    curves = [arrays[name] for arrays in recorded if name in arrays]
     return np.stack(curves) if len({len(curve) for curve in curves}) == 1 else np.empty((0, 0))
 
 

@@ -21,9 +21,8 @@ def draw(experiment: Experiment, count: int = IMAGES) -> Figure | None:
     particle in its better orientation; one that had to be turned carries a turned arrow and a dashed frame. The
     label-free pick has a thick frame.
     """
-    recorded = [
-        (record, arrays) for record, arrays in experiment.runs[0].records(count) if "images" in arrays and "truth" in arrays
-    ]
+    found = experiment.runs[0].records(count, wanted=("images", "truth"))
+    recorded = [(record, arrays) for record, arrays in found if len(arrays) == 2]
     if not recorded:
         return None
     columns = 1 + particle_columns(record for record, _ in recorded)
@@ -41,7 +40,8 @@ def draw(experiment: Experiment, count: int = IMAGES) -> Figure | None:
 def draw_summaries(experiment: Experiment, count: int = IMAGES) -> Figure | None:
     """Figure of the first `count` images of an experiment's first run: the label-free pick, the mean of the particles that
     agree with it, and their spread; None where no record holds them."""
-    recorded = [(record, arrays) for record, arrays in experiment.runs[0].records(count) if "summary_mean" in arrays]
+    found = experiment.runs[0].records(count, wanted=("images", "summary_mean", "summary_std"))
+    recorded = [(record, arrays) for record, arrays in found if "summary_mean" in arrays]
     if not recorded:
         return None
     figure, axes = bare_axes(len(recorded), 3, height=1.95, width=1.75, layout="constrained")

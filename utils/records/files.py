@@ -8,14 +8,16 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from utils.errors import InputError
 from utils.files import write_atomically
-from utils.plain_files import Unreadable, parse_json, read_regular
+from utils.plain_files import Unreadable, open_regular, parse_json
 from utils.records.record import ArrayType, not_finite, problem, refuse_newer
 
 RecordAndArrays = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -24,6 +26,7 @@ RecordAndArrays = tuple[dict[str, Any], dict[str, np.ndarray]]
 MOST_BYTES = 2**32  # of a file
 UNPACKED, MOST_RATIO = 2**26, 100  # bytes that it unpacks to: so many, and so many times its own
 MOST_RECORD = 2**26  # bytes of the part that is JSON
+BEFORE_HEADER = 10  # bytes of a .npy file; the last two are the length of its header
 
 
 def clean(value: Any) -> Any:
@@ -62,8 +65,10 @@ def write_record(folder: str | Path, record: dict[str, Any], arrays: dict[str, n
     write_atomically(record_path(folder, record["image_id"]), packed.getbuffer())
 
 
-def read_record(path: str | Path) -> RecordAndArrays:
-    """(record, arrays) of one file.
+def read_record(path: str | Path, wanted: Collection[str] | None = None) -> RecordAndArrays:
+    """(record, arrays) of one file, with those arrays alone that are `wanted`; None: with all.
+
+    Of the others only type and shape are looked at: they are most of a file, and take most of the time.
 
     Raises RecordError for a damaged one; OSError for one that cannot be opened, or for which memory is short; InputError for
     one that a newer program wrote.
@@ -72,12 +77,16 @@ def read_record(path: str | Path) -> RecordAndArrays:
     if path.is_dir():
         raise RecordError(f"{path}: damaged record (a folder)")
     try:
-        record, arrays = _unpacked(read_regular(path, MOST_BYTES), path)
+        with open_regular(path, MOST_BYTES) as (file, size):
+            record, arrays = _unpacked(file, size, path, wanted)
     except RecordError as error:
         raise RecordError(f"{path}: damaged record ({error})") from None
-    except (OSError, InputError):
+    except InputError:
         raise
     except Exception as error:  # a damaged archive can fail in many ways
+        # one that points before its own beginning asks for what the system calls invalid
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         if is_short_of_memory(error):
             raise out_of_memory(path) from None
         reason = error if isinstance(error, Unreadable) else type(error).__name__
@@ -96,11 +105,11 @@ def out_of_memory(path: str | Path) -> OSError:
     return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path))
 
 
-def _unpacked(content: bytes, path: Path) -> RecordAndArrays:
-    """The same of a file's content. What it says of itself is compared before anything of that size is read."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+def _unpacked(file: BinaryIO, size: int, path: Path, wanted: Collection[str] | None) -> RecordAndArrays:
+    """The same of an open file. What it says of itself is compared before anything of that size is read."""
+    with zipfile.ZipFile(file) as archive:
         members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        if sum(entry.file_size for entry in members.values()) > UNPACKED + MOST_RATIO * len(content):
+        if sum(entry.file_size for entry in members.values()) > UNPACKED + MOST_RATIO * size:
             raise RecordError("it unpacks to far more than numbers do")
         described = {name: _described(archive, entry) for name, entry in members.items()}
         if members["record"].file_size > MOST_RECORD:
@@ -110,7 +119,7 @@ def _unpacked(content: bytes, path: Path) -> RecordAndArrays:
         del described["record"]
         if wrong := problem(record, described):
             raise RecordError(wrong)
-        arrays = {name: _array(archive, entry) for name, entry in members.items()}
+        arrays = {name: _array(archive, entry) for name, entry in members.items() if wanted is None or name in wanted}
     if wrong := not_finite(record, arrays):
         raise RecordError(wrong)
     return record, arrays
@@ -119,11 +128,20 @@ def _unpacked(content: bytes, path: Path) -> RecordAndArrays:
 def _described(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayType:
     """Type and shape of an array of an archive. Raises RecordError where its numbers are not as many as those say."""
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if file.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
-            raise RecordError(f"array {entry.filename} is not as large as its shape {shape}")
+        start = file.read(BEFORE_HEADER)
+        header = start + file.read(int.from_bytes(start[-2:], "little"))
+    described = _of_header(header)
+    if len(header) + math.prod(described.shape) * described.dtype.itemsize != entry.file_size:
+        raise RecordError(f"array {entry.filename} is not as large as its shape {described.shape}")
+    return described
+
+
+@lru_cache(maxsize=256)  # those of a run's records are a handful
+def _of_header(header: bytes) -> ArrayType:
+    file = io.BytesIO(header)
+    if np.lib.format.read_magic(file) != (1, 0):  # later ones are of arrays that no record holds
+        raise RecordError("an array's header is of another version")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     return ArrayType(dtype, shape)
 
 

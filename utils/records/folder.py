@@ -4,7 +4,7 @@ import errno
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -138,18 +138,21 @@ class RunFolder:
         """
         if digests != self.digests:
             self.digests = digests
-            self.records(foreign="refuse")
+            self.records(foreign="refuse", wanted=())
 
-    def records(self, foreign: Literal["leave out", "refuse"] = "leave out") -> dict[int, dict[str, Any]]:
+    def records(
+        self, foreign: Literal["leave out", "refuse"] = "leave out", wanted: Collection[str] | None = None
+    ) -> dict[int, dict[str, Any]]:
         """{image id: record} of all readable records of this configuration, sorted by id.
 
-        A damaged file is set aside, and its image counts as not done. `foreign` says what happens to a record of
+        A damaged file is set aside, and its image counts as not done; wanted: arrays that are looked at for that, None all,
+        as they are when a folder is opened. `foreign` says what happens to a record of
         another configuration, or of other weights or modules: "leave out" with a warning, or "refuse" with an InputError.
         """
         records: dict[int, dict[str, Any]] = {}
         known = dict(self.digests)
         for path in record_paths(self.path):
-            record = _readable(path)
+            record = _readable(path, wanted)
             if record is None:
                 continue
             foreign_by = self._foreign_by(record, known)
@@ -174,7 +177,7 @@ class RunFolder:
 
         names: file names of the whole set by id, to find images that were added or removed outside this selection.
         """
-        done = self.records(foreign="refuse")
+        done = self.records(foreign="refuse", wanted=())
         for image in images:
             if image.id in done and done[image.id]["sha256"] != image.sha256():
                 raise InputError(
@@ -219,7 +222,7 @@ class RunFolder:
         another configuration.
         """
         path = record_path(self.path, record["image_id"])
-        before = _readable(path) if path.exists() else None
+        before = _readable(path, wanted=()) if path.exists() else None
         if before is not None and before["fingerprint"] != record["fingerprint"]:
             raise InputError(f"record {path} belongs to another configuration and is kept; choose another name=")
         if before is not None and (other := other_content(before.get("digests", {}), record.get("digests", {}))):
@@ -239,11 +242,14 @@ class RunFolder:
     def aggregate(self) -> dict[str, Any] | None:
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
         metrics: dict[str, Any] | None = None
-        aggregated: dict[int, dict[str, Any]] = {}
+        seen: list[Path] = []
         # shards may end together: the last one to write must have seen the records of all
-        while (present := self.records()).keys() != aggregated.keys():
-            aggregated = present
-            metrics = aggregate(list(aggregated.values()), self.path.name).content()
+        while (present := record_paths(self.path)) != seen:
+            seen = present
+            records = self.records(wanted=())
+            if not records:
+                continue
+            metrics = aggregate(list(records.values()), self.path.name).content()
             with self.writing():
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
                     write_atomically(self.path / name, content)
@@ -258,10 +264,10 @@ def names_seen(folder: Path) -> list[str]:
         return []
 
 
-def _readable(path: Path) -> dict[str, Any] | None:
-    """The record at `path`; None for a damaged one, which is set aside."""
+def _readable(path: Path, wanted: Collection[str] | None) -> dict[str, Any] | None:
+    """The record at `path`; None for a damaged one, which is set aside. wanted: arrays that are looked at, too."""
     try:
-        return read_record(path)[0]
+        return read_record(path, wanted)[0]
     except RecordError as error:
         _set_aside(path, error)
     except FileNotFoundError:  # another shard has just set it aside
@@ -304,7 +310,7 @@ def _is_run(path: Path) -> bool:
 
 def _is_record(path: Path) -> bool:
     try:
-        read_record(path)
+        read_record(path, wanted=())
     except (RecordError, OSError):
         return False
     return True

@@ -50,11 +50,13 @@ def has_records(folder: str | Path) -> bool:
     return bool(record_paths(folder)) or kept_path(folder).is_file()
 
 
-def read_records(folder: str | Path, images: Collection[int] | None = None) -> Iterator[RecordAndArrays]:
+def read_records(
+    folder: str | Path, images: Collection[int] | None = None, wanted: Collection[str] | None = None
+) -> Iterator[RecordAndArrays]:
     """Yields (record, arrays) of a run folder by image id, arrays empty where they were not kept.
 
-    images: only those of these ids that are there. Raises RecordError for a damaged file, OSError for one that cannot be
-    opened.
+    images: only those of these ids that are there; wanted: names of arrays, as of `read_record`. Raises RecordError for a
+    damaged file, OSError for one that cannot be opened.
     """
     paths = record_paths(folder)
     if not paths and kept_path(folder).is_file():
@@ -62,10 +64,10 @@ def read_records(folder: str | Path, images: Collection[int] | None = None) -> I
             if images is None or record["image_id"] in images:
                 yield record, {}
         return
-    wanted = None if images is None else {record_path(folder, image) for image in images}
+    named = None if images is None else {record_path(folder, image) for image in images}
     for path in paths:
-        if wanted is None or path in wanted:
-            yield read_record(path)
+        if named is None or path in named:
+            yield read_record(path, wanted)
 
 
 def write_kept(folder: str | Path, records: Iterable[dict[str, Any]], digits: int | None = None) -> None:

@@ -279,18 +279,16 @@ def problem(record: Any, arrays: Mapping[str, ArrayType | np.ndarray]) -> str | 
 
 
 def not_finite(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str | None:
-    """Which array holds what is no number although it did when it was written; None if none does.
+    """Which of these arrays holds what is no number although it did when it was written; None if none does.
 
     Of a particle that did not diverge the latents were finite. NaN in y is a pixel that was not measured.
     """
-    if not arrays:
-        return None
     diverged = dict(zip(record["particles"], record["diverged"]))
     fine = [not diverged[number] for number in record["survivors"]]
-    if not np.isfinite(arrays["z"][fine]).all():
-        return "array z is not finite"
-    if np.isinf(arrays["y"]).any() or np.isnan(arrays["y"]).all():
-        return "array y is not finite"
-    if not np.isfinite(arrays.get("summary_std", np.zeros(1))).all():
-        return "array summary_std is not finite"
-    return None
+    finite = {
+        "z": lambda z: np.isfinite(z[fine]).all(),
+        "y": lambda y: not np.isinf(y).any() and not np.isnan(y).all(),
+        "summary_std": lambda std: np.isfinite(std).all(),
+    }
+    wrong = next((name for name, holds in finite.items() if name in arrays and not holds(arrays[name])), None)
+    return f"array {wrong} is not finite" if wrong else None
