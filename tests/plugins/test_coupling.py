@@ -249,10 +249,10 @@ def test_children_are_weighed_by_what_they_lose_at_z0hat():
     sampler = SimpleNamespace(operator=operator, exact_loss=lambda p: p.z.flatten())
     mechanism = coupling(0.5)
     mechanism.name = "families"
-    z0hat = torch.tensor([4.0, 2.5, 3.5]).view(-1, 1, 1, 1)
+    z0hat = torch.tensor([4.0, 2.5, 3.0]).view(-1, 1, 1, 1)
     moved = mechanism.guide(z0hat, pair, SimpleNamespace(step=STEP, strengths={"families": 0.5}), sampler)
-    weight = 1 / (1 + math.exp(-1))  # of the better child: the other is one deviation behind it
-    assert moved.flatten().tolist() == pytest.approx([0.5 * 4.0 + 0.5 * (2.5 * weight + 3.5 * (1 - weight)), 2.5, 3.5])
+    weight = 1 / (1 + math.exp(-0.5))  # of the better child: the other is half a deviation behind it
+    assert moved.flatten().tolist() == pytest.approx([0.5 * 4.0 + 0.5 * (2.5 * weight + 3.0 * (1 - weight)), 2.5, 3.0])
 
 
 # in the program: three annealing steps, pruned after the first

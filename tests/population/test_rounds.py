@@ -5,9 +5,10 @@ from contextlib import nullcontext
 import torch
 
 from utils.population.rounds import Verdict, sample_in_rounds
-from utils.records.aggregate import population_block
+from utils.records.aggregate import phases_block, population_block
 from utils.sampling.outcome import SampleResult
 from utils.sampling.particles import Particles
+from utils.sampling.profiler import Phase, Profiler, Share
 
 
 class Sampler:
@@ -37,6 +38,17 @@ def test_a_round_is_shared_by_the_images_that_it_runs():
     assert {image: p.phases["sampling"].time_s for image, p in rounds.profilers.items()} == {3: 3.0, 4: 9.0}
 
 
+def test_calls_are_those_of_the_mean_particle_of_all_rounds():
+    """Two rounds: of four images with a particle each, then of one of them with two."""
+    shares = []
+    for images, particles, calls in ((4, 4, 10.0), (1, 2, 40.0)):
+        profiler = Profiler(torch.device("cpu"))
+        profiler.phases = {"sampling": Phase(denoiser_calls=calls, particles=particles)}
+        shares.append(Share(profiler, images))
+    phase = Profiler.of_rounds(shares).phases["sampling"]
+    assert phase.denoiser_calls == (1 * 10.0 + 2 * 40.0) / 3 and phase.particles == 1 + 2
+
+
 def record(accepted, labels, picked=0):
     """Of one image whose particles have these labels."""
     rounds = [{"particles": list(range(len(labels))), "passing": []}]
@@ -59,3 +71,13 @@ def test_an_image_is_missed_where_a_success_was_started_and_none_is_accepted():
     )["population"]
     assert found["missed"] == [True, False, False, False] and found["false_rejects"] == 0.25
     assert found["wrong"] == [False, False, False, True] and found["false_accepts"] == 0.25
+
+
+def test_calls_of_images_count_by_their_particles():
+    """One image had a particle of 6 calls, the other three of 10 on average."""
+    records = []
+    for count, calls in ((1, 6.0), (3, 10.0)):
+        phase = {"time_s": 1.0, "steps": 3, "decoder_forward": 0.0, "decoder_forward_backward": calls, "denoiser_calls": 0.0}
+        records.append({**record(False, ["failed"] * count), "time": {"phases": {"sampling": {**phase, "particles": count}}}})
+    found = phases_block(records)["sampling"]
+    assert found["decoder_forward_backward"] == (6 + 3 * 10) / 4 and found["passes"] == (6 + 3 * 10) / 2
