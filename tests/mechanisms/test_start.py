@@ -1,14 +1,11 @@
 """Start from a bank: where particles begin, which they are, and what a run says of it."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
-from sampler import LatentDAPS
 from utils.config.sections import Fidelity
 from utils.mechanisms.start.act import Start, fill
 from utils.mechanisms.start.plan import OFF
@@ -81,9 +78,8 @@ def test_the_residual_is_in_units_of_the_noise():
     x = 2 * truths(1) - 1
     y = operator.measure(x, KeyedNoise(1).measurement(3, operator(x).shape))
     settings = BANK.model_copy(update={"restarts": 48, "iterations": 400})
-    found = fill(y, 3, 16, settings, operator, KeyedNoise(7))
-    assert 0.3 < found.residual[0] < 1.5  # fitted to the noise: below 1
-    torch.testing.assert_close(found.residual, operator.loss(2 * found.x - 1, y) / operator.noise_floor(y), rtol=1e-3, atol=0)
+    residual = fill(y, 3, 16, settings, operator, KeyedNoise(7)).residual
+    assert 0.3 < residual[0] < 1.5  # fitted to the noise: below 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -118,15 +114,6 @@ def test_the_bank_is_keyed_by_image_and_seed():
     assert torch.equal(first, fill(y, 3, 16, BANK, operator, KeyedNoise(7)).x)
     assert not torch.equal(first, fill(y, 4, 16, BANK, operator, KeyedNoise(7)).x)
     assert not torch.equal(first, fill(y, 3, 16, BANK, operator, KeyedNoise(8)).x)
-
-
-def test_what_joins_a_chain_whose_velocity_goes_on_has_one_of_its_own():
-    noise, everyone = KeyedNoise(7), particles_of(torch.zeros(1, 3, 24, 24), [5]).at(torch.zeros(4, 3, 16, 16))
-    brought, going = everyone.select(torch.tensor([0, 1])), everyone.select(torch.tensor([2, 3]))
-    going.velocity = torch.ones_like(going.z)
-    joined = LatentDAPS.joined(SimpleNamespace(noise=noise), going, brought, 1)
-    assert joined.index.tolist() == [0, 1, 2, 3] and (joined.velocity[2:] == 1).all()
-    assert torch.equal(joined.velocity[:2], noise.draw(brought, "velocity", 1))
 
 
 def test_it_waits_by_number():
