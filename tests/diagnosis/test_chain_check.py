@@ -1,5 +1,7 @@
 """The check of the chain at the start of a run: one warning with both numbers, or none, and nothing of the run changes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from tests.worlds import runs
 from utils.config.check import check
 from utils.data import select_images
-from utils.diagnosis.chain_check import check_chain
+from utils.diagnosis.chain_check import check_chain, complaints
+from utils.diagnosis.stability import Pace
 from utils.records.files import read_record
 from utils.running.build import build
 
@@ -132,3 +135,11 @@ def test_a_decoder_with_attention_and_a_codebook(tmp_path, composed, tiny, caplo
     with caplog.at_level("INFO", logger="latentdaps"):
         check_chain(build(settings), settings, select_images(settings)[0])
     assert "chain_check: first step" in caplog.text
+
+
+def test_the_advised_rate_is_stable_at_both_ends():
+    """The first step wants 2 / 4 of its rate, the last one, of a tenth of the rate, 2 / 3 of that: half of the config's."""
+    ends = {"first step": Pace(1e-3, 4e3, 2.0, 1.0), "last step": Pace(1e-4, 3e4, 2.0, 1.0)}
+    settings = SimpleNamespace(task_group="demo", chain=SimpleNamespace(lr=1e-3, num_steps=10), pixel=1.0)
+    (line,) = complaints(ends, settings)
+    assert line.endswith("below 0.0005 it is stable")

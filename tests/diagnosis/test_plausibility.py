@@ -113,6 +113,12 @@ def test_a_single_mistake_names_its_key(values, convention, keys, seed, tmp_path
     assert found(tmp_path, values(seed), 0.0 if convention.get("quantity") == "counts" else SIGMA, **convention) == keys
 
 
+def test_a_stop_in_one_channel_is_a_stop(tmp_path):
+    y = measured(0)
+    y[1] = stopped(y)[1]
+    assert found(tmp_path, y) == ["data.mask=[0]"]
+
+
 def test_a_saturated_column_names_its_value(tmp_path):
     y = column(measured(0)).astype(np.float32)
     assert found(tmp_path, y) == [f"data.mask=[{y.max()!s}]"]

@@ -104,7 +104,9 @@ def test_time_is_the_share_of_the_image_and_the_noise_floor_is_of_one_measuremen
     time = record[0]["time"]
     assert (time["image_s"], time["step_s"], time["compile_s"]) == (2.0, [0.5, 1.5], None)
     assert time["phases"]["sampling"]["time_s"] == 2.0 and time["phases"]["sampling"]["denoiser_calls"] == 4.0
-    assert record[0]["noise_floor"] == pytest.approx(3 * 18 * 18 * 0.25)
+    measured = 3 * 18 * 18
+    assert record[0]["noise_floor"] == pytest.approx(measured * 0.25)
+    assert record[0]["floor_std"] == pytest.approx((2 * measured) ** 0.5 * 0.25)
 
 
 def test_a_mechanism_of_ones_own_has_its_block_of_the_image_alone(record):
@@ -152,6 +154,15 @@ def test_a_trace_follows_the_particles_of_its_image_through_the_pruning():
     expected = psnr(images, truth()).tolist()
     assert of_3["psnr"] == [expected[:2], [None, expected[1]]] and of_8["psnr"][1] == [expected[2], None]
     assert seen == [(0, expected[2], 1.0, None), (1, expected[2], 5.0, None)]  # the best of the batch
+
+
+def test_the_distance_of_several_rounds_is_the_mean_over_all_their_pairs():
+    trace = Trace(None)
+    for index, z in ((range(2), (0.0, 2.0)), (range(2, 5), (0.0, 6.0, 12.0))):  # 1 pair at 2; 3 pairs, 8 on average
+        rest = {"y": torch.zeros(len(z), 1), "image": torch.full((len(z),), 3), "index": torch.tensor(index)}
+        particles = Particles(torch.tensor(z).view(-1, 1, 1, 1), **rest)
+        trace(StepInfo(0, particles, torch.zeros(len(z), 3, 4, 4), torch.zeros(len(z))))
+    assert trace.of_image(3, range(5))["pairwise_distance"] == [pytest.approx((2 + 3 * 8) / 4)]
 
 
 @pytest.mark.parametrize("known, text", [(True, "best PSNR 20.00 dB"), (False, "lowest loss 2.5")])

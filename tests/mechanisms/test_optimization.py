@@ -1,11 +1,15 @@
 """Hard data consistency: per particle, wherever it is; on a linear world, where the residual is known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.worlds.analytic import MIXTURE
-from tests.worlds.least_squares import SIGMA, call, loss, problem
+from tests.worlds.least_squares import SIGMA, call, loss, problem, settings
 from utils import device as devices
+from utils.mechanisms.optimization.act import HardDataConsistency
+from utils.sampling.particles import Particles
 
 
 def test_alone_or_among_others_the_same_iterations_and_result():
@@ -83,6 +87,19 @@ def test_the_noise_level_counts_the_measured_ones_of_each_particle():
     error = (MIXTURE.decode(particles.z) - particles.y)[1].flatten()
     particles.y[1, error.abs().argmin()] = torch.nan
     assert call(particles)[1]["iterations"][1] > 0
+
+
+def test_its_seconds_are_shared_by_the_images(monkeypatch):
+    seconds = iter((10.0, 16.0))
+    monkeypatch.setattr(devices, "clock", lambda device: next(seconds))
+    step = HardDataConsistency(settings(max_iterations=1), 0, None)
+    p = Particles(torch.zeros(3, 1, 1, 1), torch.zeros(3, 1), torch.tensor([7, 7, 9]), torch.tensor([0, 1, 0]))
+    still = SimpleNamespace(
+        operator=SimpleNamespace(noise_floor=lambda y: torch.ones(3)),
+        data_gradient=lambda p: (torch.zeros_like(p.z), torch.zeros(len(p)), None),
+    )
+    _, report = step.after_chain(p, None, still)
+    assert {image: each["time_s"] for image, each in report.items()} == {7: 3.0, 9: 3.0}
 
 
 def at_loss(particles, wanted):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from operators.base import Operator
 from operators.phase_retrieval import PhaseRetrieval
 from utils.mechanisms.recombination.act import (
     Recombination,
@@ -15,6 +16,7 @@ from utils.mechanisms.recombination.act import (
 )
 from utils.records.files import read_record
 from utils.sampling.denoising import denoising_loss
+from utils.sampling.particles import Particles
 from utils.sampling.schedule import StepClock, annealing_sigmas
 
 FLOOR, SPREAD = 100.0, 0.1
@@ -124,8 +126,6 @@ class World:
 
 def solved_in_parts(velocity=False):
     """Three particles of a grey image: solved; with blue turned; with red solved and green and blue lost."""
-    from utils.sampling.particles import Particles
-
     generator = torch.Generator().manual_seed(3)
     grey = torch.rand(1, 1, 16, 16, generator=generator) * 2 - 1
     truth = grey.expand(1, 3, -1, -1).clone()
@@ -140,10 +140,12 @@ def solved_in_parts(velocity=False):
     return truth, particles
 
 
-def recombined(particles, **changes):
-    clock = StepClock(annealing_sigmas(10, 10.0, 0.1))
-    mechanism = Recombination(500, settings(**changes), clock, PhaseRetrieval())
-    new, report = mechanism.after_chain(particles, SimpleNamespace(step=5), World())
+def recombined(particles, operator=None, **changes):
+    """operator: of the run, None for phase retrieval."""
+    clock, world = StepClock(annealing_sigmas(10, 10.0, 0.1)), World()
+    world.operator = operator or world.operator
+    mechanism = Recombination(500, settings(**changes), clock, world.operator)
+    new, report = mechanism.after_chain(particles, SimpleNamespace(step=5), world)
     return new, mechanism.block([report[9]], range(3))["events"][0]
 
 
@@ -177,6 +179,49 @@ def test_turns_and_donors_have_their_own_switches():
     assert torch.equal(new.z[1], particles.z[1]) and event["particles"][2]["accepted"]
     new, event = recombined(particles, donors=False)
     assert event["particles"][1]["accepted"] and event["particles"][2]["donors"] == [2, 2, 2]
+
+
+def test_nothing_is_turned_where_the_operator_sees_a_turn():
+    class Upright(PhaseRetrieval):
+        turns = False
+
+    _, particles = solved_in_parts()
+    new, event = recombined(particles, Upright(sigma=0.05), donors=False)
+    assert torch.equal(new.z, particles.z) and not any(any(p["turned"]) for p in event["particles"])
+
+
+class Pixels(Operator):
+    """A(x) = x. Of the first channel 2 pixels are measured, of the others 16 each: deviations of 1, 0.35 and 0.35 floors."""
+
+    separable = True
+
+    def forward(self, x):
+        return x
+
+    def handicap(self, x, y):
+        return torch.tensor([0.0, 34.0]) if self.exposed else None
+
+
+def of_pixels(*losses, exposed=False):
+    """Donors and channels' losses of particles with these losses, in floors."""
+    operator = Pixels(1.0)
+    operator.exposed, y = exposed, torch.zeros(len(losses), 3, 4, 4)
+    y[:, 0, 1:], y[:, 0, 0, 2:] = torch.nan, torch.nan
+    particles = Particles.start(y[:1], [9], len(losses), 0, (3, 4, 4), torch.float32)
+    z = torch.tensor(losses).sqrt()[:, :, None, None].expand(-1, -1, 4, 4).clone()  # a residual of one size
+    _, event = recombined(particles.at(z), operator)
+    return [p["donors"] for p in event["particles"]], torch.tensor([p["loss"] for p in event["particles"]])
+
+
+def test_each_channel_is_judged_by_the_spread_of_its_own_measurements():
+    donors, loss = of_pixels([1.0, 1.0, 1.0], [1.9, 1.3, 1.4])
+    torch.testing.assert_close(loss[1], torch.tensor([1.9 * 2, 1.3 * 16, 1.4 * 16]))
+    assert donors == [[0, 0, 0], [1, 1, 0]]
+
+
+def test_a_handicap_is_shared_by_the_channels_as_their_measurements_are():
+    _, loss = of_pixels([1.0, 1.0, 1.0], [0.5, 0.5, 0.5], exposed=True)
+    torch.testing.assert_close(loss, torch.tensor([[2.0, 16.0, 16.0], [1.0 + 2, 8.0 + 16, 8.0 + 16]]))
 
 
 def test_the_denoising_loss_weighs_each_level_by_its_variance():

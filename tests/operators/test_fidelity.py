@@ -111,6 +111,23 @@ def test_another_number_of_photons_gives_the_same_poisson_with_a_free_scale():
     torch.testing.assert_close(free.loss(x, y), more.loss(x, y / 7**0.5), rtol=1e-6, atol=0)
 
 
+def test_counts_of_the_model_at_another_exposure_are_met_exactly():
+    """k = 7 photons m^2 + background at the pixels that are known: the exposure is 7, and nothing is left of the deviance."""
+    operator, x = with_fidelity(**CASES["poisson, free_scale"], background=20.0), images(2)
+    m = operator(x)
+    y = (7 * m.square() + 20.0 / 50.0).sqrt()
+    known = torch.rand(y.shape, generator=torch.Generator().manual_seed(4)) < 0.7
+    model = operator.terms["poisson"].model(m, torch.where(known, y, 0.0), known)
+    torch.testing.assert_close(model, 50.0 * 7 * m.square() + 20.0)
+    assert operator.loss(x, torch.where(known, y, torch.nan)).max() < 1e-9
+
+
+def test_squared_residuals_add_up_to_the_weighted_loss():
+    operator = with_fidelity(gaussian=0.25)
+    (_, y), x = measured(operator, 2), images(2, seed=5)
+    torch.testing.assert_close(operator.residual(x, y).square().sum(1), operator.loss(x, y))
+
+
 def test_the_free_exposure_neither_brightens_nor_darkens_the_truth():
     """On average over the noise the gradient has no part along m, which plain least squares in t would have."""
     operator, x = with_fidelity(sigma=0.2, free_scale=True), images(1)

@@ -242,6 +242,19 @@ def test_parents_move_first_and_children_at_the_end():
     assert len(seen[2]) == 2 and set(seen[2]) < {0, 1, 2, 3}
 
 
+def test_children_are_weighed_by_what_they_lose_at_z0hat():
+    """The loss is z itself: less than a deviation above the floor of 2, so the scale is the deviation, 0.5 x 2."""
+    pair = particles([5, 5, 5], [0, 4, 5], [-1, 0, 0], [0, 1, 1])
+    operator = SimpleNamespace(noise_floor=lambda y: torch.full((3,), 2.0), floor_spread=lambda y: torch.full((3,), 0.5))
+    sampler = SimpleNamespace(operator=operator, exact_loss=lambda p: p.z.flatten())
+    mechanism = coupling(0.5)
+    mechanism.name = "families"
+    z0hat = torch.tensor([4.0, 2.5, 3.0]).view(-1, 1, 1, 1)
+    moved = mechanism.guide(z0hat, pair, SimpleNamespace(step=STEP, strengths={"families": 0.5}), sampler)
+    weight = 1 / (1 + math.exp(-0.5))  # of the better child: the other is half a deviation behind it
+    assert moved.flatten().tolist() == pytest.approx([0.5 * 4.0 + 0.5 * (2.5 * weight + 3.0 * (1 - weight)), 2.5, 3.0])
+
+
 # in the program: three annealing steps, pruned after the first
 
 HERE = (f"hydra.searchpath=[file://{PLUGINS}]", "experiment=coupling", "pruning_step=700", "mechanisms.coupling.share=0.3")

@@ -123,6 +123,14 @@ def test_what_is_not_finite_has_no_signals_and_does_not_pass():
     assert judge.verdict(one.image, signals).passing == [False, True]
 
 
+def test_a_particle_of_which_nothing_is_known_speaks_for_no_other():
+    judge = certificate(thresholds=rule(agreement=0.9))
+    alike = pictures().expand(3, -1, -1, -1)
+    found = judge.verdict(alike[:2], {"deviation": [0.0, None], "denoising": [None, None]})
+    assert found.passing == [False, False] and found.signals["agreement"] == [None, None]
+    assert judge.verdict(alike, {"deviation": [0.0, None, 0.0], "denoising": [None] * 3}).passing == [True, False, True]
+
+
 def test_the_block_of_a_record_names_the_rounds_and_keeps_places():
     history = [
         Verdict({"deviation": [5.0], "agreement": [None]}, [False]),

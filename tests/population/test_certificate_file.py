@@ -102,6 +102,8 @@ def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     assert "was calibrated elsewhere: task.operator.sigma is 0.05 there and 0.1 here" in note
     (note,) = checked(place, f"sequential.certificate={path}", "sequential.sigmas=[1.0]").composition.notes
     assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
+    (note,) = checked(place, f"sequential.certificate={path}", "temperature=2").composition.notes
+    assert "was calibrated elsewhere: temperature is" in note
 
 
 @pytest.mark.heavy

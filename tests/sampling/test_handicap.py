@@ -4,7 +4,12 @@ from types import SimpleNamespace
 
 import torch
 
+from utils.algorithms.contract import Algorithm
+from utils.evaluation.evaluator import Evaluator
+from utils.mechanisms.pyramid.act import Pyramid
 from utils.sampling.handicap import owed
+from utils.sampling.outcome import SampleResult
+from utils.sampling.particles import Particles
 
 SAME = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
 
@@ -24,3 +29,27 @@ def test_a_particle_that_diverged_spoils_no_other():
 
 def test_without_a_handicap_losses_compare_as_they_are():
     assert owed(operator(), None, None, SAME) is None
+
+
+# Two particles of one image, of which the second fits better by less than it owes: 8 + 5 against 10.
+LOSS = torch.tensor([10.0, 8.0])
+EXPOSED = SimpleNamespace(
+    loss=lambda image, y: LOSS, handicap=lambda image, y: torch.tensor([3.0, 8.0]), noise_floor=lambda y: torch.ones(2)
+)
+PARTICLES = Particles(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.tensor([7, 7]), torch.tensor([0, 1]))
+
+
+def test_the_loss_by_which_particles_are_compared_rises_by_it():
+    algorithm = SimpleNamespace(prior=SimpleNamespace(decode=lambda z: z), operator=EXPOSED)
+    assert Algorithm.exact_loss(algorithm, PARTICLES).tolist() == [10.0, 13.0]
+
+
+def test_it_counts_against_a_particle_in_the_pick():
+    evaluator = Evaluator(EXPOSED, None, range(2), None)
+    assert evaluator._pick(LOSS.tolist(), PARTICLES.z, PARTICLES.y, list) == 0
+
+
+def test_it_counts_against_a_particle_that_would_go_on_to_the_next_level():
+    level = SimpleNamespace(below=SimpleNamespace(operator=EXPOSED, mechanisms=()), keep=1, size=4)
+    rows, _ = Pyramid.chosen(level, SampleResult(PARTICLES, PARTICLES.z, LOSS, [], {}))
+    assert rows.tolist() == [0]

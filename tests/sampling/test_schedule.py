@@ -5,7 +5,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from utils.priors.timesteps import TimestepMap
-from utils.sampling.schedule import StepClock, annealing_sigmas, learning_rate, ode_sigmas
+from utils.sampling.schedule import StepClock, annealing_sigmas, first_level, learning_rate, ode_sigmas
 
 SIGMAS = annealing_sigmas(50, 10.0, 0.1)
 ALPHAS = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195).alphas_cumprod
@@ -64,3 +64,8 @@ def test_the_clock_fires_in_integers():
     assert clock.timestep(0) == 1000 and clock.timestep(40) == 200
     for step in range(51):  # every timestep of the grid fires exactly at its own step
         assert clock.first_step(20 * (50 - step)) == (step if step < 50 else None)
+
+
+def test_a_level_that_is_written_as_the_grid_has_it_is_that_step_to_rounding():
+    grid = annealing_sigmas(5, 10.0, 0.1)
+    assert [first_level(grid, level * (1 - 1e-12)) for level in grid[:-1]] == [0, 1, 2, 3, 4]

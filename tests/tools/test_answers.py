@@ -1,5 +1,7 @@
 """The confirmation's questions, on runs that are kept in the repository."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tools.evidence import answers as tool
@@ -72,3 +74,32 @@ def test_the_documents_hold_the_same_answers(found, tmp_path):
     }
     with pytest.raises(InputError, match="empty: holds no runs named <difficulty>_<set>_<seed>/<run>"):
         table_of(Spec(name="confirmed_answers", folders=["empty"], kind="answers"), tmp_path)
+
+
+def difference(low, value=0.0):
+    return {"difference": value, "low": low, "high": value + 1.0}
+
+
+def asked(quality, success, wrong=0):
+    """{question: yes} of a world in which two questions can be asked: of experiment 0 against DAPS, of 200 certificates."""
+    pair = {"psnr_aligned.best": difference(0.5, 1.0), "pick_psnr": quality, "success": success, "images": 100}
+    population = SimpleNamespace(wrong=[True] * wrong + [False] * (200 - wrong))
+    run = SimpleNamespace(metrics=SimpleNamespace(population=population))
+    world = SimpleNamespace(
+        pair=lambda name, other, difficulty, *sets: pair if (name, other, sets) == (tool.FAST, tool.DAPS, ("faces",)) else None,
+        of=lambda *key: SimpleNamespace(runs=[run]),
+    )
+    return {row.number: row.yes for row in tool.answers(world)}
+
+
+@pytest.mark.parametrize(
+    "quality, success, yes", [(-0.29, -0.04, True), (-0.31, -0.04, False), (-0.29, -0.06, False)], ids=["both", "dB", "success"]
+)
+def test_not_worse_is_said_by_the_bound_and_not_by_the_estimate(quality, success, yes):
+    assert asked(difference(quality), difference(success))[2] is yes
+
+
+@pytest.mark.parametrize("wrong, yes", [(3, True), (4, False)])
+def test_so_are_false_certificates(wrong, yes):
+    """Of 200 images 3 have an upper bound of 4.3 %, and 4, which are 2 %, one of 5.04 %."""
+    assert asked(difference(0.0), difference(0.0), wrong)[13] == yes
