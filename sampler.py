@@ -15,6 +15,7 @@ a later step, and one may add a second stage, with a chain of its own, after the
 level of its own, which takes out what a chain of few iterations leaves in it. Without any of these it is DAPS.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -127,9 +128,14 @@ class LatentDAPS(Algorithm):
                 for name, report in reports_of_step.items():
                     reports[name].append(report)
                 on_step(info)
-            if self.final_sigma is not None:
-                particles = particles.at(self.prior.denoise(particles.z, self.final_sigma))
+            particles = self.denoised(particles)
             return self.finished(particles, profiler, reports)
+
+    def denoised(self, particles: Particles) -> Particles:
+        """The last particles as they are handed out: at the prior's mean given them, where there is a final level."""
+        if self.final_sigma is not None:
+            particles = particles.at(self.prior.denoise(particles.z, self.final_sigma))
+        return particles
 
     def begun(self, particles: Particles) -> tuple[Particles, Particles | None]:
         """Those that begin in noise at the first step, and those that a mechanism brings in later; None: there are none."""
@@ -155,7 +161,7 @@ class LatentDAPS(Algorithm):
         for mechanism in acting:
             z0hat = mechanism.guide(z0hat, particles, s, self)
         particles, image, loss = self.inner_chain(particles, z0hat, s, acting)
-        info, reports = StepInfo(s.step, particles, image, loss), {}
+        info, reports = StepInfo(s.step, particles, image, loss, z0hat=z0hat), {}
         for mechanism in acting:
             particles, reports[mechanism.name] = mechanism.after_chain(particles, s, self)
         return particles.at(particles.z + s.sigma_next * self.noise.draw(particles, "annealing", s.step)), info, reports
@@ -188,20 +194,44 @@ class LatentDAPS(Algorithm):
         Returns the particles at z0y, image (P, 3, H, W) and loss (P,).
         """
         c = stage_of(self.stages, s.step)[0].chain
-        weight = mcmc.likelihood_weight(c.tau, c.likelihood_factor)
-        kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
-        if c.mc_algo != "langevin":
-            kernel = partial(mcmc.hmc_step, momentum=c.momentum)
         # num_steps times (P, C, h, w)
         noise = self.noise.draw(particles, "mcmc", s.step, count=c.num_steps).unbind()
         velocity = particles.velocity
         if c.mc_algo == "hmc" and velocity is None:
             velocity = self.noise.draw(particles, "velocity", s.step)
         state = mcmc.ChainState(z0hat.clone(), velocity)  # its own memory: the first iteration is the others' graph
+        return self.iterated(particles, state, z0hat, s, noise, acting)
+
+    def iterated(
+        self,
+        particles: Particles,
+        state: mcmc.ChainState,
+        z0hat: torch.Tensor,
+        s: StepScalars,
+        noise: Sequence[torch.Tensor],
+        acting: Sequence[Mechanism] = (),
+    ) -> tuple[Particles, torch.Tensor, torch.Tensor]:
+        """An iteration of the chain about z0hat for each noise (P, C, h, w), from `state` on; as `inner_chain`."""
+        c = stage_of(self.stages, s.step)[0].chain
+        weight = mcmc.likelihood_weight(c.tau, c.likelihood_factor)
+        kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
+        if c.mc_algo != "langevin":
+            kernel = partial(mcmc.hmc_step, momentum=c.momentum)
         devices.mark_step(z0hat.device)
-        for i in range(c.num_steps):
+        for i in range(len(noise)):
             gradient, loss, image = self.data_gradient(particles.at(state.z), acting, s.strengths)
             score = mcmc.posterior_score(gradient, state.z, z0hat, s.sigma, weight, c.gradient_clip)
             state = kernel(state, score, s.lr, noise=noise[i])
             devices.mark_step(z0hat.device)
         return replace(particles, z=state.z, velocity=state.velocity if c.keep_velocity else None), image, loss
+
+    def continued(self, particles: Particles, z0hat: torch.Tensor, step: int, share: float) -> tuple[Particles, int]:
+        """Particles at the end of the chain of an annealing step after this share more of its iterations; and their number.
+
+        Under noise of its own, so that nothing of a run changes, and without mechanisms.
+        """
+        c = stage_of(self.stages, step)[0].chain
+        iterations = math.ceil(share * c.num_steps)
+        fresh, *noise = self.noise.draw(particles, "continuation", count=iterations + 1).unbind()
+        state = mcmc.ChainState(particles.z, fresh if particles.velocity is None else particles.velocity)
+        return self.iterated(particles, state, z0hat, self.scalars(step), noise)[0], iterations
