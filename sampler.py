@@ -17,6 +17,7 @@ level of its own, which takes out what a chain of few iterations leaves in it. W
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -123,7 +124,7 @@ class LatentDAPS(Algorithm):
                     continue
                 step_needs_grad = any(m.needs_grad and m.acts(step) for m in self.mechanisms)
                 with self.step(profiler, step, particles), torch.set_grad_enabled(step_needs_grad):
-                    particles, info, reports_of_step = self.annealing_step(particles, self.scalars(step))
+                    particles, info, reports_of_step = self.annealing_step(particles, self.scalars(step), profiler)
                     devices.mark_step(particles.z.device)
                 for name, report in reports_of_step.items():
                     reports[name].append(report)
@@ -154,13 +155,15 @@ class LatentDAPS(Algorithm):
             brought = replace(brought, velocity=self.noise.draw(brought, "velocity", step))
         return Particles.joined([brought, particles]).image_by_image()
 
-    def annealing_step(self, particles: Particles, s: StepScalars) -> tuple[Particles, StepInfo, dict[str, Report]]:
+    def annealing_step(
+        self, particles: Particles, s: StepScalars, profiler: Profiler | None = None
+    ) -> tuple[Particles, StepInfo, dict[str, Report]]:
         """From z at s.sigma to z at s.sigma_next. Also what the chain found, and what each mechanism reports."""
         acting = self.acting(s.step)
         z0hat = self.probability_flow(particles.z, s.ode)
         for mechanism in acting:
             z0hat = mechanism.guide(z0hat, particles, s, self)
-        particles, image, loss = self.inner_chain(particles, z0hat, s, acting)
+        particles, image, loss = self.inner_chain(particles, z0hat, s, acting, profiler)
         info, reports = StepInfo(s.step, particles, image, loss, z0hat=z0hat), {}
         for mechanism in acting:
             particles, reports[mechanism.name] = mechanism.after_chain(particles, s, self)
@@ -187,7 +190,12 @@ class LatentDAPS(Algorithm):
         return z
 
     def inner_chain(
-        self, particles: Particles, z0hat: torch.Tensor, s: StepScalars, acting: Sequence[Mechanism] = ()
+        self,
+        particles: Particles,
+        z0hat: torch.Tensor,
+        s: StepScalars,
+        acting: Sequence[Mechanism] = (),
+        profiler: Profiler | None = None,
     ) -> tuple[Particles, torch.Tensor, torch.Tensor]:
         """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss.
 
@@ -200,7 +208,8 @@ class LatentDAPS(Algorithm):
         if c.mc_algo == "hmc" and velocity is None:
             velocity = self.noise.draw(particles, "velocity", s.step)
         state = mcmc.ChainState(z0hat.clone(), velocity)  # its own memory: the first iteration is the others' graph
-        return self.iterated(particles, state, z0hat, s, noise, acting)
+        with profiler.chain(c.num_steps * len(particles)) if profiler else nullcontext():
+            return self.iterated(particles, state, z0hat, s, noise, acting)
 
     def iterated(
         self,

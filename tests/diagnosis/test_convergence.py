@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.diagnosis.test_chain_check import LINEAR, ON, set_chain
 from tests.worlds import runs
 from utils.config.check import check
 from utils.data import select_images
@@ -15,6 +14,7 @@ from utils.diagnosis.convergence import Continued, Convergence
 from utils.records.files import read_record
 from utils.running.build import build, load_batch
 
+ON = "chain_check=auto"
 QUIET = "task.demo_langevin.operator.sigma=1e-7"  # a tenth of what the data term weighs: the floor lies below every image
 
 HAMILTONIAN = [f"sampler.chain.{key}={value}" for key, value in dict(mc_algo="hmc", momentum=0.5, keep_velocity=True).items()]
@@ -41,7 +41,7 @@ def rate():
 def test_a_chain_that_still_falls_is_said_at_the_end(run, rate):
     """The images are none of the prior's, so the loss stays above its floor in both runs: only one of them would go on."""
     chain = dict(num_steps=4, lr_min_ratio=1.0)
-    slow, metrics = run(runs.ANALYTIC, *LINEAR, QUIET, ON, *set_chain(lr=0.05 * rate, **chain), "name=slow")
+    slow, metrics = run(runs.ANALYTIC, *runs.LINEAR, QUIET, ON, *runs.set_chain(lr=0.05 * rate, **chain), "name=slow")
     measured, warned = said(slow)
     picked = metrics["loss"]["ratio"][0][metrics["selection"]["picked"][0]]
     assert measured.startswith(f"INFO chain_check: image 0: loss / floor of the pick {picked:.3g} (the truth through")
@@ -51,7 +51,9 @@ def test_a_chain_that_still_falls_is_said_at_the_end(run, rate):
     log = (slow / "run.log").read_text()
     assert log.index("more iterations") < log.index("image 1: ") < log.index("under-run")  # at once, and at the end
 
-    settled, _ = run(runs.ANALYTIC, *LINEAR, QUIET, ON, *set_chain(lr=rate, num_steps=40, lr_min_ratio=1.0), "name=settled")
+    settled, _ = run(
+        runs.ANALYTIC, *runs.LINEAR, QUIET, ON, *runs.set_chain(lr=rate, num_steps=40, lr_min_ratio=1.0), "name=settled"
+    )
     assert len(said(settled)) == 1 and "14 more iterations" in said(settled)[0]
 
 
@@ -73,7 +75,7 @@ def world(composed, tiny):
     """world(*overrides) -> (settings, parts, first image, its particles) of the analytic prior."""
 
     def start(*overrides):
-        settings = check(composed(*tiny, runs.ANALYTIC, *LINEAR, ON, *overrides))
+        settings = check(composed(*tiny, runs.ANALYTIC, *runs.LINEAR, ON, *overrides))
         parts, image = build(settings), select_images(settings)[0]
         return settings, parts, image, load_batch(parts, settings, [image])[0]
 
@@ -91,7 +93,7 @@ def test_it_is_the_rest_of_a_longer_chain(world, rate, monkeypatch, chain):
     )
     ends = []
     for steps in (3, 6):
-        _, parts, _, particles = world(*set_chain(num_steps=steps, lr=0.2 * rate, lr_min_ratio=0.5), *chain)
+        _, parts, _, particles = world(*runs.set_chain(num_steps=steps, lr=0.2 * rate, lr_min_ratio=0.5), *chain)
         sampler = parts.sampler
         z0hat = torch.ones_like(particles.z)
         end, _, _ = sampler.inner_chain(particles, z0hat, sampler.scalars(1))
@@ -103,14 +105,14 @@ def test_it_is_the_rest_of_a_longer_chain(world, rate, monkeypatch, chain):
 
 def test_the_noise_is_none_of_the_runs(world):
     """Else the chain would repeat the shocks that brought it where it is."""
-    _, parts, _, particles = world(*set_chain(num_steps=3))
+    _, parts, _, particles = world(*runs.set_chain(num_steps=3))
     of_run = torch.stack([parts.noise.draw(particles, "mcmc", step, count=3) for step in range(3)]).flatten(0, 1)
     drawn = parts.noise.draw(particles, "continuation", count=4)
     assert not any(torch.equal(a, b) for a in of_run for b in drawn)
 
 
 def test_the_pick_alone_is_continued_and_its_passes_are_not_the_runs(world):
-    settings, parts, image, particles = world(*set_chain(num_steps=4))
+    settings, parts, image, particles = world(*runs.set_chain(num_steps=4))
     checked = Convergence(parts, settings, image)
     steps = []
     result = parts.sampler.sample(particles, on_step=checked.watching(steps.append))
