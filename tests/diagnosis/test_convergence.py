@@ -11,6 +11,7 @@ from utils.config.check import check
 from utils.data import select_images
 from utils.diagnosis import convergence
 from utils.diagnosis.convergence import Continued, Convergence
+from utils.noise import KeyedNoise
 from utils.records.files import read_record
 from utils.running.build import build, load_batch
 
@@ -103,12 +104,16 @@ def test_it_is_the_rest_of_a_longer_chain(world, rate, monkeypatch, chain):
     assert iterations == 3 and not torch.allclose(end.z, whole.z) and torch.equal(further.z, whole.z)
 
 
-def test_the_noise_is_none_of_the_runs(world):
+def test_the_noise_is_none_of_the_runs(world, monkeypatch):
     """Else the chain would repeat the shocks that brought it where it is."""
     _, parts, _, particles = world(*runs.set_chain(num_steps=3))
-    of_run = torch.stack([parts.noise.draw(particles, "mcmc", step, count=3) for step in range(3)]).flatten(0, 1)
-    drawn = parts.noise.draw(particles, "continuation", count=4)
-    assert not any(torch.equal(a, b) for a in of_run for b in drawn)
+    draw, purposes = KeyedNoise.draw, []
+    monkeypatch.setattr(KeyedNoise, "draw", lambda *args, **more: purposes.append(args[2]) or draw(*args, **more))
+    end = particles.at(torch.ones_like(particles.z))
+    parts.sampler.continued(end, end.z, 2, 1.0)
+    further = set(purposes)
+    parts.sampler.sample(particles)
+    assert further and not further & set(purposes[1:])
 
 
 def test_the_pick_alone_is_continued_and_its_passes_are_not_the_runs(world):

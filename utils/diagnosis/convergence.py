@@ -24,7 +24,8 @@ log = logging.getLogger("latentdaps")
 
 SHARE = 1 / 3  # of the iterations of a chain
 # of what a loss has over its floor. Photographs of 32 pixels at noise 0.00625: the picks of six images with sampler=fast fall
-# by 9 to 19 %, of two with DAPS's HMC of 65 iterations by 1 %. Two of three validation faces with sampler=budget: by 27, 37 %.
+# by 9 to 19 %, of three with DAPS's HMC of 65 iterations by 1 % at most. Validation faces with sampler=budget: two of three by
+# 27 and 37 %, and one, the lowest by chance, not at all.
 FALLING = 0.05
 
 
