@@ -34,7 +34,7 @@ def cost_table(place):
 
 
 def test_the_unit_is_a_pass_of_the_last_chain_and_the_time_all_of_an_image(tmp_path, composed):
-    """Early passes may be a coarse level's, or hold a repulsion; the last phase may have no chain."""
+    """Early passes may be a coarse level's, or hold a mechanism; the last phase may have no chain."""
     chains = {"pre_pruning": (1.0, 1000), "post_pruning_pre_optimization": (0.4, 20)}
     write(tmp_path, composed, chains, overrides=PHASED, seconds=3.0)
     (experiment,) = experiments(tmp_path)

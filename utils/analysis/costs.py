@@ -62,7 +62,7 @@ def pass_seconds(run: Run) -> float | None:
     """Seconds of one particle's pass forward and backward through decoder and data term, as the run itself took it.
 
     From its inner chains, where nothing else runs, of the last phase that has one: passes of a coarse level before it are
-    cheaper, and so early a repulsion may act within the chain. None for a run of an older program, without a chain, or one that
+    cheaper, and so early a mechanism may act within the chain. None for a run of an older program, without a chain, or one that
     was compiled, whose first passes are no measure.
     """
     if run.metrics.time.compile_s is not None:
