@@ -15,7 +15,9 @@ a later step, and one may add a second stage, with a chain of its own, after the
 level of its own, which takes out what a chain of few iterations leaves in it. Without any of these it is DAPS.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -122,14 +124,19 @@ class LatentDAPS(Algorithm):
                     continue
                 step_needs_grad = any(m.needs_grad and m.acts(step) for m in self.mechanisms)
                 with self.step(profiler, step, particles), torch.set_grad_enabled(step_needs_grad):
-                    particles, info, reports_of_step = self.annealing_step(particles, self.scalars(step))
+                    particles, info, reports_of_step = self.annealing_step(particles, self.scalars(step), profiler)
                     devices.mark_step(particles.z.device)
                 for name, report in reports_of_step.items():
                     reports[name].append(report)
                 on_step(info)
-            if self.final_sigma is not None:
-                particles = particles.at(self.prior.denoise(particles.z, self.final_sigma))
+            particles = self.denoised(particles)
             return self.finished(particles, profiler, reports)
+
+    def denoised(self, particles: Particles) -> Particles:
+        """The last particles as they are handed out: at the prior's mean given them, where there is a final level."""
+        if self.final_sigma is not None:
+            particles = particles.at(self.prior.denoise(particles.z, self.final_sigma))
+        return particles
 
     def begun(self, particles: Particles) -> tuple[Particles, Particles | None]:
         """Those that begin in noise at the first step, and those that a mechanism brings in later; None: there are none."""
@@ -148,14 +155,16 @@ class LatentDAPS(Algorithm):
             brought = replace(brought, velocity=self.noise.draw(brought, "velocity", step))
         return Particles.joined([brought, particles]).image_by_image()
 
-    def annealing_step(self, particles: Particles, s: StepScalars) -> tuple[Particles, StepInfo, dict[str, Report]]:
+    def annealing_step(
+        self, particles: Particles, s: StepScalars, profiler: Profiler | None = None
+    ) -> tuple[Particles, StepInfo, dict[str, Report]]:
         """From z at s.sigma to z at s.sigma_next. Also what the chain found, and what each mechanism reports."""
         acting = self.acting(s.step)
         z0hat = self.probability_flow(particles.z, s.ode)
         for mechanism in acting:
             z0hat = mechanism.guide(z0hat, particles, s, self)
-        particles, image, loss = self.inner_chain(particles, z0hat, s, acting)
-        info, reports = StepInfo(s.step, particles, image, loss), {}
+        particles, image, loss = self.inner_chain(particles, z0hat, s, acting, profiler)
+        info, reports = StepInfo(s.step, particles, image, loss, z0hat=z0hat), {}
         for mechanism in acting:
             particles, reports[mechanism.name] = mechanism.after_chain(particles, s, self)
         return particles.at(particles.z + s.sigma_next * self.noise.draw(particles, "annealing", s.step)), info, reports
@@ -181,27 +190,57 @@ class LatentDAPS(Algorithm):
         return z
 
     def inner_chain(
-        self, particles: Particles, z0hat: torch.Tensor, s: StepScalars, acting: Sequence[Mechanism] = ()
+        self,
+        particles: Particles,
+        z0hat: torch.Tensor,
+        s: StepScalars,
+        acting: Sequence[Mechanism] = (),
+        profiler: Profiler | None = None,
     ) -> tuple[Particles, torch.Tensor, torch.Tensor]:
         """Langevin or HMC from z0hat towards p(z0 | z_t, y); also what the last iteration decoded, and its loss.
 
         Returns the particles at z0y, image (P, 3, H, W) and loss (P,).
         """
         c = stage_of(self.stages, s.step)[0].chain
-        weight = mcmc.likelihood_weight(c.tau, c.likelihood_factor)
-        kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
-        if c.mc_algo != "langevin":
-            kernel = partial(mcmc.hmc_step, momentum=c.momentum)
         # num_steps times (P, C, h, w)
         noise = self.noise.draw(particles, "mcmc", s.step, count=c.num_steps).unbind()
         velocity = particles.velocity
         if c.mc_algo == "hmc" and velocity is None:
             velocity = self.noise.draw(particles, "velocity", s.step)
         state = mcmc.ChainState(z0hat.clone(), velocity)  # its own memory: the first iteration is the others' graph
+        with profiler.chain(c.num_steps * len(particles)) if profiler else nullcontext():
+            return self.iterated(particles, state, z0hat, s, noise, acting)
+
+    def iterated(
+        self,
+        particles: Particles,
+        state: mcmc.ChainState,
+        z0hat: torch.Tensor,
+        s: StepScalars,
+        noise: Sequence[torch.Tensor],
+        acting: Sequence[Mechanism] = (),
+    ) -> tuple[Particles, torch.Tensor, torch.Tensor]:
+        """An iteration of the chain about z0hat for each noise (P, C, h, w), from `state` on; as `inner_chain`."""
+        c = stage_of(self.stages, s.step)[0].chain
+        weight = mcmc.likelihood_weight(c.tau, c.likelihood_factor)
+        kernel: Callable[..., mcmc.ChainState] = mcmc.langevin_step
+        if c.mc_algo != "langevin":
+            kernel = partial(mcmc.hmc_step, momentum=c.momentum)
         devices.mark_step(z0hat.device)
-        for i in range(c.num_steps):
+        for i in range(len(noise)):
             gradient, loss, image = self.data_gradient(particles.at(state.z), acting, s.strengths)
             score = mcmc.posterior_score(gradient, state.z, z0hat, s.sigma, weight, c.gradient_clip)
             state = kernel(state, score, s.lr, noise=noise[i])
             devices.mark_step(z0hat.device)
         return replace(particles, z=state.z, velocity=state.velocity if c.keep_velocity else None), image, loss
+
+    def continued(self, particles: Particles, z0hat: torch.Tensor, step: int, share: float) -> tuple[Particles, int]:
+        """Particles at the end of the chain of an annealing step after this share more of its iterations; and their number.
+
+        Under noise of its own, so that nothing of a run changes, and without mechanisms.
+        """
+        c = stage_of(self.stages, step)[0].chain
+        iterations = math.ceil(share * c.num_steps)
+        fresh, *noise = self.noise.draw(particles, "continuation", count=iterations + 1).unbind()
+        state = mcmc.ChainState(particles.z, fresh if particles.velocity is None else particles.velocity)
+        return self.iterated(particles, state, z0hat, self.scalars(step), noise)[0], iterations

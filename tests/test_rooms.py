@@ -87,6 +87,7 @@ MAY_IMPORT = {
         "operators.term",
         "utils.sampling",
         "utils.metrics.base",
+        "utils.records.verdict",
         "utils.running.build",
         "utils.running.ranks",
     ),

@@ -23,6 +23,7 @@ PURPOSES = {
     "branch": 8,
     "start": 10,  # of a classical solver: utils/sampling/phase_solvers.py
     "certificate": 9,
+    "continuation": 11,  # of a chain after its run: utils/diagnosis/convergence.py
     "truth": 40,  # drawn from the prior: tools/calibration.py
     "mask": 32,
     "kernel": 33,

@@ -14,13 +14,7 @@ from utils.diagnosis.stability import Pace
 from utils.records.files import read_record
 from utils.running.build import build
 
-# A(x) = s x, linear as no pixel is clipped, and tau = s: the data term is |D(z) - y / s|^2
-LINEAR = ("task=hdr", "task.demo_langevin.operator.scale=1e-6", "task.demo_langevin.mcmc_sampler_config.tau=1e-6")
 ON = "chain_check=auto"
-
-
-def set_chain(**values):
-    return [f"task.demo_langevin.mcmc_sampler_config.{key}={value}" for key, value in values.items()]
 
 
 @pytest.fixture
@@ -28,7 +22,7 @@ def checked(composed, tiny, caplog):
     """checked(*overrides) -> (messages, network calls of the sampler, what was built) of the check alone."""
 
     def start(*overrides):
-        settings = check(composed(*tiny, runs.ANALYTIC, *LINEAR, ON, *overrides))
+        settings = check(composed(*tiny, runs.ANALYTIC, *runs.LINEAR, ON, *overrides))
         parts = build(settings)
         caplog.clear()
         with caplog.at_level("INFO", logger="latentdaps"):
@@ -53,38 +47,38 @@ def curvature():
 @pytest.mark.parametrize("algorithm, momentum, limit", [("langevin", 0.0, 2.0), ("hmc", 0.5, 3.0)])
 def test_a_rate_above_the_limit_is_one_warning_with_both_numbers(checked, curvature, algorithm, momentum, limit):
     chain = dict(mc_algo=algorithm, momentum=momentum)
-    (message,) = warnings(checked(*set_chain(lr=1.05 * limit / curvature, **chain))[0])
+    (message,) = warnings(checked(*runs.set_chain(lr=1.05 * limit / curvature, **chain))[0])
     assert f"above the stability limit {limit:.3g}" in message and f"curvature {curvature:.2g}"[:11] in message
     product = float(message.split(" = ")[1].split()[0])
     assert product == pytest.approx(1.05 * limit, rel=0.02)
-    assert warnings(checked(*set_chain(lr=0.95 * limit / curvature, **chain))[0]) == []
+    assert warnings(checked(*runs.set_chain(lr=0.95 * limit / curvature, **chain))[0]) == []
 
 
 @pytest.mark.heavy
 def test_the_last_step_has_its_own_curvature(checked, curvature):
     """Where sigma is small the Gaussian adds its own: here a rate that does not decay is too large only there."""
-    sigmas = ("sampler.annealing_scheduler_config.sigma_min=0.01", *set_chain(lr_min_ratio=1.0, lr=1.8 / curvature))
+    sigmas = ("sampler.annealing_scheduler_config.sigma_min=0.01", *runs.set_chain(lr_min_ratio=1.0, lr=1.8 / curvature))
     (message,) = warnings(checked(*sigmas)[0])
     assert "at the last step" in message and "at the first step" not in message
 
 
 @pytest.mark.heavy
 def test_a_chain_that_cannot_move_is_one_warning_with_its_drift(checked, curvature):
-    (message,) = warnings(checked(*set_chain(lr=0.04 / curvature, lr_min_ratio=1.0, num_steps=2))[0])
+    (message,) = warnings(checked(*runs.set_chain(lr=0.04 / curvature, lr_min_ratio=1.0, num_steps=2))[0])
     assert "hardly moves: all 2 iterations drift by 0.08" in message and "above" not in message
-    assert warnings(checked(*set_chain(lr=0.06 / curvature, lr_min_ratio=1.0, num_steps=2))[0]) == []
+    assert warnings(checked(*runs.set_chain(lr=0.06 / curvature, lr_min_ratio=1.0, num_steps=2))[0]) == []
 
 
 @pytest.mark.heavy
 def test_both_faults_are_one_warning(checked, curvature):
-    falling = set_chain(lr=2.1 / curvature, lr_min_ratio=0.0, num_steps=1)
+    falling = runs.set_chain(lr=2.1 / curvature, lr_min_ratio=0.0, num_steps=1)
     (message,) = warnings(checked(*falling, "sampler.annealing_scheduler_config.num_steps=99")[0])
     assert "above the stability limit" in message and "hardly moves" in message
 
 
 def test_switched_off_it_says_and_computes_nothing(checked, curvature, monkeypatch):
     monkeypatch.setattr("utils.diagnosis.chain_check.residual_curvature", lambda *_: pytest.fail("computed"))
-    assert checked(*set_chain(lr=100.0 / curvature), "chain_check=false")[0] == []
+    assert checked(*runs.set_chain(lr=100.0 / curvature), "chain_check=false")[0] == []
 
 
 def test_what_it_spends_is_said_and_not_counted_as_the_samplers(checked):

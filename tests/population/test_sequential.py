@@ -173,9 +173,11 @@ def test_passes_of_an_image_add_up_where_rounds_differ_in_cost(place):
     first, second = Profiler(None), Profiler(None)
     first.phases = {"sampling": Phase(4.0, 3, decoder_forward_backward=6.0, peak_mb=10.0, particles=8)}
     second.phases = {"sampling": Phase(2.0, 3, decoder_forward_backward=12.0, denoiser_calls=3.0, peak_mb=30.0, particles=1)}
+    for phase in (first.phases["sampling"], second.phases["sampling"]):
+        phase.chain_s, phase.chain_passes = phase.time_s / 2, 16.0
     first.step_s, second.step_s = [2.0, 2.0], [1.0, 1.0]
     whole = Profiler.of_rounds([Share(first, 4), Share(second, 1)])
-    assert whole.phases["sampling"] == Phase(3.0, 6, 0.0, 8.0, 1.0, 0.0, 30.0, particles=3)
+    assert whole.phases["sampling"] == Phase(3.0, 6, 0.0, 8.0, 1.0, 0.0, 30.0, particles=3, chain_s=1.5, chain_passes=20.0)
     assert whole.step_s == [1.5, 1.5] and whole.compile_s is None
 
 

@@ -41,7 +41,10 @@ def contents(folder):
     """{image id: (record without times and commit, arrays)} of a run folder."""
     found = {}
     for record, arrays in map(read_record, record_paths(folder)):
-        phases = {name: {k: v for k, v in phase.items() if k != "time_s"} for name, phase in record["time"]["phases"].items()}
+        phases = {
+            name: {k: v for k, v in phase.items() if k not in ("time_s", "chain_s")}
+            for name, phase in record["time"]["phases"].items()
+        }
         about = {
             key: value for key, value in record["run"].items() if key != "git_commit"
         }  # a commit may come between two runs

@@ -23,6 +23,13 @@ TINY = (
     "workers=1",  # processes are started where they are the matter: tests/running/test_workers.py
 )
 ANALYTIC = "model._target_=tests.worlds.runs.load_analytic"
+# A(x) = s x, linear as no pixel is clipped, and tau = s: the data term is |D(z) - y / s|^2
+LINEAR = ("task=hdr", "task.demo_langevin.operator.scale=1e-6", "task.demo_langevin.mcmc_sampler_config.tau=1e-6")
+
+
+def set_chain(**values):
+    """Overrides of the inner chain."""
+    return [f"task.demo_langevin.mcmc_sampler_config.{key}={value}" for key, value in values.items()]
 
 
 def save_images(folder, count):
@@ -113,7 +120,8 @@ def scores(metrics, memory=True):
     if kept["optimization"] is not None:
         kept["optimization"] = {k: v for k, v in kept["optimization"].items() if k != "time_s"}
     kept["phases"] = {
-        name: {k: v for k, v in phase.items() if k != "time_s"} for name, phase in metrics["time"]["phases"].items()
+        name: {k: v for k, v in phase.items() if k not in ("time_s", "chain_s")}
+        for name, phase in metrics["time"]["phases"].items()
     }
     return kept
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-TIMES = ("time_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block of a record
+TIMES = ("time_s", "chain_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block of a record
 AROUND = ("device", "run", "digests")  # what a record says about where and of what it was made
 
 

@@ -98,6 +98,7 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
         FIRST
         + [
             Column("cost.passes_per_particle", "decoder passes per particle", "min", 0),
+            Column("cost.in_passes", "time in decoder passes", "min", 0, optional=True),
             FAILED,
             Column("success", "success rate", "max"),
             Column("psnr_aligned.best", "best PSNR, better orientation (dB)", "max"),
@@ -150,6 +151,7 @@ KINDS: dict[str, tuple[str, list[Column]]] = {
             Column("cost.seconds", "seconds", "min"),
             Column("cost.peak_mb", "peak memory (MB)", "min", 1),
             Column("cost.passes", "decoder passes", "min", 0),
+            Column("cost.in_passes", "time in decoder passes", "min", 0, optional=True),
             *(Column(f"cost.{key}", head, None, digits) for plan in PLANS for key, head, digits in plan.measured),
             Column("cost.time_x_memory_mb_s", "time × memory (MB s)", "min", 1),
             Column("cost.relative_time", "time / baseline", "min"),
@@ -278,6 +280,11 @@ NOTES = {
 ALIGNED_MEAN = (
     "Aligned mean: of the image's particles that agree with the label-free pick, each turned onto it where the measurement "
     "does not see the turn; found without the truth, scored in the better orientation; – where a run is older than it."
+)
+
+IN_PASSES = (
+    "Time in decoder passes: of all an image costs, in units of one particle's pass forward and backward as the same run's "
+    "chains took it; – where a run is older than it, or compiled."
 )
 
 COMPARISONS = (

@@ -58,10 +58,32 @@ def _passes(run: Run, name: str) -> float:
     return phase.decoder_forward_backward * sum(run.active(i) for i in range(n))
 
 
+def pass_seconds(run: Run) -> float | None:
+    """Seconds of one particle's pass forward and backward through decoder and data term, as the run itself took it.
+
+    From its inner chains, where nothing else runs, of the last phase that has one: passes of a coarse level before it are
+    cheaper, and so early a mechanism may act within the chain. None for a run of an older program, without a chain, or one that
+    was compiled, whose first passes are no measure.
+    """
+    if run.metrics.time.compile_s is not None:
+        return None
+    parts = [p for p in run.metrics.time.phases.values() if p.chain_s and p.chain_passes]
+    return parts[-1].chain_s / parts[-1].chain_passes if parts else None
+
+
+def in_passes(e: Experiment) -> float | None:
+    """Time of an image, with all networks, solver and certificate, in units of a decoder pass of the same run."""
+    units = [pass_seconds(run) for run in e.runs]
+    if None in units:
+        return None
+    images = sum(run.metrics.metadata.num_images for run in e.runs)
+    return sum(run.metrics.time.total_s / unit for run, unit in zip(e.runs, units) if unit) / images
+
+
 def cost(e: Experiment, reference: Experiment | None = None) -> dict[str, Any] | None:
     """Per image: seconds, passes (decoder forward + backward over all particles), optimisation, time x memory.
 
-    passes_per_particle: of one that is there from start to end.
+    passes_per_particle: of one that is there from start to end; in_passes: the seconds in units of one pass.
 
     relative_*: over the reference's, null where one of the two is not known.
     """
@@ -74,6 +96,7 @@ def cost(e: Experiment, reference: Experiment | None = None) -> dict[str, Any] |
         "seconds": sum(run.metrics.time.total_s for run in e.runs) / images,
         "peak_mb": max(finite([p["peak_mb"] for p in parts.values()]), default=None),
         "passes": sum(p["passes"] for p in parts.values()),
+        "in_passes": in_passes(e),
         "passes_per_particle": sum(p["decoder_forward_backward"] for p in parts.values()),
         **{key: mean_std(e, key) for plan in PLANS for key, _, _ in plan.measured},
         "time_x_memory_mb_s": None if None in products else sum(products) / images,

@@ -14,6 +14,7 @@ from utils.analysis.columns import (
     ALIGNED_MEAN,
     COMPARISONS,
     DISTANCE,
+    IN_PASSES,
     KINDS,
     MINUS,
     NOTES,
@@ -74,7 +75,7 @@ def build(kind: str, summaries: Sequence[Row], columns: Sequence[str] | None = N
     values = [[lookup(row, column.key) for column in chosen] for row in rows]
     coarse = [f"{row['experiment']}: {row['resolved']}, and scaled up." for row in rows if row.get("resolved")]
     own_notes = tuple(dict.fromkeys(filter(None, (*own_notes, *coarse, comparisons(values)))))
-    of_columns = (("pairwise_distance", DISTANCE), ("aligned_mean", ALIGNED_MEAN))
+    of_columns = (("pairwise_distance", DISTANCE), ("aligned_mean", ALIGNED_MEAN), ("in_passes", IN_PASSES))
     notes = [*own_notes, note, *(text for end, text in of_columns if any(column.key.endswith(end) for column in chosen))]
     return Table(title, chosen, values, tuple(filter(None, notes)), own_notes)
 

@@ -7,6 +7,8 @@ the sampling are what they are without it. What it spends is said in its line of
 import copy
 import logging
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,28 +24,21 @@ from utils.sampling.schedule import learning_rate
 
 log = logging.getLogger("latentdaps")
 
+Found = TypeVar("Found")
 PRODUCTS = 7  # on the shipped priors within 2 % of what 24 find
 
 
 def check_chain(parts: Parts, settings: Settings, image: TestItem) -> None:
     """Warns, in one line, of a chain above its stability limit or one that cannot move; `image` is the run's first.
 
-    auto: not on XLA, where it would compile graphs that nothing else uses. Nothing it meets ends the run.
+    Nothing it meets ends the run.
     """
-    auto = not devices.compiles_each_graph(parts.device)
-    asked = auto if settings.chain_check == "auto" else settings.chain_check
-    if parts.sampler.chain is None or not asked or not Rank.of_this_process().first:
+    if not is_asked(parts, settings):
         return
-    try:
-        curvature, spent = residual_curvature(parts, settings, image)
-    except Exception as error:  # parts of one's own may have no second derivative, and a device no room for it
-        left_out = "the device is out of memory" if devices.is_out_of_memory(error) else one_line(error, 200)
-    else:
-        left_out = "" if math.isfinite(curvature) else "the curvature is not finite"
-    devices.release_memory(parts.device)  # else batch_images=auto would find less
-    if left_out:
-        log.info("chain_check: left out (%s)", left_out)
+    found = attempted(parts, lambda: residual_curvature(parts, settings, image))
+    if found is None:
         return
+    curvature, spent = found
     ends = paces(parts, settings, curvature)
     log.info("chain_check: %s (%s)", "; ".join(f"{where}: {describe(p)}" for where, p in ends.items()), spent)
     findings = complaints(ends, settings)
@@ -51,13 +46,38 @@ def check_chain(parts: Parts, settings: Settings, image: TestItem) -> None:
         log.warning("chain_check: %s", "; ".join(findings))
 
 
+def is_asked(parts: Parts, settings: Settings) -> bool:
+    """Whether this process checks. auto: not on XLA, where it would compile graphs that nothing else uses."""
+    auto = not devices.compiles_each_graph(parts.device)
+    asked = auto if settings.chain_check == "auto" else settings.chain_check
+    return parts.sampler.chain is not None and asked and Rank.of_this_process().first
+
+
+def attempted(parts: Parts, measure: Callable[[], Found]) -> Found | None:
+    """What `measure` finds; None, after a line of the log, where it fails."""
+    try:
+        return measure()
+    except Exception as error:  # parts of one's own may have no second derivative, and a device no room for it
+        left_out = "the device is out of memory" if devices.is_out_of_memory(error) else one_line(error, 200)
+        log.info("chain_check: left out (%s)", left_out)
+        return None
+    finally:
+        devices.release_memory(parts.device)  # else batch_images=auto would find less
+
+
+def apart(parts: Parts) -> tuple[Any, CountingPrior]:
+    """A sampler of its own, whose passes the run does not count, and the prior that counts them."""
+    sampler = copy.copy(parts.sampler)
+    sampler.prior = counted = CountingPrior(getattr(parts.prior, "plain", parts.prior))
+    return sampler, counted
+
+
 def residual_curvature(parts: Parts, settings: Settings, image: TestItem) -> tuple[float, str]:
     """Largest eigenvalue of the Hessian of |A(D(z)) - y|^2 at the first particle's z0hat, and what it cost, in words.
 
     One latent stands for the annealing: on the shipped faces (phase retrieval) 2.37 there and 2.0 to 2.2 along the chain.
     """
-    sampler = copy.copy(parts.sampler)
-    sampler.prior = counted = CountingPrior(getattr(parts.prior, "plain", parts.prior))
+    sampler, counted = apart(parts)
     particles, _ = load_batch(parts, settings, [image])
     particles = particles.select(torch.tensor([0]))
     with torch.no_grad():
@@ -65,6 +85,8 @@ def residual_curvature(parts: Parts, settings: Settings, image: TestItem) -> tup
         z0hat = sampler.probability_flow(z, sampler.scalars(0).ode)  # (1, C, h, w)
     product = curvature_products(lambda z: parts.operator.residual(counted.decode(z), particles.y), z0hat)
     eigenvalue = largest_eigenvalue(product, parts.noise.draw(particles, "velocity"), PRODUCTS)
+    if not math.isfinite(eigenvalue):
+        raise ValueError("the curvature is not finite")
     decoder = counted.calls["decoder_forward_backward"] + min(PRODUCTS, z0hat.numel())
     return eigenvalue, f"{decoder} decoder passes, {counted.calls['denoiser_calls']} of the denoiser, before the first phase"
 

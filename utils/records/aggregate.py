@@ -193,6 +193,8 @@ def phases_block(records: Records) -> dict[str, dict[str, float]]:
             "steps": sum(p["steps"] for p in parts),
             **{key: statistics.fmean([p.get(key, 0.0) for p in parts], weights) for key in calls},
         }
+        if any("chain_passes" in p for p in parts):
+            phases[name] |= {key: sum(p.get(key, 0.0) for p in parts) for key in ("chain_s", "chain_passes")}
         if all("particles" in p for p in parts):
             phases[name]["passes"] = statistics.fmean([p["decoder_forward_backward"] * p["particles"] for p in parts])
     return phases

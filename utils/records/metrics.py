@@ -100,6 +100,8 @@ class Phase(Block):
     denoiser_calls: float
     encoder_forward: float = 0.0
     passes: Number = None  # decoder forward + backward of an image's particles, mean over images; not of an older program
+    chain_s: Number = None  # seconds of the inner chains, over all images; not of an older program
+    chain_passes: Number = None  # decoder forward + backward of a particle in them
 
 
 class Time(Block):

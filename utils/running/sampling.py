@@ -8,6 +8,7 @@ from utils import device as devices
 from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.diagnosis.chain_check import check_chain
+from utils.diagnosis.convergence import Convergence
 from utils.evaluation.evaluator import Evaluator
 from utils.evaluation.trace import Trace
 from utils.population.certificate import Certificate
@@ -76,6 +77,7 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
         certificate = Certificate(parts.operator, PriorScore(parts.sampler.prior, parts.noise, s.sigmas), s.thresholds)
     if turn.first:
         check_chain(parts, settings, images[0])
+    convergence = Convergence(parts, settings, images[0])
     per_batch = images_per_batch(parts, settings, images[: -(-len(images) // turn.count)])
     device = devices.describe(parts.device)
     if settings.batch_images == "auto":
@@ -86,7 +88,9 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)
-            rounds = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, trace, bar.begin)
+            rounds = sample_in_rounds(
+                parts.sampler, particles, settings.rounds, certificate, convergence.watching(trace), bar.begin
+            )
             finished = [
                 evaluator.record(image, x, rounds.result, trace, rounds.profilers[image.id], rounds.history[image.id])
                 for x, image in zip(truths, batch)
@@ -94,6 +98,8 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
                 folder.add(record, arrays, device)
                 report(record)
+            convergence.tell([record for record, _ in finished], truths)
+    convergence.close()
 
 
 def report(record: dict[str, Any]) -> None:

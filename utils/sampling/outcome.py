@@ -17,6 +17,7 @@ class StepInfo(NamedTuple):
     image: torch.Tensor  # (P, 3, H, W) what the last inner iteration decoded
     loss: torch.Tensor  # (P,) its squared residual
     level: str | None = None  # of a run within the run: which
+    z0hat: torch.Tensor | None = None  # (P, C, h, w) from which that chain began and to which it is drawn; None: there is none
 
 
 class SampleResult(NamedTuple):

@@ -16,6 +16,8 @@ class Phase:
     """Sums over one phase. Network calls are per particle; `peak_mb` is None where memory is not known.
 
     particles: in the batch during the phase; of one image's share its own.
+    chain_s, chain_passes: seconds of the inner chains, and the iterations of all their particles, of which each is one pass
+    forward and backward through decoder and data term. Of them alone a pass's time is known: nothing else runs in between.
     """
 
     time_s: float = 0.0
@@ -26,6 +28,8 @@ class Phase:
     encoder_forward: float = 0.0
     peak_mb: float | None = None
     particles: float = 0.0
+    chain_s: float = 0.0
+    chain_passes: float = 0.0
 
     def add(self, calls: Counter[str], before: Counter[str], particles: int) -> None:
         """Network calls since `before`, {kind: particles}, divided by those of the batch."""
@@ -41,6 +45,7 @@ class Share(NamedTuple):
 
 
 CALLS = ("decoder_forward", "decoder_forward_backward", "denoiser_calls", "encoder_forward")
+SOMETIMES = ("encoder_forward", "chain_s", "chain_passes")
 
 
 class Profiler:
@@ -74,6 +79,8 @@ class Profiler:
                 steps=sum(phase.steps for phase, _ in parts),
                 peak_mb=max(peaks, default=None),
                 particles=sum(phase.particles / s.images for phase, s in parts),
+                chain_s=sum(phase.chain_s / s.images for phase, s in parts),
+                chain_passes=sum(phase.chain_passes / s.images for phase, s in parts),
                 **{kind: _mean([(getattr(p, kind), p.particles / s.images) for p, s in parts]) for kind in CALLS},
             )
         return whole
@@ -101,6 +108,15 @@ class Profiler:
         yield
         self.step_s.append(devices.clock(self.device) - started)
         self.phases[phase].steps += 1
+
+    @contextmanager
+    def chain(self, passes: int) -> Iterator[None]:
+        """The iterations of a chain within a step, so many passes of a particle in all."""
+        started = devices.clock(self.device)
+        yield
+        if self._current is not None:
+            self._current.chain_s += devices.clock(self.device) - started
+            self._current.chain_passes += passes
 
     @contextmanager
     def apart(self, phase: str, particles: int, probe_peak: Callable[[], float | None]) -> Iterator[None]:
@@ -152,10 +168,10 @@ class Profiler:
         self._current = None
 
     def as_dict(self) -> dict[str, dict]:
-        """{phase: its sums}; encoder passes only where there are any, as in records from before anything encoded."""
+        """{phase: its sums}; encoder passes and those of chains only where there are any, as in records from before them."""
         phases = {name: asdict(phase) for name, phase in self.phases.items()}
-        encodes = any(phase["encoder_forward"] for phase in phases.values())
-        return {name: {k: v for k, v in p.items() if encodes or k != "encoder_forward"} for name, p in phases.items()}
+        unused = {key for key in SOMETIMES if not any(phase[key] for phase in phases.values())}
+        return {name: {k: v for k, v in phase.items() if k not in unused} for name, phase in phases.items()}
 
 
 def _mean(values: Sequence[tuple[float, float]]) -> float:
