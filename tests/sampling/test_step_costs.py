@@ -101,8 +101,8 @@ def steps_of(place, patch, *overrides, spoil=lambda sampler: None):
     return costs.steps, dict(costs)
 
 
-PLAIN = {"decoder with gradient": INNER, "denoiser": ODE, "clock": 2}
-FIRST = {**PLAIN, "clock": 3}  # and the phase opens
+PLAIN = {"decoder with gradient": INNER, "denoiser": ODE, "clock": 4}  # around the step, and around its chain
+FIRST = {**PLAIN, "clock": 5}  # and the phase opens
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_the_velocity_of_hmc_costs_nothing_more(place, patch):
 def test_a_repulsion_in_the_drift_costs_one_decoder_pass_while_it_acts(place, patch):
     with_force = {**PLAIN, "decoder with gradient": INNER + 1}
     steps, _ = steps_of(place, patch, "repulsion_scale=0.3", "repulsion.place=drift", "repulsion.end_step=500")
-    assert steps == [{**with_force, "clock": 3}, with_force, with_force, PLAIN, PLAIN]
+    assert steps == [{**with_force, "clock": 5}, with_force, with_force, PLAIN, PLAIN]
 
 
 def test_a_repulsion_in_the_chain_costs_no_pass(place, patch):
@@ -134,7 +134,7 @@ def test_a_repulsion_in_the_chain_costs_no_pass(place, patch):
 def test_a_pruning_costs_one_decoding_and_is_the_only_step_that_waits(place, patch):
     steps, _ = steps_of(place, patch, "pruning_step=400")
     waits = [step.pop("wait", 0) for step in steps]
-    assert [step.pop("clock") for step in steps] == [3, 2, 2, 4, 2]  # one phase closes, the next one opens
+    assert [step.pop("clock") for step in steps] == [5, 4, 4, 6, 4]  # one phase closes, the next one opens
     assert [step.get("decoder", 0) for step in steps] == [0, 0, 1, 0, 0]
     assert [bool(count) for count in waits] == [False, False, True, False, False] and waits[2] <= 4
 
