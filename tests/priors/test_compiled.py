@@ -10,11 +10,13 @@ from utils.priors.wrappers import CompiledPrior
 
 
 def results(prior, z):
-    """Image, gradient and denoised latent."""
-    latent = z.clone().requires_grad_()
+    """Image and its gradient, denoised latent, and that of a latent with its gradient."""
+    latent, sigma = z.clone().requires_grad_(), torch.tensor(1.5)
     image = prior.decode(latent)
     (gradient,) = torch.autograd.grad(image, latent, image.detach())
-    return image.detach(), gradient, prior.denoise(z, torch.tensor(1.5))
+    denoised = prior.denoise(latent, sigma)
+    (through,) = torch.autograd.grad(denoised, latent, denoised.detach())
+    return image.detach(), gradient, prior.denoise(z, sigma), denoised.detach(), through
 
 
 @pytest.fixture(scope="module")
