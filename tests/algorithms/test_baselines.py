@@ -1,4 +1,4 @@
-"""The baselines in latent space: each against a plain reference for one particle at a time, what they count, and what is refused."""
+"""The baselines in latent space: each against a plain reference for one particle, what it counts, and what is refused."""
 
 import importlib
 

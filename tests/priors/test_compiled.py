@@ -43,6 +43,18 @@ def test_the_same_numbers_at_each_size(tiny_prior, checkpointing):
         assert take_compile_s(torch.device("cpu")) == 0, "and a known one is not"
 
 
+def test_a_gradient_flows_through_the_denoiser_where_it_is_asked_for(network_prior, monkeypatch):
+    """And nowhere else: the sampler's own steps keep no activations."""
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    z = torch.ones(1, *network_prior.latent_shape, requires_grad=True)
+    compiled, sigma = CompiledPrior(network_prior), torch.tensor(1.5)
+    (gradient,) = torch.autograd.grad(compiled.denoise(z, sigma).sum(), z)
+    assert gradient.abs().max() > 0
+    assert not compiled.denoise(z.detach(), sigma).requires_grad
+    with torch.no_grad():
+        assert not compiled.denoise(z, sigma).requires_grad
+
+
 @pytest.mark.program
 @pytest.mark.slow
 def test_a_pruned_run_with_compiled_networks(place):
