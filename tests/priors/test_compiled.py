@@ -10,11 +10,13 @@ from utils.priors.wrappers import CompiledPrior
 
 
 def results(prior, z):
-    """Image, gradient and denoised latent."""
-    latent = z.clone().requires_grad_()
+    """Image and its gradient, denoised latent, and that of a latent with its gradient."""
+    latent, sigma = z.clone().requires_grad_(), torch.tensor(1.5)
     image = prior.decode(latent)
     (gradient,) = torch.autograd.grad(image, latent, image.detach())
-    return image.detach(), gradient, prior.denoise(z, torch.tensor(1.5))
+    denoised = prior.denoise(latent, sigma)
+    (through,) = torch.autograd.grad(denoised, latent, denoised.detach())
+    return image.detach(), gradient, prior.denoise(z, sigma), denoised.detach(), through
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,18 @@ def test_the_same_numbers_at_each_size(tiny_prior, checkpointing):
         assert take_compile_s(torch.device("cpu")) > 0, "a new size is a new graph"
         results(compiled, z)
         assert take_compile_s(torch.device("cpu")) == 0, "and a known one is not"
+
+
+def test_a_gradient_flows_through_the_denoiser_where_it_is_asked_for(network_prior, monkeypatch):
+    """And nowhere else: the sampler's own steps keep no activations."""
+    monkeypatch.setattr(torch, "compile", lambda function, **settings: function)
+    z = torch.ones(1, *network_prior.latent_shape, requires_grad=True)
+    compiled, sigma = CompiledPrior(network_prior), torch.tensor(1.5)
+    (gradient,) = torch.autograd.grad(compiled.denoise(z, sigma).sum(), z)
+    assert gradient.abs().max() > 0
+    assert not compiled.denoise(z.detach(), sigma).requires_grad
+    with torch.no_grad():
+        assert not compiled.denoise(z, sigma).requires_grad
 
 
 @pytest.mark.program

@@ -40,12 +40,14 @@ def test_every_network_runs_in_passes_of_bounded_size(prior):
     assert prior.seen == [("decode", 2)] * 2 + [("denoise", 2)] * 2 + [("encode", 2)] * 2
 
 
-def test_under_a_gradient_decoding_is_one_pass_as_its_caller_made_it(prior):
-    split, z = SplitPrior(prior, Passes(2)), torch.ones(4, 1, requires_grad=True)
-    split.decode(z)
-    with torch.no_grad():
-        split.decode(z)
-    assert prior.seen == [("decode", 4), ("decode", 2), ("decode", 2)]
+def test_under_a_gradient_each_network_is_one_pass_as_its_caller_made_it(prior):
+    """Halving there would spare no memory: the activations of all halves live until the backward pass."""
+    split, z, sigma = SplitPrior(prior, Passes(2)), torch.ones(4, 1, requires_grad=True), torch.tensor(1.0)
+    for call in (lambda: split.decode(z), lambda: split.denoise(z, sigma), lambda: split.encode(z)):
+        call()
+        with torch.no_grad():
+            call()
+    assert prior.seen == [(name, size) for name in ("decode", "denoise", "encode") for size in (4, 2, 2)]
 
 
 def test_particles_are_counted_by_network_and_by_gradient(prior):

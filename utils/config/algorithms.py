@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from utils.config.operators import LINEAR, SPECTRA
 from utils.config.operators import OURS as OPERATORS
-from utils.config.operators import SPECTRA
-from utils.config.section import Section, refusal
+from utils.config.section import MOST_STEPS, Section, refusal
 from utils.errors import InputError
+from utils.sampling.schedule import TIMESTEPS
 from utils.sampling.vocabulary import CANDIDATES
 
 
@@ -18,8 +19,45 @@ class Classical(Section):
     beta: float = Field(gt=0, le=1)
 
 
+class GuidedDDIM(Section):
+    num_steps: int = Field(ge=1, le=TIMESTEPS)
+    beta_start: float = Field(ge=1e-6, le=0.1)
+    beta_end: float = Field(ge=1e-6, le=0.1)
+
+    @field_validator("beta_end")
+    @classmethod
+    def _not_below(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("beta_start", value):
+            raise ValueError(f"must not lie below beta_start={info.data['beta_start']}")
+        return value
+
+
+class LatentDPS(GuidedDDIM):
+    omega: float = Field(ge=0)
+
+
+class PSLD(LatentDPS):
+    gamma: float = Field(ge=0)
+
+
+class ReSample(GuidedDDIM):
+    guidance: float = Field(ge=0)
+    resampling: float = Field(gt=0)
+    every: int = Field(ge=1, le=TIMESTEPS)
+    pixel_iterations: int = Field(ge=0, le=MOST_STEPS)
+    pixel_rate: float = Field(gt=0)
+    latent_iterations: int = Field(ge=0, le=MOST_STEPS)
+    latent_rate: float = Field(gt=0)
+
+
 CLASSICAL = "utils.algorithms.classical.Classical"
-OURS: dict[str, type[Section]] = {CLASSICAL: Classical}
+OURS: dict[str, type[Section]] = {
+    CLASSICAL: Classical,
+    "utils.algorithms.ldps.LatentDPS": LatentDPS,
+    "utils.algorithms.psld.PSLD": PSLD,
+    "utils.algorithms.resample.ReSample": ReSample,
+    "utils.algorithms.resample_fair.FairReSample": ReSample,
+}
 
 
 def check_algorithm(target: str, arguments: dict[str, Any], operator: str, most_particles: int) -> None:
@@ -36,6 +74,11 @@ def check_algorithm(target: str, arguments: dict[str, Any], operator: str, most_
         checked = OURS[target].model_validate(arguments)
     except ValidationError as error:
         raise refusal("sampler", error) from None
+    if isinstance(checked, PSLD) and operator in OPERATORS and operator not in LINEAR:
+        raise InputError(
+            f"sampler=psld: {operator} is not linear; choose a task with "
+            f"{', '.join(name.rpartition('.')[2] for name in LINEAR)}, or sampler=ldps"
+        )
     if isinstance(checked, Classical):
         if operator in OPERATORS and operator not in SPECTRA:
             raise InputError(f"sampler=classical: {operator} measures no spectrum; choose phase_retrieval, or another sampler")

@@ -143,6 +143,11 @@ OURS: dict[str, type[Arguments]] = {
 # those whose loss is a sum over channels (operators.base.Operator.separable)
 SEPARABLE = tuple(name for name in OURS if name.rpartition(".")[2] not in ("NonlinearBlur", "DeepinvPhysics"))
 
+# those that have a transpose (operators.base.Operator.linear)
+LINEAR = tuple(
+    name for name in OURS if name.rpartition(".")[2] in ("SuperResolution", "Inpainting", "GaussianBlur", "MotionBlur")
+)
+
 # those that measure a spectrum (operators.base.Operator.spectrum)
 SPECTRA = ("operators.phase_retrieval.PhaseRetrieval",)
 

@@ -97,7 +97,7 @@ def _flags_in_one_line(message: str) -> NoReturn:
 def check_renamed(overrides: Sequence[str]) -> None:
     """Refuses what DAPS and earlier code call otherwise, all of it in one line with today's words. Raises InputError."""
     task_group = next((text.partition("=")[2] for text in overrides if text.startswith("task_group=")), "TASK_GROUP")
-    free = "sampler." if _of_ones_own_algorithm(overrides) else ()
+    free = "sampler." if _of_another_algorithm(overrides) else ()
     asked = [text for text in overrides if not (free and text.lstrip("+~").startswith(free))]
     renamed = [(text, *today) for text in asked if (today := _today(text, task_group)) is not None]
     if not renamed:
@@ -114,10 +114,11 @@ def check_renamed(overrides: Sequence[str]) -> None:
     raise InputError("; ".join([*parts, *dict.fromkeys(why for _, _, why in renamed if why)]))
 
 
-def _of_ones_own_algorithm(overrides: Sequence[str]) -> bool:
-    """Whether `sampler=` names a configuration that is not shipped: an algorithm has the keys that it takes."""
-    shipped = {f"sampler={path.stem}" for path in (PROJECT / "configs" / "sampler").glob("*.yaml")}
-    return any(text.startswith("sampler=") and text not in shipped and _today(text, "") is None for text in overrides)
+def _of_another_algorithm(overrides: Sequence[str]) -> bool:
+    """Whether `sampler=` names another algorithm than LatentDAPS, shipped or not: it has the keys that it takes."""
+    shipped = (PROJECT / "configs" / "sampler").glob("*.yaml")
+    annealing = {f"sampler={path.stem}" for path in shipped if "\n_target_:" not in path.read_text()}
+    return any(text.startswith("sampler=") and text not in annealing and _today(text, "") is None for text in overrides)
 
 
 def _renamed_to(write: str | None) -> str:

@@ -22,10 +22,10 @@ class Networks(Protocol):
 
 
 class SplitPrior:
-    """A prior whose decoder and denoiser run in bounded passes.
+    """A prior whose networks run in bounded passes.
 
-    Under a gradient decode() runs whole, since its activations live until the backward pass: there the caller puts
-    decoding and differentiating into one pass (sampler.LatentDAPS.data_gradient).
+    Under a gradient each runs whole, since its activations live until the backward pass: there the caller puts computing and
+    differentiating into one pass (Algorithm.data_gradient, GuidedDDIM.guided).
     """
 
     def __init__(self, prior: Networks, passes: Callable[..., torch.Tensor]) -> None:
@@ -35,15 +35,18 @@ class SplitPrior:
         return getattr(self._prior, name)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() and z.requires_grad:
-            return self._prior.decode(z)
-        return self._passes(self._prior.decode, z)
+        return self._run(self._prior.decode, z)
 
     def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return self._passes(self._prior.denoise, z, sigma)
+        return self._run(self._prior.denoise, z, sigma)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return self._passes(self._prior.encode, x)
+        return self._run(self._prior.encode, x)
+
+    def _run(self, network: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and tensors[0].requires_grad:
+            return network(*tensors)
+        return self._passes(network, *tensors)
 
 
 class CountingPrior:
@@ -101,7 +104,8 @@ class CompiledPrior:
         return (self._decode if with_gradient else self._prior.decode)(z)
 
     def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():  # steps with and without other gradients share one graph
+        # steps with and without gradients of others share one graph
+        with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
             return self._denoise(z, sigma)
 
 
