@@ -52,9 +52,9 @@ def test_its_first_state_is_the_last_one_under_noise_of_its_first_level():
     loop, seen = sampler(keep=4), []
     states = {}
 
-    def watched(particles, s):
+    def watched(particles, s, *more):
         states[s.step] = (particles, s)
-        return original(particles, s)
+        return original(particles, s, *more)
 
     original, loop.annealing_step = loop.annealing_step, watched
     run(loop, on_step=seen.append)
@@ -82,9 +82,9 @@ def test_no_velocity_goes_over_to_the_second_stage():
     loop = sampler(chain=kept)
     starts = {}
 
-    def watched(particles, s):
+    def watched(particles, s, *more):
         starts[s.step] = particles.velocity
-        return original(particles, s)
+        return original(particles, s, *more)
 
     original, loop.annealing_step = loop.annealing_step, watched
     run(loop, on_step=seen.append)

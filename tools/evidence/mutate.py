@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from utils.command_line import Parser, run
+from utils.device import silence_unused_xla
 from utils.errors import InputError
 from utils.paths import PROJECT
 
@@ -85,7 +86,7 @@ def main() -> None:
             table.add_row(m.name, m.file, m.breaks)
         console.print(table)
         return
-    sys.modules.setdefault("torch_xla", None)  # type: ignore[arg-type]  # as tests/conftest.py: diffusers looks for it once
+    silence_unused_xla()  # before diffusers is imported, which looks for it once
     for library in LIBRARIES:
         importlib.import_module(library)
     sys.exit(survey(PROJECT, chosen, console))
