@@ -22,13 +22,13 @@ def as_in_a_fresh_process():
     import torch
 
     torch.set_flush_denormal(True)
-    yield
     log = logging.getLogger("latentdaps")
+    log.setLevel(logging.INFO)  # as the program's console has it, for runs within a test
+    yield
     for handler in log.handlers:  # else every later run writes into the logs of the earlier ones
         handler.close()
     log.handlers, log.propagate = [], True
     HydraConfig.instance().cfg = None  # else the next run's records name the command line of this one
-    log.setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")
