@@ -24,6 +24,7 @@ from utils.config.settings import Settings
 from utils.data import TestItem, names_in_set, select_images
 from utils.errors import InputError
 from utils.figures import draw_run
+from utils.priors import library
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
@@ -45,6 +46,8 @@ def main(cfg: DictConfig) -> None:
         console.setup_logging(quiet=not rank.first)
         if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
             raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
+        if not multirun:
+            library.serve_one_run()
         with signals_interrupt():
             run(cfg, rank)
     except InputError as error:

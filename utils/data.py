@@ -69,13 +69,18 @@ class TestImage(TestItem):
     def pixels(self, resolution: int) -> np.ndarray:
         """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
 
-        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1].
+        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1], here without
+        that library, which takes as long to import as torch.
         """
         import torch
-        from torchvision.transforms.functional import center_crop, resize
 
         image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
-        return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
+        before = image.shape[1:]
+        after = tuple(int(resolution * side / min(before)) for side in before)
+        if after != before:
+            image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+        top, left = (round((side - resolution) / 2) for side in after)
+        return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
     def check(self) -> list[str]:
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
