@@ -14,16 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-log = logging.getLogger("latentdaps")
-
 PACKAGES = ("autoencoders", "transformers", "unets")  # of models; what ours import of them is loaded
-OURS = (
-    "models.autoencoders.autoencoder_kl",
-    "models.autoencoders.vq_model",
-    "models.unets.unet_2d",
-    "models.unets.unet_2d_condition",
-    "schedulers.scheduling_ddim",
-)
+OURS = ("autoencoders.autoencoder_kl", "autoencoders.vq_model", "unets.unet_2d", "unets.unet_2d_condition")
 USERS = ("accelerate", "peft", "xformers", "flash_attn")  # which diffusers imports if they are there, and which need the rest
 
 _one_run = False
@@ -46,16 +38,20 @@ def load(ours_alone: bool) -> None:
         return
     rest: dict[str, ModuleType | None] = {}
     if ours_alone and _one_run and not any(map(find_spec, USERS)):
-        rest = {"transformers": None, "torch._dynamo": _without_marks(), "scipy.stats": ModuleType("scipy.stats")}
+        rest = {name: ModuleType(name) for name in ("torch._dynamo", "scipy.stats")}
+        vars(rest["torch._dynamo"]).update(disable=_unmarked, allow_in_graph=_unmarked)
+        rest["transformers"] = None
     try:
         with _standing_in(rest):
             models = import_module("diffusers.models")
-            folder = Path(str(models.__file__)).parent
-            with _standing_in({f"{models.__name__}.{name}": _bare(folder / name) for name in PACKAGES}):
+            bare = {f"diffusers.models.{name}": ModuleType(name) for name in PACKAGES}  # nothing of their own is run
+            for name, package in zip(PACKAGES, bare.values()):
+                package.__path__ = [str(Path(str(models.__file__)).with_name(name))]
+            with _standing_in(bare):
                 for name in OURS:
-                    import_module(f"diffusers.{name}")
+                    import_module(f"diffusers.models.{name}")
     except Exception as error:  # a version that is built in another way is imported whole
-        log.debug("diffusers is imported whole (%s: %s)", type(error).__name__, error)
+        logging.getLogger("latentdaps").debug("diffusers is imported whole (%s: %s)", type(error).__name__, error)
         for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers"]:
             del sys.modules[name]
 
@@ -68,24 +64,10 @@ def _standing_in(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, module in missing.items():
-            if sys.modules.get(name, ...) is module:
-                del sys.modules[name]
+        for name in missing:
+            sys.modules.pop(name, None)
 
 
-def _bare(folder: Path) -> ModuleType:
-    """A package by its folder: its modules can be imported, and nothing of its own is run."""
-    package = ModuleType(folder.name)
-    package.__path__ = [str(folder)]
-    return package
-
-
-def _without_marks() -> ModuleType:
-    """torch._dynamo, which diffusers asks to mark functions that the compiler takes as they are or leaves alone."""
-
-    def unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
-        return unmarked if function is None else function
-
-    compiler = ModuleType("torch._dynamo")
-    compiler.disable = compiler.allow_in_graph = unmarked  # type: ignore[attr-defined]
-    return compiler
+def _unmarked(function: Any = None, *_: Any, **__: Any) -> Any:
+    """In place of a decorator by which torch's compiler takes a function as it is, or leaves it alone."""
+    return _unmarked if function is None else function
