@@ -20,6 +20,7 @@ from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
 from utils.running.build import build, check_measurements, load_batch
+from utils.running.watching import Watch
 
 
 class Turn(Protocol):
@@ -40,26 +41,29 @@ class Turn(Protocol):
 class Alone:
     first, count = True, 1
 
-    def __init__(self, images: Sequence[TestItem]) -> None:
-        self.rest = images
+    def __init__(self, images: Sequence[TestItem], watch: Watch | None = None) -> None:
+        self.rest, self.watch = images, watch
 
     def checked(self) -> None:
         pass
 
     def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]:
-        return console.progress_bar(images, steps)
+        return console.progress_bar(images, steps, self.watch)
 
     def take(self, size: int) -> Sequence[TestItem]:
         batch, self.rest = self.rest[:size], self.rest[size:]
         return batch
 
 
-def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, turn: Turn | None = None) -> None:
-    """Sample the images batch by batch and write each one's record as soon as it is done; turn: None for all of them.
+def sample(
+    settings: Settings, images: Sequence[TestItem], folder: RunFolder, turn: Turn | None = None, watch: Watch | None = None
+) -> None:
+    """Sample the images batch by batch and write each one's record as soon as it is done.
 
-    One whose file goes away or changes meanwhile is left out. Raises Lost where no file is there any more.
+    turn: None for all of them; watch: is told then. One whose file goes away or changes meanwhile is left out. Raises Lost
+    where no file is there any more.
     """
-    turn = turn or Alone(images)
+    turn = turn or Alone(images, watch)
     parts = build(settings)
     folder.made_of(settings.digests())
     if settings.data.kind == "measurement" and turn.first:
@@ -112,20 +116,24 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
             ]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
                 folder.add(record, arrays, device)
-                report(record)
+                report(record, truth is None)
+                bar.finished(record, arrays)
             convergence.tell([record for record, _ in finished], truths)
     convergence.close()
 
 
-def report(record: dict[str, Any]) -> None:
-    """One log line per image."""
+def report(record: dict[str, Any], named: bool) -> None:
+    """One log line per image; named: with its file."""
     modes = record["modes"]
     scores = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
     losses = [v for v in record["loss"] if v is not None]
-    best = f"best PSNR {max(scores):.2f} dB" if scores else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
+    loss, floor = min(losses, default=None), record["noise_floor"]
+    lowest = f"lowest loss / floor {loss / floor:.3f}" if losses and floor else f"lowest loss {loss:.4g}" if losses else ""
+    best = f"best PSNR {max(scores):.2f} dB" if scores else lowest or "no finite particle"
     best += f" ({resolution(record['resolved'])})" if "resolved" in record else ""
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    name = f"{record['image_id']} ({record['file']})" if named else str(record["image_id"])
+    console.log.info("image %s: %s, %.1f s", name, f"{labels} {best}".strip(), record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
