@@ -16,6 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+try:
+    import latentdaps  # noqa: F401  # it tells where a module of somebody else stands in the way of ours
+except ImportError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 from utils import device as devices
 from utils.command_line import lasting_streams
 from utils.config.check import check
@@ -24,6 +29,7 @@ from utils.config.settings import Settings
 from utils.data import TestItem, names_in_set, select_images
 from utils.errors import InputError
 from utils.figures import draw_run
+from utils.paths import PROJECT
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
@@ -37,7 +43,7 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 ALONE = Rank()
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="default")
+@hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
 def main(cfg: DictConfig) -> None:
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -111,7 +117,8 @@ def lost(stream: str, error: OSError) -> None:
     console.log.warning("%s cannot be written (%s); the run goes on, and writes into its folder", stream, error.strerror)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The program as the command line starts it, from any folder: results go where it is started."""
     with lasting_streams(lost):
         try:
             call(main)
@@ -122,3 +129,7 @@ if __name__ == "__main__":
             if Rank.of_this_process().first:
                 print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
             sys.exit(130)
+
+
+if __name__ == "__main__":
+    start()

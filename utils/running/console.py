@@ -62,7 +62,7 @@ def log_to(path: str | Path) -> None:
 
 
 @contextmanager
-def progress_bar(images: int, steps: int) -> Iterator["SamplingBar"]:
+def progress_bar(images: int, steps: int, shown: bool = True) -> Iterator["SamplingBar"]:
     """A bar over images x annealing steps; yields a SamplingBar."""
     columns = (
         TextColumn("sampling"),
@@ -76,7 +76,7 @@ def progress_bar(images: int, steps: int) -> Iterator["SamplingBar"]:
     )
     # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
     beside = threading.current_thread() is not threading.main_thread()
-    with Progress(*columns, console=console, disable=beside) as bar:
+    with Progress(*columns, console=console, disable=beside or not shown) as bar:
         task = bar.add_task("sampling", total=images * steps, best="")
         yield SamplingBar(bar, task, steps)
 

@@ -1,8 +1,10 @@
 """Samples the images of a run batch by batch, and writes each one's record as soon as it is done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from utils import device as devices
 from utils.config.settings import Settings
@@ -18,7 +20,9 @@ from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
-from utils.running.build import build, check_measurements, load_batch
+from utils.running.build import Parts, build, check_measurements, load_batch
+from utils.sampling.mechanism import OnStep
+from utils.sampling.outcome import SampleResult, StepInfo
 
 
 class Turn(Protocol):
@@ -39,14 +43,14 @@ class Turn(Protocol):
 class Alone:
     first, count = True, 1
 
-    def __init__(self, images: Sequence[TestItem]) -> None:
-        self.rest = images
+    def __init__(self, images: Sequence[TestItem], progress: bool = True) -> None:
+        self.rest, self.progress = images, progress
 
     def checked(self) -> None:
         pass
 
     def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]:
-        return console.progress_bar(images, steps)
+        return console.progress_bar(images, steps, shown=self.progress)
 
     def take(self, size: int) -> Sequence[TestItem]:
         batch, self.rest = self.rest[:size], self.rest[size:]
@@ -61,6 +65,35 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
     if settings.data.kind == "measurement" and turn.first:
         check_measurements(parts, images)
     turn.checked()
+
+    def keep(finished: Finished) -> None:
+        folder.add(finished.record, finished.arrays, finished.device)
+        report(finished.record)
+
+    sample_with(parts, settings, images, turn, keep)
+
+
+class Finished(NamedTuple):
+    """Of one image, not yet stamped."""
+
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    device: dict[str, Any]
+    result: SampleResult  # of its whole batch
+
+
+def sample_with(
+    parts: Parts,
+    settings: Settings,
+    images: Sequence[TestItem],
+    turn: Turn,
+    keep: Callable[[Finished], None],
+    on_step: OnStep | None = None,
+) -> None:
+    """Sample the images of this turn with parts that are built, and hand each one to `keep` as soon as its batch is done.
+
+    on_step: is told of each annealing step of each batch.
+    """
     s = settings.sequential
     evaluator = Evaluator(
         parts.operator,
@@ -88,18 +121,26 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)
-            rounds = sample_in_rounds(
-                parts.sampler, particles, settings.rounds, certificate, convergence.watching(trace), bar.begin
-            )
+            watched = convergence.watching(trace if on_step is None else both(trace, on_step))
+            rounds = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, watched, bar.begin)
             finished = [
                 evaluator.record(image, x, rounds.result, trace, rounds.profilers[image.id], rounds.history[image.id])
                 for x, image in zip(truths, batch)
             ]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
-                folder.add(record, arrays, device)
-                report(record)
+                keep(Finished(record, arrays, device, rounds.result))
             convergence.tell([record for record, _ in finished], truths)
     convergence.close()
+
+
+def both(first: OnStep, then: OnStep) -> OnStep:
+    """One callback that calls two."""
+
+    def on_step(info: StepInfo) -> None:
+        first(info)
+        then(info)
+
+    return on_step
 
 
 def report(record: dict[str, Any]) -> None:
