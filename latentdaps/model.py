@@ -19,6 +19,7 @@ from utils.digests import Digests
 from utils.errors import InputError
 from utils.measurements import Convention
 from utils.paths import find
+from utils.records.files import clean
 from utils.records.folder import RunFolder
 from utils.running import console
 
@@ -141,7 +142,7 @@ class Model:
             record, arrays, device, result = finished
             x = result.image[result.particles.of_image(record["image_id"]).to(result.image.device)]
             x = enlarged(x.float().cpu(), side)  # (P, 3, H, W) of those that are there at the end
-            kept.append(Kept(stamp.stamped(record, device), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
+            kept.append(Kept(clean(stamp.stamped(record, device)), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
             report(record)
 
         with devices.out_of_memory_in_one_line():

@@ -133,7 +133,7 @@ class Result:
 
             figure = draw_grid([(each.record, each.arrays) for each in self._kept[:SHOWN]])
             plt.close(figure)  # else a notebook shows it twice
-            figure._repr_png_ = partial(png, figure)  # type: ignore[attr-defined]  # a notebook may know no figures
+            figure._repr_jpeg_ = partial(jpeg, figure)  # type: ignore[attr-defined]  # a notebook may know no figures
         return figure
 
     def save(self, folder: str | Path) -> Path:
@@ -167,8 +167,8 @@ class Result:
             f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in row)}</tr>"
             for tag, row in [("th", head), *(("td", row) for row in rows)]
         )
-        picture = b64encode(png(self.plot())).decode()
-        return f'<table>{lines}</table><img style="max-width: 100%" src="data:image/png;base64,{picture}">'
+        picture = b64encode(jpeg(self.plot())).decode()
+        return f'<table>{lines}</table><img style="max-width: 100%" src="data:image/jpeg;base64,{picture}">'
 
 
 def of_each(row: Any) -> bool:
@@ -176,9 +176,9 @@ def of_each(row: Any) -> bool:
     return isinstance(row, list) and any(value is not None for value in row)
 
 
-def png(figure: "Figure") -> bytes:
+def jpeg(figure: "Figure") -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=80, bbox_inches="tight")
+    figure.savefig(content, format="jpeg", dpi=80, bbox_inches="tight")
     return content.getvalue()
 
 
