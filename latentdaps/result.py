@@ -6,7 +6,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,7 +133,6 @@ class Result:
 
             figure = draw_grid([(each.record, each.arrays) for each in self._kept[:SHOWN]])
             plt.close(figure)  # else a notebook shows it twice
-            figure._repr_jpeg_ = partial(jpeg, figure)  # type: ignore[attr-defined]  # a notebook may know no figures
         return figure
 
     def save(self, folder: str | Path) -> Path:
@@ -184,21 +183,19 @@ def jpeg(figure: "Figure") -> bytes:
 
 @contextmanager
 def our_figures() -> Iterator[None]:
-    """Inside, matplotlib is as our figures need it; afterwards it is as the caller had it, windows and notebooks included."""
+    """Inside, matplotlib's settings are those of our figures; afterwards the caller's again. Its backend stays throughout."""
     variable = os.environ.get("MPLBACKEND")
+    import utils.figures  # it names the backend of programs without windows, which a caller may have
+
+    os.environ.pop("MPLBACKEND", None)
+    os.environ.update({} if variable is None else {"MPLBACKEND": variable})
     import matplotlib
-    from matplotlib import pyplot as plt
+    from matplotlib import pyplot
 
-    backend = plt.get_backend()
+    pyplot.switch_backend(pyplot.get_backend())  # loads the caller's now, with what a notebook does to the settings at that
     with matplotlib.rc_context():
-        try:
-            import utils.figures.style  # noqa: F401  # it sets what it needs when it is first imported
+        import utils.figures.style  # noqa: F401
 
-            matplotlib.rcdefaults()
-            matplotlib.rcParams["text.parse_math"] = False
-            plt.switch_backend("Agg")
-            yield
-        finally:
-            os.environ.pop("MPLBACKEND", None)
-            os.environ.update({} if variable is None else {"MPLBACKEND": variable})
-            plt.switch_backend(backend)
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"text.parse_math": False, "interactive": False})
+        yield

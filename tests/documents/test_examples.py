@@ -60,7 +60,7 @@ def test_the_notebook_is_one_and_holds_what_its_cells_showed():
     outputs = [output for cell in of_code for output in cell["outputs"]]
     assert all(out["output_type"] == "execute_result" or out.get("name") == "stdout" for out in outputs)
     kinds = {kind for out in outputs for kind in out.get("data", ())}
-    assert {"text/html", "image/jpeg"} <= kinds and len((EXAMPLES / "tour.ipynb").read_text()) < 400_000
+    assert {"text/html", "image/png"} <= kinds and len((EXAMPLES / "tour.ipynb").read_text()) < 400_000
 
 
 def printed(cell):
