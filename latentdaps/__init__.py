@@ -4,9 +4,7 @@
 
     model = latentdaps.load("demo-faces", task="phase_retrieval", sampler="fast", num_samples=4)
     y = model.measure(images, seed=42)                # images (N, 3, H, W) in [0, 1], or paths of files
-    result = model.sample(y)
-    result.images, result.loss, result.pick           # (N, P, 3, H, W) in [0, 1], (N, P), (N,)
-    result.save("results/mine")                       # a run folder, as posterior_sample.py writes it
+    result = model.sample(y)                          # result.images, .loss, .pick, .plot(), .save("results/mine")
 
 Wrong input raises InputError with the line that the command line would print. torch is imported by `load`.
 """
@@ -19,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def refuse_namesakes() -> None:
-    """Raises ImportError where a module of somebody else has the name of one of ours, and would be imported in its place."""
+    """Raises ImportError where a module of somebody else would be imported, or was, in the place of one of ours."""
     for name in ("utils", "operators", "sampler"):
         module = sys.modules.get(name) or find_spec(name)
         place = getattr(module, "__file__", None) or getattr(module, "origin", None)
@@ -32,9 +30,7 @@ def refuse_namesakes() -> None:
 
 refuse_namesakes()
 
-from latentdaps.inputs import Measurements  # noqa: E402
-from latentdaps.loading import load  # noqa: E402
-from latentdaps.model import Model  # noqa: E402
+from latentdaps.model import Measurements, Model, load  # noqa: E402
 from latentdaps.result import Result  # noqa: E402
 from utils.errors import InputError  # noqa: E402
 

@@ -4,7 +4,7 @@ import html
 import io
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from latentdaps.inputs import Measurements, pictures
-from utils.config.settings import Settings
-from utils.errors import InputError
+from utils.errors import InputError, visible
 from utils.records.aggregate import aggregate
 from utils.records.folder import RunFolder
 from utils.records.summary import verdict_of_pick
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from utils.digests import Digests
-    from utils.running.build import Parts
 
 SHOWN = 10  # images of a plot
 
@@ -49,24 +46,16 @@ class Result:
     metrics: the content of metrics.json
     """
 
-    def __init__(
-        self,
-        settings_of: Callable[[Path | None], Settings],
-        parts: "Parts",
-        y: Measurements,
-        kept: Sequence[Kept],
-        digests: "Digests",
-    ) -> None:
-        """settings_of: those of the run, written into a folder or none."""
-        self.settings, self._settings_of = settings_of(None), settings_of
-        self.measurements, self._parts, self._kept, self._digests = y, parts, kept, digests
+    def __init__(self, model: Any, y: Any, kept: Sequence[Kept], digests: "Digests") -> None:
+        """model, y: the Model and its Measurements (latentdaps/model.py)."""
+        self.measurements, self._model, self._kept, self._digests = y, model, kept, digests
         self.records = [each.record for each in kept]
         self.images = np.stack([self._placed(each) for each in kept])
         self.loss = np.array([record["loss"] for record in self.records], dtype=float)
         self.noise_floor = np.array([record["noise_floor"] for record in self.records])
         picks = [record["selection"]["picked"] for record in self.records]
         self.pick = np.array([-1 if pick is None else pick for pick in picks])
-        self.metrics = aggregate(self.records, self.settings.name).content()
+        self.metrics = aggregate(self.records, model.settings.name).content()
         self.verdict = [verdict_of_pick(self.metrics, i) for i in range(len(kept))]
 
     def _placed(self, kept: Kept) -> np.ndarray:
@@ -88,7 +77,7 @@ class Result:
             fine = np.flatnonzero(np.isfinite(particles).all((1, 2, 3)))
             if pick in fine:
                 at = int(np.flatnonzero(fine == pick)[0])
-                means[i] = summarise(torch.from_numpy(particles[fine]), at, symmetry(self._parts.operator)).mean.numpy()
+                means[i] = summarise(torch.from_numpy(particles[fine]), at, symmetry(self._model.parts.operator)).mean.numpy()
         return means
 
     def scores(self, truth: Any = None) -> dict[str, np.ndarray]:
@@ -103,26 +92,22 @@ class Result:
         from utils.metrics.base import numbers
         from utils.metrics.registry import computed
 
-        if truth is None and self.measurements.truth is None:
-            raise InputError("truth: of the measurements none is known; give an array (N, 3, H, W) in [0, 1]")
-        if truth is None:
-            blocks = [{**record["scores"], **(record["modes"] or {})} for record in self.records]
-        else:
-            truths = np.stack([each.rgb for each in pictures(truth)])
-            if truths.shape != self.images[:, 0].shape:
-                raise InputError(f"truth: has shape {truths.shape}; give an array {self.images[:, 0].shape} in [0, 1]")
-            metrics = [metric for metric in (*computed(), *self._parts.metrics) if metric.of == "image"]
-            success, blocks = self.settings.success, []
-            for x, t in zip(torch.from_numpy(2 * self.images - 1), torch.from_numpy(2 * truths - 1)):
-                blocks.append({metric.name: numbers(metric, x, t) for metric in metrics})
-                if self._parts.operator.rotation_ambiguity:
-                    blocks[-1] |= mode_labels(x, t, success.threshold_db, success.margin_db)
+        truths = self.measurements.truth if truth is None else as_array(truth).astype(np.float32)
+        if truths is None or truths.shape != self.images[:, 0].shape:
+            reason = "of the measurements none is known" if truths is None else f"has shape {truths.shape}"
+            raise InputError(f"truth: {reason}; give an array {self.images[:, 0].shape} in [0, 1]")
+        parts, success = self._model.parts, self._model.settings.success
+        metrics = [metric for metric in (*computed(), *parts.metrics) if metric.of == "image"]
+        columns: dict[str, list[Any]] = {}
+        for x, t in zip(torch.from_numpy(2 * self.images - 1), torch.from_numpy(2 * truths - 1)):
+            rows: dict[str, Any] = {metric.name: numbers(metric, x, t) for metric in metrics}
+            if parts.operator.rotation_ambiguity:
+                rows |= mode_labels(x, t, success.threshold_db, success.margin_db)
+            for name, row in rows.items():
+                columns.setdefault(name, []).append(row)
         there = np.isfinite(self.images).all((2, 3, 4))  # (N, P)
-        found = {name: [block[name] for block in blocks] for name, row in blocks[0].items() if of_each(row)}
-        labels = {name: np.where(there, np.array(rows, str), "") for name, rows in found.items() if name == "label"}
-        return labels | {
-            name: np.where(there, np.array(rows, float), np.nan) for name, rows in found.items() if name not in labels
-        }
+        known = {name: np.array(rows) for name, rows in columns.items() if None not in rows}
+        return {name: np.where(there, rows, "" if rows.dtype.kind == "U" else np.nan) for name, rows in known.items()}
 
     def plot(self) -> "Figure":
         """A matplotlib figure of the first images: truth where known, measurement, particles, the pick framed, their mean."""
@@ -139,7 +124,7 @@ class Result:
         """Write the run folder that posterior_sample.py would have written, or add to it. Raises InputError."""
         from utils.figures import draw_run
 
-        with RunFolder.open(self._settings_of(Path(folder)), Rank()) as opened:
+        with RunFolder.open(self._model.settings_of(self.measurements, Path(folder)), Rank()) as opened:
             opened.made_of(self._digests)
             opened.pending(self.measurements.items)
             for each in self._kept:
@@ -150,29 +135,23 @@ class Result:
         return opened.path
 
     def __repr__(self) -> str:
-        return f"<Result: {len(self.images)} images, {self.images.shape[1]} particles, picks {self.pick.tolist()}>"
+        """One line for each of the first images."""
+        lines = [f"{len(self.images)} images, {self.images.shape[1]} particles"]
+        for record, pick, verdict in list(zip(self.records, self.pick, self.verdict))[:SHOWN]:
+            scores = record["modes"]["psnr_aligned"] if record["modes"] else record["scores"]["psnr"]
+            known = "" if pick < 0 or scores[pick] is None else f", {scores[pick]:.2f} dB"
+            lines.append(f"image {record['image_id']} ({record['file']}): pick {pick}, {verdict or 'no verdict'}{known}")
+        return "\n".join(map(visible, lines))
 
     def _repr_html_(self) -> str:
-        """A table of the first images, and their pictures."""
-        rows = []
-        for i, record in enumerate(self.records[:SHOWN]):
-            pick = record["selection"]["picked"]
-            ratio = "" if pick is None or not self.noise_floor[i] else f"{self.loss[i, pick] / self.noise_floor[i]:.3f}"
-            score = record["selection"]["psnr_aligned"] or record["selection"]["psnr"]
-            cells = (record["image_id"], record["file"], "" if pick is None else f"p{pick}", ratio, self.verdict[i] or "")
-            rows.append((*cells, "" if score is None else f"{score:.2f}"))
-        head = ("image", "file", "pick", "loss / floor", "verdict", "PSNR of the pick (dB)")
-        lines = "".join(
-            f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in row)}</tr>"
-            for tag, row in [("th", head), *(("td", row) for row in rows)]
-        )
+        """The same and the pictures."""
         picture = b64encode(jpeg(self.plot())).decode()
-        return f'<table>{lines}</table><img style="max-width: 100%" src="data:image/jpeg;base64,{picture}">'
+        return f'<pre>{html.escape(repr(self))}</pre><img style="max-width: 100%" src="data:image/jpeg;base64,{picture}">'
 
 
-def of_each(row: Any) -> bool:
-    """Whether a part of a record has numbers or labels, one of each particle."""
-    return isinstance(row, list) and any(value is not None for value in row)
+def as_array(values: Any) -> np.ndarray:
+    """Of a tensor, wherever it is, or of what NumPy takes."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 def jpeg(figure: "Figure") -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from tests.worlds import runs
 from utils.paths import PROJECT
 
+pytestmark = pytest.mark.heavy
 COMMAND = "import sys; sys.argv[0] = 'latentdaps'; from posterior_sample import start; start()"  # as pip writes it
 
 

@@ -22,7 +22,7 @@ from utils.running import console
 from utils.running.batching import images_per_batch
 from utils.running.build import Parts, build, check_measurements, load_batch
 from utils.sampling.mechanism import OnStep
-from utils.sampling.outcome import SampleResult, StepInfo
+from utils.sampling.outcome import SampleResult
 
 
 class Turn(Protocol):
@@ -121,7 +121,7 @@ def sample_with(
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)
-            watched = convergence.watching(trace if on_step is None else both(trace, on_step))
+            watched = convergence.watching(trace if on_step is None else lambda info: (trace(info), on_step(info)))
             rounds = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, watched, bar.begin)
             finished = [
                 evaluator.record(image, x, rounds.result, trace, rounds.profilers[image.id], rounds.history[image.id])
@@ -131,16 +131,6 @@ def sample_with(
                 keep(Finished(record, arrays, device, rounds.result))
             convergence.tell([record for record, _ in finished], truths)
     convergence.close()
-
-
-def both(first: OnStep, then: OnStep) -> OnStep:
-    """One callback that calls two."""
-
-    def on_step(info: StepInfo) -> None:
-        first(info)
-        then(info)
-
-    return on_step
 
 
 def report(record: dict[str, Any]) -> None:
