@@ -30,7 +30,7 @@ from utils.running import console
 if TYPE_CHECKING:
     from operators.base import Operator
     from utils.priors.base import LatentPrior
-    from utils.sampling.outcome import StepInfo
+    from utils.sampling.outcome import SampleResult, StepInfo
 
 IN_MEMORY = "given in Python"  # data.root, or model.path, of what is in no folder
 OF_ONES_OWN = ("mechanisms.", "metrics.", "fidelity.terms.")  # blocks to which a user adds keys
@@ -89,8 +89,8 @@ def _of_others(key: str, value: Any) -> str:
         raise InputError(f"{key}: {type(value).__name__} is no value of a configuration; give {known}") from None
 
 
-def class_and_digest(part: Any) -> tuple[str, str]:
-    """Of an object its class, and a digest of the numbers that it holds: its tensors and its plain attributes."""
+def described(part: Any) -> dict[str, str]:
+    """What the configuration says of an object: its class, and a digest of its tensors and its plain attributes."""
     held = {**vars(part), **(part.state_dict() if hasattr(part, "state_dict") else {})}
     total = hashlib.sha256()
     for name, value in sorted(held.items()):
@@ -98,7 +98,7 @@ def class_and_digest(part: Any) -> tuple[str, str]:
             total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         elif isinstance(value, bool | int | float | str | tuple):
             total.update(f"{name}={value!r}".encode())
-    return f"{type(part).__module__}.{type(part).__qualname__}", total.hexdigest()[:16]
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", "digest": total.hexdigest()[:16]}
 
 
 @dataclass(frozen=True)
@@ -158,14 +158,12 @@ class Model:
     def __init__(self, overrides: Sequence[str], prior: "LatentPrior | None", operator: "Operator | None") -> None:
         from utils.running.build import build, prepared
 
-        self._overrides, self._operator, self._digests = overrides, operator, dict[str, str]()
+        self._overrides, self._operator = overrides, operator
         self._cfg: DictConfig = compose(overrides)
         if prior is not None:
-            target, self._digests["prior"] = class_and_digest(prior)
-            self._cfg.model = {"_target_": target, "path": IN_MEMORY, "resolution": prior.resolution}
+            self._cfg.model = {**described(prior), "path": IN_MEMORY, "resolution": prior.resolution}
         if operator is not None:
-            target, self._digests["operator"] = class_and_digest(operator)
-            self._cfg.task[self._cfg.task_group].operator = {"_target_": target, "sigma": float(operator.sigma)}
+            self._cfg.task[self._cfg.task_group].operator = {**described(operator), "sigma": float(operator.sigma)}
         self.settings = self.settings_with({})
         for note in self.settings.composition.notes:
             console.log.warning("%s", note)
@@ -247,17 +245,16 @@ class Model:
         y: what `measure` gives, or an array or tensor (N, ...) of measurements of others, without a truth
         progress: whether a bar is shown; on_step: is told of each annealing step (utils.sampling.outcome.StepInfo)
         """
-        from utils.running.sampling import Alone, Finished, report, sample_with
+        from utils.running.sampling import Alone, report, sample_with
         from utils.sampling.pictures import enlarged
 
         y = y if isinstance(y, Measurements) else self._of_others(y)
         settings, kept = self.settings_of(y), list[Kept]()
         self._under(settings.seed)
         stamp = RunFolder(settings.folder, settings.composition.fingerprint, settings.composition.about)
-        stamp.digests = {**settings.digests(), **self._digests}
+        stamp.digests = settings.digests()
 
-        def keep(finished: Finished) -> None:
-            record, arrays, device, result = finished
+        def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: "SampleResult") -> None:
             x = result.image[result.particles.of_image(record["image_id"]).to(result.image.device)]
             x = enlarged(x.float().cpu(), self.parts.side)  # (P, 3, H, W) of those that are there at the end
             kept.append(Kept(clean(stamp.stamped(record, device)), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
@@ -265,4 +262,4 @@ class Model:
 
         with devices.out_of_memory_in_one_line():
             sample_with(self.parts, settings, y.items, Alone(y.items, progress), keep, on_step)
-        return Result(self, y, kept, stamp.digests)
+        return Result(self, y, kept)

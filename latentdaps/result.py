@@ -21,7 +21,6 @@ from utils.running.ranks import Rank
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from utils.digests import Digests
 
 SHOWN = 10  # images of a plot
 
@@ -46,9 +45,9 @@ class Result:
     metrics: the content of metrics.json
     """
 
-    def __init__(self, model: Any, y: Any, kept: Sequence[Kept], digests: "Digests") -> None:
+    def __init__(self, model: Any, y: Any, kept: Sequence[Kept]) -> None:
         """model, y: the Model and its Measurements (latentdaps/model.py)."""
-        self.measurements, self._model, self._kept, self._digests = y, model, kept, digests
+        self.measurements, self._model, self._kept = y, model, kept
         self.records = [each.record for each in kept]
         self.images = np.stack([self._placed(each) for each in kept])
         self.loss = np.array([record["loss"] for record in self.records], dtype=float)
@@ -125,7 +124,6 @@ class Result:
         from utils.figures import draw_run
 
         with RunFolder.open(self._model.settings_of(self.measurements, Path(folder)), Rank()) as opened:
-            opened.made_of(self._digests)
             opened.pending(self.measurements.items)
             for each in self._kept:
                 opened.write(each.record, each.arrays)

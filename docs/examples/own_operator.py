@@ -6,12 +6,10 @@ python docs/examples/own_operator.py [overrides of posterior_sample.py]
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import latentdaps
 from operators.base import Operator
-from utils.figures.style import bare_axes
 
 
 class ColourFilter(Operator):
@@ -32,18 +30,11 @@ keys = {"gpu": -1, "task": "inpainting_rand", "sampler": "fast", "data": {"end_i
 model = latentdaps.load(operator=ColourFilter(sigma=0.05), **keys, overrides=sys.argv[1:])
 y = model.measure()
 result = model.sample(y)
-mean, spread = result.images.mean(1), result.images.std(1)  # (N, 3, H, W) each
+for row, spread in enumerate(result.images.std(1)):  # (N, 3, H, W), of numbers in [0, 1]
+    decibel = result.metrics["summary"]["psnr"][row]
+    print(f"image {row}: mean of the particles {decibel:.1f} dB, spread {spread.mean():.3f}")
 
-figure, axes = bare_axes(len(y), 4, height=2, width=2, layout="constrained")
-for row, x in enumerate(y.truth):
-    decibel = -10 * np.log10(np.square(mean[row] - x).mean())
-    print(f"image {row}: mean of the particles {decibel:.1f} dB, spread {2 * spread[row].mean():.3f}")
-    seen = np.clip(y.values[row] / 2 + 0.5, 0, 1)
-    columns = {"truth": x, "measurement": seen, "mean of the particles": mean[row], "spread, x 8": 8 * spread[row]}
-    for axis, (title, picture) in zip(axes[row], columns.items()):
-        axis.imshow(np.clip(picture, 0, 1).transpose(1, 2, 0))
-        axis.set_title(title, fontsize=8)
 place = Path(model.settings.save_dir) / "example_own_operator.jpg"
 place.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(place, dpi=80)
+result.plot().savefig(place, dpi=80)
 print(place)

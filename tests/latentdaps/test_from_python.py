@@ -212,7 +212,10 @@ def test_a_prior_and_an_operator_may_be_objects(place, images, tmp_path):
     config = (folder / "config.yaml").read_text()
     assert f"_target_: {__name__}.Half" in config and "path: given in Python" in config
     other = latentdaps.load(prior=prior, operator=Half(2.0), overrides=runs.TINY[3:], num_samples=2)
-    with pytest.raises(latentdaps.InputError, match="another content of operator; choose another name="):
+    with pytest.raises(
+        latentdaps.InputError,
+        match=r"another configuration: task\.operator\.digest is \w+ there and \w+ here; choose another name=",
+    ):
         other.sample(other.measure(images[:1]), progress=False).save(folder)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,29 +66,19 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
         check_measurements(parts, images)
     turn.checked()
 
-    def keep(finished: Finished) -> None:
-        folder.add(finished.record, finished.arrays, finished.device)
-        report(finished.record)
+    def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: SampleResult) -> None:
+        folder.add(record, arrays, device)
+        report(record)
 
     sample_with(parts, settings, images, turn, keep)
 
 
-class Finished(NamedTuple):
-    """Of one image, not yet stamped."""
-
-    record: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-    device: dict[str, Any]
-    result: SampleResult  # of its whole batch
+# gets an image's record, not yet stamped, with its arrays and the device, and the result of its whole batch
+Keep = Callable[[dict[str, Any], dict[str, np.ndarray], dict[str, Any], SampleResult], None]
 
 
 def sample_with(
-    parts: Parts,
-    settings: Settings,
-    images: Sequence[TestItem],
-    turn: Turn,
-    keep: Callable[[Finished], None],
-    on_step: OnStep | None = None,
+    parts: Parts, settings: Settings, images: Sequence[TestItem], turn: Turn, keep: Keep, on_step: OnStep | None = None
 ) -> None:
     """Sample the images of this turn with parts that are built, and hand each one to `keep` as soon as its batch is done.
 
@@ -128,7 +118,7 @@ def sample_with(
                 for x, image in zip(truths, batch)
             ]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
-                keep(Finished(record, arrays, device, rounds.result))
+                keep(record, arrays, device, rounds.result)
             convergence.tell([record for record, _ in finished], truths)
     convergence.close()
 
