@@ -16,6 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+try:
+    import latentdaps  # noqa: F401  # it tells where a module of somebody else stands in the way of ours
+except ImportError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 from utils import device as devices
 from utils.command_line import lasting_streams
 from utils.config.check import check
@@ -24,6 +29,7 @@ from utils.config.settings import Settings
 from utils.data import PUT_BACK, TestItem, few, names_in_set, select_images
 from utils.errors import InputError, visible
 from utils.figures import draw_run
+from utils.paths import PROJECT
 from utils.priors import library
 from utils.records.files import record_path
 from utils.records.folder import RunFolder
@@ -42,7 +48,7 @@ ALONE = Rank()
 SWEEP = Sweep()
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="default")
+@hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
 def main(cfg: DictConfig) -> None:
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -131,7 +137,8 @@ def lost(stream: str, error: OSError) -> None:
         console.log.warning("%s cannot be written (%s); the run goes on, and writes into its folder", stream, error.strerror)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The program as the command line starts it, from any folder: results go where it is started."""
     with lasting_streams(lost):
         try:
             call(main)
@@ -147,3 +154,7 @@ if __name__ == "__main__":
             SWEEP.close()
         if SWEEP.refused:
             sys.exit(2)
+
+
+if __name__ == "__main__":
+    start()

@@ -115,13 +115,16 @@ WITHOUT_TORCH = (
     "utils.files",
     "utils.plain_files",
 )
-OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
+OURS = ("latentdaps", "utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 
 
 @cache
 def modules():
     """{dotted name: syntax tree} of the program's own modules, tests apart."""
-    files = [*PROJECT.glob("*.py"), *(f for room in ("utils", "operators", "tools") for f in (PROJECT / room).rglob("*.py"))]
+    files = [
+        *PROJECT.glob("*.py"),
+        *(f for room in ("latentdaps", "utils", "operators", "tools") for f in (PROJECT / room).rglob("*.py")),
+    ]
     return {
         ".".join(f.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(f.read_text())
         for f in files
@@ -252,7 +255,7 @@ def test_a_mechanism_owns_itself():
     files = [
         *PROJECT.glob("*.py"),
         *USERS_TOOLS,
-        *(f for room in ("utils", "operators") for f in (PROJECT / room).rglob("*.py")),
+        *(f for room in ("latentdaps", "utils", "operators") for f in (PROJECT / room).rglob("*.py")),
     ]
     wrong = []
     for file in files:

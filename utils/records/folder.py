@@ -237,9 +237,13 @@ class RunFolder:
             write_record(self.path, record, arrays)
 
     def add(self, record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any]) -> None:
-        """`write` a new record of this run with its stamp: schema, fingerprint, digests, the run, and its device."""
+        """`write` a new record of this run with its stamp."""
+        self.write(self.stamped(record, device), arrays)
+
+    def stamped(self, record: dict[str, Any], device: dict[str, Any]) -> dict[str, Any]:
+        """A record that says of which run it is: schema, fingerprint, digests, the run, and its device."""
         stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "digests": self.digests, "run": self.about}
-        self.write({**record, **stamp, "device": device}, arrays)
+        return {**record, **stamp, "device": device}
 
     def aggregate(self) -> dict[str, Any] | None:
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""

@@ -68,7 +68,7 @@ def log_to(path: str | Path) -> None:
 
 
 @contextmanager
-def progress_bar(images: int, steps: int, watch: Watch | None = None) -> Iterator["SamplingBar"]:
+def progress_bar(images: int, steps: int, watch: Watch | None = None, shown: bool = True) -> Iterator["SamplingBar"]:
     """Bars over a sweep's jobs, images, and their annealing steps; yields a SamplingBar. watch: is told all of it."""
     columns = (
         TextColumn("{task.description}"),
@@ -81,7 +81,7 @@ def progress_bar(images: int, steps: int, watch: Watch | None = None) -> Iterato
     )
     # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
     beside = threading.current_thread() is not threading.main_thread()
-    with Progress(*columns, console=console, disable=beside) as bar:
+    with Progress(*columns, console=console, disable=beside or not shown) as bar:
         yield SamplingBar(bar, images, steps, watch)
 
 
