@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -77,20 +77,8 @@ class TestImage(TestItem):
     """An image, from which a measurement is simulated."""
 
     def pixels(self, resolution: int) -> np.ndarray:
-        """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
-
-        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
-        library, which is slow to import.
-        """
-        import torch
-
-        image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
-        before = image.shape[1:]
-        after = tuple(int(resolution * side / min(before)) for side in before)
-        if after != before:
-            image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
-        top, left = (round((side - resolution) / 2) for side in after)
-        return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
+        """(3, resolution, resolution) float32 in [-1, 1], as `fitted`."""
+        return fitted(read_rgb(self.path).transpose(2, 0, 1), resolution)
 
     def check(self) -> list[str]:
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
@@ -121,6 +109,38 @@ class Measurement(TestItem):
         """Of the file, and of the mask's where there is one: another mask is another measurement."""
         mask = self.convention.mask_file
         return _digest(self.path) if mask is None else _digest(self.path, mask)
+
+
+@dataclass(frozen=True)
+class Given(TestItem):
+    """What a caller has in memory; `path` is its name alone, where it is of no file.
+
+    y: as the operator measures it, NaN where not measured; truth: (3, side, side) float32 in [-1, 1], None: not known
+    """
+
+    y: np.ndarray
+    truth: np.ndarray | None
+    content: str  # SHA-256 of what it was made from
+
+    def digest(self) -> str:
+        return self.content
+
+
+def fitted(rgb: np.ndarray, resolution: int) -> np.ndarray:
+    """(3, H, W) float32 in [0, 1] -> (3, resolution, resolution) in [-1, 1]: shorter side resized, then centre cropped.
+
+    As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
+    library, which is slow to import.
+    """
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(rgb))  # (3, H, W)
+    before = image.shape[1:]
+    after = tuple(int(resolution * side / min(before)) for side in before)
+    if after != before:
+        image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+    top, left = (round((side - resolution) / 2) for side in after)
+    return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
 
 def _digest(*files: Path) -> str:
@@ -315,7 +335,12 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     if data.start_id >= end:
         raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
     k, n = settings.shard_of
-    chosen = list(enumerate(files))[data.start_id : end][k::n]
+    return items_of(settings, list(enumerate(files))[data.start_id : end][k::n])
+
+
+def items_of(settings: Selection, chosen: Sequence[tuple[int, Path]]) -> list[TestImage] | list[Measurement]:
+    """The items that some files, each with its number, are for this run; each is read once, and kept as a digest."""
+    data = settings.data
     if data.kind == "measurement":
         convention = Convention.of(data)
         measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
