@@ -258,8 +258,8 @@ class Model:
             x = result.image[result.particles.of_image(record["image_id"]).to(result.image.device)]
             x = enlarged(x.float().cpu(), self.parts.side)  # (P, 3, H, W) of those that are there at the end
             kept.append(Kept(clean(stamp.stamped(record, device)), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
-            report(record)
+            report(record, settings.data.kind == "measurement")
 
         with devices.out_of_memory_in_one_line():
-            sample_with(self.parts, settings, y.items, Alone(y.items, progress), keep, on_step)
+            sample_with(self.parts, settings, y.items, Alone(y.items, progress=progress), keep, on_step)
         return Result(self, y, kept)

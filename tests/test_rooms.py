@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "utils.sampling",
     ),
     "utils.metrics": ("ground", "operators.base", "operators.gradients"),
+    "utils.callbacks": ("ground",),
     "utils.records": ("ground", *PLANS, "utils.metrics", "utils.config.fingerprint", "utils.config.settings"),
     "utils.evaluation": (
         "ground",
@@ -60,6 +61,7 @@ MAY_IMPORT = {
         "utils.sampling",
         "utils.population",
         "operators.base",
+        "utils.callbacks.base",
     ),
     "utils.analysis": ("ground", *PLANS, "utils.metrics", "utils.records", "utils.config.fingerprint"),
     "utils.figures": ("ground", *PLANS, "utils.records", "utils.analysis"),
@@ -78,6 +80,7 @@ MAY_IMPORT = {
         "utils.evaluation",
         "utils.population",
         "utils.algorithms.contract",
+        "utils.callbacks",
     ),
     "utils.diagnosis": (
         "ground",
@@ -101,6 +104,7 @@ WITHOUT_TORCH = (
     *(f"utils.mechanisms.{name}.plan" for name in ORDER),
     "utils.config",
     "utils.metrics",
+    "utils.callbacks",
     "utils.records",
     "utils.analysis",
     *PLAN,

@@ -30,6 +30,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says:
 KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
 TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
+MOST_FILES = 2**21  # in data.root and its folders, of any kind: the largest public sets have fewer
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
 READ_AS = {
@@ -38,7 +39,16 @@ READ_AS = {
     "no profile": (logging.WARNING, "colour profiles that cannot be applied are left out, and the colours taken for sRGB"),
 }
 SAME = 2  # levels of 255: profiles of sRGB differ from each other by their rounding
+PUT_BACK = "put it back; finished images are kept, and the same command continues"
 Value = TypeVar("Value")
+
+
+class Lost(InputError):
+    """A file that went away or changed while a run was at work."""
+
+    def __init__(self, line: str, image_id: int = -1) -> None:
+        super().__init__(line)
+        self.image_id = image_id
 
 
 @dataclass(frozen=True)
@@ -119,13 +129,18 @@ class Given(TestItem):
 def fitted(rgb: np.ndarray, resolution: int) -> np.ndarray:
     """(3, H, W) float32 in [0, 1] -> (3, resolution, resolution) in [-1, 1]: shorter side resized, then centre cropped.
 
-    As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1].
+    As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
+    library, which is slow to import.
     """
     import torch
-    from torchvision.transforms.functional import center_crop, resize
 
-    image = torch.from_numpy(np.ascontiguousarray(rgb))
-    return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
+    image = torch.from_numpy(np.ascontiguousarray(rgb))  # (3, H, W)
+    before = image.shape[1:]
+    after = tuple(int(resolution * side / min(before)) for side in before)
+    if after != before:
+        image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+    top, left = (round((side - resolution) / 2) for side in after)
+    return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
 
 def _digest(*files: Path) -> str:
@@ -233,11 +248,11 @@ def _is(path: Path, what: Callable[[Path], bool]) -> bool:
 def _below(root: Path) -> Iterator[Path]:
     """All files in `root` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
 
-    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
-    after a few steps they would be millions.
+    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways,
+    which after a few steps would be millions, and where there are more than MOST_FILES.
     """
     ways: Counter[Path] = Counter()
-    waiting: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    waiting, seen = list[tuple[Path, frozenset[Path]]]([(root, frozenset())]), 0
     while waiting:
         folder, above = waiting.pop()
         try:
@@ -253,6 +268,8 @@ def _below(root: Path) -> Iterator[Path]:
             raise InputError(
                 f"data.root: links lead into {place} in more than {MOST_WAYS} ways ({short(str(folder))}); remove some"
             )
+        if (seen := seen + len(entries)) > MOST_FILES:
+            raise InputError(f"data.root={root}: holds more than {MOST_FILES} files and folders; name the folder of the set")
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -303,9 +320,11 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     data, root = settings.data, find(settings.data.root)
     if not _is(root, Path.is_dir):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
+    if (place := root.resolve()) == place.parent:
+        raise InputError(f"data.root={data.root}: is the whole machine; name the folder of the set")
     files = files_in(root, data.kind, _mask_file(data))
     left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
-    beside = f"; left out: {_few(left)}" if left else ""
+    beside = f"; left out: {few(left)}" if left else ""
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
@@ -339,17 +358,19 @@ def items_of(settings: Selection, chosen: Sequence[tuple[int, Path]]) -> list[Te
         _readable(item, item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
-            log.log(level, "%s: %s", text, _few(names))
+            log.log(level, "%s: %s", text, few(names))
     return items
 
 
 def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
-    """What `read` finds in an item's file when its turn has come. Raises InputError if it has gone or changed."""
-    remedy = "put it back; finished images are kept, and the same command continues"
-    value, digest = _readable(item, read, remedy), _readable(item, item.digest, remedy)
-    if digest != item.sha256():
-        raise InputError(f"data.root: {item.path} has changed since the run began; {remedy}")
-    return value
+    """What `read` finds in an item's file when its turn has come. Raises Lost if it has gone or changed."""
+    try:
+        value, digest = _readable(item, read, PUT_BACK), _readable(item, item.digest, PUT_BACK)
+        if digest != item.sha256():
+            raise InputError(f"data.root: {item.path} has changed since the run began; {PUT_BACK}")
+        return value
+    except InputError as error:
+        raise Lost(str(error), item.id) from None
 
 
 def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
@@ -361,5 +382,6 @@ def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace
         raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

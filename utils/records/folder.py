@@ -32,6 +32,7 @@ from utils.records.files import (
     write_record,
 )
 from utils.records.kept import KEPT, kept_path
+from utils.records.progress import SUFFIX
 from utils.records.record import SCHEMA
 from utils.records.summary import eval_markdown
 
@@ -108,6 +109,8 @@ class RunFolder:
         """
         _refuse_other(self.path, own_identity)
         self.remove_partial()
+        for gone in self.path.glob(f"*{SUFFIX}"):
+            gone.unlink()
 
     def remove_partial(self) -> None:
         """Remove half-written files; only while nobody else is at work here."""
@@ -128,8 +131,7 @@ class RunFolder:
 
     def log_path(self, settings: Settings) -> Path:
         """One log per shard."""
-        k, n = settings.shard_of
-        return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
+        return self.path / log_name(*settings.shard_of)
 
     def made_of(self, digests: Digests) -> None:
         """Renew what the run is made of, once it is loaded: weights may have come, or been converted, only then.
@@ -258,6 +260,11 @@ class RunFolder:
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
                     write_atomically(self.path / name, content)
         return metrics
+
+
+def log_name(k: int, n: int) -> str:
+    """Of the log of shard k/n."""
+    return "run.log" if n == 1 else f"run_shard-{k}-of-{n}.log"
 
 
 def names_seen(folder: Path) -> list[str]:

@@ -9,8 +9,6 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from pydantic import ValidationError
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -23,9 +21,9 @@ from operators.fidelity import WithFidelity  # noqa: E402
 from operators.term import Term  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.algorithms.contract import Algorithm  # noqa: E402
+from utils.config.model import OUR_LOADERS  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
-from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Given, Measurement, TestItem, loaded  # noqa: E402
@@ -45,10 +43,13 @@ from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
 from utils.metrics.registry import ORDER  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
+from utils.priors import library  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
+from utils.running.finished import names_code_of_others  # noqa: E402
+from utils.running.making import make  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
 from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
@@ -193,6 +194,8 @@ def load_operator(settings: Settings) -> Operator:
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
     """The prior that the settings name, `prepared`."""
     with _LOADING:
+        if settings.model.target in OUR_LOADERS:
+            library.load(ours_alone=not (settings.compile or names_code_of_others(settings.composition.nodes)))
         prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
     return prepared(prior, settings, device)
 
@@ -286,22 +289,6 @@ def own_metrics(nodes: dict[str, dict[str, Any]]) -> Iterator[Metric]:
             fault = f"{wrong['loc'][0]}={short(wrong['input'])}: {wrong['msg'][0].lower()}{wrong['msg'][1:]}"
             raise InputError(f"metrics.{name}: {fault}; see utils/metrics/base.py") from None
         yield metric
-
-
-def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
-    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
-    try:
-        return instantiate(node, **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
-            raise refusal(key, error.__cause__) from None
-        reason = one_line(error.__cause__ or error)
-        raise InputError(
-            f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
-            "and the files that it names"
-        ) from None
 
 
 def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> tuple[Particles, torch.Tensor | None]:
