@@ -5,9 +5,9 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from utils.errors import InputError, one_line, short
 from utils.formats import READERS, linked
-from utils.measurements import Convention, ConventionBlock, Reading, read
+from utils.measurements import Convention, ConventionBlock, Oversampling, Reading, count_frames, read
 from utils.paths import find
 
 log = logging.getLogger("latentdaps")
@@ -27,7 +27,7 @@ SUFFIXES = {
     "measurement": tuple(READERS),
 }
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says: EPS is a program, which Pillow runs
-KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
+KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI, .mat or TIFF file"}
 TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
 MOST_WAYS = 16  # by which links may lead into one folder
@@ -49,6 +49,11 @@ class TestItem:
 
     id: int
     path: Path
+
+    @property
+    def name(self) -> str:
+        """As tables, log and records call it."""
+        return self.path.name
 
     def sha256(self) -> str:
         """Of the file as it was when this was first asked, for a run at its start."""
@@ -93,19 +98,27 @@ class Measurement(TestItem):
 
     convention: Convention = Convention()
     measured_shape: tuple[int, ...] | None = None  # of what the task measures, where that is known
+    oversampling: Oversampling | None = None  # of a task that measures a spectrum
+
+    @property
+    def name(self) -> str:
+        frame = self.convention.frame
+        return self.path.name if frame is None else f"{self.path.name}[{frame}]"
 
     def read(self) -> Reading:
         """y as the operator measures it, and what the file says of itself. Raises InputError or ValueError."""
-        return read(self.path, self.convention, self.measured_shape)
+        return read(self.path, self.convention, self.measured_shape, self.oversampling)
 
     def values(self) -> np.ndarray:
         """y as float32, without a leading axis of length 1; NaN where not measured."""
         return self.read().y
 
     def digest(self) -> str:
-        """Of the file, and of the mask's where there is one: another mask is another measurement."""
-        mask = self.convention.mask_file
-        return _digest(self.path) if mask is None else _digest(self.path, mask)
+        """Of the file, and of the mask's and the background's where there are such; of one frame of a stack that of y."""
+        if isinstance(self.convention.frame, int):
+            return hashlib.sha256(self.read().y.tobytes()).hexdigest()  # a stack is not read whole for each of its frames
+        others = (self.convention.mask_file, self.convention.background_file)
+        return _digest(self.path, *(file for file in others if file is not None))
 
 
 def _digest(*files: Path) -> str:
@@ -190,12 +203,9 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     return converted, "profile"
 
 
-def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
-    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
-
-    mask: a file that belongs to all of them and is none of them.
-    """
-    return sorted(file for file in _below(root) if _is_read(file, kind) and not (mask and file.resolve() == mask.resolve()))
+def files_in(root: Path, kind: str) -> list[Path]:
+    """The files of a set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
+    return sorted(file for file in _below(root) if _is_read(file, kind))
 
 
 def _is_read(file: Path, kind: str) -> bool:
@@ -211,7 +221,7 @@ def _is(path: Path, what: Callable[[Path], bool]) -> bool:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """All files in `root` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
+    """All files in `root` and its folders, linked ones too, less hidden ones; a file or an unreadable folder as itself.
 
     A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
     after a few steps they would be millions.
@@ -223,6 +233,9 @@ def _below(root: Path) -> Iterator[Path]:
         try:
             place = folder.resolve()
             if place in above:
+                continue
+            if place.is_file():
+                yield folder
                 continue
             entries = [] if any(place.is_relative_to(pseudo) for pseudo in PSEUDO) else list(folder.iterdir())
         except (OSError, RuntimeError):  # the latter of a link to itself
@@ -243,12 +256,41 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def names_in_set(settings: "Selection") -> list[str]:
-    """File names of the whole set; an image's id is its position here."""
-    return [file.name for file in files_in(find(settings.data.root), settings.data.kind, _mask_file(settings.data))]
+    """Names of the whole set, those of its files; an image's id is its position here."""
+    return [item.name for item in _items(settings, _files(settings.data))]
 
 
-def _mask_file(data: "DataBlock") -> Path | None:
-    return Convention.of(data).mask_file if data.kind == "measurement" else None
+def _files(data: "DataBlock") -> list[Path]:
+    """Those of the whole set, less masks and backgrounds and less what other files of the set have their data read from."""
+    files = files_in(find(data.root), data.kind)
+    if data.kind != "measurement":
+        return files
+    convention = Convention.of(data)
+    others = {file.resolve() for file in (convention.mask_file, convention.background_file) if file is not None}
+    for file in files:
+        with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
+            others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
+    return [file for file in files if file.resolve() not in others]
+
+
+def first_of(settings: "Selection") -> Measurement | None:
+    """The first measurement of the whole set; None where there is none to be read: `select_images` says why."""
+    try:
+        return next((item for item in _items(settings, _files(settings.data)) if isinstance(item, Measurement)), None)
+    except InputError:
+        return None
+
+
+def _items(settings: "Selection", files: list[Path]) -> list[TestImage] | list[Measurement]:
+    """The whole set. Raises InputError for a stack that cannot be read, where its frames are to be counted."""
+    if settings.data.kind != "measurement":
+        return [TestImage(i, file) for i, file in enumerate(files)]
+    convention = replace(Convention.of(settings.data), kept=settings.kept_background)
+    made = [Measurement(0, file, convention, settings.measured_shape, settings.oversampling) for file in files]
+    if convention.frame == "all":
+        counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
+        made = [replace(item, convention=replace(convention, frame=i)) for item, n in counts for i in range(n)]
+    return [replace(item, id=i) for i, item in enumerate(made)]
 
 
 class DataBlock(ConventionBlock, Protocol):
@@ -273,6 +315,12 @@ class Selection(Protocol):
     @property
     def measured_shape(self) -> tuple[int, ...] | None: ...
 
+    @property
+    def oversampling(self) -> Oversampling | None: ...
+
+    @property
+    def kept_background(self) -> float: ...
+
 
 def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
@@ -281,41 +329,52 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     the set's files, and how unusual ones are read, is said in one line of the log each.
     """
     data, root = settings.data, find(settings.data.root)
-    if not _is(root, Path.is_dir):
+    if not _is(root, Path.exists):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
-    files = files_in(root, data.kind, _mask_file(data))
-    left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
+    files = _files(data)
+    base = root if root.is_dir() else root.parent
+    left = sorted(str(file.relative_to(base)) for file in _below(root) if not _is_read(file, data.kind))
     beside = f"; left out: {_few(left)}" if left else ""
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
         log.info("data.root=%s: %d files are no %s%s", data.root, len(left), KINDS[data.kind], beside)
-    end = data.end_id if data.end_id is not None else len(files)
-    if end > len(files):
-        raise InputError(f"data.end_id={end}: {root} has {len(files)} images{beside}")
+    items = _items(settings, files)
+    end = data.end_id if data.end_id is not None else len(items)
+    if end > len(items):
+        raise InputError(f"data.end_id={end}: {root} has {len(items)} images{beside}")
     if data.start_id >= end:
-        raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
+        raise InputError(f"data.start_id={data.start_id}: {root} has {len(items)} images{beside}")
     k, n = settings.shard_of
-    chosen = list(enumerate(files))[data.start_id : end][k::n]
-    if data.kind == "measurement":
-        convention = Convention.of(data)
-        measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
-        for measurement in measured:
-            _readable(measurement, measurement.read)
-            _readable(measurement, measurement.sha256)
-        links = (_readable(item, partial(linked, item.path, convention.dataset, convention.folders)) for item in measured)
-        others = {str(file) for files in links for file in files}
-        if others:
-            log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
+    chosen = items[data.start_id : end][k::n]
+    if measured := [item for item in chosen if isinstance(item, Measurement)]:
+        _check(measured, Convention.of(data), data.root)
         return measured
-    items = [TestImage(i, file) for i, file in chosen]
-    found = [(item.path.name, key) for item in items for key in _readable(item, item.check)]
-    for item in items:
+    images = [item for item in chosen if isinstance(item, TestImage)]
+    found = [(item.name, key) for item in images for key in _readable(item, item.check)]
+    for item in images:
         _readable(item, item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
             log.log(level, "%s: %s", text, _few(names))
-    return items
+    return images
+
+
+def _check(items: Sequence[Measurement], convention: Convention, root: str) -> None:
+    """Raises InputError for a measurement that cannot be read. Says in the log which further files are read."""
+    units = dict[float, str]()
+    for item in items:
+        units.setdefault(_readable(item, item.read).unit, item.name)
+        _readable(item, item.sha256)
+    if len(units) > 1 and convention.quantity == "counts":
+        raise InputError(
+            f"data.root={root}: {' and '.join(list(units.values())[:2])} differ in the size or number of their frames, so that "
+            "a count stands for another intensity in each; run them one after the other"
+        )
+    files = {item.path for item in items}
+    others = {str(file) for path in files for file in linked(path, convention.dataset, convention.folders)}
+    if others:
+        log.info("data.root=%s: HDF5 files have their data read from %s", root, ", ".join(sorted(others)))
 
 
 def loaded(item: TestItem, read: Callable[[], Value]) -> Value:

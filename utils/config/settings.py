@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from utils.config.operators import measured_shape
+from utils.config.operators import SPECTRA, measured_shape
 from utils.config.sections import (
     DAPS,
     MCMC,
@@ -22,6 +22,7 @@ from utils.config.sections import (
     TaskGroup,
 )
 from utils.digests import Digests, of_config
+from utils.measurements import Oversampling
 from utils.mechanisms.registry import PLANS
 from utils.population.settings import Sequential
 
@@ -148,6 +149,12 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         return measured_shape(self.group.operator.target, node, self.data.resolution)
 
     @property
+    def oversampling(self) -> Oversampling | None:
+        """How a spectrum's frame is larger than the image; None of a task without one, and of an operator of your own."""
+        key = f"task.{self.task_group}.operator.oversample"
+        return Oversampling(key, self.data.resolution) if self.group.operator.target in SPECTRA else None
+
+    @property
     def group(self) -> TaskGroup:
         """The hyper-parameters that `task_group` selects."""
         return self.task[self.task_group]
@@ -176,6 +183,12 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     def data_term(self) -> Fidelity:
         """The block `fidelity`, its exposure free where data.scale says so."""
         return self.fidelity.model_copy(update={"free_scale": self.fidelity.free_scale or self.data.scale == "free"})
+
+    @property
+    def kept_background(self) -> float:
+        """Of the background, counts per pixel that stay in y, because the likelihood of counts has them; else 0."""
+        counted = self.data.quantity == "counts" and self.fidelity.photons is not None
+        return self.fidelity.background if counted else 0.0
 
     @property
     def rounds(self) -> tuple[int, ...]:

@@ -335,7 +335,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     wrong, findings, missing, impossible, idle = [], Findings(), {}, [], []
     for image in images:
         reading, sigma = loaded(image, image.read), operator.sigma
-        missing[image.path.name] = float(np.isnan(reading.y).mean())
+        missing[image.name] = float(np.isnan(reading.y).mean())
         idle.append(dict(reading.idle))
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
@@ -344,9 +344,9 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         if reason := lost(reading, noise, convention if operator.spectrum else None, seen):
             impossible.append((image.path, reason))
         elif operator.spectrum:
-            findings.add(image.path.name, of_spectrum(reading, convention, side * side, sigma))
+            findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
         else:
-            findings.add(image.path.name, of_picture(reading, highest, sigma, seen))
+            findings.add(image.name, of_picture(reading, highest, sigma, seen))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
@@ -359,7 +359,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         raise InputError(f"data.root: {path}{more}: {reason}")
     for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
         if all(value in of_file for of_file in idle):
-            hint = f"; the nearest value in {images[0].path.name} is {nearest}" if nearest else ""
+            hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
             log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
