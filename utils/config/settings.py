@@ -145,8 +145,9 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     @property
     def measured_shape(self) -> tuple[int, ...] | None:
         """Of what the task measures of an image, before torch; None where only the operator itself knows it."""
-        node = {key: value for key, value in self.operator_node.items() if key != "_target_"}
-        return measured_shape(self.group.operator.target, node, self.data.resolution)
+        arguments = self.group.operator.model_dump(exclude={"target"})
+        channels = {} if self.data.channels is None else {"channels": self.data.channels}
+        return measured_shape(self.group.operator.target, {**arguments, **channels}, self.data.resolution)
 
     @property
     def oversampling(self) -> Oversampling | None:
