@@ -6,7 +6,6 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-
 Pair = tuple[int, int]  # of rows and columns
 NOWHERE = (0.0, 0.0)
 
@@ -25,16 +24,12 @@ def spectrum_by_fft(x: torch.Tensor, field: Pair, offset: tuple[float, float] = 
 
 
 @lru_cache(maxsize=16)
-def phase_ramp(
-    shape: Pair, field: Pair, offset: tuple[float, float], device: torch.device, dtype: torch.dtype
-) -> torch.Tensor:
+def phase_ramp(shape: Pair, field: Pair, offset: tuple[float, float], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """exp(-2 pi i s n / N), complex, of `shape`: the FFT of an image times this is its spectrum at the frequencies k + s.
 
     n: pixels from the first one; N: of `field`, rows and columns; s: offset. By the definition of the transform.
     """
-    down, across = (
-        torch.arange(side, dtype=torch.float64) * (s / samples) for side, samples, s in zip(shape, field, offset)
-    )
+    down, across = (torch.arange(side, dtype=torch.float64) * (s / samples) for side, samples, s in zip(shape, field, offset))
     turns = down[:, None] + across  # (H, W)
     return torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(dtype.to_complex()).to(device)
 
