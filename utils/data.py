@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from utils.errors import InputError, one_line, short
 from utils.formats import READERS, linked
-from utils.measurements import Convention, ConventionBlock, Oversampling, Reading, count_frames, read
+from utils.measurements import Convention, ConventionBlock, OwnFrame, Reading, count_frames, read
 from utils.paths import find
 
 log = logging.getLogger("latentdaps")
@@ -98,7 +98,7 @@ class Measurement(TestItem):
 
     convention: Convention = Convention()
     measured_shape: tuple[int, ...] | None = None  # of what the task measures, where that is known
-    oversampling: Oversampling | None = None  # of a task that measures a spectrum
+    own_frame: OwnFrame | None = None  # of a task that measures a spectrum
 
     @property
     def name(self) -> str:
@@ -107,18 +107,17 @@ class Measurement(TestItem):
 
     def read(self) -> Reading:
         """y as the operator measures it, and what the file says of itself. Raises InputError or ValueError."""
-        return read(self.path, self.convention, self.measured_shape, self.oversampling)
+        return read(self.path, self.convention, self.measured_shape, self.own_frame)
 
     def values(self) -> np.ndarray:
         """y as float32, without a leading axis of length 1; NaN where not measured."""
         return self.read().y
 
     def digest(self) -> str:
-        """Of the file, and of the mask's and the background's where there are such; of one frame of a stack that of y."""
+        """Of the file, and of mask, support and background where they are files; of one frame of a stack that of y."""
         if isinstance(self.convention.frame, int):
             return hashlib.sha256(self.read().y.tobytes()).hexdigest()  # a stack is not read whole for each of its frames
-        others = (self.convention.mask_file, self.convention.background_file)
-        return _digest(self.path, *(file for file in others if file is not None))
+        return _digest(self.path, *self.convention.files)
 
 
 def _digest(*files: Path) -> str:
@@ -203,9 +202,13 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     return converted, "profile"
 
 
-def files_in(root: Path, kind: str) -> list[Path]:
-    """The files of a set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones."""
-    return sorted(file for file in _below(root) if _is_read(file, kind))
+def files_in(root: Path, kind: str, beside: Sequence[Path] = ()) -> list[Path]:
+    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
+
+    beside: files that belong to all of them and are none of them, such as a mask.
+    """
+    others = {file.resolve() for file in beside}
+    return sorted(file for file in _below(root) if _is_read(file, kind) and not (others and file.resolve() in others))
 
 
 def _is_read(file: Path, kind: str) -> bool:
@@ -257,36 +260,35 @@ def _below(root: Path) -> Iterator[Path]:
 
 def names_in_set(settings: "Selection") -> list[str]:
     """Names of the whole set, those of its files; an image's id is its position here."""
-    return [item.name for item in _items(settings, _files(settings.data))]
+    return [item.name for item in whole_set(settings)]
 
 
 def _files(data: "DataBlock") -> list[Path]:
-    """Those of the whole set, less masks and backgrounds and less what other files of the set have their data read from."""
-    files = files_in(find(data.root), data.kind)
+    """Those of the whole set, less masks and the like, and less what other files of the set have their data read from."""
     if data.kind != "measurement":
-        return files
-    convention = Convention.of(data)
-    others = {file.resolve() for file in (convention.mask_file, convention.background_file) if file is not None}
+        return files_in(find(data.root), data.kind)
+    convention, others = Convention.of(data), set[Path]()
+    files = files_in(find(data.root), data.kind, convention.files)
     for file in files:
         with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
             others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
     return [file for file in files if file.resolve() not in others]
 
 
-def first_of(settings: "Selection") -> Measurement | None:
-    """The first measurement of the whole set; None where there is none to be read: `select_images` says why."""
-    try:
-        return next((item for item in _items(settings, _files(settings.data)) if isinstance(item, Measurement)), None)
-    except InputError:
-        return None
+def measurements(settings: "Selection") -> list[Measurement]:
+    """The whole set, as far as it can be told; what is wrong with it is said by `select_images`."""
+    with suppress(InputError):
+        return [item for item in whole_set(settings) if isinstance(item, Measurement)]
+    return []
 
 
-def _items(settings: "Selection", files: list[Path]) -> list[TestImage] | list[Measurement]:
-    """The whole set. Raises InputError for a stack that cannot be read, where its frames are to be counted."""
+def whole_set(settings: "Selection", files: list[Path] | None = None) -> list[TestImage] | list[Measurement]:
+    """All items, in their order. Raises InputError for a stack that cannot be read, where its frames are to be counted."""
+    files = _files(settings.data) if files is None else files
     if settings.data.kind != "measurement":
         return [TestImage(i, file) for i, file in enumerate(files)]
     convention = replace(Convention.of(settings.data), kept=settings.kept_background)
-    made = [Measurement(0, file, convention, settings.measured_shape, settings.oversampling) for file in files]
+    made = [Measurement(0, file, convention, settings.measured_shape, settings.own_frame) for file in files]
     if convention.frame == "all":
         counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
         made = [replace(item, convention=replace(convention, frame=i)) for item, n in counts for i in range(n)]
@@ -316,7 +318,7 @@ class Selection(Protocol):
     def measured_shape(self) -> tuple[int, ...] | None: ...
 
     @property
-    def oversampling(self) -> Oversampling | None: ...
+    def own_frame(self) -> OwnFrame | None: ...
 
     @property
     def kept_background(self) -> float: ...
@@ -339,7 +341,7 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
         log.info("data.root=%s: %d files are no %s%s", data.root, len(left), KINDS[data.kind], beside)
-    items = _items(settings, files)
+    items = whole_set(settings, files)
     end = data.end_id if data.end_id is not None else len(items)
     if end > len(items):
         raise InputError(f"data.end_id={end}: {root} has {len(items)} images{beside}")

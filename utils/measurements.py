@@ -18,10 +18,12 @@ from utils.frames import Center, bin_frame, corner_level, crop_around, middle
 from utils.paths import find
 
 Mask = str | float | list[str | float] | None
-WORDS = ("nan", "max")
+Support = str | int | list[int] | None
 AUTO = "auto"
+WORDS = ("nan", "max")
 MOST_OF_A_MASK = 1e300
 MOST_FRAMES = 2**17  # of a stack: a small file may say that it has any number
+MOST_SAMPLES = 8  # of a frame for a pixel of the object: more are another scale, not a finer one
 MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of squares
 
 
@@ -32,11 +34,12 @@ class ConventionBlock(Protocol):
     mask_dataset: str | None
     quantity: Literal["magnitude", "intensity", "counts"]
     gain: float | None
-    center: Literal["shifted", "corner"]
+    center: str | list[float]
     norm: Literal["ortho", "none"]
     channels: Literal[1] | None
     mask: Mask
     scale: Literal["known", "free"]
+    support: Support
     root: str
     linked_folders: list[str]
     frame: int | Literal["sum", "all"] | None
@@ -54,11 +57,14 @@ class Convention:
     mask_dataset: where a mask lies: in the file that `mask` names, else in the file of y; None: there is none
     quantity:     magnitude | intensity = magnitude^2 | counts = gain * intensity
     gain:         counts per unit of intensity, > 0; of quantity counts alone
-    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it)
+    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it) | [row, column],
+                  pixels from 0, also between them | auto: found in the files, and taken for shifted until it is
     norm:         of the Fourier transform: ortho | none (magnitudes sqrt(H W) times as large)
     channels:     None: as the operator; 1: files may be (H, W)
     mask:         what is not measured: None, a file (anything but 0), or values of y: numbers, "nan", "max" (an integer type's)
     scale:        known | free: y is known up to a factor
+    support:      where the object lies: None: in all of the field | a side or [rows, columns], in the middle of it | a file
+                  (anything but 0) | auto: found in the files
     folders:      where other files may lie that an HDF5 file has its data read from
     frame:        of a stack: its number, or sum; `all` stands for each of them in turn
     crop:         (rows, columns) around the centre, after the binning; None: as they are
@@ -72,11 +78,12 @@ class Convention:
     mask_dataset: str | None = None
     quantity: str = "magnitude"
     gain: float | None = None
-    center: str = "shifted"
+    center: str | list[float] = "shifted"
     norm: str = "ortho"
     channels: int | None = None
     mask: Mask = None
     scale: str = "known"
+    support: Support = None
     folders: tuple[Path, ...] = ()
     frame: int | str | None = None
     crop: tuple[int, int] | None = None
@@ -106,14 +113,23 @@ class Convention:
         return find(self.mask) if isinstance(self.mask, str) and self.mask not in WORDS else None
 
     @property
+    def support_file(self) -> Path | None:
+        return find(self.support) if isinstance(self.support, str) and self.support != AUTO else None
+
+    @property
     def background_file(self) -> Path | None:
         return find(self.background) if isinstance(self.background, str) and self.background != AUTO else None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that belong to every measurement."""
+        return tuple(file for file in (self.mask_file, self.support_file, self.background_file) if file is not None)
 
-class Oversampling(NamedTuple):
-    """How a task's frame is larger than its image: where the config says so, and the image's side in pixels."""
 
-    key: str
+class OwnFrame(NamedTuple):
+    """(rows, columns) that a task measures of an image of `side` pixels, where no file says otherwise."""
+
+    sides: tuple[int, int]
     side: int
 
 
@@ -125,7 +141,7 @@ class Reading(NamedTuple):
     whole: bool  # its measured values are whole numbers, as counts are
     at_limit: int  # measured pixels at the highest value of the file's integer type
     idle: tuple[tuple[str | float, str], ...] = ()  # values of the mask that no pixel has, each with the nearest that one has
-    center: Center | None = None  # of the zero frequency in y, which may lie between pixels; None: of no spectrum
+    offset: Center = (0.0, 0.0)  # of its samples from the whole frequencies, in samples
     unit: float = 1.0  # y^2 is this times the file's intensities, or counts / gain, added up in a pixel of y
     frame: tuple[int, ...] = ()  # (H, W) of the file
     background: float = 0.0  # of a pixel of y, in the file's numbers
@@ -146,21 +162,20 @@ def read(
     path: Path,
     convention: Convention,
     measured_shape: tuple[int, ...] | None = None,
-    oversampling: Oversampling | None = None,
+    own_frame: OwnFrame | None = None,
 ) -> Reading:
     """y of one file. Raises InputError that names the key, and ValueError for a file that cannot be read; each in one line.
 
     measured_shape: of what the task measures, where it is known: a larger array is refused before it is read.
-    oversampling: of a task that measures a spectrum; a frame that is smaller on one side or both is padded with NaN.
+    own_frame: of a task that measures a spectrum: frames that it cannot are padded with NaN to it, or refused.
     """
-    resized = convention.crop is not None or convention.bin > 1
-    most = MOST if measured_shape is None or resized else math.prod(measured_shape)
+    most = MOST if measured_shape is None else math.prod(measured_shape)
     try:
         raw, missing, count, at_limit, idle = _take(path, convention, most)
     except TooLarge as error:
-        if measured_shape is None or resized:
+        if measured_shape is None:
             raise
-        raise _too_large(path, error.shape, measured_shape, oversampling) from None
+        raise InputError(f"data.root: {path} has shape {error.shape}; this task measures {measured_shape}") from None
     measured = raw[~missing]
     if not measured.size:
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel; is the mask inverted?")
@@ -172,19 +187,17 @@ def read(
             "several values, leaves them out; or say data.quantity=magnitude"
         )
     hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
-    y = np.where(missing, np.nan, raw.astype(np.float64))
-    center: Center | None = None
-    if y.ndim > 1:
-        (y, center), (raw, _) = centred(y, convention), centred(raw, convention)
-    size, level = y.shape[-2:], 0.0
+    y, center = centred(np.where(missing, np.nan, raw.astype(np.float64)), path, convention)
+    raw, size, level = centred(raw, path, convention)[0], y.shape[-2:], 0.0
     if convention.background is not None:
         y, level, negative = _without_background(y, path, convention, count)
-    if center is not None and convention.bin > 1:
-        (y, center), (raw, _) = _binned(y, center, path, convention), bin_frame(raw.astype(np.float64), convention.bin, center)
+    if convention.bin > 1 and y.ndim > 1:
+        raw = bin_frame(raw.astype(np.float64), convention.bin, center)[0]
+        y, center = _binned(y, center, path, convention)
     binned = y.shape[-2:]
-    if center is not None and (target := _sides(path, y.shape, convention, measured_shape, oversampling)):
-        for sides in target:
-            (y, center), (raw, _) = crop_around(y, center, sides), crop_around(raw, center, sides, missing=0)
+    for sides in _sides(path, y.shape, convention, own_frame):
+        raw = crop_around(raw, center, sides, missing=0)[0]
+        y, center = crop_around(y, center, sides)
     unit = (math.prod(y.shape[-2:]) / math.prod(binned)) / count
     single = converted(y, convention, size, unit)
     if hint or not (np.abs(single[~np.isnan(single)]) <= MOST_SQUARED).all():
@@ -198,7 +211,9 @@ def read(
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel in channel {channel}")
     whole = bool((measured == np.round(measured)).all())
     unit /= math.prod(size) if convention.norm == "none" else 1
-    return Reading(single, raw.reshape(single.shape), whole, at_limit, idle, center, unit, size, level, negative)
+    zero = middle(y.shape) if y.ndim > 1 else center
+    offset = float(zero[0] - center[0]), float(zero[1] - center[1])
+    return Reading(single, raw.reshape(single.shape), whole, at_limit, idle, offset, unit, size, level, negative)
 
 
 def frames_in(shape: tuple[int, ...], convention: Convention) -> int | None:
@@ -274,7 +289,7 @@ def _without_background(y: np.ndarray, path: Path, convention: Convention, count
             raise InputError(
                 f"{key}: has shape {background.shape}; {path} has {y.shape}, and a background that or its last axes"
             )
-        background = centred(background, convention)[0]
+        background = centred(background, path, convention)[0] if background.ndim > 1 else background
     squared = convention.bin**2
     level = float(np.broadcast_to(background, y.shape)[~np.isnan(y)].mean()) * squared
     y = y - background + convention.kept / squared
@@ -290,36 +305,26 @@ def _binned(y: np.ndarray, center: Center, path: Path, convention: Convention) -
     return np.sqrt(squares), center
 
 
-def _sides(
-    path: Path,
-    shape: tuple[int, ...],
-    convention: Convention,
-    measured: tuple[int, ...] | None,
-    oversampling: Oversampling | None,
-) -> list[tuple[int, int]]:
-    """(rows, columns) to which a frame is brought, one after the other. Raises InputError for one that stays too large."""
-    crop = [convention.crop] if convention.crop else []
-    if oversampling is None or measured is None:
-        return crop
-    rows, columns = crop[0] if crop else shape[-2:]
-    if rows > measured[-2] or columns > measured[-1]:
-        raise _too_large(path, (*shape[:-2], rows, columns), measured, oversampling)
-    return [*crop, (measured[-2], measured[-1])]
-
-
-def _too_large(path: Path, shape: tuple[int, ...], measured: tuple[int, ...], oversampling: Oversampling | None) -> InputError:
-    """With the overrides that fit a spectrum's frame of this shape to the task."""
-    text, sides = f"data.root: {path} has shape {shape}; this task measures {measured}", shape[-2:]
-    if oversampling is None or len(shape) < 2 or not (sides[0] > measured[-2] or sides[1] > measured[-1]):
-        return InputError(f"{text}; frames of one channel want data.channels=1" if len(shape) == 3 and oversampling else text)
-    ways = [f"data.crop=[{measured[-2]},{measured[-1]}] takes its middle, of a lower resolution"]
-    if (n := min(sides[0] // measured[-2], sides[1] // measured[-1])) > 1:
-        ways.append(f"data.bin={n} adds up squares of its pixels, for an object that is small in its field")
-    padding, odd = divmod(sides[0] - oversampling.side, 2)
-    value = math.ceil(8e4 * padding / oversampling.side) / 1e4
-    if not odd and sides[0] == sides[1] and int(value / 8 * oversampling.side) == padding:
-        ways.append(f"{oversampling.key}={value:g} measures all of it, as of an object in a field of {sides[0]} pixels")
-    return InputError(f"{text}; {'; '.join(ways)}")
+def _sides(path: Path, shape: tuple[int, ...], convention: Convention, own_frame: OwnFrame | None) -> list[tuple[int, int]]:
+    """(rows, columns) to which a frame is brought, one after the other. Raises InputError for one that no task measures."""
+    if len(shape) < 2:
+        return []
+    sides = [convention.crop] if convention.crop else []
+    if not sides and not isinstance(convention.center, str):
+        sides.append((shape[-2], shape[-1]))
+    if own_frame is None:
+        return sides
+    rows, columns = sides[-1] if sides else shape[-2:]
+    if min(rows, columns) < own_frame.side:
+        sides.append((max(rows, own_frame.sides[0]), max(columns, own_frame.sides[1])))
+    if max(rows, columns) <= MOST_SAMPLES * own_frame.side:
+        return sides
+    n = max(2, round(min(rows / own_frame.sides[0], columns / own_frame.sides[1])))
+    raise InputError(
+        f"data.root: {path} has frames of {rows} x {columns} pixels, too many for an object of {own_frame.side}; "
+        f"data.crop=[{own_frame.sides[0]},{own_frame.sides[1]}] takes their middle, of a lower resolution, and data.bin={n} "
+        "adds up squares, of an object that is small in its field"
+    )
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -355,11 +360,18 @@ def converted(y: np.ndarray, convention: Convention, size: tuple[int, ...], unit
         return y.astype(np.float32)
 
 
-def centred(y: np.ndarray, convention: Convention) -> tuple[np.ndarray, Center]:
-    """An array (..., H, W) as the file has it with its zero frequency in it, and where."""
-    if convention.center == "corner":
-        y = np.fft.fftshift(y, axes=(-2, -1))
-    return y, middle(y.shape)
+def centred(y: np.ndarray, path: Path, convention: Convention) -> tuple[np.ndarray, Center]:
+    """An array (..., H, W) as the file has it, its zero frequency within it, and where. Raises InputError."""
+    if isinstance(convention.center, str):
+        if convention.center == "corner":
+            y = np.fft.fftshift(y, axes=(-2, -1))
+        return y, middle(y.shape) if y.ndim > 1 else (0.0, 0.0)
+    if y.ndim < 2:
+        raise ValueError(f"has shape {y.shape}, and no rows and columns")
+    row, column = convention.center
+    if row >= y.shape[-2] or column >= y.shape[-1]:
+        raise InputError(f"data.center={convention.center}: {path} has {_times(y.shape)} pixels; count from 0")
+    return y, (row, column)
 
 
 def _of_a_value(raw: np.ndarray, path: Path, convention: Convention) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from utils.config.operators import SPECTRA
 from utils.config.sections import Fidelity
 from utils.config.settings import Settings
-from utils.data import first_of
+from utils.data import measurements
 from utils.errors import InputError, short
 from utils.measurements import Reading
 from utils.paths import PROJECT
@@ -75,9 +75,9 @@ def _first(s: Settings) -> Reading | None:
     """The set's first measurement, with all of its background and a gain of 1 where none is known."""
     data = s.data if s.data.gain is not None else s.data.model_copy(update={"gain": 1.0})
     fidelity = s.fidelity.model_copy(update={"photons": None})  # so that no background is kept
-    item = first_of(s.model_copy(update={"data": data, "fidelity": fidelity}))
+    items = measurements(s.model_copy(update={"data": data, "fidelity": fidelity}))
     try:
-        return None if item is None else item.read()
+        return items[0].read() if items else None
     except (InputError, OSError, ValueError):  # said when the files are read
         return None
 

@@ -156,7 +156,7 @@ def _check_convention(s: Settings) -> None:
             key, value = next(iter(unusual.items()))
             raise InputError(f"data.{key}={short(value)}: only data=measurement has it; images are simulated")
         return
-    for key in ("quantity", "gain", "center", "norm", "channels", "scale", "background", "bin", "crop"):
+    for key in ("quantity", "gain", "center", "norm", "channels", "scale", "support", "background", "bin", "crop"):
         if key in unusual and target in OURS and target not in SPECTRA:
             raise InputError(
                 f"data.{key}={unusual[key]}: {target} measures no spectrum; leave it out, or choose phase_retrieval"
@@ -173,15 +173,32 @@ def _check_convention(s: Settings) -> None:
             raise InputError(
                 f"data.{key}={short(str(value))}: counts and intensities add up, magnitudes do not; say data.quantity"
             )
+    _check_detector(s)
     convention = Convention.of(data)
-    files = {
-        f"data.mask={short(data.mask)}": (convention.mask_file, "a mask file, nan, max, or values such as [0,-1]"),
-        f"data.background={short(str(data.background))}": (convention.background_file, "a number, a file, or auto"),
-    }
-    for key, (file, remedy) in files.items():
+    for key, file, others in (
+        ("mask", convention.mask_file, "a mask file, nan, max, or values such as [0,-1]"),
+        ("support", convention.support_file, "a mask file, a side in pixels, [rows, columns], or auto"),
+        ("background", convention.background_file, "a number, a file, or auto"),
+    ):
         if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
             reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"
-            raise InputError(f"{key}: {reason}; write {remedy}")
+            raise InputError(f"data.{key}={short(getattr(data, key))}: {reason}; write {others}")
+
+
+def _check_detector(s: Settings) -> None:
+    """Of the keys that an operator must know of: a centre of one's own, and a support."""
+    data = s.data
+    asked = [f"data.support={short(data.support)}"] if data.support is not None else []
+    asked += [f"data.center={short(data.center)}"] if data.center not in ("shifted", "corner") else []
+    if not asked:
+        return
+    if s.group.operator.target not in OURS:
+        raise InputError(f"{asked[0]}: an operator of one's own knows nothing of it; choose {SPECTRA[0]}, or leave it out")
+    if coarse := next((plan.switch(s) for plan in registry.PLANS if plan.levels(s)), None):
+        raise InputError(f"{asked[0]}: coarse levels know nothing of it ({coarse}); leave one of the two out")
+    sides = data.support if isinstance(data.support, list) else [data.support]
+    if any(isinstance(side, int) and side > data.resolution for side in sides):
+        raise InputError(f"{asked[0]}: must not exceed the field of {data.resolution} pixels")
 
 
 def _check_speed(s: Settings) -> None:

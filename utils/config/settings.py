@@ -22,7 +22,7 @@ from utils.config.sections import (
     TaskGroup,
 )
 from utils.digests import Digests, of_config
-from utils.measurements import Oversampling
+from utils.measurements import OwnFrame
 from utils.mechanisms.registry import PLANS
 from utils.population.settings import Sequential
 
@@ -144,16 +144,19 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 
     @property
     def measured_shape(self) -> tuple[int, ...] | None:
-        """Of what the task measures of an image, before torch; None where only the operator itself knows it."""
-        arguments = self.group.operator.model_dump(exclude={"target"})
-        channels = {} if self.data.channels is None else {"channels": self.data.channels}
-        return measured_shape(self.group.operator.target, {**arguments, **channels}, self.data.resolution)
+        """Of what the task measures of an image, before torch; None where only the operator or a detector's frame knows it."""
+        return None if self.data.kind == "measurement" and self.group.operator.target in SPECTRA else self._own_shape
 
     @property
-    def oversampling(self) -> Oversampling | None:
-        """How a spectrum's frame is larger than the image; None of a task without one, and of an operator of your own."""
-        key = f"task.{self.task_group}.operator.oversample"
-        return Oversampling(key, self.data.resolution) if self.group.operator.target in SPECTRA else None
+    def _own_shape(self) -> tuple[int, ...] | None:
+        arguments = self.group.operator.model_dump(exclude={"target"})
+        return measured_shape(self.group.operator.target, arguments, self.data.resolution)
+
+    @property
+    def own_frame(self) -> OwnFrame | None:
+        """Of a task that measures a spectrum by an operator of ours; else None."""
+        shape = self._own_shape if self.group.operator.target in SPECTRA else None
+        return None if shape is None else OwnFrame((shape[-2], shape[-1]), self.data.resolution)
 
     @property
     def group(self) -> TaskGroup:
