@@ -147,6 +147,17 @@ class Reading(NamedTuple):
     background: float = 0.0  # of a pixel of y, in the file's numbers
     negative: int = 0  # pixels below the background, taken as 0
 
+    def remarks(self, convention: Convention) -> Iterator[str]:
+        """What the log says of how it was read."""
+        if convention.background is not None:
+            kept = "; the likelihood has it" if convention.kept else ""
+            yield f"data.background={short(str(convention.background))}: {self.background:.4g} for each pixel of y{kept}" + (
+                f", and {self.negative} pixels are below it and taken as 0" if self.negative else ""
+            )
+        rows, columns = (side // convention.bin for side in self.frame) if self.frame else self.y.shape[-2:]
+        if rows < self.y.shape[-2] or columns < self.y.shape[-1]:
+            yield f"frames of {rows} x {columns} pixels: what {_times(self.y.shape)} have beyond them counts as not measured"
+
 
 class _Taken(NamedTuple):
     """A frame of a file, or the sum of all, as the file has it."""
@@ -263,7 +274,7 @@ def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[i
         return [None]
     if frame is None:
         raise InputError(
-            f"data.frame: {path} is a stack of {count} frames; data.frame=0 to {count - 1} takes one of them, "
+            f"data.frame=null: {path} is a stack of {count} frames; data.frame=0 to {count - 1} takes one of them, "
             "sum adds them up, and all makes an image of each"
         )
     if not isinstance(frame, int):
