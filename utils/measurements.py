@@ -203,7 +203,7 @@ def read(
     if convention.background is not None:
         y, level, negative = _without_background(y, path, convention, count)
     if convention.bin > 1 and y.ndim > 1:
-        raw = bin_frame(raw.astype(np.float64), convention.bin, center)[0]
+        raw = bin_frame(raw, convention.bin, center)[0]
         y, center = _binned(y, center, path, convention)
     binned = y.shape[-2:]
     for sides in _sides(path, y.shape, convention, own_frame):
