@@ -131,8 +131,9 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
         raise ValueError("holds a single number, and no picture or spectrum")
     if raw.dtype.kind not in "fiu":
         raise ValueError(f"holds {raw.dtype} values, not real numbers")
-    if raw.ndim > 1 and not isinstance(convention.center, str) and not all(map(lt, convention.center, raw.shape[-2:])):
-        raise InputError(f"data.center={convention.center}: {path} has {raw.shape[-2]} x {raw.shape[-1]} pixels; count from 0")
+    pixels = raw.shape[-2:]
+    if not (isinstance(convention.center, str) or (len(pixels) == 2 and all(map(lt, convention.center, pixels)))):
+        raise InputError(f"data.center={convention.center}: {path} has {pixels} pixels; write row and column from 0")
     missing = not_measured(raw, path, convention)
     measured = raw[~missing]
     if not measured.size:
