@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.errors import InputError, short
 from utils.formats import CXI_DATA, CXI_MASK, MOST, NoSuchDataset, TooLarge, read_array
-from utils.frames import Center, crop_around, middle
+from utils.frames import Center, crop_around
 from utils.paths import find
 
 Mask = str | float | list[str | float] | None
@@ -95,13 +95,11 @@ class Convention:
         """Those that belong to every measurement."""
         return tuple(file for file in (self.mask_file, self.support_file) if file is not None)
 
-    def offset(self, shape: tuple[int, ...]) -> Center:
-        """By how much the samples of a file (..., H, W) lie above the whole frequencies, once it is `moved`, in samples."""
-        if isinstance(self.center, str):
-            return 0.0, 0.0
-        sides = (shape[-2], shape[-1])
-        place = crop_around(np.empty(sides), (self.center[0], self.center[1]), sides)[1]
-        return middle(sides)[0] - place[0], middle(sides)[1] - place[1]
+    @property
+    def offset(self) -> Center:
+        """By how much the samples of a file lie above the whole frequencies, once it is `moved`, in samples."""
+        row, column = (0.0, 0.0) if isinstance(self.center, str) else self.center
+        return math.floor(row + 0.5) - row, math.floor(column + 0.5) - column
 
 
 class Reading(NamedTuple):
@@ -158,7 +156,7 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
     at_limit = int((measured == np.iinfo(raw.dtype).max).sum()) if raw.dtype.kind in "iu" else 0
     whole = raw.dtype.kind in "iu" or bool((measured == np.round(measured)).all())
     own = moved(raw, convention, 0).reshape(single.shape)
-    return Reading(single, own, whole, at_limit, tuple(_idle(raw, convention)), convention.offset(raw.shape))
+    return Reading(single, own, whole, at_limit, tuple(_idle(raw, convention)), convention.offset)
 
 
 def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float, str]]:

@@ -15,9 +15,9 @@ import numpy as np
 from utils.config.operators import OURS, SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, files_in
+from utils.diagnosis.autocorrelation import estimate_support, refined_center
 from utils.diagnosis.frames import estimate_center
 from utils.diagnosis.plausibility import noise_on
-from utils.diagnosis.support import estimate_support
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK, read_array
 from utils.measurements import AUTO, Convention, Reading, read
@@ -57,7 +57,7 @@ def geometry_of(settings: Settings) -> Geometry:
     convention, side = Convention.of(data), data.resolution
     paths = files_in(find(data.root), data.kind, convention.files)
     if convention.center == AUTO:
-        convention = replace(convention, center=found_center(paths, convention))
+        convention = replace(convention, center=found_center(paths, convention, side))
     first = next(readings(paths, convention), None)
     if first is None or first[1].y.ndim != 3:  # files of a finished run may lie elsewhere, and what is wrong is said later
         return Geometry(convention)
@@ -80,14 +80,14 @@ def readings(paths: Sequence[Path], convention: Convention) -> Iterator[tuple[Pa
             yield path, read(path, convention)
 
 
-def found_center(paths: Sequence[Path], convention: Convention) -> list[float]:
+def found_center(paths: Sequence[Path], convention: Convention, side: int) -> list[float]:
     """[row, column] of all files: the median of their own, of which none may lie apart. Raises InputError."""
     key, centers = f"data.center={AUTO}", []
     for path, reading in readings(paths, convention):
         row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
         if not confidence:
             raise InputError(f"{key}: {path} has no centre of symmetry that stands out; write data.center=[row,column]")
-        centers.append((row, column))
+        centers.append(refined_center(reading.y.astype(np.float64), (row, column), side))
     if not centers:
         return [0.0, 0.0]
     center = np.median(centers, axis=0)
@@ -96,7 +96,7 @@ def found_center(paths: Sequence[Path], convention: Convention) -> list[float]:
         lie = [f"[{row:.2f},{column:.2f}]" for row, column in (centers[apart.argmin()], centers[apart.argmax()])]
         raise InputError(f"{key}: the files' centres differ, {lie[0]} and {lie[1]}; sample them apart, one centre a run")
     log.info("%s: data.center=[%.2f,%.2f]", key, *center)
-    return [round(float(place), 2) for place in center]
+    return [round(50 * float(place)) / 50 for place in center]  # so that a whole one stays whole
 
 
 def found_support(paths: Sequence[Path], convention: Convention, side: int, sigma: float) -> np.ndarray | None:
