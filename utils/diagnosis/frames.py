@@ -35,8 +35,8 @@ def estimate_center(frame: np.ndarray, missing: np.ndarray | None = None) -> Cen
     missing: booleans that broadcast to the frame; what is not finite is missing anyway.
 
     The correlation coefficient of log(1 + frame) with its inversion, over the pairs of pixels that are both measured, by FFT
-    (Padfield 2012, masked registration); the peak by a parabola. An object that is not real has no such symmetry, and a frame of
-    noise none that can be seen: both have a low confidence, the peak's height over the highest elsewhere. Each coefficient counts by the root of its pairs.
+    (Padfield 2012, masked registration); the peak by a parabola. Confidence is the peak's height over the highest elsewhere:
+    low for noise, for an object that is not real, and where several centres would do.
     """
     stack = np.asarray(frame, np.float64).reshape(-1, *frame.shape[-2:])  # (C, H, W)
     absent = np.zeros(frame.shape, bool) if missing is None else np.broadcast_to(missing, frame.shape)
@@ -77,9 +77,9 @@ def _speckles(stack: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _with_inversion(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Correlation coefficients (2 H - 1, 2 W - 1) of (C, H, W) with its inversions, times the root of the share of pixels in them.
+    """Correlation coefficients (2 H - 1, 2 W - 1) of (C, H, W) with its inversions; NaN where too few pixels have an opposite.
 
-    The root is the precision of a coefficient: few pairs correlate by chance. NaN where too few pixels have an opposite.
+    Times the root of the share of pixels in them, the precision of a coefficient: few pairs correlate by chance.
     """
 
     def convolved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
