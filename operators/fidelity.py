@@ -53,7 +53,7 @@ class WithFidelity(Operator):
         self.weights = {name: settings.weights[name] for name in (*BUILT_IN, *own) if settings.weights.get(name)}
         terms = [own[name] if name in own else BUILT_IN[name](operator.sigma, settings) for name in self.weights]
         self._terms = torch.nn.ModuleList(terms)  # a ModuleDict would refuse names such as "type"
-        for name in ("rotation_ambiguity", "turns", "separable", "linear", "spectrum"):
+        for name in ("rotation_ambiguity", "turns", "separable", "linear", "spectrum", "offset"):
             setattr(self, name, getattr(operator, name))
         self.separable = self.separable and all(term.separable for term in terms)
         self.check({name: f"fidelity.terms.{name}" if name in own else f"fidelity.{name}" for name in self.weights})
@@ -100,6 +100,10 @@ class WithFidelity(Operator):
         if self.settings.photons is not None:
             y = (y.square() - self.settings.background / self.settings.photons).clamp(min=0).sqrt()
         return self.operator.magnitudes(y)
+
+    @property
+    def support(self) -> torch.Tensor | None:
+        return self.operator.support
 
     @property
     def magnitude_variance(self) -> float:

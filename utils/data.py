@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -103,9 +103,8 @@ class Measurement(TestItem):
         return self.read().y
 
     def digest(self) -> str:
-        """Of the file, and of the mask's where there is one: another mask is another measurement."""
-        mask = self.convention.mask_file
-        return _digest(self.path) if mask is None else _digest(self.path, mask)
+        """Of the file, and of mask and support where they are files: another mask is another measurement."""
+        return _digest(self.path, *self.convention.files)
 
 
 def _digest(*files: Path) -> str:
@@ -190,12 +189,13 @@ def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
     return converted, "profile"
 
 
-def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
+def files_in(root: Path, kind: str, beside: Sequence[Path] = ()) -> list[Path]:
     """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
 
-    mask: a file that belongs to all of them and is none of them.
+    beside: files that belong to all of them and are none of them, such as a mask.
     """
-    return sorted(file for file in _below(root) if _is_read(file, kind) and not (mask and file.resolve() == mask.resolve()))
+    others = {file.resolve() for file in beside}
+    return sorted(file for file in _below(root) if _is_read(file, kind) and not (others and file.resolve() in others))
 
 
 def _is_read(file: Path, kind: str) -> bool:
@@ -244,11 +244,11 @@ def _below(root: Path) -> Iterator[Path]:
 
 def names_in_set(settings: "Selection") -> list[str]:
     """File names of the whole set; an image's id is its position here."""
-    return [file.name for file in files_in(find(settings.data.root), settings.data.kind, _mask_file(settings.data))]
+    return [file.name for file in files_in(find(settings.data.root), settings.data.kind, _beside(settings.data))]
 
 
-def _mask_file(data: "DataBlock") -> Path | None:
-    return Convention.of(data).mask_file if data.kind == "measurement" else None
+def _beside(data: "DataBlock") -> tuple[Path, ...]:
+    return Convention.of(data).files if data.kind == "measurement" else ()
 
 
 class DataBlock(ConventionBlock, Protocol):
@@ -283,7 +283,7 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     data, root = settings.data, find(settings.data.root)
     if not _is(root, Path.is_dir):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
-    files = files_in(root, data.kind, _mask_file(data))
+    files = files_in(root, data.kind, _beside(data))
     left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
     beside = f"; left out: {_few(left)}" if left else ""
     if not files:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from operator import lt
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
 
@@ -10,9 +11,12 @@ import numpy as np
 
 from utils.errors import InputError, short
 from utils.formats import CXI_DATA, CXI_MASK, MOST, NoSuchDataset, TooLarge, read_array
+from utils.frames import Center, crop_around, middle
 from utils.paths import find
 
 Mask = str | float | list[str | float] | None
+Support = str | int | list[int] | None
+AUTO = "auto"
 WORDS = ("nan", "max")
 MOST_OF_A_MASK = 1e300
 MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of squares
@@ -25,11 +29,12 @@ class ConventionBlock(Protocol):
     mask_dataset: str | None
     quantity: Literal["magnitude", "intensity", "counts"]
     gain: float | None
-    center: Literal["shifted", "corner"]
+    center: str | list[float]
     norm: Literal["ortho", "none"]
     channels: Literal[1] | None
     mask: Mask
     scale: Literal["known", "free"]
+    support: Support
     root: str
     linked_folders: list[str]
 
@@ -42,11 +47,14 @@ class Convention:
     mask_dataset: where a mask lies: in the file that `mask` names, else in the file of y; None: there is none
     quantity:     magnitude | intensity = magnitude^2 | counts = gain * intensity
     gain:         counts per unit of intensity, > 0; of quantity counts alone
-    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it)
+    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it) | [row, column],
+                  pixels from 0, also between them | auto: found in the files, and taken for shifted until it is
     norm:         of the Fourier transform: ortho | none (magnitudes sqrt(H W) times as large)
     channels:     None: as the operator; 1: files may be (H, W)
     mask:         what is not measured: None, a file (anything but 0), or values of y: numbers, "nan", "max" (an integer type's)
     scale:        known | free: y is known up to a factor
+    support:      where the object lies: None: in all of the field | a side or [rows, columns], in the middle of it | a file
+                  (anything but 0) | auto: found in the files
     folders:      where other files may lie that an HDF5 file has its data read from
     """
 
@@ -54,11 +62,12 @@ class Convention:
     mask_dataset: str | None = None
     quantity: str = "magnitude"
     gain: float | None = None
-    center: str = "shifted"
+    center: str | list[float] = "shifted"
     norm: str = "ortho"
     channels: int | None = None
     mask: Mask = None
     scale: str = "known"
+    support: Support = None
     folders: tuple[Path, ...] = ()
 
     @classmethod
@@ -77,6 +86,23 @@ class Convention:
     def mask_file(self) -> Path | None:
         return find(self.mask) if isinstance(self.mask, str) and self.mask not in WORDS else None
 
+    @property
+    def support_file(self) -> Path | None:
+        return find(self.support) if isinstance(self.support, str) and self.support != AUTO else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that belong to every measurement."""
+        return tuple(file for file in (self.mask_file, self.support_file) if file is not None)
+
+    def offset(self, shape: tuple[int, ...]) -> Center:
+        """By how much the samples of a file (..., H, W) lie above the whole frequencies, once it is `moved`, in samples."""
+        if isinstance(self.center, str):
+            return 0.0, 0.0
+        sides = (shape[-2], shape[-1])
+        place = crop_around(np.empty(sides), (self.center[0], self.center[1]), sides)[1]
+        return middle(sides)[0] - place[0], middle(sides)[1] - place[1]
+
 
 class Reading(NamedTuple):
     """One file, converted."""
@@ -86,6 +112,7 @@ class Reading(NamedTuple):
     whole: bool  # its measured values are whole numbers, as counts are
     at_limit: int  # measured pixels at the highest value of the file's integer type
     idle: tuple[tuple[str | float, str], ...] = ()  # values of the mask that no pixel has, each with the nearest that one has
+    offset: Center = (0.0, 0.0)  # of its samples from the whole frequencies, in samples
 
 
 def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | None = None) -> Reading:
@@ -104,6 +131,8 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
         raise ValueError("holds a single number, and no picture or spectrum")
     if raw.dtype.kind not in "fiu":
         raise ValueError(f"holds {raw.dtype} values, not real numbers")
+    if raw.ndim > 1 and not isinstance(convention.center, str) and not all(map(lt, convention.center, raw.shape[-2:])):
+        raise InputError(f"data.center={convention.center}: {path} has {raw.shape[-2]} x {raw.shape[-1]} pixels; count from 0")
     missing = not_measured(raw, path, convention)
     measured = raw[~missing]
     if not measured.size:
@@ -115,7 +144,7 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
             "leave them out (data.mask=[-1] for one value, a mask file for several), or say data.quantity=magnitude"
         )
     single = converted(y, convention)
-    if not (np.abs(single[~moved(missing, convention)]) <= MOST_SQUARED).all():
+    if not (np.abs(single[~moved(missing, convention, True)]) <= MOST_SQUARED).all():
         hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
         raise ValueError(
             f"holds {raw.dtype} values whose squares are not all finite in float32, in which the program computes{hint}"
@@ -127,8 +156,8 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel in channel {channel}")
     at_limit = int((measured == np.iinfo(raw.dtype).max).sum()) if raw.dtype.kind in "iu" else 0
     whole = raw.dtype.kind in "iu" or bool((measured == np.round(measured)).all())
-    own = moved(raw, convention).reshape(single.shape)
-    return Reading(single, own, whole, at_limit, tuple(_idle(raw, convention)))
+    own = moved(raw, convention, 0).reshape(single.shape)
+    return Reading(single, own, whole, at_limit, tuple(_idle(raw, convention)), convention.offset(raw.shape))
 
 
 def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float, str]]:
@@ -151,11 +180,14 @@ def converted(y: np.ndarray, convention: Convention) -> np.ndarray:
     if convention.norm == "none":
         y = y / (y.shape[-1] * y.shape[-2]) ** 0.5
     with np.errstate(over="ignore"):
-        return moved(y, convention).astype(np.float32)
+        return moved(y, convention, np.nan).astype(np.float32)
 
 
-def moved(y: np.ndarray, convention: Convention) -> np.ndarray:
-    """An array (..., H, W) with the zero frequency in the middle."""
+def moved(y: np.ndarray, convention: Convention, beyond: float) -> np.ndarray:
+    """An array (..., H, W) with the zero frequency in the middle or next to it; beyond: what stands where it has no pixel."""
+    if not isinstance(convention.center, str):
+        row, column = convention.center
+        return crop_around(y, (row, column), (y.shape[-2], y.shape[-1]), beyond)[0]
     return np.fft.fftshift(y, axes=(-2, -1)) if convention.center == "corner" else y
 
 

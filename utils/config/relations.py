@@ -155,7 +155,7 @@ def _check_convention(s: Settings) -> None:
             key, value = next(iter(unusual.items()))
             raise InputError(f"data.{key}={short(value)}: only data=measurement has it; images are simulated")
         return
-    for key in ("quantity", "gain", "center", "norm", "channels", "scale"):
+    for key in ("quantity", "gain", "center", "norm", "channels", "scale", "support"):
         if key in unusual and target in OURS and target not in SPECTRA:
             raise InputError(
                 f"data.{key}={unusual[key]}: {target} measures no spectrum; leave it out, or choose phase_retrieval"
@@ -164,10 +164,31 @@ def _check_convention(s: Settings) -> None:
         raise InputError("data.quantity=counts: data.gain is missing; give the counts per unit of intensity")
     if data.gain is not None and data.quantity != "counts":
         raise InputError(f"data.gain={data.gain}: it is the gain of counts; leave it out, or say data.quantity=counts")
-    file = Convention.of(data).mask_file
-    if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
-        reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"
-        raise InputError(f"data.mask={short(data.mask)}: {reason}; write a mask file, nan, max, or values such as [0,-1]")
+    _check_detector(s)
+    convention = Convention.of(data)
+    for key, file, others in (
+        ("mask", convention.mask_file, "nan, max, or values such as [0,-1]"),
+        ("support", convention.support_file, "a side in pixels, [rows, columns], or auto"),
+    ):
+        if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
+            reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"
+            raise InputError(f"data.{key}={short(getattr(data, key))}: {reason}; write a mask file, {others}")
+
+
+def _check_detector(s: Settings) -> None:
+    """Of the keys that an operator must know of: a centre of one's own, and a support."""
+    data = s.data
+    asked = [f"data.support={short(data.support)}"] if data.support is not None else []
+    asked += [f"data.center={short(data.center)}"] if data.center not in ("shifted", "corner") else []
+    if not asked:
+        return
+    if s.group.operator.target not in OURS:
+        raise InputError(f"{asked[0]}: an operator of one's own knows nothing of it; choose {SPECTRA[0]}, or leave it out")
+    if registry.levels(s):
+        raise InputError(f"{asked[0]}: coarse levels know nothing of it; write pyramid.levels=[]")
+    sides = data.support if isinstance(data.support, list) else [data.support]
+    if any(isinstance(side, int) and side > data.resolution for side in sides):
+        raise InputError(f"{asked[0]}: must not exceed the field of {data.resolution} pixels")
 
 
 def _check_speed(s: Settings) -> None:

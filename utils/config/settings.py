@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from utils.config.operators import measured_shape
+from utils.config.operators import SPECTRA, measured_shape
 from utils.config.sections import (
     DAPS,
     MCMC,
@@ -143,7 +143,9 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 
     @property
     def measured_shape(self) -> tuple[int, ...] | None:
-        """Of what the task measures of an image, before torch; None where only the operator itself knows it."""
+        """Of what the task measures of an image, before torch; None where only the operator itself or a detector's frame says."""
+        if self.data.kind == "measurement" and self.group.operator.target in SPECTRA:
+            return None
         node = {key: value for key, value in self.operator_node.items() if key != "_target_"}
         return measured_shape(self.group.operator.target, node, self.data.resolution)
 

@@ -49,6 +49,7 @@ from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
+from utils.running.geometry import Geometry, geometry_of  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
 from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
@@ -72,6 +73,7 @@ class Parts(NamedTuple):
     metrics: tuple[Metric, ...] = ()  # of one's own
     measuring: Operator | None = None  # of the whole object, where `operator` is that of a coarse level
     side: int = 0  # of the object, pixels
+    geometry: Geometry = Geometry()  # what the frames of a detector say
 
     @property
     def instrument(self) -> Operator:
@@ -87,7 +89,8 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     # XLA must be up before the first backward pass
     devices.setup_device(device, tf32=settings.precision == "tf32", threads=threads_of(settings).count)
     prior = load_prior(settings, device)
-    operator = load_operator(settings)
+    geometry = geometry_of(settings)
+    operator = load_operator(settings, geometry)
     check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)
     if tried:
         try_parts_of_ones_own(settings, prior, operator, device)
@@ -114,7 +117,7 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     metrics = tuple(own_metrics(settings.composition.nodes.get("metrics", {})))
     for metric in metrics if tried else ():
         try_metric(f"metrics.{metric.name}", metric, prior, operator)
-    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics, measuring, side)
+    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics, measuring, side, geometry)
 
 
 def coarse(settings: Settings, operator: Operator, side: int, resolution: int) -> Operator:
@@ -181,10 +184,14 @@ def operator_key(settings: Settings) -> str:
     return f"task.{settings.task_group}.operator._target_={settings.group.operator.target}"
 
 
-def load_operator(settings: Settings) -> Operator:
-    """The task's operator on the CPU, without the terms of the block `fidelity`. Raises InputError."""
+def load_operator(settings: Settings, geometry: Geometry | None = None) -> Operator:
+    """The task's operator on the CPU, without the terms of the block `fidelity`. Raises InputError.
+
+    geometry: of the measurements' frames; None: as their files say.
+    """
+    geometry = geometry_of(settings) if geometry is None else geometry
     with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
-        return make(f"task.{settings.task_group}.operator", settings.operator_node)
+        return make(f"task.{settings.task_group}.operator", settings.operator_node, **geometry.arguments())
 
 
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
@@ -303,7 +310,8 @@ def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> 
     Raises InputError for a file that has gone or changed since.
     """
     if settings.data.kind == "measurement":
-        truth, y = None, torch.stack([torch.from_numpy(loaded(image, image.values)) for image in images]).to(parts.device)
+        read = [loaded(image, parts.geometry.of(image).values) for image in images]
+        truth, y = None, torch.stack([torch.from_numpy(values) for values in read]).to(parts.device)
     else:
         truth = torch.stack([torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images])
         y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
@@ -325,7 +333,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
 
     Those that fit and are implausible end in a warning for each likely key (utils.diagnosis.plausibility).
     """
-    side, operator, convention = parts.side, parts.instrument, images[0].convention
+    side, operator, convention = parts.side, parts.instrument, parts.geometry.of(images[0]).convention
     levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
     flat = operator(levels[:, None, None, None].expand(3, 3, side, side))  # (3, ...)
     if not operator.spectrum:
@@ -334,7 +342,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
     wrong, findings, missing, impossible, idle = [], Findings(), {}, [], []
     for image in images:
-        reading, sigma = loaded(image, image.read), operator.sigma
+        reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
         missing[image.path.name] = float(np.isnan(reading.y).mean())
         idle.append(dict(reading.idle))
         if reading.y.shape != wanted:
@@ -370,7 +378,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
 
 def _refuse_spectral_keys(operator: Operator, convention: Convention) -> None:
     """For an operator of one's own; ours are refused before torch is imported."""
-    for key in ("quantity", "center", "norm", "channels"):
+    for key in ("quantity", "center", "norm", "channels", "support"):
         value = getattr(convention, key)
         if value != getattr(Convention(), key):
             raise InputError(

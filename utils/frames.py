@@ -1,0 +1,56 @@
+"""Frames of a detector as arrays: cut, padded and binned around the zero frequency. Numbers alone, no files.
+
+A frame is (..., H, W). `center` is the zero frequency's (row, column) in pixels, 0 in the middle of the first pixel; it may lie
+between pixels. An FFT of H x W samples has it at (H // 2, W // 2) once it is shifted.
+"""
+
+import math
+
+import numpy as np
+
+Center = tuple[float, float]  # (row, column), pixels
+
+
+def middle(shape: tuple[int, ...]) -> Center:
+    """Where a shifted FFT of this shape (..., H, W) has its zero frequency."""
+    return shape[-2] // 2, shape[-1] // 2
+
+
+def crop_around(
+    frame: np.ndarray, center: Center, shape: tuple[int, int], missing: float = np.nan
+) -> tuple[np.ndarray, Center]:
+    """The pixels around `center`, and where it lies in them: (..., *shape), the pixel next to it in their `middle`.
+
+    missing: what stands where the frame has no pixel: not measured. A frame of integers needs one of its own type.
+    """
+    found, moved = frame, []
+    for axis, (place, side) in enumerate(zip(center, shape), start=-2):
+        first = math.floor(place + 0.5) - side // 2  # of the new frame, in pixels of the old one
+        before, after = max(0, -first), max(0, first + side - frame.shape[axis])
+        kept = [slice(None)] * frame.ndim
+        kept[axis] = slice(max(0, first), max(0, first + side))
+        widths = [(0, 0)] * frame.ndim
+        widths[axis] = (min(before, side), min(after, side))
+        found = np.pad(found[tuple(kept)], widths, constant_values=missing) if before or after else found[tuple(kept)]
+        moved.append(place - first)
+    return found, (moved[0], moved[1])
+
+
+def bin_frame(frame: np.ndarray, n: int, center: Center) -> tuple[np.ndarray, Center]:
+    """Sums over n x n pixels, (..., H', W'), and where the zero frequency lies in them; NaN where one of the pixels is NaN.
+
+    The squares lie so that the zero frequency is as near to the middle of one as can be: for an even n and a whole `center`,
+    1 / (2 n) of a new pixel off. Pixels at the border that fill no square are left out.
+    """
+    if n == 1:
+        return frame, center
+    moved = []
+    for axis, place in enumerate(center, start=-2):
+        start = math.floor(place - (n - 1) / 2 + 0.5) % n  # the first pixel of a whole square
+        count = (frame.shape[axis] - start) // n
+        kept = [slice(None)] * frame.ndim
+        kept[axis] = slice(start, start + count * n)
+        squares = np.moveaxis(frame[tuple(kept)], axis, -1)
+        frame = np.moveaxis(squares.reshape(*squares.shape[:-1], count, n).sum(-1), -1, axis)
+        moved.append((place - start - (n - 1) / 2) / n)
+    return frame, (moved[0], moved[1])
