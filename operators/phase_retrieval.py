@@ -104,8 +104,8 @@ class PhaseRetrieval(Operator):
         """
         if self.frame or any(self.offset) or self.inside is not None:
             raise InputError(
-                "pyramid.levels: a coarse level has a square frame of the task's own size, its centre on a pixel and no "
-                "support; choose a model of the object's resolution, without levels"
+                "data.resolution: a coarse level knows only frames of the task's own size, their centre on a pixel, and no "
+                "support; choose a model of that resolution"
             )
         if resolution > side:
             raise ValueError(f"resolution={resolution}: must not exceed the object's side {side}")

@@ -15,6 +15,7 @@ GROUND = (
     "kernels",
     "device",
     "formats",
+    "frames",
     "plain_files",
     "measurements",
     "data",

@@ -143,7 +143,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 
     @property
     def measured_shape(self) -> tuple[int, ...] | None:
-        """Of what the task measures of an image, before torch; None where only the operator itself or a detector's frame says."""
+        """Of what the task measures of an image, before torch; None where only the operator or a detector's frame knows it."""
         if self.data.kind == "measurement" and self.group.operator.target in SPECTRA:
             return None
         node = {key: value for key, value in self.operator_node.items() if key != "_target_"}

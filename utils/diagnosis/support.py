@@ -7,13 +7,13 @@ MARGIN = 2  # pixels added: a support that is too small costs the answer, a wide
 
 
 def estimate_support(y: np.ndarray, noise: float) -> tuple[int, int]:
-    """Rows and columns of the smallest upright box that holds the object of magnitudes y (C, H, W), orthonormal, NaN where missing.
+    """Rows and columns of the upright box that holds the object; (H, W) where the autocorrelation nowhere ends.
 
-    noise: standard deviation of the noise on y. As large as the field can tell, (H, W), where the autocorrelation nowhere ends.
+    y: magnitudes (C, H, W), orthonormal, NaN where missing; noise: standard deviation of the noise on them.
 
-    An object of n pixels in a line has products at lags below n. So the largest lag of a row whose root mean square stands above
-    the noise is n - 1. The noise of sum_k y_k^2 exp(2 pi i k l / N) is 2 noise sqrt(sum y^2), or less where the far lags are
-    quieter. Missing pixels take the value of their opposite, equal for a real object, and else the mean about them.
+    An object of n pixels in a line has products at lags below n. So the largest lag of a row whose root mean square stands
+    above the noise is n - 1. The noise of sum_k y_k^2 exp(2 pi i k l / N) is 2 noise sqrt(sum y^2), or less where the far lags
+    are quieter. Missing pixels take the value of their opposite, equal for a real object, and else the mean about them.
     """
     energy = filled(y) ** 2
     lags = np.abs(np.fft.fft2(energy, axes=(-2, -1))) ** 2  # (C, H, W), lag 0 first; its phase says where the centre lay

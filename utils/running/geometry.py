@@ -15,7 +15,7 @@ import numpy as np
 from utils.config.operators import OURS, SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, files_in
-from utils.diagnosis.frames import SURE, estimate_center
+from utils.diagnosis.frames import estimate_center
 from utils.diagnosis.plausibility import noise_on
 from utils.diagnosis.support import estimate_support
 from utils.errors import InputError, short
@@ -85,7 +85,7 @@ def found_center(paths: Sequence[Path], convention: Convention) -> list[float]:
     key, centers = f"data.center={AUTO}", []
     for path, reading in readings(paths, convention):
         row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
-        if confidence < SURE:
+        if not confidence:
             raise InputError(f"{key}: {path} has no centre of symmetry that stands out; write data.center=[row,column]")
         centers.append((row, column))
     if not centers:
@@ -130,6 +130,6 @@ def drawn_support(file: Path, convention: Convention, side: int) -> np.ndarray:
     box = inside[np.ix_(inside.any(1), inside.any(0))]
     if (box == box[::-1, ::-1]).all() and not (inside == inside[::-1, ::-1]).all():
         raise InputError(
-            f"{key}: is its own turn by 180 degrees, but not about the field's middle; centre it, a pixel wider if need be"
+            f"{key}: is its own turn by 180 degrees, but not about the middle; centre it, a pixel wider if need be"
         )
     return inside
