@@ -6,7 +6,7 @@ object's size. Opposite pixels of a real object have the same mean, so that thei
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import scipy
@@ -45,7 +45,7 @@ class Frame:
 
     reading:  y (C, H, W), magnitudes and NaN, and the file's numbers
     told:     the zero frequency of y by the config, (row, column) in pixels
-    in_file:  the same in the file
+    in_file:  the same in the file; a pixel of y is `binned` of the file's
     side:     of the object's field, pixels
     sigma:    the operator's
     key:      of the operator's sigma, "task.GROUP.operator.sigma"
@@ -58,6 +58,15 @@ class Frame:
     side: int
     sigma: float
     key: str
+    binned: int = 1
+
+    @classmethod
+    def of(cls, reading: Reading, convention: Convention, side: int, sigma: float, key: str) -> Self:
+        sides = reading.y.shape[-2:]
+        told = (sides[0] // 2 - reading.offset[0], sides[1] // 2 - reading.offset[1])
+        rows, columns = reading.frame or sides
+        center = (rows // 2, columns // 2) if isinstance(convention.center, str) else tuple(convention.center)
+        return cls(reading, convention, told, (center[0], center[1]), side, sigma, key, convention.bin)
 
     @property
     def missing(self) -> np.ndarray:
@@ -125,7 +134,7 @@ def of_center(frame: Frame, estimate: CenterEstimate) -> Iterator[Finding]:
     row, column, sure = estimate
     off = (row - frame.told[0], column - frame.told[1])
     farthest, told = max(map(abs, off)), " and ".join(f"{part:g}" for part in frame.in_file)
-    place = [f"{_rounded(there + step):g}" for there, step in zip(frame.in_file, off)]
+    place = [f"{_rounded(there + frame.binned * step):g}" for there, step in zip(frame.in_file, off)]
     where = f"row {place[0]}, column {place[1]}"
     if sure < SURE and (sure < UNSURE or farthest >= SLIGHTLY):
         guess = f"; perhaps {where}" if sure >= UNSURE else ""
