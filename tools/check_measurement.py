@@ -7,11 +7,15 @@ Reads what data=measurement would read, and what that refuses as far as it can b
 Exit status: 0; 1 if a run would be refused; 2 for wrong input.
 """
 
+from __future__ import annotations
+
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -24,16 +28,22 @@ from utils.config.compose import compose
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, measurements
-from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels
+from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels, of_support
 from utils.diagnosis.frames import SURE as SURE_CENTER
-from utils.diagnosis.frames import by_radius
-from utils.diagnosis.plausibility import noise_on
-from utils.diagnosis.support import estimate_support, filled
-from utils.errors import InputError, one_line
+from utils.diagnosis.frames import Radial, by_radius
+from utils.diagnosis.support import filled
+from utils.errors import InputError, one_line, visible
 from utils.formats import HDF5, NoSuchDataset, read_array
 from utils.measurements import Convention, Reading
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.image import AxesImage
+
 MOST_FILES = 8
+SHARED = 3  # pixels at the highest value by chance
+GAP = "#8fa3b3"  # what was not measured, in pictures
 STYLES = {"refuse": "red", "warning": "yellow", "note": ""}
 SURE = ((0.75, "sure"), (0.4, "likely"), (0.04, "perhaps"), (0.0, "unknown"))
 
@@ -156,71 +166,116 @@ def recommended(found: dict[str, list[Finding]]) -> tuple[dict[str, str], list[s
 
 def draw_page(frame: Frame, name: str, out: Path) -> None:
     """Frame, mask, radial means and autocorrelation in one figure. Raises InputError."""
-    from matplotlib.colors import ListedColormap, LogNorm
-    from matplotlib.patches import Patch, Rectangle
-
     from utils.figures.style import plt, save_figure
 
-    raw, y = frame.reading.raw.astype(np.float64), frame.reading.y.astype(np.float64)
-    missing, estimate = frame.missing, frame.estimate()
+    estimate = frame.estimate()
     sure = estimate.confidence >= SURE_CENTER
     center = (estimate.row, estimate.column) if sure else frame.told
-    figure, axes = plt.subplots(2, 2, figsize=(11, 9.4), layout="constrained")
-    figure.suptitle(f"{name}: {raw.shape[-2]} x {raw.shape[-1]} pixels, channels: {len(raw)}", fontsize=13)
+    hot = hot_pixels(replace(frame, told=center)) if sure else np.zeros_like(frame.missing)
+    y = np.where(hot, np.nan, frame.reading.y.astype(np.float64))
+    figure = plt.figure(figsize=(12.5, 10.5))
+    grid = figure.add_gridspec(2, 2, left=0.07, right=0.95, bottom=0.07, top=0.91, wspace=0.28, hspace=0.28)
+    axes = [figure.add_subplot(place) for place in grid]
+    channels = "one channel" if len(y) == 1 else f"{len(y)} channels"
+    figure.suptitle(visible(f"{name}: {y.shape[-2]} x {y.shape[-1]} pixels, {channels}"), fontsize=14)
+    _draw_frame(axes[0], frame, center if sure else None)
+    _draw_kinds(axes[1], frame, hot)
+    _draw_radial(axes[2], by_radius(y, center), frame, sure)
+    _draw_lags(axes[3], y, frame)
+    save_figure(figure, out, dpi=100)
 
-    (frame_axis, mask_axis), (radial_axis, lag_axis) = axes
-    picture = np.ma.masked_invalid(np.where(missing, np.nan, raw)).mean(0)
-    positive = picture[picture > 0]
-    low = max(float(np.quantile(positive.compressed(), 0.01)), 1e-6 * float(picture.max())) if positive.size else 1.0
-    colours = plt.get_cmap("magma").with_extremes(bad="#6f8fa8", under="black")
-    shown = frame_axis.imshow(picture, norm=LogNorm(low, max(float(picture.max()), 2 * low)), cmap=colours)
-    figure.colorbar(shown, ax=frame_axis, label="number in the file (mean of the channels)", extend="min")
-    frame_axis.plot(*frame.told[::-1], "+", color="white", markersize=16, label="centre as told")
-    if sure:
-        frame_axis.plot(*center[::-1], "o", color="#35e0c2", markersize=13, fillstyle="none", markeredgewidth=1.8, label="found")
-    frame_axis.set_title("the frame; not measured: blue-grey")
-    frame_axis.legend(loc="upper right", framealpha=0.8)
 
-    kinds = {"measured": "#e8e8e8", "not measured": "#6f8fa8", "zero": "black", "at the highest value": "#d9822b"}
-    kinds |= {"far above its opposite": "#c0392b"}
-    top = np.nanmax(np.where(missing, np.nan, raw))
+def _draw_frame(axis: Axes, frame: Frame, found: tuple[float, float] | None) -> None:
+    from matplotlib.colors import LogNorm
+
+    raw = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
+    known = ~np.isnan(raw).all(0)
+    picture = np.where(known, np.nansum(raw, 0) / np.maximum((~np.isnan(raw)).sum(0), 1), np.nan)
+    lit = picture[picture > 0]
+    low, high = (float(np.quantile(lit, 0.02)), float(lit.max())) if lit.size else (1.0, 10.0)
+    low = max(low, 1e-7 * high)
+    shown = axis.imshow(
+        np.where(known, np.maximum(picture, low / 10), np.nan),
+        norm=LogNorm(low, max(high, 2 * low)),
+        cmap=_colours("magma").with_extremes(bad=GAP, under="black"),
+    )
+    _colour_bar(axis, shown, "number in the file" + ", mean of the channels" * (len(raw) > 1))
+    axis.plot(*frame.told[::-1], "+", color="white", markersize=17, markeredgewidth=1.5, label="centre as told")
+    if found is not None:
+        axis.plot(*found[::-1], "o", color="#35e0c2", markersize=14, fillstyle="none", markeredgewidth=2, label="centre found")
+    axis.legend(loc="upper right", fontsize=8, facecolor="#555555", labelcolor="white")
+    axis.set_title("the frame" if known.all() else "the frame, grey where not measured")
+
+
+def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    raw, missing = frame.reading.raw, frame.missing
+    top = (raw == np.max(raw, initial=0, where=~missing)) & ~missing
+    several = top & (np.count_nonzero(top) > SHARED)
+    kinds = {
+        "at the highest value": several,
+        "zero": (raw == 0) & ~missing,
+        "not measured": missing,
+        "far above its opposite": hot,
+    }
+    colours = ("#f2f2f2", "#d9822b", "#26323c", GAP, "#d0021b")
     codes = np.zeros(raw.shape[-2:], int)
-    hot = hot_pixels(replace(frame, told=center)) if sure else np.zeros_like(missing)
-    highest = (raw == top) & ~missing
-    for code, where in enumerate((missing, (raw == 0) & ~missing, highest & (highest.sum() > 3), hot), start=1):
-        codes = np.where(where.any(0), code, codes)
-    mask_axis.imshow(codes, cmap=ListedColormap(list(kinds.values())), vmin=-0.5, vmax=len(kinds) - 0.5)
-    counted = [f"{kind}: {np.count_nonzero(codes == code)}" for code, kind in enumerate(kinds)]
-    mask_axis.legend(handles=[Patch(facecolor=c, edgecolor="grey", label=t) for c, t in zip(kinds.values(), counted)])
-    mask_axis.set_title("pixels of each kind, in any channel")
+    for code, where in enumerate(kinds.values(), start=1):
+        codes[where.any(0)] = code
+    axis.imshow(codes, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest")
+    texts = ["measured", *(f"{kind}: {np.count_nonzero(where)}" for kind, where in kinds.items())]
+    boxes = [Patch(facecolor=colour, edgecolor="black", label=text) for colour, text in zip(colours, texts)]
+    axis.legend(handles=boxes, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, fontsize=8, frameon=False)
+    axis.set_title("what its pixels are, in any channel")
 
-    radial = by_radius(y, center)
-    radius = np.arange(len(radial.mean))
-    radial_axis.semilogy(radius, radial.mean, color="#1f4e79", label="mean magnitude of a ring")
+
+def _draw_radial(axis: Axes, radial: Radial, frame: Frame, sure: bool) -> None:
+    axis.plot(radial.mean, color="#1f4e79", linewidth=2, label="mean magnitude of a ring")
     if sure:
-        radial_axis.semilogy(radius, radial.noise, color="#c0392b", label="noise, from opposite pixels")
-    radial_axis.axhline(frame.sigma, color="grey", linestyle="--", label=f"{frame.key} = {frame.sigma:.3g}")
-    radial_axis.set_xlabel("pixels from the centre")
-    radial_axis.set_ylabel("as the operator has it")
-    radial_axis.set_title("by radius")
-    radial_axis.legend()
-    radial_axis.grid(alpha=0.3)
+        axis.plot(radial.noise, ".", color="#d0021b", markersize=4, label="noise there, from opposite pixels")
+    axis.axhline(frame.sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {frame.sigma:.3g}")
+    axis.set_yscale("log")
+    lit = radial.mean[radial.mean > 0]
+    axis.set_ylim(0.2 * min(frame.sigma or np.inf, float(np.median(lit))) if lit.size else None)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_xlabel("pixels from the centre")
+    axis.set_ylabel("magnitude, as the operator has it")
+    axis.set_title("magnitude and noise by radius" if sure else "magnitude by radius; without a sure centre no noise")
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
 
-    energy = filled(y) ** 2
-    lags = np.fft.fftshift(np.abs(np.fft.fft2(energy - energy.mean((-2, -1), keepdims=True))).sum(0))
-    middle = [side // 2 for side in lags.shape]
-    lags[middle[0], middle[1]] = np.partition(lags.ravel(), -2)[-2]
-    extent = (-middle[1] - 0.5, lags.shape[1] - middle[1] - 0.5, lags.shape[0] - middle[0] - 0.5, -middle[0] - 0.5)
-    drawn = lag_axis.imshow(lags / lags.max(), norm=LogNorm(1e-4, 1), cmap="viridis", extent=extent)
-    figure.colorbar(drawn, ax=lag_axis, label="of its largest", extend="min")
-    sides = estimate_support(y, noise_on(y, frame.convention, frame.sigma))
-    box = Rectangle((-sides[1] + 0.5, -sides[0] + 0.5), 2 * sides[1] - 1, 2 * sides[0] - 1, fill=False, color="white")
-    lag_axis.add_patch(box)
-    lag_axis.set_title(f"autocorrelation; box: of an object of {sides[0]} x {sides[1]} pixels, the field has {frame.side}")
-    lag_axis.set_xlim(extent[:2])
-    lag_axis.set_ylim(extent[2:])
-    lag_axis.set_xlabel("lag in pixels of the object")
-    save_figure(figure, out, dpi=110)
+
+def _draw_lags(axis: Axes, y: np.ndarray, frame: Frame) -> None:
+    from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
+
+    lags = np.fft.fftshift(np.abs(np.fft.fft2(filled(y) ** 2)).sum(0))
+    rows, columns = (side // 2 for side in lags.shape)
+    lags /= lags[rows, columns]
+    extent = (-columns - 0.5, lags.shape[1] - columns - 0.5, lags.shape[0] - rows - 0.5, -rows - 0.5)
+    shown = axis.imshow(lags, norm=LogNorm(max(1e-6, 0.5 * float(np.quantile(lags, 0.02))), 1), cmap="viridis", extent=extent)
+    _colour_bar(axis, shown, "of lag 0")
+    told, sides = next(((each.value, each.override) for each in of_support(frame)), ("", ""))
+    if sides.startswith("data.support"):
+        height, width = (int(side) for side in sides.partition("[")[2].rstrip("]").split(","))
+        corner = (-width + 0.5, -height + 0.5)
+        axis.add_patch(Rectangle(corner, 2 * width - 1, 2 * height - 1, fill=False, color="white", linewidth=1.5))
+    axis.set_title(f"autocorrelation, box: {sides}" if sides.startswith("data.support") else "autocorrelation")
+    axis.set_xlabel("\n".join(textwrap.wrap(f"support: {told}", 70)) if told else "lag in pixels of the object", fontsize=8)
+
+
+def _colours(name: str) -> Colormap:
+    from matplotlib import colormaps
+
+    return colormaps[name]
+
+
+def _colour_bar(axis: Axes, shown: AxesImage, label: str) -> None:
+    bar = shown.figure.colorbar(shown, ax=axis, label=label, extend="min", fraction=0.046, pad=0.03)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    bar.ax.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def main() -> None:

@@ -140,10 +140,14 @@ def of_center(frame: Frame, estimate: CenterEstimate) -> Iterator[Finding]:
         guess = f"; perhaps {where}" if sure >= UNSURE else ""
         yield Finding("centre", f"not known: no centre of symmetry stands out{guess}", 0.0)
     elif farthest < SLIGHTLY:
-        yield Finding("centre", f"row {told.replace(' and ', ', column ')}, as told", sure)
+        yield Finding("centre", f"row {told.replace(' and ', ', column ')}, as told", min(1.0, 0.4 + 2 * sure))
     elif frame.convention.center == "corner":
         yield Finding(
-            "centre", f"{off[0]:+.2g} and {off[1]:+.2g} pixels from the corner; roll the files by that", sure, "", "warning"
+            "centre",
+            f"{off[0]:+.2g} and {off[1]:+.2g} pixels from the corner; roll the files by that",
+            min(1.0, 0.4 + 2 * sure),
+            "",
+            "warning",
         )
     else:
         grave = farthest >= OFF and frame.convention.center == "shifted"
