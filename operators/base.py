@@ -69,6 +69,10 @@ class Operator(torch.nn.Module, ABC):
         """What the loss lacks, (P,), where particles of one measurement are compared; None: it compares as it is."""
         return None
 
+    def exposure(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """The fitted exposure, (P,): the intensity of y over that of A(x); None where it is known."""
+        return None
+
     def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """{term: (P,)} of a loss that is a weighted sum of terms, unweighted; none of one that is not."""
         return {}

@@ -140,6 +140,12 @@ class WithFidelity(Operator):
                 missing.append(-2 * self.weights[name] * self.sigma**2 * number_of(known, log_t.dtype) * log_t)
         return sum(missing) if missing else None
 
+    def exposure(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """By the first term that fits one."""
+        known, m = ~torch.isnan(y), self(x)
+        fitted = (term.exposure_of(m, torch.where(known, y, 0.0), known) for term in self.terms.values() if term.free_scale)
+        return next((value for value in fitted if value is not None), None)
+
     def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """{term: (P,)}, without their weights."""
         return {name: summed(part, 1) for name, part in self.parts(x, y).items()}

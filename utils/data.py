@@ -6,8 +6,8 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from utils.errors import InputError, one_line, short
 from utils.formats import READERS, linked
-from utils.measurements import Convention, ConventionBlock, Reading, read
+from utils.measurements import Convention, ConventionBlock, OwnFrame, Reading, count_frames, read
 from utils.paths import find
 
 log = logging.getLogger("latentdaps")
@@ -27,7 +27,7 @@ SUFFIXES = {
     "measurement": tuple(READERS),
 }
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says: EPS is a program, which Pillow runs
-KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
+KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI, .mat or TIFF file"}
 TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
 MOST_WAYS = 16  # by which links may lead into one folder
@@ -49,6 +49,11 @@ class TestItem:
 
     id: int
     path: Path
+
+    @property
+    def name(self) -> str:
+        """As tables, log and records call it."""
+        return self.path.name
 
     def sha256(self) -> str:
         """Of the file as it was when this was first asked, for a run at its start."""
@@ -93,17 +98,25 @@ class Measurement(TestItem):
 
     convention: Convention = Convention()
     measured_shape: tuple[int, ...] | None = None  # of what the task measures, where that is known
+    own_frame: OwnFrame | None = None  # of a task that measures a spectrum
+
+    @property
+    def name(self) -> str:
+        frame = self.convention.frame
+        return self.path.name if frame is None else f"{self.path.name}[{frame}]"
 
     def read(self) -> Reading:
         """y as the operator measures it, and what the file says of itself. Raises InputError or ValueError."""
-        return read(self.path, self.convention, self.measured_shape)
+        return read(self.path, self.convention, self.measured_shape, self.own_frame)
 
     def values(self) -> np.ndarray:
         """y as float32, without a leading axis of length 1; NaN where not measured."""
         return self.read().y
 
     def digest(self) -> str:
-        """Of the file, and of mask and support where they are files: another mask is another measurement."""
+        """Of the file, and of mask, support and background where they are files; of one frame of a stack that of y."""
+        if isinstance(self.convention.frame, int):
+            return hashlib.sha256(self.read().y.tobytes()).hexdigest()  # a stack is not read whole for each of its frames
         return _digest(self.path, *self.convention.files)
 
 
@@ -211,7 +224,7 @@ def _is(path: Path, what: Callable[[Path], bool]) -> bool:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """All files in `root` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
+    """All files in `root` and its folders, linked ones too, less hidden ones; a file or an unreadable folder as itself.
 
     A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
     after a few steps they would be millions.
@@ -223,6 +236,9 @@ def _below(root: Path) -> Iterator[Path]:
         try:
             place = folder.resolve()
             if place in above:
+                continue
+            if place.is_file():
+                yield folder
                 continue
             entries = [] if any(place.is_relative_to(pseudo) for pseudo in PSEUDO) else list(folder.iterdir())
         except (OSError, RuntimeError):  # the latter of a link to itself
@@ -243,12 +259,40 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def names_in_set(settings: "Selection") -> list[str]:
-    """File names of the whole set; an image's id is its position here."""
-    return [file.name for file in files_in(find(settings.data.root), settings.data.kind, _beside(settings.data))]
+    """Names of the whole set, those of its files; an image's id is its position here."""
+    return [item.name for item in whole_set(settings)]
 
 
-def _beside(data: "DataBlock") -> tuple[Path, ...]:
-    return Convention.of(data).files if data.kind == "measurement" else ()
+def _files(data: "DataBlock") -> list[Path]:
+    """Those of the whole set, less masks and the like, and less what other files of the set have their data read from."""
+    if data.kind != "measurement":
+        return files_in(find(data.root), data.kind)
+    convention, others = Convention.of(data), set[Path]()
+    files = files_in(find(data.root), data.kind, convention.files)
+    for file in files:
+        with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
+            others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
+    return [file for file in files if file.resolve() not in others]
+
+
+def measurements(settings: "Selection") -> list[Measurement]:
+    """The whole set, as far as it can be told; what is wrong with it is said by `select_images`."""
+    with suppress(InputError):
+        return [item for item in whole_set(settings) if isinstance(item, Measurement)]
+    return []
+
+
+def whole_set(settings: "Selection", files: list[Path] | None = None) -> list[TestImage] | list[Measurement]:
+    """All items, in their order. Raises InputError for a stack that cannot be read, where its frames are to be counted."""
+    files = _files(settings.data) if files is None else files
+    if settings.data.kind != "measurement":
+        return [TestImage(i, file) for i, file in enumerate(files)]
+    convention = replace(Convention.of(settings.data), kept=settings.kept_background)
+    made = [Measurement(0, file, convention, settings.measured_shape, settings.own_frame) for file in files]
+    if convention.frame == "all":
+        counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
+        made = [replace(item, convention=replace(convention, frame=i)) for item, n in counts for i in range(n)]
+    return [replace(item, id=i) for i, item in enumerate(made)]
 
 
 class DataBlock(ConventionBlock, Protocol):
@@ -273,6 +317,12 @@ class Selection(Protocol):
     @property
     def measured_shape(self) -> tuple[int, ...] | None: ...
 
+    @property
+    def own_frame(self) -> OwnFrame | None: ...
+
+    @property
+    def kept_background(self) -> float: ...
+
 
 def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
@@ -281,41 +331,52 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     the set's files, and how unusual ones are read, is said in one line of the log each.
     """
     data, root = settings.data, find(settings.data.root)
-    if not _is(root, Path.is_dir):
+    if not _is(root, Path.exists):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
-    files = files_in(root, data.kind, _beside(data))
-    left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
+    files = _files(data)
+    base = root if root.is_dir() else root.parent
+    left = sorted(str(file.relative_to(base)) for file in _below(root) if not _is_read(file, data.kind))
     beside = f"; left out: {_few(left)}" if left else ""
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
         log.info("data.root=%s: %d files are no %s%s", data.root, len(left), KINDS[data.kind], beside)
-    end = data.end_id if data.end_id is not None else len(files)
-    if end > len(files):
-        raise InputError(f"data.end_id={end}: {root} has {len(files)} images{beside}")
+    items = whole_set(settings, files)
+    end = data.end_id if data.end_id is not None else len(items)
+    if end > len(items):
+        raise InputError(f"data.end_id={end}: {root} has {len(items)} images{beside}")
     if data.start_id >= end:
-        raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
+        raise InputError(f"data.start_id={data.start_id}: {root} has {len(items)} images{beside}")
     k, n = settings.shard_of
-    chosen = list(enumerate(files))[data.start_id : end][k::n]
-    if data.kind == "measurement":
-        convention = Convention.of(data)
-        measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
-        for measurement in measured:
-            _readable(measurement, measurement.read)
-            _readable(measurement, measurement.sha256)
-        links = (_readable(item, partial(linked, item.path, convention.dataset, convention.folders)) for item in measured)
-        others = {str(file) for files in links for file in files}
-        if others:
-            log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
+    chosen = items[data.start_id : end][k::n]
+    if measured := [item for item in chosen if isinstance(item, Measurement)]:
+        _check(measured, Convention.of(data), data.root)
         return measured
-    items = [TestImage(i, file) for i, file in chosen]
-    found = [(item.path.name, key) for item in items for key in _readable(item, item.check)]
-    for item in items:
+    images = [item for item in chosen if isinstance(item, TestImage)]
+    found = [(item.name, key) for item in images for key in _readable(item, item.check)]
+    for item in images:
         _readable(item, item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
             log.log(level, "%s: %s", text, _few(names))
-    return items
+    return images
+
+
+def _check(items: Sequence[Measurement], convention: Convention, root: str) -> None:
+    """Raises InputError for a measurement that cannot be read. Says in the log which further files are read."""
+    units = dict[float, str]()
+    for item in items:
+        units.setdefault(_readable(item, item.read).unit, item.name)
+        _readable(item, item.sha256)
+    if len(units) > 1 and convention.quantity == "counts":
+        raise InputError(
+            f"data.root={root}: {' and '.join(list(units.values())[:2])} differ in the size or number of their frames, so that "
+            "a count stands for another intensity in each; run them one after the other"
+        )
+    files = {item.path for item in items}
+    others = {str(file) for path in files for file in linked(path, convention.dataset, convention.folders)}
+    if others:
+        log.info("data.root=%s: HDF5 files have their data read from %s", root, ", ".join(sorted(others)))
 
 
 def loaded(item: TestItem, read: Callable[[], Value]) -> Value:

@@ -36,7 +36,7 @@ def save(tmp_path, image, name="a.png", **options):
 def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1), shape=None):
     chosen = {"root": str(root), "kind": kind, "start_id": start_id, "end_id": end_id, "source": "the source"}
     data = SimpleNamespace(**chosen, **asdict(Convention()), linked_folders=[])
-    return SimpleNamespace(data=data, shard_of=shard, measured_shape=shape)
+    return SimpleNamespace(data=data, shard_of=shard, measured_shape=shape, own_frame=None, kept_background=0.0)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 200), (64, 64), (65, 64), (1, 7)])

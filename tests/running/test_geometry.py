@@ -9,7 +9,7 @@ import torch
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
-from utils.diagnosis.autocorrelation import estimate_support
+from utils.diagnosis.support import estimate_support
 from utils.errors import InputError
 from utils.running.build import load_operator
 from utils.running.geometry import geometry_of

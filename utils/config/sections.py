@@ -76,6 +76,9 @@ def _number_as_text(value: Any) -> Any:
 PathText = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text), AfterValidator(_possible_path)]
 
 
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
 class Data(Section):
     of_any_size = ("mask",)  # what a detector writes where it measures nothing
 
@@ -97,6 +100,11 @@ class Data(Section):
     scale: Literal["known", "free"] = "known"
     support: Annotated[Any, PlainValidator(_support)] = None  # utils.measurements.Support
     linked_folders: list[PathText] = []
+    frame: Annotated[int, Field(ge=0)] | Literal["sum", "all"] | None = None
+    crop: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    bin: int = Field(default=1, ge=1, le=LARGEST_SIDE)
+    background: float | PathText | None = None
+    transpose: bool = False
 
     def unusual(self) -> dict[str, Any]:
         """{key: value} of those that a config may leave out and that are not at their defaults."""

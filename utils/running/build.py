@@ -343,7 +343,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     wrong, findings, missing, impossible, idle = [], Findings(), {}, [], []
     for image in images:
         reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
-        missing[image.path.name] = float(np.isnan(reading.y).mean())
+        missing[image.name] = float(np.isnan(reading.y).mean())
         idle.append(dict(reading.idle))
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
@@ -352,9 +352,9 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         if reason := lost(reading, noise, convention if operator.spectrum else None, seen):
             impossible.append((image.path, reason))
         elif operator.spectrum:
-            findings.add(image.path.name, of_spectrum(reading, convention, side * side, sigma))
+            findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
         else:
-            findings.add(image.path.name, of_picture(reading, highest, sigma, seen))
+            findings.add(image.name, of_picture(reading, highest, sigma, seen))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
@@ -367,7 +367,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         raise InputError(f"data.root: {path}{more}: {reason}")
     for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
         if all(value in of_file for of_file in idle):
-            hint = f"; the nearest value in {images[0].path.name} is {nearest}" if nearest else ""
+            hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
             log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
@@ -378,7 +378,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
 
 def _refuse_spectral_keys(operator: Operator, convention: Convention) -> None:
     """For an operator of one's own; ours are refused before torch is imported."""
-    for key in ("quantity", "center", "norm", "channels", "support"):
+    for key in ("quantity", "center", "norm", "channels", "support", "background", "bin", "crop"):
         value = getattr(convention, key)
         if value != getattr(Convention(), key):
             raise InputError(

@@ -14,18 +14,16 @@ import numpy as np
 
 from utils.config.operators import OURS, SPECTRA
 from utils.config.settings import Settings
-from utils.data import Measurement, files_in
-from utils.diagnosis.autocorrelation import estimate_support, refined_center
+from utils.data import Measurement, measurements
 from utils.diagnosis.frames import estimate_center
 from utils.diagnosis.plausibility import noise_on
+from utils.diagnosis.support import estimate_support, refined_center
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK, read_array
-from utils.measurements import AUTO, Convention, Reading, read
-from utils.paths import find
+from utils.measurements import AUTO, MOST_SAMPLES, Convention, Reading
 
 log = logging.getLogger("latentdaps")
 APART = 0.75  # pixels between the centres of two files, which an estimate of half a pixel does not explain
-MOST = 8  # samples a pixel of the object: more are another scale, not a finer one
 
 
 class Geometry(NamedTuple):
@@ -46,7 +44,11 @@ class Geometry(NamedTuple):
 
     def of(self, item: Measurement) -> Measurement:
         """The measurement, read with the centre that was found."""
-        return item if self.convention is None else replace(item, convention=self.convention)
+        return item if self.convention is None else centred_at(item, self.convention.center)
+
+
+def centred_at(item: Measurement, center: str | list[float]) -> Measurement:
+    return replace(item, convention=replace(item.convention, center=center))
 
 
 def geometry_of(settings: Settings) -> Geometry:
@@ -55,35 +57,37 @@ def geometry_of(settings: Settings) -> Geometry:
     if data.kind != "measurement" or operator.target not in SPECTRA:
         return Geometry()
     convention, side = Convention.of(data), data.resolution
-    paths = files_in(find(data.root), data.kind, convention.files)
+    items = measurements(settings)
     if convention.center == AUTO:
-        convention = replace(convention, center=found_center(paths, convention, side))
-    first = next(readings(paths, convention), None)
+        convention = replace(convention, center=found_center(items, side))
+        items = [centred_at(item, convention.center) for item in items]
+    first = next(readings(items), None)
     if first is None or first[1].y.ndim != 3:  # files of a finished run may lie elsewhere, and what is wrong is said later
         return Geometry(convention)
     _, reading = first
     rows, columns = reading.y.shape[1:]
-    frame = (rows, columns) if all(side <= samples <= MOST * side for samples in (rows, columns)) else None
+    frame = (rows, columns) if all(side <= samples <= MOST_SAMPLES * side for samples in (rows, columns)) else None
     own = OURS[operator.target].model_validate(operator.model_dump(exclude={"target"})).measured_shape(side)
     if frame == own[1:]:
         frame = None
     elif frame:
         log.info("frames of %d x %d samples: %.3g x %.3g for each pixel of the object", *frame, rows / side, columns / side)
-    inside = found_support(paths, convention, side, operator.sigma) if convention.support is not None else None
+    inside = found_support(items, convention, side, operator.sigma) if convention.support is not None else None
     return Geometry(convention, frame, reading.offset, inside)
 
 
-def readings(paths: Sequence[Path], convention: Convention) -> Iterator[tuple[Path, Reading]]:
-    """Of the files that can be read; what is wrong with the others is said where they are sampled."""
-    for path in paths:
+def readings(items: Sequence[Measurement]) -> Iterator[tuple[str, Reading]]:
+    """Of those that can be read, with their names; what is wrong with the others is said where they are sampled."""
+    for item in items:
         with suppress(ValueError, OSError):
-            yield path, read(path, convention)
+            yield item.name, item.read()
 
 
-def found_center(paths: Sequence[Path], convention: Convention, side: int) -> list[float]:
+def found_center(items: Sequence[Measurement], side: int) -> list[float]:
     """[row, column] of all files: the median of their own, of which none may lie apart. Raises InputError."""
     key, centers = f"data.center={AUTO}", []
-    for path, reading in readings(paths, convention):
+    whole = [replace(item, convention=replace(item.convention, bin=1, crop=None), own_frame=None) for item in items]
+    for path, reading in readings(whole):
         row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
         if not confidence:
             raise InputError(f"{key}: {path} has no centre of symmetry that stands out; write data.center=[row,column]")
@@ -99,14 +103,14 @@ def found_center(paths: Sequence[Path], convention: Convention, side: int) -> li
     return [round(50 * float(place)) / 50 for place in center]  # so that a whole one stays whole
 
 
-def found_support(paths: Sequence[Path], convention: Convention, side: int, sigma: float) -> np.ndarray | None:
+def found_support(items: Sequence[Measurement], convention: Convention, side: int, sigma: float) -> np.ndarray | None:
     """Where the object lies in its field, (side, side) bool; None: everywhere. Raises InputError."""
     support = convention.support
     if convention.support_file:
         return drawn_support(convention.support_file, convention, side)
     sides = list(support) if isinstance(support, list) else [support] * 2
     if support == AUTO:
-        of_files = [estimate_support(r.y, noise_on(r.y, convention, sigma)) for _, r in readings(paths, convention)]
+        of_files = [estimate_support(r.y, noise_on(r.y, convention, sigma)) for _, r in readings(items)]
         sides = [min(side, each) for each in np.max(of_files, axis=0)]
         log.info("data.support=%s: data.support=[%d,%d] of a field of %d", AUTO, *sides, side)
     inside = np.zeros((side, side), bool)

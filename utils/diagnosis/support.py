@@ -19,9 +19,7 @@ def estimate_support(y: np.ndarray, noise: float) -> tuple[int, int]:
     above the noise is n - 1. The noise of sum_k y_k^2 exp(2 pi i k l / N) is 2 noise sqrt(sum y^2), or less where the far lags
     are quieter. Missing pixels take the value of their opposite, equal for a real object, and else the mean about them.
     """
-    opposite = np.roll(np.flip(y, (-2, -1)), [1 - side % 2 for side in y.shape[-2:]], (-2, -1))
-    y = np.where(np.isnan(y), opposite, y)
-    energy = np.where(np.isnan(y), np.nanmean(y, axis=(-2, -1), keepdims=True), y) ** 2
+    energy = filled(y) ** 2
     lags = np.abs(np.fft.fft2(energy, axes=(-2, -1))) ** 2  # (C, H, W), lag 0 first; its phase says where the centre lay
     level, sides = 4 * noise**2 * energy.sum(), []
     for axis, side in ((1, y.shape[-2]), (2, y.shape[-1])):
@@ -32,19 +30,27 @@ def estimate_support(y: np.ndarray, noise: float) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def filled(y: np.ndarray) -> np.ndarray:
+    """Magnitudes (C, H, W), 0 frequency in the middle, without gaps."""
+    flipped = np.roll(np.flip(y, (-2, -1)), [1 - side % 2 for side in y.shape[-2:]], (-2, -1))
+    y = np.where(np.isnan(y), flipped, y)
+    return np.where(np.isnan(y), np.nanmean(y, axis=(-2, -1), keepdims=True), y)
+
+
 def refined_center(y: np.ndarray, center: Center, side: int) -> Center:
     """The zero frequency of magnitudes y (C, H, W), NaN where missing, from half a pixel about it: to a hundredth.
 
-    side: of the object, pixels. The autocorrelation of a real object is real. So the transform of y^2 has at lag l the phase
-    -2 pi l center / N, and the shift that is left is fitted to its imaginary part. Lags from N - side on overlap with others.
-    y^2 is weighted by its distance from what is missing, and by the same turned about the centre, which keeps the symmetry.
+    side: of the object in its field, pixels. The autocorrelation of a real object is real. So the transform of y^2 has at
+    lag l the phase -2 pi l center / N, and the shift that is left is fitted to its imaginary part. Lags from N - side on overlap
+    with others, and from N / 4 on those of a frame that is still to be cut. y^2 is weighted by its distance from what is
+    missing, and by the same turned about the centre, which keeps the symmetry.
     """
     sides, known = y.shape[-2:], np.isfinite(y)
     away = [scipy.ndimage.distance_transform_edt(np.pad(channel, 1))[1:-1, 1:-1] for channel in known]
     weights = np.clip(np.stack(away) / RIM, 0, 1)
     energy, pixels = np.where(known, y, 0.0) ** 2, np.indices(sides)
     lags = np.stack(np.meshgrid(*map(np.fft.fftfreq, sides), indexing="ij"))  # (2, H, W), in shares of the sides
-    most = [max(1, min(samples - side, samples // 2 - 1)) / samples for samples in sides]
+    most = [max(1, min(samples - side, samples // 4)) / samples for samples in sides]
     near = (np.abs(lags) <= np.reshape(most, (2, 1, 1)) + 1e-9).all(0)
     turns = 2 * np.pi * lags[:, near]  # (2, L)
     place = np.array(center)
