@@ -41,9 +41,9 @@ def refined_center(y: np.ndarray, center: Center, side: int) -> Center:
     """The zero frequency of magnitudes y (C, H, W), NaN where missing, from half a pixel about it: to a hundredth.
 
     side: of the object in its field, pixels. The autocorrelation of a real object is real. So the transform of y^2 has at
-    lag l the phase -2 pi l center / N, and the shift that is left is fitted to its imaginary part. Lags from N - side on overlap
-    with others, and from N / 4 on those of a frame that is still to be cut. y^2 is weighted by its distance from what is
-    missing, and by the same turned about the centre, which keeps the symmetry.
+    lag l the phase -2 pi l center / N, and the shift that is left is fitted to its imaginary part. Lags from N - side on
+    overlap with others, and from N / 4 on those of a frame that is still to be cut. y^2 is weighted by its distance from what
+    is missing, and by the same turned about the centre, which keeps the symmetry.
     """
     sides, known = y.shape[-2:], np.isfinite(y)
     away = [scipy.ndimage.distance_transform_edt(np.pad(channel, 1))[1:-1, 1:-1] for channel in known]

@@ -79,7 +79,7 @@ def geometry_of(settings: Settings) -> Geometry:
 def readings(items: Sequence[Measurement]) -> Iterator[tuple[str, Reading]]:
     """Of those that can be read, with their names; what is wrong with the others is said where they are sampled."""
     for item in items:
-        with suppress(ValueError, OSError):
+        with suppress(InputError, ValueError, OSError):
             yield item.name, item.read()
 
 
