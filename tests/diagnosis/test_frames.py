@@ -95,3 +95,16 @@ def test_few_counts_are_enough_and_none_are_said():
     noise = np.random.default_rng(0).poisson(3.0, (3, FRAME, FRAME))
     for nothing in (noise, np.zeros((FRAME, FRAME)), np.full((2, FRAME, FRAME), np.nan), np.ones((1, 3, 3))):
         assert estimate_center(nothing).confidence < SURE / 2
+
+
+def test_of_several_centres_that_would_do_none_is_sure():
+    rows, columns = np.indices((FRAME, FRAME))
+    lattice = 100 * (2 + np.cos(2 * np.pi * rows / 12) + np.cos(2 * np.pi * columns / 12))
+    assert estimate_center(lattice).confidence < SURE / 2
+
+
+def test_a_quarter_that_is_symmetric_by_itself_outweighs_no_whole_frame():
+    frame = counts(3, (48, 48), gain=1.0)[0]
+    quarter = frame[:49, :49]  # about (24, 24)
+    frame[:49, :49] = np.maximum(quarter, quarter[::-1, ::-1])
+    assert distance(estimate_center(frame), (48, 48)) <= 0.3

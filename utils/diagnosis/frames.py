@@ -14,7 +14,7 @@ SMOOTH = (
 )  # of the frame's side, the width of the mean that is taken off: the speckles tell the place, their envelope little
 MIDDLE = 0.25  # of each side: as far from the middle is the centre looked for
 FEWEST = 0.1  # of the pixels of a channel that must have a measured opposite
-SURE = 0.15  # confidence; 256 frames with a dead quadrant, and so no symmetry of half of their pixels, stayed below when wrong
+SURE = 0.08  # confidence; whoever was wrong by more than half a pixel, with a dead quadrant or at 1e6 counts, stayed below
 NEAR = 2.0  # pixels about a peak that belong to it
 
 
@@ -35,8 +35,8 @@ def estimate_center(frame: np.ndarray, missing: np.ndarray | None = None) -> Cen
     missing: booleans that broadcast to the frame; what is not finite is missing anyway.
 
     The correlation coefficient of log(1 + frame) with its inversion, over the pairs of pixels that are both measured, by FFT
-    (Padfield 2012, masked registration); the peak by a parabola. An object that is not real has no such symmetry, and a frame of
-    noise none that can be seen: both have a low confidence, the peak's height over the highest elsewhere. Each coefficient counts by the root of its pairs.
+    (Padfield 2012, masked registration); the peak by a parabola. Confidence is the peak's height over the highest elsewhere,
+    times the squared share of pixels with an opposite: low for noise, and where several centres would do.
     """
     stack = np.asarray(frame, np.float64).reshape(-1, *frame.shape[-2:])  # (C, H, W)
     absent = np.zeros(frame.shape, bool) if missing is None else np.broadcast_to(missing, frame.shape)
@@ -45,7 +45,7 @@ def estimate_center(frame: np.ndarray, missing: np.ndarray | None = None) -> Cen
     unknown = CenterEstimate(sides[0] // 2, sides[1] // 2, 0.0)
     if not known.any():
         return unknown
-    coefficients = _with_inversion(_speckles(stack, known), known)  # index (i, j): inverted about (i / 2, j / 2)
+    coefficients, share = _with_inversion(_speckles(stack, known), known)  # index (i, j): inverted about (i / 2, j / 2)
     if not np.isfinite(coefficients).any():
         return unknown
     row, column = np.unravel_index(np.nanargmax(coefficients), coefficients.shape)
@@ -56,7 +56,7 @@ def estimate_center(frame: np.ndarray, missing: np.ndarray | None = None) -> Cen
     return CenterEstimate(
         float(row + _top(coefficients[:, column], row)) / 2,
         float(column + _top(coefficients[row], column)) / 2,
-        float(np.clip(height - rival, 0, 1)),
+        float(np.clip(height - rival, 0, 1) * share[row, column] ** 2),
     )
 
 
@@ -76,10 +76,10 @@ def _speckles(stack: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known, logs - mean, 0.0)
 
 
-def _with_inversion(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Correlation coefficients (2 H - 1, 2 W - 1) of (C, H, W) with its inversions, times the root of the share of pixels in them.
+def _with_inversion(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients (2 H - 1, 2 W - 1) of the correlation of (C, H, W) with its inversions, and the shares of pixels in them.
 
-    The root is the precision of a coefficient: few pairs correlate by chance. NaN where too few pixels have an opposite.
+    Times the root of the share, the precision of a coefficient: few pairs correlate by chance. NaN where too few are.
     """
 
     def convolved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def _with_inversion(values: np.ndarray, known: np.ndarray) -> np.ndarray:
         distance = np.abs(np.arange(2 * side - 1) / 2 - side // 2)
         enough &= np.expand_dims(distance <= MIDDLE * side, 1 - axis)
     coefficients = np.divide(above, below, out=np.full_like(above, np.nan), where=enough)
-    return coefficients * np.sqrt(pairs.sum(0) / pairs.sum(0).max())
+    return coefficients * np.sqrt(pairs.sum(0) / pairs.sum(0).max()), pairs.sum(0) / known.sum()
 
 
 def _top(line: np.ndarray, peak: int) -> float:
@@ -104,3 +104,35 @@ def _top(line: np.ndarray, peak: int) -> float:
     left, middle, right = line[peak - 1 : peak + 2]
     curvature = left - 2 * middle + right
     return float(np.clip(0.5 * (left - right) / curvature, -0.5, 0.5)) if curvature < 0 else 0.0
+
+
+def opposite(frame: np.ndarray, center: tuple[float, float]) -> np.ndarray:
+    """The value at the inversion of each pixel of (..., H, W) about a centre, rounded to half a pixel; NaN outside."""
+    for axis, place in enumerate(center[:2], start=-2):
+        side = frame.shape[axis]
+        index = round(2 * place) - np.arange(side)
+        inside = (index >= 0) & (index < side)
+        frame = np.where(inside if axis == -1 else inside[:, None], np.take(frame, index.clip(0, side - 1), axis), np.nan)
+    return frame
+
+
+class Radial(NamedTuple):
+    """Of the rings of one pixel around a centre, each (R,); NaN where a ring has no pixel, or no pair."""
+
+    mean: np.ndarray
+    noise: np.ndarray  # standard deviation of a pixel, from the differences of opposite pixels
+
+
+def by_radius(frame: np.ndarray, center: tuple[float, float]) -> Radial:
+    """Mean and noise of a frame (C, H, W), NaN where missing. The noise is that of a real object about its true centre."""
+    rows, columns = (np.arange(side) - place for side, place in zip(frame.shape[-2:], center))
+    ring = np.broadcast_to(np.round(np.hypot(rows[:, None], columns)).astype(int), frame.shape)
+    halves = 0.5 * (frame - opposite(frame, center)) ** 2
+
+    def averaged(values: np.ndarray) -> np.ndarray:
+        known = ~np.isnan(values)
+        count = np.bincount(ring[known], minlength=ring.max() + 1)
+        total = np.bincount(ring[known], values[known], minlength=ring.max() + 1)
+        return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+    return Radial(averaged(frame), np.sqrt(averaged(halves)))

@@ -72,24 +72,24 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
             return f"{which} {values[0]!s} in every pixel, as a dead channel or a lost source is; replace or remove the file"
     if y.ndim != 3:
         return None
-    patches = _patches(raw, known)
-    impossible = patches & ~_clipped(raw, known)
+    squares = patches(raw, known)
+    impossible = squares & ~_clipped(raw, known)
     if convention is not None:
-        bright = _opposite(y) > BRIGHT * noise
+        bright = scipy.ndimage.median_filter(_opposite(y) > BRIGHT * noise, (1, 3, 3))  # a single one is a hot pixel
         if not _centre(_filled(y.astype(np.float64)), convention):
             bright[:, y.shape[-2] // 2, y.shape[-1] // 2] = True
-        impossible |= patches & (y == 0) & bright
+        impossible |= squares & (y == 0) & bright
     if not impossible.any():
         return None
     value = raw[impossible][0]
-    count = int((patches & (raw == value)).sum())
+    count = int((squares & (raw == value)).sum())
     return (
         f"{count} of its pixels are exactly {value!s} in whole squares, which noise of {noise:.3g} leaves nowhere; "
         f"data.mask=[{value!s}] leaves them out, and a mask file tells them from others of that value"
     )
 
 
-def _patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
+def patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The known pixels of (C, H, W) that lie in a square of WINDOW pixels a side with one value."""
     size, values = (1, WINDOW, WINDOW), raw.astype(np.float64)
     highest = scipy.ndimage.maximum_filter(np.where(known, values, np.inf), size, mode="constant", cval=np.inf)
@@ -110,7 +110,7 @@ def of_picture(reading: Reading, highest: float, sigma: float, seen: np.ndarray 
     findings = _missing(reading.y)
     if sigma and reading.y.ndim == 3:
         known = ~np.isnan(reading.y) & (True if seen is None else seen)
-        for value in np.unique(reading.raw[_patches(reading.raw, known)]):
+        for value in np.unique(reading.raw[patches(reading.raw, known)]):
             count = int((reading.raw == value).sum())
             reason = f"{count} of its pixels are exactly {value!s}, in whole squares: clipped or lost"
             findings.append(Finding(f"data.mask=[{value!s}]", reason))

@@ -1,0 +1,309 @@
+"""What the frames of a measurement say of themselves, and the overrides that follow from it. Numbers alone, no torch.
+
+Beside what `plausibility` finds in magnitudes: the centre, the noise, the background, hot pixels, the least gain, and the
+object's size. Opposite pixels of a real object have the same mean, so that their difference is noise alone: one frame tells it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numpy as np
+import scipy
+
+from utils.diagnosis import plausibility
+from utils.diagnosis.frames import SURE, CenterEstimate, estimate_center, opposite
+from utils.diagnosis.support import estimate_support
+from utils.measurements import Convention, Reading
+
+OFF, SLIGHTLY = 0.75, 0.3  # pixels from the centre that was told: refused; a warning. Centres of the shipped sets: within 0.2
+UNSURE = 0.04  # confidence of a centre that is believed where it is the told one
+WINDOW, DIM = 9, 0.1  # pixels a side, and the share of such squares that are the darkest
+FLAT = 0.5  # of the counts in dark squares that do not vary as speckles do; without a background up to 0.35
+HOT = 12.0  # deviations of the noise between opposite pixels
+LARGER = 1.7  # noise as a multiple of sigma; that of few counts is up to 1.5 times smaller than sigma
+BRIGHT = 5.0  # deviations of the noise above which a magnitude's noise is not folded at 0
+TYPICAL = 0.25  # mean square of an image in [0, 1]; of the shipped sets 0.06 to 0.6
+CLEAR = 4.0  # times the noise's energy, from which on an autocorrelation tells where it ends
+SMALL = 0.85  # of the field: an object below it is worth a support
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a file says."""
+
+    what: str  # a few words
+    value: str  # what was found, in plain words
+    sure: float  # 0, a guess, to 1
+    override: str = ""  # as it is pasted; several are separated by spaces
+    severity: Literal["note", "warning", "refuse"] = "note"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame as a run would take it.
+
+    reading:  y (C, H, W), magnitudes and NaN, and the file's numbers
+    told:     the zero frequency of y by the config, (row, column) in pixels
+    in_file:  the same in the file; a pixel of y is `binned` of the file's
+    side:     of the object's field, pixels
+    sigma:    the operator's
+    key:      of the operator's sigma, "task.GROUP.operator.sigma"
+    """
+
+    reading: Reading
+    convention: Convention
+    told: tuple[float, float]
+    in_file: tuple[float, float]
+    side: int
+    sigma: float
+    key: str
+    binned: int = 1
+
+    @classmethod
+    def of(cls, reading: Reading, convention: Convention, side: int, sigma: float, key: str) -> Self:
+        sides = reading.y.shape[-2:]
+        told = (sides[0] // 2 - reading.offset[0], sides[1] // 2 - reading.offset[1])
+        rows, columns = reading.frame or sides
+        center = (rows // 2, columns // 2) if isinstance(convention.center, str) else tuple(convention.center)
+        return cls(reading, convention, told, (center[0], center[1]), side, sigma, key, convention.bin)
+
+    @property
+    def missing(self) -> np.ndarray:
+        return np.isnan(self.reading.y)
+
+    @property
+    def on_a_pixel(self) -> bool:
+        """Whether the zero frequency lies in the middle of one."""
+        return all(abs(place - round(place)) < SLIGHTLY for place in self.told)
+
+    def estimate(self) -> CenterEstimate:
+        """Of the file's numbers, without squares of zeros: lost parts, or dark ones that say nothing."""
+        raw = self.reading.raw.astype(np.float64)
+        return estimate_center(raw, self.missing | (raw == 0) & plausibility.patches(raw, ~self.missing))
+
+    def about(self, center: tuple[float, float]) -> "Frame":
+        """The frame moved by whole pixels, so that the zero frequency lies where it was told to be."""
+        steps = tuple(told - found for told, found in zip(self.told, center))
+        order = (0, *steps)
+        y = scipy.ndimage.shift(self.reading.y, np.round(order), order=0, cval=np.nan)
+        raw = scipy.ndimage.shift(self.reading.raw, np.round(order), order=0)
+        told = tuple(place + round(step) for place, step in zip(center, steps))
+        return replace(self, reading=self.reading._replace(y=y, raw=raw), told=(told[0], told[1]))
+
+    def without(self, background: float) -> "Frame":
+        """The frame less so many counts a pixel."""
+        raw = self.reading.raw.astype(np.float64)
+        kept = np.clip(1 - background / np.maximum(raw, 1e-300), 0, None)
+        reading = self.reading._replace(y=self.reading.y * np.sqrt(kept), raw=raw * kept, whole=False)
+        return replace(self, reading=reading)
+
+
+def findings_of(frame: Frame) -> list[Finding]:
+    """All that one frame says, the gravest first. What one mistake explains is looked for behind it, and not said twice."""
+    estimate = frame.estimate()
+    findings = list(of_center(frame, estimate))
+    known = findings[0].sure > 0
+    if findings[0].override:
+        frame = frame.about((estimate.row, estimate.column))
+    background = list(of_background(frame))
+    flat = bool(background and background[0].override)
+    if flat:
+        frame = frame.without(float(background[0].override.partition("=")[2]))
+    hot = hot_pixels(frame) if known else np.zeros_like(frame.missing)
+    if hot.any():
+        frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
+    gain, convention = list(of_gain(frame)), list(of_plausibility(frame))
+    dark = gain and gain[0].override and not flat
+    if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each.severity == "warning"]:
+        lost = [each for each in convention if each.severity == "refuse" and not each.override]
+        findings += [*(gain if dark else wrong), *lost]
+    else:
+        findings += [*background, *convention]
+        if hot.any() and not any(each.severity == "refuse" for each in convention):
+            value = f"{np.count_nonzero(hot)} are far brighter than their opposites: a mask file (0 where measured) takes them"
+            findings.append(Finding("hot pixels", value, 0.8, "", "warning"))
+        findings += [] if flat else gain
+        if not dark:
+            findings += [*(of_noise(frame) if known else ()), *of_support(frame)]
+    return sorted(findings, key=lambda finding: ("refuse", "warning", "note").index(finding.severity))
+
+
+def of_center(frame: Frame, estimate: CenterEstimate) -> Iterator[Finding]:
+    """A centre that is off: refused where none was told but "in the middle"."""
+    row, column, sure = estimate
+    off = (row - frame.told[0], column - frame.told[1])
+    farthest, told = max(map(abs, off)), " and ".join(f"{part:g}" for part in frame.in_file)
+    place = [f"{_rounded(there + frame.binned * step):g}" for there, step in zip(frame.in_file, off)]
+    where = f"row {place[0]}, column {place[1]}"
+    if sure < SURE and (sure < UNSURE or farthest >= SLIGHTLY):
+        guess = f"; perhaps {where}" if sure >= UNSURE else ""
+        yield Finding("centre", f"not known: no centre of symmetry stands out{guess}", 0.0)
+    elif farthest < SLIGHTLY:
+        yield Finding("centre", f"row {told.replace(' and ', ', column ')}, as told", min(1.0, 0.4 + 2 * sure))
+    elif frame.convention.center == "corner":
+        yield Finding(
+            "centre",
+            f"{off[0]:+.2g} and {off[1]:+.2g} pixels from the corner; roll the files by that",
+            min(1.0, 0.4 + 2 * sure),
+            "",
+            "warning",
+        )
+    else:
+        grave = farthest >= OFF and frame.convention.center == "shifted"
+        yield Finding(
+            "centre",
+            f"{where} of the file, not {told}",
+            sure,
+            f"data.center=[{place[0]},{place[1]}]",
+            "refuse" if grave else "warning",
+        )
+
+
+def _rounded(place: float) -> float:
+    """To half a pixel where it is that within its error, else to a tenth."""
+    return round(2 * place) / 2 if abs(2 * place - round(2 * place)) < 0.3 else round(place, 1)
+
+
+def of_plausibility(frame: Frame) -> Iterator[Finding]:
+    """What `plausibility` refuses or warns of."""
+    convention, y = frame.convention, frame.reading.y
+    if lost := plausibility.lost(frame.reading, plausibility.noise_on(y, convention, frame.sigma), convention):
+        yield Finding("lost pixels", lost, 1.0, _override(lost), "refuse")
+    for key, reason in plausibility.of_spectrum(frame.reading, convention, frame.side**2, frame.sigma):
+        if key.startswith("data.mask") and (lost or (key == "data.mask=[0]" and not frame.on_a_pixel)):
+            continue
+        if key == "data.quantity=counts with data.gain":
+            key = f"data.quantity=counts data.gain={_plain(least_gain(frame, 'counts') / TYPICAL)} data.scale=free"
+        yield Finding("convention", reason if key.startswith("data.") else f"{reason}: {key}?", 0.9, _override(key), "warning")
+
+
+def _override(text: str) -> str:
+    """The overrides that a text begins with or names, and nothing where it only describes."""
+    words = [word for word in text.split() if word.startswith("data.") and "=" in word]
+    return " ".join(words) if " or " not in text else ""
+
+
+def _plain(number: float) -> str:
+    """Two digits, as a config takes them."""
+    return f"{float(f'{number:.2g}'):.10g}"
+
+
+def of_noise(frame: Frame) -> Iterator[Finding]:
+    """The noise on bright magnitudes, against the operator's."""
+    y = frame.reading.y.astype(np.float64)
+    noise = noise_of(y, frame.told)
+    if noise is None:
+        yield Finding("noise", "not known: too few bright pairs of pixels", 0.0)
+        return
+    told = frame.sigma
+    value = f"{noise:.3g} on the magnitudes; {frame.key} is {told:.3g}"
+    other = not told / LARGER**2 <= noise <= told * LARGER
+    yield Finding("noise", value, 0.9, f"{frame.key}={noise:.3g}" * other, "warning" if noise > told * LARGER else "note")
+
+
+def noise_of(y: np.ndarray, center: tuple[float, float]) -> float | None:
+    """Standard deviation of the noise on magnitudes y (C, H, W), from the middle half of the differences of opposite pixels.
+
+    Among the bright: near 0 a magnitude's noise is folded. None where there are fewer than 50 such pairs.
+    """
+    other = opposite(y, center)
+    differences, level = (y - other) / np.sqrt(2), 0.5 * (y + other)
+    noise, bright = 0.0, np.isfinite(differences)
+    for _ in range(4):
+        if np.count_nonzero(bright) < 50:
+            return None
+        noise = float(1.4826 * np.median(np.abs(differences[bright])))
+        bright = np.isfinite(differences) & (level > BRIGHT * noise)
+    return noise if np.count_nonzero(bright) >= 50 and noise else None
+
+
+def hot_pixels(frame: Frame) -> np.ndarray:
+    """Pixels of y (C, H, W) far above their opposites, which are equal for a real object."""
+    y = frame.reading.y.astype(np.float64)
+    noise = max(noise_of(y, frame.told) or 0.0, plausibility.noise_on(y, frame.convention, 0.0), 1e-3 * float(np.nanmax(y)))
+    hot = y - opposite(y, frame.told) > HOT * noise  # NaN is not
+    return hot & ~scipy.ndimage.median_filter(hot, (1, 3, 3))  # where all are, their opposites are dead
+
+
+def of_background(frame: Frame) -> Iterator[Finding]:
+    """Counts that every pixel has. Speckles of mean s vary by s, and counts by their root: mean b + s, variance b + s + s^2."""
+    if frame.convention.quantity == "magnitude" or getattr(frame.convention, "background", None) is not None:
+        return
+    counts = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
+    known = ~np.isnan(counts)
+    size = (1, WINDOW, WINDOW)
+    share = scipy.ndimage.uniform_filter(known.astype(float), size)
+    mean = scipy.ndimage.uniform_filter(np.where(known, counts, 0.0), size) / np.maximum(share, 1e-9)
+    square = scipy.ndimage.uniform_filter(np.where(known, counts, 0.0) ** 2, size) / np.maximum(share, 1e-9)
+    whole = share > 0.8
+    if not whole.any():
+        yield Finding("background", "not known: too many pixels are missing", 0.0)
+        return
+    dark = whole & (mean <= np.quantile(mean[whole], DIM))
+    level = max(0.0, float(mean[dark].mean()))
+    shot = level if frame.convention.quantity == "counts" else 0.0
+    speckles = float(np.sqrt(max(0.0, (square - mean**2)[dark].mean() * WINDOW**2 / (WINDOW**2 - 1) - shot)))
+    chance = np.sqrt((level + 2 * level**2) / max(1, dark.sum()))  # of the variance
+    background = level - speckles
+    if frame.convention.quantity == "counts" and level**2 < 6 * chance:
+        yield Finding("background", f"not known: the darkest squares have {level:.2g} counts a pixel, at most that", 0.0)
+    elif background > FLAT * level:
+        value = f"{background:.3g} of the {level:.3g} in the darkest squares do not vary as speckles do"
+        yield Finding("background", value, 0.8, f"data.background={_plain(background)}", "warning")
+    else:
+        yield Finding("background", f"none that stands out of {level:.3g} in the darkest squares", 0.7)
+
+
+def of_gain(frame: Frame) -> Iterator[Finding]:
+    """An image in [0, 1] has mean(x^2) <= mean(x), a bound on what is bright enough; what is dim enough no file says."""
+    if frame.convention.quantity != "counts" or frame.convention.scale == "free":
+        return
+    least, told = least_gain(frame, "counts"), float(frame.convention.gain or 0)
+    if frame.convention.norm == "none":
+        least /= np.prod(frame.reading.y.shape[-2:])
+    value = f"at least {least:.3g} for an image in [0, 1]; told was {told:.3g}"
+    if least > 1.1 * told:
+        yield Finding("gain", value, 0.9, f"data.gain={_plain(1.5 * least)} data.scale=free", "warning")
+    else:
+        yield Finding("gain", f"{value}; more than a bound no single frame tells", 0.3)
+
+
+def least_gain(frame: Frame, quantity: str) -> float:
+    """Counts per unit of intensity without which an image in [0, 1] is too bright; from the file's numbers.
+
+    Of each channel mean(x) <= mean(x)^2 / mean(x^2), the flatness, which has no gain in it, where the zero frequency is
+    measured; and mean(x^2) <= 1.
+    """
+    y = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
+    y = np.sqrt(np.maximum(y, 0)) if quantity == "counts" else y
+    pixels, samples = frame.side**2, y.shape[-1] * y.shape[-2]
+    energy = np.maximum(np.nansum(y**2, axis=(-2, -1)), 1e-300) / pixels  # (C,), of gain 1
+    middle = y[..., round(frame.told[0]), round(frame.told[1])] if frame.on_a_pixel else np.full(len(y), np.nan)
+    mean = middle * np.sqrt(samples) / pixels
+    flatness = np.minimum(mean**2 / energy, 1)
+    bounds = np.where(np.isnan(mean), energy, np.maximum(energy, (mean / np.maximum(flatness, 1e-9)) ** 2 * (flatness > 0.3)))
+    return float(np.max(bounds))
+
+
+def of_support(frame: Frame) -> Iterator[Finding]:
+    """The object's size by its autocorrelation, against the field."""
+    if frame.convention.support is not None:
+        return
+    y, side = frame.reading.y.astype(np.float64), frame.side
+    noise = plausibility.noise_on(y, frame.convention, frame.sigma)
+    sides = estimate_support(y, noise)
+    ratio, energy = max(sides) / side, float(np.nansum(y**2))
+    if energy < (1 + CLEAR) * noise**2 * np.count_nonzero(~np.isnan(y)):
+        yield Finding("support", "not known: the noise hides where the autocorrelation ends", 0.0)
+    elif any(each >= samples for each, samples in zip(sides, y.shape[-2:])):
+        yield Finding("support", f"as large as the field of {side} pixels, or not to be told at this oversampling", 0.3)
+    elif ratio <= SMALL:
+        value = f"the autocorrelation ends as that of {sides[0]} x {sides[1]} pixels in a field of {side}"
+        yield Finding("support", value, 0.7, f"data.support=[{sides[0]},{sides[1]}]")
+    elif ratio > 1.1:
+        crop = [2 * round(samples / ratio / 2) for samples in y.shape[-2:]]
+        value = f"the object of {sides[0]} x {sides[1]} samples is larger than the model's {side} pixels: fewer frequencies"
+        yield Finding("size", value, 0.7, f"data.crop=[{crop[0]},{crop[1]}]", "warning")
+    else:
+        yield Finding("support", f"{sides[0]} x {sides[1]} pixels, the field has {side}", 0.7)
