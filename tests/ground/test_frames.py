@@ -10,7 +10,8 @@ from tests.ground.test_instruments import save
 from utils.data import Measurement
 from utils.errors import InputError
 from utils.frames import bin_frame, corner_level, crop_around
-from utils.measurements import Convention, OwnFrame, count_frames, read
+from utils.measurements import Convention, OwnFrame, read
+from utils.stacks import count_frames
 
 rng = np.random.default_rng(1)
 STACK = rng.integers(1, 60, (5, 24, 20)).astype(np.uint16)
