@@ -184,3 +184,26 @@ def test_a_stack_in_one_file_is_an_image_each_by_its_gain_alone_with_the_exposur
     assert "image 1 (scan.cxi[1]): " in log and "data.background=3.0: 3 for each pixel of y; the likelihood has it" in log
     config = (folder / "config.yaml").read_text()
     assert f"photons: {GAIN}" in config and "background: 3.0" in config and "poisson: 1.0" in config
+
+
+def test_a_run_on_a_frame_of_another_size_with_its_beam_between_pixels_and_a_support(run, measurements):
+    y = np.abs(np.random.default_rng(0).standard_normal((3, 30, 25))).astype(np.float32)
+    keys = ["data.center=[16.5,11]", "data.support=[10,16]", "start.bank=2", "start.sigma=3.0", "start.restarts=4"]
+    folder, metrics = run(
+        *measurements(y), *keys, "start.keep=4", "start.iterations=5", "recombination_step=900", pictures=True
+    )
+    record, arrays = read_record(folder / "records" / "00000.npz")
+    assert arrays["y"].shape == (3, 30, 25)
+    lacking = np.zeros(y.shape, bool)
+    lacking[:, 28:], lacking[:, :, :1] = True, True  # the centre comes from (17, 11) to (15, 12)
+    np.testing.assert_array_equal(np.isnan(arrays["y"]), lacking)
+    np.testing.assert_array_equal(arrays["y"][:, :28, 1:], y[:, 2:, :24])
+    assert metrics["loss"]["noise_floor"][0] == pytest.approx((~lacking).sum() * 0.05**2)
+    assert all(np.isfinite(metrics["loss"]["sample"][0])) and (folder / "grid_results.png").is_file()
+    log = (folder / "run.log").read_text()
+    assert "frames of 30 x 25 samples: 1.88 x 1.56 for each pixel of the object" in log
+
+
+def test_files_of_another_size_than_the_first_are_refused(run, measurements):
+    with pytest.raises(InputError, match=r"1.npy has shape \(3, 24, 24\); this task measures \(3, 25, 25\)"):
+        run(*measurements(np.pad(spectrum(), ((0, 0), (0, 1), (0, 1)), mode="edge"), spectrum()))
