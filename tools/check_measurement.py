@@ -65,8 +65,8 @@ def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]
     convention, sigma = item.convention, settings.group.operator.sigma
     try:
         reading = item.read()
-        if reading.y.ndim != 3:
-            raise ValueError(f"has shape {reading.y.shape}; this task measures (channels, height, width)")
+        if reading.y.ndim != 3 or len(reading.y) != (convention.channels or 3):
+            raise ValueError(f"has shape {reading.y.shape}; this task measures {convention.channels or 3} channels")
     except (InputError, ValueError, OSError) as error:
         findings.append(Finding("reading it", one_line(error), 1.0, _negative(error), "refuse"))
         reading, convention, more = as_it_is(item, convention)
@@ -85,13 +85,14 @@ def as_it_is(item: Measurement, convention: Convention) -> tuple[Reading, Conven
     """A file that no run can read yet: its largest array, the sum of its frames, and what follows. Raises InputError."""
     findings, path = [], item.path
     try:
-        array = read_array(path, convention.dataset, convention.folders)
-    except NoSuchDataset as error:
-        names = sorted(arrays_in(path), reverse=True)
-        if not names:
-            raise InputError(f"{path}: {error}") from None
-        findings.append(Finding("array", f"{names[0][1]} is the largest", 0.6, f"data.dataset={names[0][1]}"))
-        array = read_array(path, names[0][1], convention.folders)
+        try:
+            array = read_array(path, convention.dataset, convention.folders)
+        except NoSuchDataset:
+            name = max(arrays_in(path), default=(0, ""))[1]
+            if not name:
+                raise
+            findings.append(Finding("array", f"{name} is the largest", 0.6, f"data.dataset={name}"))
+            array = read_array(path, name, convention.folders)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: nothing of it can be read ({one_line(error)})") from None
     if array.ndim < 2 or array.dtype.kind not in "fiu" or min(array.shape[-2:]) < 8:
@@ -123,19 +124,22 @@ def as_it_is(item: Measurement, convention: Convention) -> tuple[Reading, Conven
 
 
 def arrays_in(path: Path) -> Iterator[tuple[int, str]]:
-    """(numbers, name) of the arrays of frames in an HDF5 file."""
+    """(numbers, name) of the arrays of frames in an HDF5 file, 0 for a link, which is not followed here."""
     if path.suffix.lower() not in HDF5:
         return
     import h5py
 
-    found: list[tuple[int, str]] = []
-
-    def add(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 2 and node.dtype.kind in "fiu":
-            found.append((node.size, name))
-
     with h5py.File(path, "r") as file:
-        file.visititems(add)
+        found: list[tuple[int, str]] = []
+
+        def add(name: str, link: object) -> None:
+            node = file[name] if isinstance(link, h5py.HardLink) else None
+            if isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 2 and node.dtype.kind in "fiu":
+                found.append((node.size, name))
+            elif not isinstance(link, h5py.HardLink):
+                found.append((0, name))
+
+        file.visititems_links(add)
     yield from found
 
 
