@@ -72,7 +72,7 @@ def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]
         reading, convention, more = as_it_is(item, convention)
         findings += more
         if convention.gain:
-            sigma = 0.5 / convention.gain**0.5
+            sigma = 0.5 * (reading.unit / convention.gain) ** 0.5
     frame = Frame.of(reading, convention, settings.data.resolution, sigma, f"task.{settings.task_group}.operator.sigma")
     return frame, [*findings, *findings_of(frame)]
 
@@ -120,7 +120,7 @@ def as_it_is(item: Measurement, convention: Convention) -> tuple[Reading, Conven
     if convention.center == "corner":
         y, raw = (np.fft.fftshift(each, axes=(-2, -1)) for each in (y, raw))
     y = np.where(np.isfinite(raw) & (raw >= 0), y, np.nan).astype(np.float32)
-    return Reading(y, raw, whole, 0), replace(convention, center="shifted", bin=1), findings
+    return Reading(y, raw, whole, 0, unit=1 / count), replace(convention, center="shifted", bin=1), findings
 
 
 def arrays_in(path: Path) -> Iterator[tuple[int, str]]:

@@ -116,10 +116,9 @@ def findings_of(frame: Frame) -> list[Finding]:
     known = findings[0].sure > 0
     if findings[0].override:
         frame = frame.about((estimate.row, estimate.column))
-    background = list(of_background(frame))
-    flat = bool(background and background[0].override)
+    background, flat = of_background(frame)
     if flat:
-        frame = frame.without(float(background[0].override.partition("=")[2]))
+        frame = frame.without(flat)
     hot = hot_pixels(frame) if known else np.zeros_like(frame.missing)
     if hot.any():
         frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
@@ -174,7 +173,7 @@ def of_plausibility(frame: Frame) -> Iterator[Finding]:
             continue
         if key == "data.quantity=counts with data.gain":
             gain = brightness(frame, np.where(frame.missing, np.nan, np.sqrt(np.maximum(frame.reading.raw, 0)))) / TYPICAL
-            key = f"data.quantity=counts data.gain={_plain(gain)} data.scale=free"
+            key = f"data.quantity=counts data.gain={_plain(gain * frame.reading.unit)} data.scale=free"
         yield Finding("convention", reason if key.startswith("data.") else f"{reason}: {key}?", 0.9, _override(key), "warning")
 
 
@@ -198,7 +197,7 @@ def of_noise(frame: Frame) -> Iterator[Finding]:
         return
     told = frame.sigma
     value = f"{noise:.3g} on the magnitudes; {frame.key} is {told:.3g}"
-    other = not told / LARGER**2 <= noise <= told * LARGER
+    other = noise > told * LARGER or (noise < told / LARGER**2 and frame.convention.quantity != "counts")
     yield Finding("noise", value, 0.9, f"{frame.key}={noise:.3g}" * other, "warning" if noise > told * LARGER else "note")
 
 
@@ -226,39 +225,51 @@ def hot_pixels(frame: Frame) -> np.ndarray:
     return hot & ~scipy.ndimage.median_filter(hot, (1, 3, 3))  # where all are, their opposites are dead
 
 
-def of_background(frame: Frame) -> Iterator[Finding]:
-    """Counts that every pixel has. Speckles of mean s vary by s, and counts by their root: mean b + s, variance b + s + s^2."""
+def of_background(frame: Frame) -> tuple[list[Finding], float]:
+    """Counts that every pixel has, and their number where it stands out, else 0.
+
+    Speckles of mean s vary by s, and counts by their root: in a dark square the mean is b + s and the variance b + s + s^2.
+    """
     if frame.convention.quantity == "magnitude" or frame.convention.background is not None:
-        return
+        return [], 0.0
     counts = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
-    known = ~np.isnan(counts)
-    size = (1, WINDOW, WINDOW)
-    share = scipy.ndimage.uniform_filter(known.astype(float), size)
-    mean = scipy.ndimage.uniform_filter(np.where(known, counts, 0.0), size) / np.maximum(share, 1e-9)
-    square = scipy.ndimage.uniform_filter(np.where(known, counts, 0.0) ** 2, size) / np.maximum(share, 1e-9)
-    whole = share > 0.8
-    if not whole.any():
-        yield Finding("background", "not known: too many pixels are missing", 0.0)
-        return
+    chosen = np.indices(counts.shape).sum(0) % 2 == 0  # these pixels say which squares are dark, the others what is in them
+    share, mean, _ = _squares(counts, chosen)
+    if not (whole := share > 0.4).any():
+        return [Finding("background", "not known: too many pixels are missing", 0.0)], 0.0
     dark = whole & (mean <= np.quantile(mean[whole], DIM))
+    _, mean, variance = _squares(counts, ~chosen)
     level = max(0.0, float(mean[dark].mean()))
-    shot = level if frame.convention.quantity == "counts" else 0.0
-    speckles = float(np.sqrt(max(0.0, (square - mean**2)[dark].mean() * WINDOW**2 / (WINDOW**2 - 1) - shot)))
+    poisson = frame.convention.quantity == "counts"
+    background = level - float(np.sqrt(max(0.0, variance[dark].mean() - poisson * level)))
     chance = np.sqrt((level + 2 * level**2) / max(1, dark.sum()))  # of the variance
-    background = level - speckles
-    if frame.convention.quantity == "counts" and level**2 < 6 * chance:
-        yield Finding("background", f"not known: the darkest squares have {level:.2g} counts a pixel, at most that", 0.0)
-    elif background > FLAT * level:
-        value = f"{background:.3g} of the {level:.3g} in the darkest squares do not vary as speckles do"
-        yield Finding("background", value, 0.8, f"data.background={_plain(background)}", "warning")
-    else:
-        yield Finding("background", f"none that stands out of {level:.3g} in the darkest squares", 0.7)
+    if poisson and level**2 < 6 * chance:
+        return [
+            Finding("background", f"not known: the darkest squares have {level:.2g} counts a pixel, at most that", 0.0)
+        ], 0.0
+    if background <= FLAT * level:
+        return [Finding("background", f"none that stands out of {level:.3g} in the darkest squares", 0.7)], 0.0
+    value = f"{background:.3g} of the {level:.3g} in the darkest squares do not vary as speckles do"
+    by_pixel = frame.reading.unit == 1 and frame.binned == 1  # else y is of several frames or pixels, and the key of one
+    key = f"data.background={_plain(background) if by_pixel else AUTO}"
+    return [Finding("background", value, 0.8, key, "warning")], background
+
+
+def _squares(values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the chosen values, not NaN, in the square around each pixel of (C, H, W): their share, mean and variance."""
+    known, size = chosen & ~np.isnan(values), (1, WINDOW, WINDOW)
+    share = scipy.ndimage.uniform_filter(known.astype(np.float64), size)
+    mean, square = (
+        scipy.ndimage.uniform_filter(np.where(known, values, 0.0) ** power, size) / np.maximum(share, 1e-9) for power in (1, 2)
+    )
+    number = np.maximum(share * WINDOW**2, 2)
+    return share, mean, (square - mean**2) * number / (number - 1)
 
 
 def of_gain(frame: Frame) -> Iterator[Finding]:
     """What is bright enough an image in [0, 1] bounds; what is dim enough no file says."""
     convention = frame.convention
-    if convention.quantity != "counts" or convention.scale == "free" or convention.gain is None:
+    if convention.quantity != "counts" or convention.scale == "free" or convention.gain is None or convention.background:
         return
     least = convention.gain * brightness(frame, frame.reading.y)
     value = f"at least {least:.3g} for an image in [0, 1]; told was {convention.gain:.3g}"
