@@ -257,7 +257,7 @@ def _draw_lags(axis: Axes, y: np.ndarray, frame: Frame) -> None:
 
     lags = np.fft.fftshift(np.abs(np.fft.fft2(filled(y) ** 2)).sum(0))
     rows, columns = (side // 2 for side in lags.shape)
-    lags /= lags[rows, columns]
+    lags /= max(lags[rows, columns], 1e-300)
     extent = (-columns - 0.5, lags.shape[1] - columns - 0.5, lags.shape[0] - rows - 0.5, -rows - 0.5)
     shown = axis.imshow(lags, norm=LogNorm(max(1e-6, 0.5 * float(np.quantile(lags, 0.02))), 1), cmap="viridis", extent=extent)
     _colour_bar(axis, shown, "of lag 0")

@@ -342,11 +342,12 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         _refuse_spectral_keys(operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
     seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
-    wrong, findings, missing, impossible, off_centre, idle = [], Findings(), {}, [], [], []
+    wrong, findings, missing, impossible, off_centre, idle, remarks = [], Findings(), {}, [], [], [], {}
     for image in images:
         reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
         missing[image.name] = float(np.isnan(reading.y).mean())
         idle.append(dict(reading.idle))
+        remarks.update((text, image.name) for text in reading.remarks(image.convention) if text not in remarks)
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
             continue
@@ -383,6 +384,8 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         if all(value in of_file for of_file in idle):
             hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
             log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
+    for text, name in remarks.items():
+        log.info("%s: %s", name, text)
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
         log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])

@@ -17,7 +17,7 @@ from utils.config.settings import Settings
 from utils.data import Measurement, measurements
 from utils.diagnosis.frames import estimate_center
 from utils.diagnosis.plausibility import noise_on
-from utils.diagnosis.support import estimate_support
+from utils.diagnosis.support import estimate_support, refined_center
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK, read_array
 from utils.measurements import AUTO, MOST_SAMPLES, Convention, Reading
@@ -59,7 +59,7 @@ def geometry_of(settings: Settings) -> Geometry:
     convention, side = Convention.of(data), data.resolution
     items = measurements(settings)
     if convention.center == AUTO:
-        convention = replace(convention, center=found_center(items))
+        convention = replace(convention, center=found_center(items, side))
         items = [centred_at(item, convention.center) for item in items]
     first = next(readings(items), None)
     if first is None or first[1].y.ndim != 3:  # files of a finished run may lie elsewhere, and what is wrong is said later
@@ -79,11 +79,11 @@ def geometry_of(settings: Settings) -> Geometry:
 def readings(items: Sequence[Measurement]) -> Iterator[tuple[str, Reading]]:
     """Of those that can be read, with their names; what is wrong with the others is said where they are sampled."""
     for item in items:
-        with suppress(ValueError, OSError):
+        with suppress(InputError, ValueError, OSError):
             yield item.name, item.read()
 
 
-def found_center(items: Sequence[Measurement]) -> list[float]:
+def found_center(items: Sequence[Measurement], side: int) -> list[float]:
     """[row, column] of all files: the median of their own, of which none may lie apart. Raises InputError."""
     key, centers = f"data.center={AUTO}", []
     whole = [replace(item, convention=replace(item.convention, bin=1, crop=None), own_frame=None) for item in items]
@@ -91,7 +91,7 @@ def found_center(items: Sequence[Measurement]) -> list[float]:
         row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
         if not confidence:
             raise InputError(f"{key}: {path} has no centre of symmetry that stands out; write data.center=[row,column]")
-        centers.append((row, column))
+        centers.append(refined_center(reading.y.astype(np.float64), (row, column), side))
     if not centers:
         return [0.0, 0.0]
     center = np.median(centers, axis=0)
@@ -100,7 +100,7 @@ def found_center(items: Sequence[Measurement]) -> list[float]:
         lie = [f"[{row:.2f},{column:.2f}]" for row, column in (centers[apart.argmin()], centers[apart.argmax()])]
         raise InputError(f"{key}: the files' centres differ, {lie[0]} and {lie[1]}; sample them apart, one centre a run")
     log.info("%s: data.center=[%.2f,%.2f]", key, *center)
-    return [round(float(place), 2) for place in center]
+    return [round(50 * float(place)) / 50 for place in center]  # so that a whole one stays whole
 
 
 def found_support(items: Sequence[Measurement], convention: Convention, side: int, sigma: float) -> np.ndarray | None:
