@@ -359,7 +359,9 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
             if len(missing) <= LOOKED_AT:
                 frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
                 said = findings_of(frame)
-                off_centre += [(image.path, each, frame) for each in said if (each.what, each.severity) == ("centre", "refuse")]
+                off_centre += [
+                    (image.path, each, frame.in_file) for each in said if (each.what, each.severity) == ("centre", "refuse")
+                ]
                 findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
         else:
             findings.add(image.name, of_picture(reading, highest, sigma, seen))
@@ -374,11 +376,11 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         more = f" (and {len(impossible) - 1} more files)" if len(impossible) > 1 else ""
         raise InputError(f"data.root: {path}{more}: {reason}")
     if off_centre:
-        path, centre, frame = off_centre[0]
+        path, centre, told = off_centre[0]
         more = f" (and {len(off_centre) - 1} more files)" if len(off_centre) > 1 else ""
         raise InputError(
             f"data.root: {path}{more}: its zero frequency lies at {centre.value}; {centre.override} takes it from there, and "
-            "data.center=[{:g},{:g}] insists on what is told".format(*frame.in_file)
+            f"data.center=[{told[0]:g},{told[1]:g}] insists on what is told"
         )
     for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
         if all(value in of_file for of_file in idle):
