@@ -28,7 +28,7 @@ from utils.config.compose import compose
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, measurements
-from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels, of_support
+from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels
 from utils.diagnosis.frames import SURE as SURE_CENTER
 from utils.diagnosis.frames import Radial, by_radius
 from utils.diagnosis.support import filled
@@ -168,7 +168,7 @@ def recommended(found: dict[str, list[Finding]]) -> tuple[dict[str, str], list[s
     return {key: next(iter(of_key)) for key, of_key in values.items()}, differing
 
 
-def draw_page(frame: Frame, name: str, out: Path) -> None:
+def draw_page(frame: Frame, findings: Sequence[Finding], name: str, out: Path) -> None:
     """Frame, mask, radial means and autocorrelation in one figure. Raises InputError."""
     from utils.figures.style import plt, save_figure
 
@@ -178,14 +178,14 @@ def draw_page(frame: Frame, name: str, out: Path) -> None:
     hot = hot_pixels(replace(frame, told=center)) if sure else np.zeros_like(frame.missing)
     y = np.where(hot, np.nan, frame.reading.y.astype(np.float64))
     figure = plt.figure(figsize=(12.5, 10.5))
-    grid = figure.add_gridspec(2, 2, left=0.07, right=0.95, bottom=0.07, top=0.91, wspace=0.28, hspace=0.28)
+    grid = figure.add_gridspec(2, 2, left=0.07, right=0.93, bottom=0.07, top=0.91, wspace=0.28, hspace=0.28)
     axes = [figure.add_subplot(place) for place in grid]
     channels = "one channel" if len(y) == 1 else f"{len(y)} channels"
     figure.suptitle(visible(f"{name}: {y.shape[-2]} x {y.shape[-1]} pixels, {channels}"), fontsize=14)
     _draw_frame(axes[0], frame, center if sure else None)
     _draw_kinds(axes[1], frame, hot)
     _draw_radial(axes[2], by_radius(y, center), frame, sure)
-    _draw_lags(axes[3], y, frame)
+    _draw_lags(axes[3], y, next((each for each in findings if each.what == "support"), None))
     save_figure(figure, out, dpi=100)
 
 
@@ -251,7 +251,7 @@ def _draw_radial(axis: Axes, radial: Radial, frame: Frame, sure: bool) -> None:
     axis.grid(alpha=0.3)
 
 
-def _draw_lags(axis: Axes, y: np.ndarray, frame: Frame) -> None:
+def _draw_lags(axis: Axes, y: np.ndarray, support: Finding | None) -> None:
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
@@ -261,13 +261,16 @@ def _draw_lags(axis: Axes, y: np.ndarray, frame: Frame) -> None:
     extent = (-columns - 0.5, lags.shape[1] - columns - 0.5, lags.shape[0] - rows - 0.5, -rows - 0.5)
     shown = axis.imshow(lags, norm=LogNorm(max(1e-6, 0.5 * float(np.quantile(lags, 0.02))), 1), cmap="viridis", extent=extent)
     _colour_bar(axis, shown, "of lag 0")
-    told, sides = next(((each.value, each.override) for each in of_support(frame)), ("", ""))
-    if sides.startswith("data.support"):
-        height, width = (int(side) for side in sides.partition("[")[2].rstrip("]").split(","))
+    axis.set_xlabel("lag in pixels of the object")
+    axis.set_title("autocorrelation")
+    if support is None:
+        return
+    axis.set_xlabel("\n".join(textwrap.wrap(f"support: {support.value}", 70)), fontsize=8)
+    if support.override:
+        height, width = (int(side) for side in support.override.partition("[")[2].rstrip("]").split(","))
         corner = (-width + 0.5, -height + 0.5)
         axis.add_patch(Rectangle(corner, 2 * width - 1, 2 * height - 1, fill=False, color="white", linewidth=1.5))
-    axis.set_title(f"autocorrelation, box: {sides}" if sides.startswith("data.support") else "autocorrelation")
-    axis.set_xlabel("\n".join(textwrap.wrap(f"support: {told}", 70)) if told else "lag in pixels of the object", fontsize=8)
+        axis.set_title(f"autocorrelation, box: {support.override}")
 
 
 def _colours(name: str) -> Colormap:
@@ -307,7 +310,7 @@ def main() -> None:
     say(f"recommended: {shlex.join([*given, *overrides.values()])}" if overrides else "recommended: no other override")
     say("not to be known from a file: the exact gain, which of two turns by 180 degrees is meant, what a mask hides")
     out = args.out or Path(f"{Path(items[0].name).stem}.check.png")
-    draw_page(first, items[0].name, out)
+    draw_page(first, found[items[0].name], items[0].name, out)
     say(f"page: {out}")
     sys.exit(any(each.severity == "refuse" for findings in found.values() for each in findings))
 

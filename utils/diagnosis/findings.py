@@ -116,12 +116,12 @@ def findings_of(frame: Frame) -> list[Finding]:
     known = findings[0].sure > 0
     if findings[0].override:
         frame = frame.about((estimate.row, estimate.column))
-    background, flat = of_background(frame)
-    if flat:
-        frame = frame.without(flat)
     hot = hot_pixels(frame) if known else np.zeros_like(frame.missing)
     if hot.any():
         frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
+    background, flat = of_background(frame)
+    if flat:
+        frame = frame.without(flat)
     gain, convention = list(of_gain(frame)), list(of_plausibility(frame))
     dark = gain and gain[0].override and not flat
     if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each.severity == "warning"]:
