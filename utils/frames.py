@@ -38,23 +38,20 @@ def crop_around(
 
 
 def bin_frame(frame: np.ndarray, n: int, center: Center) -> tuple[np.ndarray, Center]:
-    """Sums over n x n pixels, (..., H', W'), and where the zero frequency lies in them; NaN where one of the pixels is NaN.
+    """Sums over n x n pixels, (..., H // n, W // n), and where the zero frequency lies in them; NaN where one of the pixels is.
 
     The squares lie so that the zero frequency is as near to the middle of one as can be: for an even n and a whole `center`,
-    1 / (2 n) of a new pixel off. Pixels at the border that fill no square are left out.
+    1 / (2 n) of a new pixel off. A square that the border cuts is NaN; without it, the frame would be of another field.
     """
-    if n == 1:
-        return frame, center
-    moved = []
+    moved, sides = [], (frame.shape[-2] // n, frame.shape[-1] // n)
     for axis, place in enumerate(center, start=-2):
-        start = math.floor(place - (n - 1) / 2 + 0.5) % n  # the first pixel of a whole square
-        count = (frame.shape[axis] - start) // n
-        kept = [slice(None)] * frame.ndim
-        kept[axis] = slice(start, start + count * n)
-        squares = np.moveaxis(frame[tuple(kept)], axis, -1)
-        frame = np.moveaxis(squares.reshape(*squares.shape[:-1], count, n).sum(-1), -1, axis)
-        moved.append((place - start - (n - 1) / 2) / n)
-    return frame, (moved[0], moved[1])
+        before = -math.floor(place - (n - 1) / 2 + 0.5) % n  # pixels that the first square lacks
+        widths = [(0, 0)] * frame.ndim
+        widths[axis] = (before, -(frame.shape[axis] + before) % n)
+        whole = np.moveaxis(np.pad(frame.astype(np.float64), widths, constant_values=np.nan), axis, -1)
+        frame = np.moveaxis(whole.reshape(*whole.shape[:-1], -1, n).sum(-1), -1, axis)
+        moved.append((place + before - (n - 1) / 2) / n)
+    return crop_around(frame, (moved[0], moved[1]), sides)
 
 
 def corner_level(frame: np.ndarray) -> float:

@@ -4,8 +4,7 @@ In this order: frame, transpose, mask, background, bin, crop and padding around 
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -13,16 +12,15 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 
 from utils.errors import InputError, short
-from utils.formats import CXI_DATA, CXI_MASK, MOST, NoSuchDataset, Stored, TooLarge, stored, taken
+from utils.formats import CXI_DATA, MOST, TooLarge, taken
 from utils.frames import Center, bin_frame, corner_level, crop_around, middle
 from utils.paths import find
+from utils.stacks import readable, stored_at, take, without_batch
 
 Mask = str | float | list[str | float] | None
 Support = str | int | list[int] | None
 AUTO = "auto"
 WORDS = ("nan", "max")
-MOST_OF_A_MASK = 1e300
-MOST_FRAMES = 2**17  # of a stack: a small file may say that it has any number
 MOST_SAMPLES = 8  # of a frame for a pixel of the object: more are another scale, not a finer one
 MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of squares
 
@@ -147,15 +145,16 @@ class Reading(NamedTuple):
     background: float = 0.0  # of a pixel of y, in the file's numbers
     negative: int = 0  # pixels below the background, taken as 0
 
-
-class _Taken(NamedTuple):
-    """A frame of a file, or the sum of all, as the file has it."""
-
-    raw: np.ndarray
-    missing: np.ndarray
-    frames: int
-    at_limit: int
-    idle: tuple[tuple[str | float, str], ...]
+    def remarks(self, convention: Convention) -> Iterator[str]:
+        """What the log says of how it was read."""
+        if convention.background is not None:
+            kept = "; the likelihood has it" if convention.kept else ""
+            yield f"data.background={short(str(convention.background))}: {self.background:.4g} for each pixel of y{kept}" + (
+                f", and {self.negative} pixels are below it and taken as 0" if self.negative else ""
+            )
+        rows, columns = (side // convention.bin for side in self.frame) if self.frame else self.y.shape[-2:]
+        if rows < self.y.shape[-2] or columns < self.y.shape[-1]:
+            yield f"frames of {rows} x {columns} pixels: what {_times(self.y.shape)} have beyond them counts as not measured"
 
 
 def read(
@@ -171,7 +170,7 @@ def read(
     """
     most = MOST if measured_shape is None else math.prod(measured_shape)
     try:
-        raw, missing, count, at_limit, idle = _take(path, convention, most)
+        raw, missing, count, at_limit, idle = take(path, convention, most)
     except TooLarge as error:
         if measured_shape is None:
             raise
@@ -192,7 +191,7 @@ def read(
     if convention.background is not None:
         y, level, negative = _without_background(y, path, convention, count)
     if convention.bin > 1 and y.ndim > 1:
-        raw = bin_frame(raw.astype(np.float64), convention.bin, center)[0]
+        raw = bin_frame(raw, convention.bin, center)[0]
         y, center = _binned(y, center, path, convention)
     binned = y.shape[-2:]
     for sides in _sides(path, y.shape, convention, own_frame):
@@ -216,63 +215,6 @@ def read(
     return Reading(single, raw.reshape(single.shape), whole, at_limit, idle, offset, unit, size, level, negative)
 
 
-def frames_in(shape: tuple[int, ...], convention: Convention) -> int | None:
-    """How many frames a stack of this shape has; None of an array that is no stack."""
-    return shape[0] if len(shape) > (2 if convention.channels == 1 else 3) and shape[0] != 1 else None
-
-
-def count_frames(path: Path, convention: Convention) -> int:
-    """How many frames a file has, of which nothing but its shape is read. Raises InputError and ValueError."""
-    with _stored(path, convention.dataset, "data.dataset", convention) as array:
-        count = frames_in(array.shape, convention)
-    if count is not None and not 0 < count <= MOST_FRAMES:
-        raise ValueError(f"holds {count} frames; from 1 to {MOST_FRAMES} are read")
-    return count or 1
-
-
-def _take(path: Path, convention: Convention, most: int) -> _Taken:
-    with _stored(path, convention.dataset, "data.dataset", convention) as array:
-        marks, total, missing = None, np.zeros(()), np.zeros((), bool)
-        idle, at_limit = list[dict[str | float, str]](), 0
-        numbers = _chosen(frames_in(array.shape, convention), path, convention)
-        for number in numbers:
-            raw = without_batch(taken(array, number, most))
-            if not raw.ndim:
-                raise ValueError("holds a single number, and no picture or spectrum")
-            if raw.dtype.kind not in "fiu":
-                raise ValueError(f"holds {raw.dtype} values, not real numbers")
-            marks = _marked(array.shape if number is not None else raw.shape, path, convention) if marks is None else marks
-            lost = marks[number] if marks.ndim > raw.ndim else np.broadcast_to(marks, raw.shape)
-            lost = lost | _of_a_value(raw, path, convention)
-            idle.append(dict(_idle(raw, convention)))
-            if raw.dtype.kind in "iu":
-                at_limit += int((raw[~lost] == np.iinfo(raw.dtype).max).sum())
-            total, missing = (raw, lost) if len(numbers) == 1 else (total + raw.astype(np.float64), missing | lost)
-    nowhere = tuple((value, nearest) for value, nearest in idle[0].items() if all(value in of_frame for of_frame in idle))
-    if convention.transpose:
-        total, missing = total.swapaxes(-1, -2), missing.swapaxes(-1, -2)
-    return _Taken(total, missing, len(numbers), at_limit, nowhere)
-
-
-def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:
-    """The numbers of the frames that are added up; None of what is no stack. Raises InputError."""
-    frame = convention.frame
-    if count is None:
-        if frame not in (None, 0, "sum", "all"):
-            raise InputError(f"data.frame={frame}: {path} holds one frame; leave it out")
-        return [None]
-    if frame is None:
-        raise InputError(
-            f"data.frame: {path} is a stack of {count} frames; data.frame=0 to {count - 1} takes one of them, "
-            "sum adds them up, and all makes an image of each"
-        )
-    if not isinstance(frame, int):
-        return range(count_frames(path, convention))
-    if frame >= count:
-        raise InputError(f"data.frame={frame}: {path} holds {count} frames, from 0 to {count - 1}")
-    return [frame]
-
-
 def _without_background(y: np.ndarray, path: Path, convention: Convention, count: int) -> tuple[np.ndarray, float, int]:
     """y less its background, at least 0; the mean background of a pixel of the result; how many pixels were below it."""
     file = convention.background_file
@@ -282,7 +224,7 @@ def _without_background(y: np.ndarray, path: Path, convention: Convention, count
         background = np.array(convention.background) * count
     else:
         key = f"data.background={short(str(convention.background))}"
-        with _readable(file, key), _stored(file, convention.dataset, key, convention) as array:
+        with readable(file, key), stored_at(file, convention.dataset, key, convention) as array:
             background = without_batch(taken(array, None, y.size)).astype(np.float64) * count
         background = background.swapaxes(-1, -2) if convention.transpose and background.ndim > 1 else background
         if not background.ndim or background.shape != y.shape[y.ndim - background.ndim :]:
@@ -331,17 +273,6 @@ def _times(shape: tuple[int, ...]) -> str:
     return f"{shape[-2]} x {shape[-1]}"
 
 
-def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float, str]]:
-    """The mask's values that no pixel has, and the nearest value that one has, "" for a word."""
-    for value in convention.mask_values:
-        if not _is_value(raw, value).any():
-            numbers, nearest = raw[np.isfinite(raw)], ""
-            if not isinstance(value, str):
-                wanted = float(max(-MOST_OF_A_MASK, min(value, MOST_OF_A_MASK)))  # an integer of a thousand digits is no float
-                nearest = str(numbers[np.abs(numbers.astype(np.float64) - wanted).argmin()])
-            yield value, nearest
-
-
 def converted(y: np.ndarray, convention: Convention, size: tuple[int, ...], unit: float = 1.0) -> np.ndarray:
     """What the operator measures, float32, of y (..., H, W) float64 in the file's numbers, NaN where not measured.
 
@@ -372,63 +303,3 @@ def centred(y: np.ndarray, path: Path, convention: Convention) -> tuple[np.ndarr
     if row >= y.shape[-2] or column >= y.shape[-1]:
         raise InputError(f"data.center={convention.center}: {path} has {_times(y.shape)} pixels; count from 0")
     return y, (row, column)
-
-
-def _of_a_value(raw: np.ndarray, path: Path, convention: Convention) -> np.ndarray:
-    """Where a frame has a value that means not measured, booleans. Raises InputError."""
-    missing = np.zeros(raw.shape, bool)
-    for value in convention.mask_values:
-        if value == "max" and raw.dtype.kind not in "iu":
-            raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        missing |= _is_value(raw, value)
-    return missing
-
-
-def _marked(shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
-    """Where a mask says that nothing was measured, booleans shaped like the file, or like its last axes. Raises InputError."""
-    if file := convention.mask_file:
-        return _mask(file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", shape, path, convention)
-    if convention.mask_dataset:
-        return _mask(path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", shape, path, convention)
-    return np.zeros(shape[-1:], bool)
-
-
-def _is_value(raw: np.ndarray, value: str | float) -> np.ndarray:
-    """Where an array has a value of `Convention.mask_values`, booleans."""
-    if value == "nan":
-        return np.isnan(raw)
-    return raw == (np.iinfo(raw.dtype).max if value == "max" else value)
-
-
-def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
-    with _readable(file, key), _stored(file, dataset, "data.mask_dataset", convention) as array:
-        mask = without_batch(taken(array, None, min(math.prod(shape), MOST)))
-    if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
-        raise InputError(
-            f"{key}: is {mask.dtype} of shape {mask.shape}; {path} has {shape}, and a mask has that shape or its last axes, "
-            "with 0 where measured"
-        )
-    return mask != 0
-
-
-@contextmanager
-def _readable(file: Path, key: str) -> Iterator[None]:
-    """Turns what is wrong with a file that a key names into an InputError."""
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(f"{key}: {file} cannot be read ({error})") from None
-
-
-@contextmanager
-def _stored(path: Path, dataset: str, key: str, convention: Convention) -> Iterator[Stored]:
-    try:
-        with stored(path, dataset, convention.folders) as array:
-            yield array
-    except NoSuchDataset as error:
-        raise InputError(f"{key}={dataset}: {path} has no such dataset; it {error}") from None
-
-
-def without_batch(y: np.ndarray) -> np.ndarray:
-    """(1, C, H, W) as (C, H, W)."""
-    return y[0] if y.ndim == 4 and len(y) == 1 else y

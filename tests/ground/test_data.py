@@ -421,8 +421,8 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
 @pytest.mark.heavy
 def test_measurement_of_the_wrong_shape_is_one_line(place):
     (place.folder / "wrong").mkdir()
-    np.save(place.folder / "wrong/y.npy", np.zeros((3, 7, 7)))
-    with pytest.raises(InputError, match=re.escape("has shape (3, 7, 7); this task measures (3, 24, 24)")) as caught:
+    np.save(place.folder / "wrong/y.npy", np.zeros((2, 24, 24)))
+    with pytest.raises(InputError, match=re.escape("has shape (2, 24, 24); this task measures (3, 24, 24)")) as caught:
         place.run("wrong", "data=measurement", f"data.root={place.folder / 'wrong'}")
     assert "\n" not in str(caught.value)
 

@@ -59,9 +59,9 @@ def test_wrong_shapes_are_found_before_the_first_image_is_sampled(run, measureme
     import sampler
 
     monkeypatch.setattr(sampler.LatentDAPS, "sample", lambda *a, **k: pytest.fail("sampled"))
-    wrong = np.zeros((3, 7, 7), np.float32)
+    wrong = np.zeros((2, 24, 24), np.float32)
     with pytest.raises(
-        InputError, match=r"1.npy has shape \(3, 7, 7\); this task measures \(3, 24, 24\), and 1 more"
+        InputError, match=r"1.npy has shape \(2, 24, 24\); this task measures \(3, 24, 24\), and 1 more"
     ) as caught:
         run(*measurements(spectrum(), wrong, spectrum()[None], wrong))
     assert "\n" not in str(caught.value)

@@ -16,7 +16,7 @@ from utils.config.operators import SPECTRA
 from utils.config.sections import Fidelity
 from utils.config.settings import Settings
 from utils.data import measurements
-from utils.errors import InputError, short
+from utils.errors import InputError
 from utils.measurements import Reading
 from utils.paths import PROJECT
 from utils.plain_files import read_yaml
@@ -67,7 +67,7 @@ def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, An
         keys[sigma] = 1 / (2 * math.sqrt(given or photons))
     if keys:
         told = ", ".join(f"{key}={value:.4g}" for key, value in keys.items())
-        log.info("data.quantity=counts%s: %s", "" if s.data.gain is None else f" data.gain={s.data.gain:g}", short(told))
+        log.info("data.quantity=counts%s: %s", "" if s.data.gain is None else f" data.gain={s.data.gain:g}", told)
     return keys
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
+from utils.config.section import LARGEST, LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import STEERING, short
 from utils.formats import CXI_DATA
 from utils.measurements import AUTO, WORDS, Mask
@@ -68,15 +68,33 @@ def _support(value: Any) -> str | int | list[int] | None:
     return value
 
 
+def _frame(value: Any) -> int | str | None:
+    if not (value in (None, "sum", "all") or type(value) is int and value >= 0):
+        raise ValueError("write the number of a frame from 0, sum, all, or null")
+    return value
+
+
+def _crop(value: Any) -> int | list[int] | None:
+    sides = value if isinstance(value, list) else [value] * 2
+    if value is not None and not (_pair(sides, int) and all(1 <= side <= LARGEST_FRAME for side in sides)):
+        raise ValueError("write [rows, columns] in pixels, one number for both, or null")
+    return value
+
+
+def _background(value: Any) -> float | str | None:
+    if type(value) in (int, float) and abs(value) <= LARGEST:
+        return float(value)
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError("write a number, a file, auto, or null")
+    return _possible_path(value) if value else None
+
+
 def _number_as_text(value: Any) -> Any:
     """A name may be a number, as of name=${seed}."""
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 PathText = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text), AfterValidator(_possible_path)]
-
-
-Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Data(Section):
@@ -100,10 +118,10 @@ class Data(Section):
     scale: Literal["known", "free"] = "known"
     support: Annotated[Any, PlainValidator(_support)] = None  # utils.measurements.Support
     linked_folders: list[PathText] = []
-    frame: Annotated[int, Field(ge=0)] | Literal["sum", "all"] | None = None
-    crop: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    frame: Annotated[Any, PlainValidator(_frame)] = None
+    crop: Annotated[Any, PlainValidator(_crop)] = None
     bin: int = Field(default=1, ge=1, le=LARGEST_SIDE)
-    background: float | PathText | None = None
+    background: Annotated[Any, PlainValidator(_background)] = None
     transpose: bool = False
 
     def unusual(self) -> dict[str, Any]:

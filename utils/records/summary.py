@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+from utils.errors import short, visible
 from utils.metrics.base import Described, row_name
 from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
@@ -59,6 +60,12 @@ def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def image_name(metrics: dict[str, Any], image: int) -> str:
+    """The id of an image, given by its position, with the name of its file where it is a measurement."""
+    number, files = metrics["metadata"]["image_ids"][image], metrics["metadata"].get("files")
+    return f"{number} {short(visible(files[image]))}" if files else str(number)
+
+
 def means(rows: list[list]) -> list[float | None]:
     """Mean over the particles of each image, None where none is known."""
     return [statistics.fmean(finite(row)) if finite(row) else None for row in rows]
@@ -72,7 +79,8 @@ def of_picks(rows: list[list], picks: list[int | None]) -> list:
 def loss_lines(metrics: dict[str, Any]) -> list[str]:
     """Markdown rows of the losses, image by image: all that a measurement without a truth says of its result."""
     loss, picks = metrics["loss"], metrics["selection"]["picked"]
-    rows = zip(metrics["metadata"]["image_ids"], picks, of_picks(loss["sample"], picks), loss["noise_floor"])
+    names = [image_name(metrics, i).replace("|", "\\|") for i in range(len(picks))]
+    rows = zip(names, picks, of_picks(loss["sample"], picks), loss["noise_floor"])
     lines = [
         "| image | label-free pick | its loss | noise floor | loss / noise floor | verdict | of each particle |",
         "|---:|---:|---:|---:|---:|---|---|",

@@ -29,6 +29,7 @@ from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem, loaded  # noqa: E402
+from utils.diagnosis.findings import Frame, findings_of, of_the_frame  # noqa: E402
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
@@ -59,6 +60,7 @@ from utils.sampling.schedule import StepClock  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 log = logging.getLogger("latentdaps")
+LOOKED_AT = 3  # frames whose centre, noise and background are looked for
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
@@ -340,11 +342,12 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         _refuse_spectral_keys(operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
     seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
-    wrong, findings, missing, impossible, idle = [], Findings(), {}, [], []
+    wrong, findings, missing, impossible, off_centre, idle, remarks = [], Findings(), {}, [], [], [], {}
     for image in images:
         reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
         missing[image.name] = float(np.isnan(reading.y).mean())
         idle.append(dict(reading.idle))
+        remarks.update((text, image.name) for text in reading.remarks(image.convention) if text not in remarks)
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
             continue
@@ -353,6 +356,13 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
             impossible.append((image.path, reason))
         elif operator.spectrum:
             findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
+            if len(missing) <= LOOKED_AT:
+                frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
+                said = findings_of(frame)
+                off_centre += [
+                    (image.path, each, frame.in_file) for each in said if (each.what, each.severity) == ("centre", "refuse")
+                ]
+                findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
         else:
             findings.add(image.name, of_picture(reading, highest, sigma, seen))
     if wrong:
@@ -365,10 +375,19 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         path, reason = impossible[0]
         more = f" (and {len(impossible) - 1} more files)" if len(impossible) > 1 else ""
         raise InputError(f"data.root: {path}{more}: {reason}")
+    if off_centre:
+        path, centre, told = off_centre[0]
+        more = f" (and {len(off_centre) - 1} more files)" if len(off_centre) > 1 else ""
+        raise InputError(
+            f"data.root: {path}{more}: its zero frequency lies at {centre.value}; {centre.override} takes it from there, and "
+            f"data.center=[{told[0]:g},{told[1]:g}] insists on what is told"
+        )
     for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
         if all(value in of_file for of_file in idle):
             hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
             log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
+    for text, name in remarks.items():
+        log.info("%s: %s", name, text)
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
         log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])

@@ -15,7 +15,15 @@ from rich.table import Table
 
 from utils.errors import one_line, visible
 from utils.records.aggregate import finite
-from utils.records.summary import certified, contenders, population, ratios_of_particles, summary_table, verdict_of_pick
+from utils.records.summary import (
+    certified,
+    contenders,
+    image_name,
+    population,
+    ratios_of_particles,
+    summary_table,
+    verdict_of_pick,
+)
 from utils.records.verdict import remarks
 
 LONGEST_WORD = 1000  # characters: rich breaks a word into lines in the square of its length
@@ -148,7 +156,7 @@ def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
     truth = ("loss / floor of each",) if blind else ("modes", f"best of {n}", "mean")
     for name in ("image", *truth, "pick", "loss / floor", "verdict", "seconds"):
         table.add_column(name, justify="left" if name in ("modes", "verdict") else "right")
-    for i, image_id in list(enumerate(metrics["metadata"]["image_ids"]))[-20:]:
+    for i in range(metrics["metadata"]["num_images"])[-20:]:
         values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
         picked = selection["picked"][i]
         values_known = finite(values)
@@ -158,7 +166,7 @@ def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
             f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
         )
         table.add_row(
-            str(image_id),
+            image_name(metrics, i),
             *((ratios_of_particles(metrics, i),) if blind else by_truth),
             pick_cell(values, picked),
             ratio_cell(metrics["loss"]["ratio"][i], picked),

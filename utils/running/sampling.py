@@ -110,7 +110,8 @@ def report(record: dict[str, Any]) -> None:
     best = f"best PSNR {max(scores):.2f} dB" if scores else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
     best += f" ({resolution(record['resolved'])})" if "resolved" in record else ""
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    name = f"{record['image_id']} ({record['file']})" if modes is None else record["image_id"]  # of a measurement
+    console.log.info("image %s: %s %s, %.1f s", name, labels, best, record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)
