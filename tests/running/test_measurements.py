@@ -165,6 +165,27 @@ def test_a_bad_file_ends_the_run_before_the_first_pass_and_keeps_what_is_done(ru
     assert {path: path.read_bytes() for path in (folder / "records").iterdir()} == before
 
 
+def test_a_stack_in_one_file_is_an_image_each_by_its_gain_alone_with_the_exposure_in_the_record(run, tmp_path):
+    m = spectrum()[0]
+    counts = np.random.default_rng(1).poisson([4 * GAIN * m**2 + 3, 4 * GAIN * m**2 + 3]).astype(np.uint16)
+    with h5py.File(tmp_path / "scan.cxi", "w") as file:
+        file["entry_1/instrument_1/data"] = counts
+        file["entry_1/data_1/data"] = h5py.SoftLink("/entry_1/instrument_1/data")
+    keys = ("quantity=counts", f"gain={GAIN}", "channels=1", "frame=all", "background=3", "scale=free", "resolution=16")
+    root = f"data.root={tmp_path / 'scan.cxi'}"
+    folder, metrics = run("data=measurement", root, "data.end_id=null", *(f"data.{key}" for key in keys))
+    assert metrics["metadata"]["files"] == ["scan.cxi[0]", "scan.cxi[1]"]
+    record, arrays = read_record(folder / "records" / "00001.npz")
+    assert record["file"] == "scan.cxi[1]" and list(record["loss_terms"]) == ["poisson"]
+    np.testing.assert_allclose(arrays["y"][0], np.sqrt(counts[1] / GAIN), rtol=1e-6)  # the likelihood has the background
+    assert len(record["exposure"]) == len(record["particles"]) and min(record["exposure"]) > 0
+    assert "| 1 scan.cxi[1] | p" in (folder / "eval.md").read_text()
+    log = (folder / "run.log").read_text()
+    assert "image 1 (scan.cxi[1]): " in log and "data.background=3.0: 3 for each pixel of y; the likelihood has it" in log
+    config = (folder / "config.yaml").read_text()
+    assert f"photons: {GAIN}" in config and "background: 3.0" in config and "poisson: 1.0" in config
+
+
 def test_a_run_on_a_frame_of_another_size_with_its_beam_between_pixels_and_a_support(run, measurements):
     y = np.abs(np.random.default_rng(0).standard_normal((3, 30, 25))).astype(np.float32)
     keys = ["data.center=[16.5,11]", "data.support=[10,16]", "start.bank=2", "start.sigma=3.0", "start.restarts=4"]

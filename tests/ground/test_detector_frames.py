@@ -6,7 +6,6 @@ import pytest
 import scipy.io
 import tifffile
 
-from tests.ground.test_instruments import save
 from utils.data import Measurement
 from utils.errors import InputError
 from utils.frames import bin_frame, corner_level, crop_around
@@ -15,6 +14,11 @@ from utils.stacks import count_frames
 
 rng = np.random.default_rng(1)
 STACK = rng.integers(1, 60, (5, 24, 20)).astype(np.uint16)
+
+
+def save(folder, values):
+    np.save(folder / "y.npy", values)
+    return folder / "y.npy"
 
 
 def counts(**keys):
