@@ -28,7 +28,7 @@ from utils.config.compose import compose
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, measurements
-from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels, of_support
+from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels
 from utils.diagnosis.frames import SURE as SURE_CENTER
 from utils.diagnosis.frames import Radial, by_radius
 from utils.diagnosis.support import filled
@@ -65,14 +65,14 @@ def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]
     convention, sigma = item.convention, settings.group.operator.sigma
     try:
         reading = item.read()
-        if reading.y.ndim != 3:
-            raise ValueError(f"has shape {reading.y.shape}; this task measures (channels, height, width)")
+        if reading.y.ndim != 3 or len(reading.y) != (convention.channels or 3):
+            raise ValueError(f"has shape {reading.y.shape}; this task measures {convention.channels or 3} channels")
     except (InputError, ValueError, OSError) as error:
         findings.append(Finding("reading it", one_line(error), 1.0, _negative(error), "refuse"))
         reading, convention, more = as_it_is(item, convention)
         findings += more
         if convention.gain:
-            sigma = 0.5 / convention.gain**0.5
+            sigma = 0.5 * (reading.unit / convention.gain) ** 0.5
     frame = Frame.of(reading, convention, settings.data.resolution, sigma, f"task.{settings.task_group}.operator.sigma")
     return frame, [*findings, *findings_of(frame)]
 
@@ -85,13 +85,14 @@ def as_it_is(item: Measurement, convention: Convention) -> tuple[Reading, Conven
     """A file that no run can read yet: its largest array, the sum of its frames, and what follows. Raises InputError."""
     findings, path = [], item.path
     try:
-        array = read_array(path, convention.dataset, convention.folders)
-    except NoSuchDataset as error:
-        names = sorted(arrays_in(path), reverse=True)
-        if not names:
-            raise InputError(f"{path}: {error}") from None
-        findings.append(Finding("array", f"{names[0][1]} is the largest", 0.6, f"data.dataset={names[0][1]}"))
-        array = read_array(path, names[0][1], convention.folders)
+        try:
+            array = read_array(path, convention.dataset, convention.folders)
+        except NoSuchDataset:
+            name = max(arrays_in(path), default=(0, ""))[1]
+            if not name:
+                raise
+            findings.append(Finding("array", f"{name} is the largest", 0.6, f"data.dataset={name}"))
+            array = read_array(path, name, convention.folders)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: nothing of it can be read ({one_line(error)})") from None
     if array.ndim < 2 or array.dtype.kind not in "fiu" or min(array.shape[-2:]) < 8:
@@ -119,23 +120,26 @@ def as_it_is(item: Measurement, convention: Convention) -> tuple[Reading, Conven
     if convention.center == "corner":
         y, raw = (np.fft.fftshift(each, axes=(-2, -1)) for each in (y, raw))
     y = np.where(np.isfinite(raw) & (raw >= 0), y, np.nan).astype(np.float32)
-    return Reading(y, raw, whole, 0), replace(convention, center="shifted", bin=1), findings
+    return Reading(y, raw, whole, 0, unit=1 / count), replace(convention, center="shifted", bin=1), findings
 
 
 def arrays_in(path: Path) -> Iterator[tuple[int, str]]:
-    """(numbers, name) of the arrays of frames in an HDF5 file."""
+    """(numbers, name) of the arrays of frames in an HDF5 file, 0 for a link, which is not followed here."""
     if path.suffix.lower() not in HDF5:
         return
     import h5py
 
-    found: list[tuple[int, str]] = []
-
-    def add(name: str, node: object) -> None:
-        if isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 2 and node.dtype.kind in "fiu":
-            found.append((node.size, name))
-
     with h5py.File(path, "r") as file:
-        file.visititems(add)
+        found: list[tuple[int, str]] = []
+
+        def add(name: str, link: object) -> None:
+            node = file[name] if isinstance(link, h5py.HardLink) else None
+            if isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 2 and node.dtype.kind in "fiu":
+                found.append((node.size, name))
+            elif not isinstance(link, h5py.HardLink):
+                found.append((0, name))
+
+        file.visititems_links(add)
     yield from found
 
 
@@ -164,7 +168,7 @@ def recommended(found: dict[str, list[Finding]]) -> tuple[dict[str, str], list[s
     return {key: next(iter(of_key)) for key, of_key in values.items()}, differing
 
 
-def draw_page(frame: Frame, name: str, out: Path) -> None:
+def draw_page(frame: Frame, findings: Sequence[Finding], name: str, out: Path) -> None:
     """Frame, mask, radial means and autocorrelation in one figure. Raises InputError."""
     from utils.figures.style import plt, save_figure
 
@@ -174,14 +178,14 @@ def draw_page(frame: Frame, name: str, out: Path) -> None:
     hot = hot_pixels(replace(frame, told=center)) if sure else np.zeros_like(frame.missing)
     y = np.where(hot, np.nan, frame.reading.y.astype(np.float64))
     figure = plt.figure(figsize=(12.5, 10.5))
-    grid = figure.add_gridspec(2, 2, left=0.07, right=0.95, bottom=0.07, top=0.91, wspace=0.28, hspace=0.28)
+    grid = figure.add_gridspec(2, 2, left=0.07, right=0.93, bottom=0.07, top=0.91, wspace=0.28, hspace=0.28)
     axes = [figure.add_subplot(place) for place in grid]
     channels = "one channel" if len(y) == 1 else f"{len(y)} channels"
     figure.suptitle(visible(f"{name}: {y.shape[-2]} x {y.shape[-1]} pixels, {channels}"), fontsize=14)
     _draw_frame(axes[0], frame, center if sure else None)
     _draw_kinds(axes[1], frame, hot)
     _draw_radial(axes[2], by_radius(y, center), frame, sure)
-    _draw_lags(axes[3], y, frame)
+    _draw_lags(axes[3], y, next((each for each in findings if each.what == "support"), None))
     save_figure(figure, out, dpi=100)
 
 
@@ -247,23 +251,26 @@ def _draw_radial(axis: Axes, radial: Radial, frame: Frame, sure: bool) -> None:
     axis.grid(alpha=0.3)
 
 
-def _draw_lags(axis: Axes, y: np.ndarray, frame: Frame) -> None:
+def _draw_lags(axis: Axes, y: np.ndarray, support: Finding | None) -> None:
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
     lags = np.fft.fftshift(np.abs(np.fft.fft2(filled(y) ** 2)).sum(0))
     rows, columns = (side // 2 for side in lags.shape)
-    lags /= lags[rows, columns]
+    lags /= max(lags[rows, columns], 1e-300)
     extent = (-columns - 0.5, lags.shape[1] - columns - 0.5, lags.shape[0] - rows - 0.5, -rows - 0.5)
     shown = axis.imshow(lags, norm=LogNorm(max(1e-6, 0.5 * float(np.quantile(lags, 0.02))), 1), cmap="viridis", extent=extent)
     _colour_bar(axis, shown, "of lag 0")
-    told, sides = next(((each.value, each.override) for each in of_support(frame)), ("", ""))
-    if sides.startswith("data.support"):
-        height, width = (int(side) for side in sides.partition("[")[2].rstrip("]").split(","))
+    axis.set_xlabel("lag in pixels of the object")
+    axis.set_title("autocorrelation")
+    if support is None:
+        return
+    axis.set_xlabel("\n".join(textwrap.wrap(f"support: {support.value}", 70)), fontsize=8)
+    if support.override:
+        height, width = (int(side) for side in support.override.partition("[")[2].rstrip("]").split(","))
         corner = (-width + 0.5, -height + 0.5)
         axis.add_patch(Rectangle(corner, 2 * width - 1, 2 * height - 1, fill=False, color="white", linewidth=1.5))
-    axis.set_title(f"autocorrelation, box: {sides}" if sides.startswith("data.support") else "autocorrelation")
-    axis.set_xlabel("\n".join(textwrap.wrap(f"support: {told}", 70)) if told else "lag in pixels of the object", fontsize=8)
+        axis.set_title(f"autocorrelation, box: {support.override}")
 
 
 def _colours(name: str) -> Colormap:
@@ -303,7 +310,7 @@ def main() -> None:
     say(f"recommended: {shlex.join([*given, *overrides.values()])}" if overrides else "recommended: no other override")
     say("not to be known from a file: the exact gain, which of two turns by 180 degrees is meant, what a mask hides")
     out = args.out or Path(f"{Path(items[0].name).stem}.check.png")
-    draw_page(first, items[0].name, out)
+    draw_page(first, found[items[0].name], items[0].name, out)
     say(f"page: {out}")
     sys.exit(any(each.severity == "refuse" for findings in found.values() for each in findings))
 

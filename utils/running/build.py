@@ -23,12 +23,14 @@ from operators.fidelity import WithFidelity  # noqa: E402
 from operators.term import Term  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.algorithms.contract import Algorithm  # noqa: E402
+from utils.config.model import OUR_LOADERS  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
 from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Measurement, TestItem, loaded  # noqa: E402
+from utils.diagnosis.findings import Frame, findings_of, of_the_frame  # noqa: E402
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
@@ -45,10 +47,12 @@ from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
 from utils.metrics.registry import ORDER  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
+from utils.priors import library  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
+from utils.running.finished import names_code_of_others  # noqa: E402
 from utils.running.geometry import Geometry, geometry_of  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
@@ -59,6 +63,7 @@ from utils.sampling.schedule import StepClock  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 log = logging.getLogger("latentdaps")
+LOOKED_AT = 3  # frames whose centre, noise and background are looked for
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
@@ -197,6 +202,8 @@ def load_operator(settings: Settings, geometry: Geometry | None = None) -> Opera
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
     """The prior, computing as the settings ask."""
     with _LOADING:
+        if settings.model.target in OUR_LOADERS:
+            library.load(ours_alone=not (settings.compile or names_code_of_others(settings.composition.nodes)))
         prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
     if settings.precision == "bf16":
         if not devices.has_fast_bf16(device):
@@ -340,7 +347,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         _refuse_spectral_keys(operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
     seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
-    wrong, findings, missing, impossible, idle, remarks = [], Findings(), {}, [], [], {}
+    wrong, findings, missing, impossible, off_centre, idle, remarks = [], Findings(), {}, [], [], [], {}
     for image in images:
         reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
         missing[image.name] = float(np.isnan(reading.y).mean())
@@ -354,6 +361,13 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
             impossible.append((image.path, reason))
         elif operator.spectrum:
             findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
+            if len(missing) <= LOOKED_AT:
+                frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
+                said = findings_of(frame)
+                off_centre += [
+                    (image.path, each, frame.in_file) for each in said if (each.what, each.severity) == ("centre", "refuse")
+                ]
+                findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
         else:
             findings.add(image.name, of_picture(reading, highest, sigma, seen))
     if wrong:
@@ -366,6 +380,13 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         path, reason = impossible[0]
         more = f" (and {len(impossible) - 1} more files)" if len(impossible) > 1 else ""
         raise InputError(f"data.root: {path}{more}: {reason}")
+    if off_centre:
+        path, centre, told = off_centre[0]
+        more = f" (and {len(off_centre) - 1} more files)" if len(off_centre) > 1 else ""
+        raise InputError(
+            f"data.root: {path}{more}: its zero frequency lies at {centre.value}; {centre.override} takes it from there, and "
+            f"data.center=[{told[0]:g},{told[1]:g}] insists on what is told"
+        )
     for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
         if all(value in of_file for of_file in idle):
             hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
