@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from utils.config.counts import settings_of_counts
 from utils.config.fingerprint import differences, fingerprint, identity
 from utils.config.levels import at_each_level
 from utils.config.metadata import run_metadata
@@ -56,6 +57,13 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
             raise InputError(unknown_key(f"{key}{value}")) from None
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     check_relations(settings)
+    if of_counts := settings_of_counts(settings, overridden()):
+        cfg = cfg.copy()
+        for key, value in of_counts.items():
+            OmegaConf.update(cfg, key, value, force_add=True)
+        nodes = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        settings = settings_of(nodes)
+        check_relations(settings)
     notes: tuple[str, ...] = ()
     strangers = of_different_kinds(settings.data.root, settings.model.path)
     if settings.population == "sequential" and settings.sequential.thresholds is None:
@@ -77,6 +85,12 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
         registry.check(level, clock_of(level))
         level = level.below
     return last
+
+
+def overridden() -> list[str]:
+    """The keys that the command line sets; none where the config was composed otherwise."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [text.lstrip("+~").partition("=")[0] for text in overrides]
 
 
 # {what the images show: words in the names of sets and priors of them}, for kinds of which a prior of one draws no other
