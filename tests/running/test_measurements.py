@@ -114,10 +114,9 @@ def test_a_run_reads_counts_with_their_mask_as_magnitudes_with_gaps(run, measure
     gaps = np.fft.fftshift(np.broadcast_to(mask > 0, SHAPE), axes=(-2, -1)) | (counts < 0)
     np.testing.assert_array_equal(np.isnan(arrays["y"]), gaps)
     np.testing.assert_allclose(arrays["y"][~gaps], np.sqrt(counts[~gaps] / GAIN), rtol=1e-6)
-    assert metrics["loss"]["noise_floor"][0] == pytest.approx((~gaps).sum() * 0.05**2)
-    assert metrics["loss"]["deviation"][0][0] == pytest.approx(
-        (metrics["loss"]["ratio"][0][0] - 1) * ((~gaps).sum() / 2) ** 0.5
-    )
+    floor = metrics["loss"]["noise_floor"][0]  # of the likelihood of counts, which their gain says
+    assert list(record["loss_terms"]) == ["poisson"] and 0 < floor < 1.2 * (~gaps).sum() / (4 * GAIN)
+    assert metrics["loss"]["deviation"][0][0] == pytest.approx((record["loss"][0] - floor) / record["floor_std"])
     assert all(np.isfinite(value) for value in metrics["loss"]["sample"][0])
     log = (folder / "run.log").read_text()
     assert "not measured: 6.25 % of the pixels; most in scan.cxi, 6.25 %" in log
@@ -179,7 +178,7 @@ def test_a_stack_in_one_file_is_an_image_each_by_its_gain_alone_with_the_exposur
     assert record["file"] == "scan.cxi[1]" and list(record["loss_terms"]) == ["poisson"]
     np.testing.assert_allclose(arrays["y"][0], np.sqrt(counts[1] / GAIN), rtol=1e-6)  # the likelihood has the background
     assert len(record["exposure"]) == len(record["particles"]) and min(record["exposure"]) > 0
-    assert "| 1 scan.cxi[1] | p" in (folder / "eval.md").read_text()
+    assert "| 1 (scan.cxi[1]) | p" in (folder / "eval.md").read_text()
     log = (folder / "run.log").read_text()
     assert "image 1 (scan.cxi[1]): " in log and "data.background=3.0: 3 for each pixel of y; the likelihood has it" in log
     config = (folder / "config.yaml").read_text()
