@@ -21,9 +21,11 @@ from utils.command_line import lasting_streams
 from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
-from utils.data import TestItem, names_in_set, select_images
+from utils.data import PUT_BACK, TestItem, few, names_in_set, select_images
 from utils.errors import InputError
 from utils.figures import draw_run
+from utils.priors import library
+from utils.records.files import record_path
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
@@ -45,6 +47,8 @@ def main(cfg: DictConfig) -> None:
         console.setup_logging(quiet=not rank.first)
         if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
             raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
+        if not multirun:
+            library.serve_one_run()
         with signals_interrupt():
             run(cfg, rank)
     except InputError as error:
@@ -80,6 +84,9 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
                     metrics = folder.aggregate()
         if rank.first:
             show(metrics, folder, settings)
+        if left := [image.path.name for image in pending if not record_path(folder.path, image.id).exists()]:
+            done = f"{len(images) - len(left)} of {len(images)} images are done"
+            raise InputError(f"data.root: {few(left)} went away or changed while the run was at work ({done}); {PUT_BACK}")
 
 
 def sample_all(settings: Settings, images: Sequence[TestItem], folder: RunFolder, rank: Rank) -> None:

@@ -77,7 +77,7 @@ def selection(folder: Path) -> range:
         end = len(names)
     elif end is None:
         root = find(data.root)
-        if not root.is_dir():
+        if not root.exists():
             raise InputError(f"{folder}: its images in {root} cannot be counted; run this where the run is")
         end = len(files_in(root, data.kind))
     return range(data.start_id, end)

@@ -27,9 +27,19 @@ SUFFIXES = {
     "measurement": tuple(READERS),
 }
 KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI, .mat or TIFF file"}
+MOST_FILES = 2**21  # in data.root and its folders, of any kind: the largest public sets have fewer
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
+PUT_BACK = "put it back; finished images are kept, and the same command continues"
 Value = TypeVar("Value")
+
+
+class Lost(InputError):
+    """A file that went away or changed while a run was at work."""
+
+    def __init__(self, line: str, image_id: int = -1) -> None:
+        super().__init__(line)
+        self.image_id = image_id
 
 
 @dataclass(frozen=True)
@@ -65,13 +75,18 @@ class TestImage(TestItem):
     def pixels(self, resolution: int) -> np.ndarray:
         """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
 
-        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1].
+        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
+        library, which is slow to import.
         """
         import torch
-        from torchvision.transforms.functional import center_crop, resize
 
         image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
-        return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
+        before = image.shape[1:]
+        after = tuple(int(resolution * side / min(before)) for side in before)
+        if after != before:
+            image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+        top, left = (round((side - resolution) / 2) for side in after)
+        return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
     def check(self) -> list[str]:
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
@@ -145,11 +160,11 @@ def _is(path: Path, what: Callable[[Path], bool]) -> bool:
 def _below(root: Path) -> Iterator[Path]:
     """All files in `root` and its folders, linked ones too, less hidden ones; a file or an unreadable folder as itself.
 
-    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
-    after a few steps they would be millions.
+    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways,
+    which after a few steps would be millions, and where there are more than MOST_FILES.
     """
     ways: Counter[Path] = Counter()
-    waiting: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    waiting, seen = list[tuple[Path, frozenset[Path]]]([(root, frozenset())]), 0
     while waiting:
         folder, above = waiting.pop()
         try:
@@ -168,6 +183,8 @@ def _below(root: Path) -> Iterator[Path]:
             raise InputError(
                 f"data.root: links lead into {place} in more than {MOST_WAYS} ways ({short(str(folder))}); remove some"
             )
+        if (seen := seen + len(entries)) > MOST_FILES:
+            raise InputError(f"data.root={root}: holds more than {MOST_FILES} files and folders; name the folder of the set")
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -252,10 +269,12 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     data, root = settings.data, find(settings.data.root)
     if not _is(root, Path.exists):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
+    if (place := root.resolve()) == place.parent:
+        raise InputError(f"data.root={data.root}: is the whole machine; name the folder of the set")
     files = _files(data)
     base = root if root.is_dir() else root.parent
     left = sorted(str(file.relative_to(base)) for file in _below(root) if not _is_read(file, data.kind))
-    beside = f"; left out: {_few(left)}" if left else ""
+    beside = f"; left out: {few(left)}" if left else ""
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
@@ -277,7 +296,7 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
         _readable(item, item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
-            log.log(level, "%s: %s", text, _few(names))
+            log.log(level, "%s: %s", text, few(names))
     return images
 
 
@@ -299,12 +318,14 @@ def _check(items: Sequence[Measurement], convention: Convention, root: str) -> N
 
 
 def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
-    """What `read` finds in an item's file when its turn has come. Raises InputError if it has gone or changed."""
-    remedy = "put it back; finished images are kept, and the same command continues"
-    value, digest = _readable(item, read, remedy), _readable(item, item.digest, remedy)
-    if digest != item.sha256():
-        raise InputError(f"data.root: {item.path} has changed since the run began; {remedy}")
-    return value
+    """What `read` finds in an item's file when its turn has come. Raises Lost if it has gone or changed."""
+    try:
+        value, digest = _readable(item, read, PUT_BACK), _readable(item, item.digest, PUT_BACK)
+        if digest != item.sha256():
+            raise InputError(f"data.root: {item.path} has changed since the run began; {PUT_BACK}")
+        return value
+    except InputError as error:
+        raise Lost(str(error), item.id) from None
 
 
 def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
@@ -316,5 +337,6 @@ def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace
         raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

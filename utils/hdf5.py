@@ -75,7 +75,7 @@ def linked(path: Path, dataset: str, folders: Sequence[Path] = ()) -> list[Path]
         with _opened_hdf5(place) as file:
             found = list(_leads_to(file, name))
             if depth and not found and name not in file:  # HDF5 would fill in zeros
-                raise ValueError(f"its data lie in {short(str(place))}, which has no dataset {short(name)}")
+                raise ValueError(f"its data lie in {short(str(place))}, which has no dataset {short(name.strip('/'))}")
         for target, inner in found:
             other = place if target == "." else place.parent / target
             if not any(other.resolve().is_relative_to(folder) for folder in allowed):

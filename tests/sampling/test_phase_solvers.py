@@ -1,11 +1,14 @@
 """Classical solvers of phase retrieval: their projections and steps, what they find, and that no start knows another."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from operators.phase_retrieval import PhaseRetrieval
-from utils.sampling.phase_solvers import Bank, Magnitudes, Support, iterate, put_together
+from utils.noise import KeyedNoise
+from utils.sampling.phase_solvers import Bank, Magnitudes, Support, bank_of, iterate, put_together
 
 SIDE = 16
 
@@ -210,6 +213,15 @@ def test_an_object_stays_where_its_frame_of_any_kind_is_met(where):
     x, residual = bank.ranked()
     torch.testing.assert_close(x[0], truth, atol=1e-5, rtol=0)
     assert residual.max() < 1e-6
+
+
+def test_the_bank_of_an_image_knows_what_its_operator_says_of_the_frame():
+    where = box(slice(3, 12), slice(5, 11))
+    truth, operator = picture() * where, PhaseRetrieval(**BETWEEN, inside=where)
+    settings = SimpleNamespace(solver="hio", restarts=2, beta=0.9)
+    bank, _ = bank_of(operator(2 * truth[None] - 1), 0, SIDE, operator, KeyedNoise(0), settings)
+    assert bank.magnitudes.residual(bank.support.padded(truth)).max() < 1e-6
+    assert torch.equal(bank.support.cut(bank.support.inside), where)
 
 
 @pytest.mark.heavy

@@ -23,6 +23,7 @@ from operators.fidelity import WithFidelity  # noqa: E402
 from operators.term import Term  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.algorithms.contract import Algorithm  # noqa: E402
+from utils.config.model import OUR_LOADERS  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
 from utils.config.section import refusal  # noqa: E402
@@ -46,10 +47,12 @@ from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
 from utils.metrics.registry import ORDER  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
+from utils.priors import library  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
+from utils.running.finished import names_code_of_others  # noqa: E402
 from utils.running.geometry import Geometry, geometry_of  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
@@ -199,6 +202,8 @@ def load_operator(settings: Settings, geometry: Geometry | None = None) -> Opera
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
     """The prior, computing as the settings ask."""
     with _LOADING:
+        if settings.model.target in OUR_LOADERS:
+            library.load(ours_alone=not (settings.compile or names_code_of_others(settings.composition.nodes)))
         prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
     if settings.precision == "bf16":
         if not devices.has_fast_bf16(device):

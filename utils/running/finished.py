@@ -38,6 +38,15 @@ def refuse_other_content(records: Iterable[Mapping[str, Any]], folder: Path, now
             raise InputError(f"{folder}: image {record['image_id']} was made with {other}; put it back, or sample anew")
 
 
+def names_code_of_others(config: Mapping[str, Any]) -> bool:
+    """Whether a resolved config builds anything that is not of this project."""
+    try:
+        refuse_code_of_others(config, Path())
+    except InputError:
+        return True
+    return False
+
+
 def refuse_code_of_others(node: Any, folder: Path, trusted: Collection[str] = (), key: str = "") -> None:
     """Raises InputError if the part of a run folder's config at `key` names code of others or asks for the environment."""
     if isinstance(node, Mapping):

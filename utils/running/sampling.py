@@ -1,12 +1,13 @@
 """Samples the images of a run batch by batch, and writes each one's record as soon as it is done."""
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from utils import device as devices
 from utils.config.settings import Settings
-from utils.data import TestItem
+from utils.data import Lost, TestItem
 from utils.diagnosis.chain_check import check_chain
 from utils.diagnosis.convergence import Convergence
 from utils.evaluation.evaluator import Evaluator
@@ -54,7 +55,10 @@ class Alone:
 
 
 def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, turn: Turn | None = None) -> None:
-    """Sample the images batch by batch and write each one's record as soon as it is done; turn: None for all of them."""
+    """Sample the images batch by batch and write each one's record as soon as it is done; turn: None for all of them.
+
+    One whose file goes away or changes meanwhile is left out. Raises Lost where no file is there any more.
+    """
     turn = turn or Alone(images)
     parts = build(settings)
     folder.made_of(settings.digests())
@@ -84,7 +88,18 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
         device["batch_images"] = per_batch
     with turn.bar(len(images), parts.clock.num_steps) as bar:
         while batch := turn.take(per_batch):
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            while batch:
+                try:
+                    particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+                    break
+                except Lost as error:
+                    if not any(os.path.exists(image.path) for image in images):  # of a share that is no longer mounted
+                        raise
+                    console.log.warning("image %d is left out: %s", error.image_id, error)
+                    batch = [image for image in batch if image.id != error.image_id]
+                    bar.move(more=-parts.clock.num_steps)
+            else:
+                continue
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)

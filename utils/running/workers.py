@@ -24,6 +24,7 @@ from utils import device as devices
 from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.errors import InputError
+from utils.priors import library
 from utils.records.claim import claimed
 from utils.records.folder import RunFolder
 from utils.running import console
@@ -164,6 +165,7 @@ def work(turn: Turn, settings: Settings, images: Sequence[TestItem], folder: Run
     """What a worker does; nothing that it meets is left unsaid."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches all processes, and the first one ends the others
     threading.Thread(target=end_with_parent, daemon=True).start()
+    library.serve_one_run()
     console.log.handlers, console.log.propagate = [ToParent(turn.connection)], False  # type: ignore[arg-type]
     console.log.setLevel(turn.level if turn.first else logging.ERROR)  # what all say while they start is said once
     try:

@@ -6,7 +6,6 @@ import pytest
 import scipy.io
 import tifffile
 
-from tests.ground.test_instruments import save
 from utils.data import Measurement
 from utils.errors import InputError
 from utils.frames import bin_frame, corner_level, crop_around
@@ -15,6 +14,11 @@ from utils.stacks import count_frames
 
 rng = np.random.default_rng(1)
 STACK = rng.integers(1, 60, (5, 24, 20)).astype(np.uint16)
+
+
+def save(folder, values):
+    np.save(folder / "y.npy", values)
+    return folder / "y.npy"
 
 
 def counts(**keys):
@@ -99,6 +103,7 @@ def test_a_frame_of_a_stack_is_asked_for_by_its_number_by_sum_or_by_all(tmp_path
         total = read(path, counts(frame="sum"))
         np.testing.assert_array_equal(total.raw[0], STACK.astype(int).sum(0))
         np.testing.assert_allclose(total.y[0], np.sqrt(STACK.mean(0) / 2), rtol=1e-6)  # the gain is that of one frame
+        assert read(path, counts(frame="sum", background=0.5)).background == pytest.approx(2.5)  # of a frame
         assert total.unit == pytest.approx(1 / 5) and count_frames(path, counts()) == 5
         with pytest.raises(InputError, match="data.frame=5: .* holds 5 frames, from 0 to 4"):
             read(path, counts(frame=5))
