@@ -73,20 +73,8 @@ class TestImage(TestItem):
     """An image, from which a measurement is simulated."""
 
     def pixels(self, resolution: int) -> np.ndarray:
-        """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
-
-        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
-        library, which is slow to import.
-        """
-        import torch
-
-        image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
-        before = image.shape[1:]
-        after = tuple(int(resolution * side / min(before)) for side in before)
-        if after != before:
-            image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
-        top, left = (round((side - resolution) / 2) for side in after)
-        return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
+        """(3, resolution, resolution) float32 in [-1, 1], as `fitted`."""
+        return fitted(read_rgb(self.path).transpose(2, 0, 1), resolution)
 
     def check(self) -> list[str]:
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
@@ -124,6 +112,38 @@ class Measurement(TestItem):
         if isinstance(self.convention.frame, int):
             return hashlib.sha256(self.read().y.tobytes()).hexdigest()  # a stack is not read whole for each of its frames
         return _digest(self.path, *self.convention.files)
+
+
+@dataclass(frozen=True)
+class Given(TestItem):
+    """What a caller has in memory; `path` is its name alone, where it is of no file.
+
+    y: as the operator measures it, NaN where not measured; truth: (3, side, side) float32 in [-1, 1], None: not known
+    """
+
+    y: np.ndarray
+    truth: np.ndarray | None
+    content: str  # SHA-256 of what it was made from
+
+    def digest(self) -> str:
+        return self.content
+
+
+def fitted(rgb: np.ndarray, resolution: int) -> np.ndarray:
+    """(3, H, W) float32 in [0, 1] -> (3, resolution, resolution) in [-1, 1]: shorter side resized, then centre cropped.
+
+    As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
+    library, which is slow to import.
+    """
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(rgb))  # (3, H, W)
+    before = image.shape[1:]
+    after = tuple(int(resolution * side / min(before)) for side in before)
+    if after != before:
+        image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+    top, left = (round((side - resolution) / 2) for side in after)
+    return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
 
 def _digest(*files: Path) -> str:
@@ -286,7 +306,17 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     if data.start_id >= end:
         raise InputError(f"data.start_id={data.start_id}: {root} has {len(items)} images{beside}")
     k, n = settings.shard_of
-    chosen = items[data.start_id : end][k::n]
+    return _read_once(items[data.start_id : end][k::n], settings)
+
+
+def items_of(settings: Selection, chosen: Sequence[tuple[int, Path]]) -> list[TestImage] | list[Measurement]:
+    """The items that some files, numbered one after the other, are for this run; each is read once, and kept as a digest."""
+    items = whole_set(settings, [file for _, file in chosen])
+    return _read_once([replace(item, id=chosen[0][0] + item.id) for item in items], settings)
+
+
+def _read_once(chosen: Sequence[TestItem], settings: Selection) -> list[TestImage] | list[Measurement]:
+    data = settings.data
     if measured := [item for item in chosen if isinstance(item, Measurement)]:
         _check(measured, Convention.of(data), data.root)
         return measured

@@ -28,7 +28,7 @@ LENGTH = 16
 REMEMBERED = 2**26  # bytes; a smaller file is read each time, in less than a tenth of a second
 TEXTS = (".py", ".json", ".txt")  # git may end their lines in another way elsewhere
 WEIGHTS = (*ORIGINAL_SUFFIXES, ".bin", ".npy", ".npz")
-SHIPPED = tuple(PROJECT / name for name in ("utils", "operators", "tools", "sampler.py", "posterior_sample.py"))
+SHIPPED = tuple(PROJECT / name for name in ("utils", "operators", "tools", "latentdaps", "sampler.py", "posterior_sample.py"))
 INSTALLED = ("site-packages", "dist-packages")  # their versions are another matter
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 

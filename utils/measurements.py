@@ -15,7 +15,7 @@ from utils.errors import InputError, short
 from utils.formats import CXI_DATA, MOST, TooLarge, taken
 from utils.frames import Center, bin_frame, corner_level, crop_around, middle
 from utils.paths import find
-from utils.stacks import readable, stored_at, take, without_batch
+from utils.stacks import Taken, readable, stored_at, take, take_from, without_batch
 
 Mask = str | float | list[str | float] | None
 Support = str | int | list[int] | None
@@ -170,11 +170,21 @@ def read(
     """
     most = MOST if measured_shape is None else math.prod(measured_shape)
     try:
-        raw, missing, count, at_limit, idle = take(path, convention, most)
+        found = take(path, convention, most)
     except TooLarge as error:
         if measured_shape is None:
             raise
         raise InputError(f"data.root: {path} has shape {error.shape}; this task measures {measured_shape}") from None
+    return _reading(found, path, convention, own_frame)
+
+
+def reading(raw: np.ndarray, path: Path, convention: Convention) -> Reading:
+    """The same of an array in memory; path: what it is called. Raises as `read`."""
+    return _reading(take_from(raw, path, convention, MOST), path, convention, None)
+
+
+def _reading(found: Taken, path: Path, convention: Convention, own_frame: OwnFrame | None) -> Reading:
+    raw, missing, count, at_limit, idle = found
     measured = raw[~missing]
     if not measured.size:
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel; is the mask inverted?")

@@ -71,23 +71,29 @@ def count_frames(path: Path, convention: Layout) -> int:
 
 
 def take(path: Path, convention: Layout, most: int) -> Taken:
+    """Of a file; most: numbers of a frame. Raises InputError, TooLarge and ValueError."""
     with stored_at(path, convention.dataset, "data.dataset", convention) as array:
-        marks, total, missing = None, np.zeros(()), np.zeros((), bool)
-        idle, at_limit = list[dict[str | float, str]](), 0
-        numbers = _chosen(frames_in(array.shape, convention), path, convention)
-        for number in numbers:
-            raw = without_batch(taken(array, number, most))
-            if not raw.ndim:
-                raise ValueError("holds a single number, and no picture or spectrum")
-            if raw.dtype.kind not in "fiu":
-                raise ValueError(f"holds {raw.dtype} values, not real numbers")
-            marks = _marked(array.shape if number is not None else raw.shape, path, convention) if marks is None else marks
-            lost = marks[number] if marks.ndim > raw.ndim else np.broadcast_to(marks, raw.shape)
-            lost = lost | _of_a_value(raw, path, convention)
-            idle.append(dict(_idle(raw, convention)))
-            if raw.dtype.kind in "iu":
-                at_limit += int((raw[~lost] == np.iinfo(raw.dtype).max).sum())
-            total, missing = (raw, lost) if len(numbers) == 1 else (total + raw.astype(np.float64), missing | lost)
+        return take_from(array, path, convention, most)
+
+
+def take_from(array: Stored, path: Path, convention: Layout, most: int) -> Taken:
+    """Of an array; path: where it is from."""
+    marks, total, missing = None, np.zeros(()), np.zeros((), bool)
+    idle, at_limit = list[dict[str | float, str]](), 0
+    numbers = _chosen(frames_in(array.shape, convention), path, convention)
+    for number in numbers:
+        raw = without_batch(taken(array, number, most))
+        if not raw.ndim:
+            raise ValueError("holds a single number, and no picture or spectrum")
+        if raw.dtype.kind not in "fiu":
+            raise ValueError(f"holds {raw.dtype} values, not real numbers")
+        marks = _marked(array.shape if number is not None else raw.shape, path, convention) if marks is None else marks
+        lost = marks[number] if marks.ndim > raw.ndim else np.broadcast_to(marks, raw.shape)
+        lost = lost | _of_a_value(raw, path, convention)
+        idle.append(dict(_idle(raw, convention)))
+        if raw.dtype.kind in "iu":
+            at_limit += int((raw[~lost] == np.iinfo(raw.dtype).max).sum())
+        total, missing = (raw, lost) if len(numbers) == 1 else (total + raw.astype(np.float64), missing | lost)
     nowhere = tuple((value, nearest) for value, nearest in idle[0].items() if all(value in of_frame for of_frame in idle))
     if convention.transpose:
         total, missing = total.swapaxes(-1, -2), missing.swapaxes(-1, -2)

@@ -427,7 +427,7 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
         assert metrics["loss"]["sample"][i] == record["loss"] and metrics["loss"]["noise_floor"][i] == floor
         assert metrics["loss"]["ratio"][i] == [value / floor for value in record["loss"]]
         assert (
-            f"| {i} {record['file']} | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |"
+            f"| {i} ({record['file']}) | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |"
             in shown
         )
         assert f" {loss / floor:.3f} " in printed

@@ -219,9 +219,10 @@ def test_a_file_of_matlab_is_as_matlab_shows_it_in_either_version(tmp_path):
     scipy.io.savemat(tmp_path / "old.mat", {"y": values, "about": "text"})
     with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as file:
         file["y"] = values.T  # MATLAB's first axis is the last of HDF5
-        file["stack"] = rng.uniform(size=(4, 5, 6, 7))
+        file["stack"] = STACK.T
     for name, keys in (("old.mat", {}), ("new.mat", {"dataset": "y"})):
         np.testing.assert_array_equal(read(tmp_path / name, Convention(**keys)).raw, values)
+    np.testing.assert_array_equal(read(tmp_path / "new.mat", counts(dataset="stack", frame=3)).raw[0], STACK[3])
     with pytest.raises(InputError, match="has no such dataset; it has stack, y"):
         read(tmp_path / "new.mat", Convention(dataset="z"))
     (tmp_path / "old.mat").write_bytes((tmp_path / "old.mat").read_bytes()[:300])

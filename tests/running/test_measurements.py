@@ -178,7 +178,7 @@ def test_a_stack_in_one_file_is_an_image_each_by_its_gain_alone_with_the_exposur
     assert record["file"] == "scan.cxi[1]" and list(record["loss_terms"]) == ["poisson"]
     np.testing.assert_allclose(arrays["y"][0], np.sqrt(counts[1] / GAIN), rtol=1e-6)  # the likelihood has the background
     assert len(record["exposure"]) == len(record["particles"]) and min(record["exposure"]) > 0
-    assert "| 1 scan.cxi[1] | p" in (folder / "eval.md").read_text()
+    assert "| 1 (scan.cxi[1]) | p" in (folder / "eval.md").read_text()
     log = (folder / "run.log").read_text()
     assert "image 1 (scan.cxi[1]): " in log and "data.background=3.0: 3 for each pixel of y; the likelihood has it" in log
     config = (folder / "config.yaml").read_text()

@@ -256,7 +256,6 @@ def _aggregate(records: Records, name: str) -> Metrics:
     highest = max(finite(list(peak_mb.values())), default=None)
     all_measured = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
     device = records[-1]["device"]
-    measured = not any(finite(r["scores"]["psnr"] or []) for r in records)  # and no truth is known
     return check_metrics(
         {
             "schema": SCHEMA,
@@ -265,7 +264,7 @@ def _aggregate(records: Records, name: str) -> Metrics:
                 **run_block(records[-1]),
                 "num_images": len(records),
                 "image_ids": [r["image_id"] for r in records],
-                **({"files": [r["file"] for r in records]} if measured else {}),
+                **({} if any(finite(r["scores"]["psnr"]) for r in records) else {"files": [r["file"] for r in records]}),
                 "device": device_block(records, highest),
                 "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None},
             },
