@@ -209,8 +209,8 @@ class Model:
         if not (len(paths) and all(isinstance(path, str | Path) for path in paths)):
             settings = self.settings_with({"seed": seed, "data.kind": "images"})
             return self._measured(pictures(images, start_id), settings, IN_MEMORY)
-        root = os.path.commonpath([Path(path).resolve().parent for path in paths])
-        items = items_of(settings, [(i, Path(path)) for i, path in enumerate(paths, start_id)])
+        root = os.path.commonpath([find(path).resolve().parent for path in paths])
+        items = items_of(settings, [(i, find(path)) for i, path in enumerate(paths, start_id)])
         return self._measured(items, settings, None if Path(root) == find(settings.data.root).resolve() else root)
 
     def _of_others(self, y: Any) -> Measurements:

@@ -65,6 +65,7 @@ class RunFolder:
         """about: what every record of this run says about it, see `add`."""
         self.path, self.fingerprint, self.about = Path(path), fingerprint, about
         self.digests: Digests = {}
+        self.just_read: dict[int, dict[str, Any]] | None = None  # its records as it was opened; reading them takes seconds
 
     @classmethod
     @contextmanager
@@ -90,7 +91,7 @@ class RunFolder:
                 look_over = partial(folder.look_over, composition.identity)
                 held.enter_context(claimed(folder.path, composition.fingerprint, look_over))
                 folder.prepare()
-                folder.records(foreign="refuse")
+                folder.just_read = folder.records(foreign="refuse")
                 for name, text in composition.documents.items():
                     (folder.path / name).parent.mkdir(exist_ok=True)
                     write_atomically(folder.path / name, text)
@@ -179,7 +180,8 @@ class RunFolder:
 
         names: file names of the whole set by id, to find images that were added or removed outside this selection.
         """
-        done = self.records(foreign="refuse", wanted=())
+        done = self.records(foreign="refuse", wanted=()) if self.just_read is None else self.just_read
+        self.just_read = None
         for image in images:
             if image.id in done and done[image.id]["sha256"] != image.sha256():
                 raise InputError(
