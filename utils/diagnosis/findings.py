@@ -25,6 +25,7 @@ LARGER = 1.7  # noise as a multiple of sigma; that of few counts is up to 1.5 ti
 BRIGHT = 5.0  # deviations of the noise above which a magnitude's noise is not folded at 0
 TYPICAL = 0.25  # mean square of an image in [0, 1]; of the shipped sets 0.06 to 0.6
 CLEAR = 4.0  # times the noise's energy, from which on an autocorrelation tells where it ends
+ROOM = 4  # pixels more than the autocorrelation shows, whose last lags are dim: a support too small costs the answer
 SMALL = 0.85  # of the field: an object below it is worth a support
 
 
@@ -309,7 +310,7 @@ def of_support(frame: Frame) -> Iterator[Finding]:
         yield Finding("support", f"as large as the field of {side} pixels, or not to be told at this oversampling", 0.3)
     elif ratio <= SMALL:
         value = f"the autocorrelation ends as that of {sides[0]} x {sides[1]} pixels in a field of {side}"
-        yield Finding("support", value, 0.7, f"data.support=[{sides[0]},{sides[1]}]")
+        yield Finding("support", value, 0.7, f"data.support=[{sides[0] + ROOM},{sides[1] + ROOM}]")
     elif ratio > 1.1:
         crop = [2 * round(samples / ratio / 2) for samples in y.shape[-2:]]
         value = f"the object of {sides[0]} x {sides[1]} samples is larger than the model's {side} pixels: fewer frequencies"
