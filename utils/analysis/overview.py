@@ -58,7 +58,7 @@ def terminal(table: Table, settings: Sequence[tuple[str, str]], heading: str) ->
         words = column.head.replace(" ", "\n") if column.key == "failed" else column.head
         shown.add_column(words, justify="left" if column.key == "experiment" else "right", overflow="fold")
     for label, *numbers in cells(table, str):
-        shown.add_row(Text(folded(label)), *map(Text, numbers))
+        shown.add_row(Text(folded(label, 22)), *map(Text, numbers))
     differences = RichTable.grid(padding=(0, 2, 0, 0))
     for label, told in settings:
         differences.add_row(Text(folded(visible(label))), Text(visible(told)))
@@ -74,22 +74,22 @@ def answer(rows: Sequence[Row]) -> str:
     """One sentence or two: which experiment is best for whom has no truth, and what it costs."""
     images = sorted({row["images"] for row in rows})
     counted = " to ".join(str(n) for n in dict.fromkeys((images[0], images[-1])))
-    on = f"On {counted} image{'s' if images[-1] > 1 else ''}"
+    on = f"on {counted} image{'s' if images[-1] > 1 else ''}"
     known = [row for row in rows if row["pick_psnr"]]
     if not known:
         told = [f"{row['experiment']} {row['loss']['pick']['mean']:.3g}" for row in rows if row["loss"]["pick"]]
-        return f"{on} without a truth: loss over noise floor of the label-free pick: {', '.join(told) or 'unknown'}."
+        return f"{len(rows)} experiments {on} without a truth, loss over noise floor of the label-free pick: {', '.join(told) or 'unknown'}."
     best = max(known, key=lambda row: (_rate(row), row["pick_psnr"]["mean"]))
     success = "" if best["success"] is None else f"{100 * best['success']['rate']:.0f} % of the images solved and "
     text = f"{best['experiment']} has {success}{best['pick_psnr']['mean']:.1f} dB of the label-free pick{_price(best)}."
+    text = f"Of {len(known)} experiments {on}, {text}" if len(known) > 1 else f"{on.capitalize()}, {text}"
     if len(known) > 1:
-        text = f"Of {len(known)} experiments {text}"
         priced = [row for row in known if row["cost"]]
         cheapest = min(priced, key=lambda row: row["cost"]["passes"], default=best)
         if cheapest is not best:
             text += f" The cheapest is {cheapest['experiment']}: {cheapest['pick_psnr']['mean']:.1f} dB{_price(cheapest)}."
     few = " So few images show examples and decide nothing." if images[0] < FEW_IMAGES else ""
-    return f"{on}: {text}{few}"
+    return text + few
 
 
 def _rate(row: Row) -> float:

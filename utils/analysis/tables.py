@@ -168,7 +168,7 @@ def bold_rows(column: Column, values: Sequence[object]) -> set[int]:
         return set()
     best = (max if column.best == "max" else min)(v for v, _ in comparable)
     text = next(parts(values[i], column.digits)[0] for v, i in comparable if v == best)
-    winners = {i for _, i in comparable if parts(values[i], column.digits)[0] == text}
+    winners = {i for v, i in comparable if v == best or parts(values[i], column.digits)[0] == text}
     return winners if len(winners) < len(comparable) else set()
 
 
