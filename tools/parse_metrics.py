@@ -21,7 +21,7 @@ from utils.analysis.tables import build, build_per_image, csv_text, json_text, l
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError, visible
 
-MORE = "pick: without the truth, by the lowest loss; best: by the truth; costs: of an image; all tables: --full"
+MORE = "pick: without the truth, by the lowest loss; best: by the truth; costs of an image. More: --full"
 
 
 def arguments() -> argparse.Namespace:

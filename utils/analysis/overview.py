@@ -78,7 +78,8 @@ def answer(rows: Sequence[Row]) -> str:
     known = [row for row in rows if row["pick_psnr"]]
     if not known:
         told = [f"{row['experiment']} {row['loss']['pick']['mean']:.3g}" for row in rows if row["loss"]["pick"]]
-        return f"{len(rows)} experiments {on} without a truth, loss over noise floor of the label-free pick: {', '.join(told) or 'unknown'}."
+        losses = ", ".join(told) or "unknown"
+        return f"{on.capitalize()}, without a truth, the loss of the label-free pick over its noise floor: {losses}."
     best = max(known, key=lambda row: (_rate(row), row["pick_psnr"]["mean"]))
     success = "" if best["success"] is None else f"{100 * best['success']['rate']:.0f} % of the images solved and "
     text = f"{best['experiment']} has {success}{best['pick_psnr']['mean']:.1f} dB of the label-free pick{_price(best)}."
