@@ -21,7 +21,7 @@ from PIL import Image
 from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.calibrated import spread_sentence
-from utils.analysis.columns import KINDS, Table
+from utils.analysis.columns import KINDS, Column, Table
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import Experiment
 from utils.analysis.overview import answer, config_differences, differing, overview
@@ -40,8 +40,7 @@ CAPTIONS = {
     "pairwise_distance": "Mean pairwise latent distance of an image's particles against t, mean over images.",
     "psnr_distribution": "PSNR of all particles per experiment, with quartiles.",
     "mode_map": "Which orientation each particle of each image found.",
-    "quality_cost": "Quality against time × peak memory per image.",
-    "pareto": "Quality and success against decoder passes per image; the dashed line joins what nothing beats for less.",
+    "pareto": "Quality and success against what an image costs; the dashed line joins what nothing beats for less.",
     "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
     "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }
@@ -100,29 +99,23 @@ def details(measured: Sequence[Experiment], rows: Sequence[Row], grids: list[dic
     yield section("tables", "All tables", tables=[html_table(table) for kind in KINDS if (table := build(kind, rows))])
     exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
     yield section("origins", "Who came from whom", tables=[html_table(table) for table in exchanges])
-    yield section("runs", "Runs", tables=[run_table([each for e in measured for each in e.runs])])
+    yield section("runs", "Runs", tables=[html_table(run_table([each for e in measured for each in e.runs]), "left")])
     known = [(e.label, e.runs[0].config) for e in measured if e.runs[0].config]
     differences = config_differences([config for _, config in known])
-    tables = [
-        plain_table("Where they differ", ["key", *(label for label, _ in known)], [[k, *v] for k, v in differences.items()])
-    ]
+    heads = [Column(head, head) for head in ("key", *(label for label, _ in known))]
+    table = Table("Where they differ", heads, [[key, *values] for key, values in differences.items()])
     merged = [{"title": label, "body": yaml.safe_dump(c, sort_keys=False, allow_unicode=True)} for label, c in known]
-    yield section("configs", "Configs", tables=tables if differences else [], texts=merged)
+    yield section("configs", "Configs", tables=[html_table(table, "left")] if differences else [], texts=merged)
 
 
-def html_table(table: Table) -> dict[str, Any]:
+def html_table(table: Table, kind: str = "numbers sort") -> dict[str, Any]:
     """What the template needs of one table; cells are safe HTML."""
     rows = cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
     heads = [column.head for column in table.columns]
-    return {"title": table.title, "heads": heads, "rows": rows, "notes": table.notes, "kind": "numbers sort"}
+    return {"title": table.title, "heads": heads, "rows": rows, "notes": table.notes, "kind": kind}
 
 
-def plain_table(title: str, heads: list[str], rows: list[list[Any]]) -> dict[str, Any]:
-    """The same of words."""
-    return {"title": title, "heads": heads, "rows": rows, "notes": (), "kind": "left"}
-
-
-def run_table(runs: Sequence[Run]) -> dict[str, Any]:
+def run_table(runs: Sequence[Run]) -> Table:
     """Where the runs lie, and what made them."""
     rows = []
     for each in runs:
@@ -133,7 +126,7 @@ def run_table(runs: Sequence[Run]) -> dict[str, Any]:
         overrides = " ".join(about.overrides) or "–"
         rows.append([each.name, each.folder, about.num_images, about.seed, device, overrides, commit, versions])
     heads = ["run", "folder", "images", "seed", "device", "overrides", "commit", "versions"]
-    return plain_table("Where they lie, and what made them", heads, rows)
+    return Table("Where they lie, and what made them", [Column(head, head) for head in heads], rows)
 
 
 def gallery(measured: Sequence[Experiment], images: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from tests.worlds.synthetic import write_run
 from utils.analysis import runs
 from utils.analysis.experiments import gather
 from utils.figures import comparison as cf
+from utils.figures import pareto
 from utils.figures.style import measurement_picture
 
 LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
@@ -46,7 +47,7 @@ def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
         "pairwise_distance",
         "psnr_distribution",
         "mode_map",
-        "quality_cost",
+        "pareto",
         "reconstructions_exp0_base",
         "reconstructions_exp4",
     )
@@ -92,21 +93,6 @@ def test_the_distribution_has_one_point_per_surviving_particle(experiments):
     points = np.concatenate([c.get_offsets() for c in axis.collections if len(c.get_offsets()) and c.get_sizes()[0] == 16])
     assert sorted(points[points[:, 0] > 0.5][:, 1]) == pytest.approx([24.0, 24.1, 25.0, 25.1])
     assert len(points) == 8 + 4
-
-
-def test_quality_against_cost_shows_best_and_pick(experiments):
-    axis = cf.quality_cost(experiments).axes[0]
-    points = {
-        (round(float(line.get_xdata()[0]), 6), line.get_markerfacecolor()): float(line.get_ydata()[0])
-        for line in axis.lines
-        if line.get_marker() in cf.MARKERS
-    }
-    assert points == {
-        (200.0, "black"): pytest.approx(25.05),
-        (200.0, "white"): pytest.approx(18.55),
-        (84.0, "black"): pytest.approx(25.05),
-        (84.0, "white"): pytest.approx(24.55),
-    }
 
 
 def test_reconstructions_are_turned_back_with_a_mark(experiments):
@@ -175,8 +161,8 @@ def test_every_experiment_is_in_the_legend(tmp_path, composed):
     for name in ("_hidden", "shown"):
         write_run(tmp_path, composed, LABELS, name=name)
     found = gather([runs.load(path) for path in runs.find([tmp_path])])
-    for draw in (cf.step_time, cf.quality_cost):
-        assert [text.get_text() for text in draw(found).axes[0].get_legend().get_texts()] == [" _hidden", "shown"]
+    for draw in (cf.step_time, pareto.draw):
+        assert [text.get_text() for text in draw(found).axes[-1].get_legend().get_texts()] == [" _hidden", "shown"]
 
 
 @pytest.mark.filterwarnings("error")

@@ -1,6 +1,7 @@
 """Finished runs in a minute: one table, one sentence, and what differs between their settings."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,7 +81,7 @@ def answer(rows: Sequence[Row]) -> str:
         told = [f"{row['experiment']} {row['loss']['pick']['mean']:.3g}" for row in rows if row["loss"]["pick"]]
         losses = ", ".join(told) or "unknown"
         return f"{on.capitalize()}, without a truth, the loss of the label-free pick over its noise floor: {losses}."
-    best = max(known, key=lambda row: (_rate(row), row["pick_psnr"]["mean"]))
+    best = max(known, key=lambda row: (lookup(row, "success.rate") or 0.0, row["pick_psnr"]["mean"]))
     success = "" if best["success"] is None else f"{100 * best['success']['rate']:.0f} % of the images solved and "
     text = f"{best['experiment']} has {success}{best['pick_psnr']['mean']:.1f} dB of the label-free pick{_price(best)}."
     text = f"Of {len(known)} experiments {on}, {text}" if len(known) > 1 else f"{on.capitalize()}, {text}"
@@ -91,10 +92,6 @@ def answer(rows: Sequence[Row]) -> str:
             text += f" The cheapest is {cheapest['experiment']}: {cheapest['pick_psnr']['mean']:.1f} dB{_price(cheapest)}."
     few = " So few images show examples and decide nothing." if images[0] < FEW_IMAGES else ""
     return text + few
-
-
-def _rate(row: Row) -> float:
-    return row["success"]["rate"] if row["success"] else 0.0
 
 
 def _price(row: Row) -> str:
@@ -129,7 +126,8 @@ def differing(experiments: Sequence[Experiment], baseline: str) -> tuple[str, li
     for e, name in zip(measured, samplers):
         settings = _settings(e, several)
         keys = [key for key in dict.fromkeys((*before, *settings)) if settings.get(key) != before.get(key)]
-        parts = [f"sampler {name}"] * several + [f"{key}={_cut(settings.get(key, '–'))}" for key in keys[:MOST]]
+        shown = {key: textwrap.shorten(str(settings.get(key, "–")), 24, placeholder="…") for key in keys[:MOST]}
+        parts = [f"sampler {name}"] * several + [f"{key}={value}" for key, value in shown.items()]
         parts += [f"and {len(keys) - MOST} more"] * (len(keys) > MOST)
         told.append((e.label, ", ".join(parts) or ("the baseline" if e is reference else "the same")))
     return heading, told
@@ -149,11 +147,6 @@ def _settings(e: Experiment, several: bool) -> dict[str, object]:
         and not key.startswith(left_out)
         and (key.startswith(own_task) or not key.startswith("task."))
     }
-
-
-def _cut(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:23]}…"
 
 
 def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

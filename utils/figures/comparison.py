@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.analysis import runs
-from utils.analysis.costs import cost, mean_std
 from utils.analysis.experiments import Experiment
 from utils.errors import InputError
 from utils.figures import pareto
@@ -18,7 +17,6 @@ from utils.figures.run import at_times, draw_grid, numbers
 from utils.figures.style import (
     LABEL_GREYS,
     LABEL_MARKERS,
-    MARKERS,
     TIMESTEPS,
     event_times,
     legend_outside,
@@ -64,10 +62,8 @@ def every(experiments: Sequence[Experiment], images: int = IMAGES) -> Iterator[t
     labelled = [e for e in measured if e.runs[0].metrics.modes]
     if labelled:
         yield "mode_map", mode_map(labelled)
-    if scored:
-        yield "quality_cost", quality_cost(scored)
-    if len(labelled) > 2:
-        yield "pareto", pareto.draw(labelled)
+    if len(scored) > 1:
+        yield "pareto", pareto.draw(scored)
     curves = {e.label: transfer_functions(e) for e in measured}
     if any(len(of_images) for of_images in curves.values()):
         yield "prtf", prtf(curves)
@@ -279,37 +275,3 @@ def draw_modes(axis: Axes, experiment: Experiment, images: Sequence[tuple[int, S
         axis.axhline(k - 0.5, color="black", linewidth=0.4)
     axis.tick_params(length=0, pad=2)
     axis.set_title("\n".join(textwrap.wrap(experiment.label.replace("_", " "), max(10, 4 * n))), fontsize=8, loc="left")
-
-
-def quality_cost(experiments: Sequence[Experiment]) -> Figure:
-    """PSNR against time x memory per image (seconds where memory is not known): filled best, open label-free pick."""
-    aligned = all(e.runs[0].metrics.modes for e in experiments)
-    quantity = "psnr_aligned" if aligned else "psnr"
-    costs = [cost(e) for e in experiments]
-    memory = all(c["time_x_memory_mb_s"] is not None for c in costs)
-    figure, axis = line_axes()
-    for i, (e, c) in enumerate(zip(experiments, costs)):
-        x = c["time_x_memory_mb_s" if memory else "seconds"]
-        ink = ("black", "0.55")[i // len(MARKERS) % 2]
-        for part in ("best", "pick"):
-            quality = mean_std(e, f"{quantity}.{part}")
-            if quality:
-                axis.errorbar(
-                    [x],
-                    [quality["mean"]],
-                    [quality["std"] / quality["n"] ** 0.5],
-                    markersize=7,
-                    color=ink,
-                    marker=MARKERS[i % len(MARKERS)],
-                    markerfacecolor=ink if part == "best" else "white",
-                    linestyle="none",
-                    elinewidth=0.7,
-                    capsize=2,
-                    label=shown_name(e.label) if part == "best" else None,
-                )
-    axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")
-    axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
-    axis.set_title("filled: best by the truth; open: label-free pick; bars: standard error over images", fontsize=8)
-    axis.set_xlim(left=0)
-    legend_outside(axis)
-    return figure

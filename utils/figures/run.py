@@ -3,8 +3,7 @@
 import hashlib
 import logging
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +189,12 @@ def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, An
 
     What no record has gets no column: PSNR without a truth, distances of one particle.
     """
-    columns: list[tuple[str, Callable[[Axes, Record, NDArray[np.float64]], None]]] = []
     traces = [record["trace"] for record, _ in records]
-    if any(finite(row) for trace in traces for row in trace["psnr"]):
-        columns.append(("PSNR as is (dB)", partial(draw_particle_lines, key="psnr")))
-    if any(finite(trace["pairwise_distance"]) for trace in traces):
-        columns.append(("mean pairwise latent distance", draw_distances))
-    columns.append(("measurement loss (grey: noise floor)", draw_losses))
+    scored = any(finite(row) for trace in traces for row in trace["psnr"])
+    apart = any(finite(trace["pairwise_distance"]) for trace in traces)
+    columns = {"psnr": "PSNR as is (dB)"} if scored else {}
+    columns |= {"pairwise_distance": "mean pairwise latent distance"} if apart else {}
+    columns |= {"loss": "measurement loss (grey: noise floor)"}
     all_times = [event_times(record["trace"]["timestep"]) for record, _ in records]
     events = [events_of(record, config, times) for (record, _), times in zip(records, all_times)]
     height, width, left, below = 1.7, 4.0, 0.55, 0.3  # inches; below a panel: its numbers
@@ -205,10 +203,10 @@ def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, An
     figure = plt.figure(figsize=size)
     for i, ((record, _), times) in enumerate(zip(records, all_times)):
         bottom = size[1] - above - height * (i + 1) + below
-        for j, (title, draw) in enumerate(columns):
+        for j, (key, title) in enumerate(columns.items()):
             place = (left + width * j) / size[0], bottom / size[1], (width - left) / size[0], (height - below) / size[1]
             axis = figure.add_axes(place)
-            draw(axis, record, times)
+            draw_lines(axis, record, times, key)
             time_axis(axis, times.min())
             axis.yaxis.set_minor_locator(NullLocator())
             axis.tick_params(labelsize=7, labelbottom=i == len(records) - 1)
@@ -224,27 +222,22 @@ def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, An
     return figure
 
 
-def draw_particle_lines(axis: Axes, record: Record, times: NDArray[np.float64], key: str) -> None:
-    """One line per particle of what the trace holds under `key`."""
-    for position, index in enumerate(record["particles"]):
-        values = numbers(values[position] for values in record["trace"][key])
-        axis.plot(times, values, linestyle=DASHES[position % len(DASHES)], linewidth=1, label=f"p{index}")
+def draw_lines(axis: Axes, record: Record, times: NDArray[np.float64], key: str) -> None:
+    """What the trace holds under `key`: a line per particle, or one of what it has a number of per step."""
+    rows = record["trace"][key]
+    if isinstance(rows[0], list):
+        for position, index in enumerate(record["particles"]):
+            values = numbers(row[position] for row in rows)
+            axis.plot(times, values, linestyle=DASHES[position % len(DASHES)], linewidth=1, label=f"p{index}")
+    else:
+        axis.plot(times, numbers(rows), color="black", linewidth=1)
     axis.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def draw_distances(axis: Axes, record: Record, times: NDArray[np.float64]) -> None:
-    axis.plot(times, numbers(record["trace"]["pairwise_distance"]), color="black", linewidth=1)
-    axis.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def draw_losses(axis: Axes, record: Record, times: NDArray[np.float64]) -> None:
-    draw_particle_lines(axis, record, times, "loss")
-    axis.axhline(record["noise_floor"], color="grey", linewidth=0.8)
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    # few ticks of plain numbers: the default writes formulas, which names of runs must not be taken for
-    axis.yaxis.set_major_locator(FixedLocator(np.geomspace(low, high, 5)[1:-1]))
-    axis.yaxis.set_major_formatter("{x:.3g}")
+    if key == "loss":
+        axis.axhline(record["noise_floor"], color="grey", linewidth=0.8)
+        axis.set_yscale("log")
+        # few ticks of plain numbers: the default writes formulas, which names of runs must not be taken for
+        axis.yaxis.set_major_locator(FixedLocator(np.geomspace(*axis.get_ylim(), 5)[1:-1]))
+        axis.yaxis.set_major_formatter("{x:.3g}")
 
 
 def events_of(record: Record, config: Mapping[str, Any] | None, times: NDArray[np.float64]) -> list[tuple[str, float]]:

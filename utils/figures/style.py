@@ -82,7 +82,7 @@ def note(axis: Axes, text: str) -> None:
 
 
 def event_times(timesteps: Sequence[float]) -> NDArray[np.float64]:
-    """(n,) places on an axis of t of the n annealing steps; steps after the last t, such as a polish, stand left of 0."""
+    """(n,) places on an axis of t of the n annealing steps; steps after the last t stand beyond 0, where t falls."""
     t = np.asarray(timesteps, dtype=float)
     after = t <= 0
     return np.where(after, -np.cumsum(after) * TIMESTEPS / max(1, (~after).sum()), t)
@@ -224,15 +224,11 @@ def measured_size(y: np.ndarray) -> np.ndarray:
     return y if y.ndim == 3 else np.linalg.norm(y.reshape(*y.shape[:3], -1), axis=-1)
 
 
-def is_picture(size: np.ndarray) -> bool:
-    """Whether a measurement is an image in [-1, 1]: noise takes one a little beyond 1, a spectrum goes far beyond."""
-    return bool(np.abs(size).max() < 2)
-
-
 def measurement_range(y: np.ndarray) -> tuple[float, float] | None:
-    """(low, high), which are black and white of a measurement's picture on its logarithmic scale; None of an image."""
+    """(low, high), which are black and white of a measurement's picture on its logarithmic scale; None of an image in
+    [-1, 1]."""
     size = measured_size(y)
-    if is_picture(size):
+    if np.abs(size).max() < 2:  # noise takes an image a little beyond 1; a spectrum goes far beyond
         return None
     mean = np.abs(size).mean(0)
     high = float(mean.max())
