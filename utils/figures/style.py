@@ -84,8 +84,8 @@ def note(axis: Axes, text: str) -> None:
 def event_times(timesteps: Sequence[float]) -> NDArray[np.float64]:
     """(n,) places on an axis of t of the n annealing steps; steps after the last t stand beyond 0, where t falls."""
     t = np.asarray(timesteps, dtype=float)
-    after = t <= 0
-    return np.where(after, -np.cumsum(after) * TIMESTEPS / max(1, (~after).sum()), t)
+    beyond = np.cumsum(t <= 0) * (TIMESTEPS / max(1, int((t > 0).sum())))
+    return np.where(t <= 0, -1.0 * beyond, t)
 
 
 def time_axis(axis: Axes, end: float) -> None:
@@ -105,7 +105,7 @@ def mark_events(axis: Axes, events: Sequence[tuple[str, float]], named: bool = T
         of_t += [name] * (name not in of_t)
     often = {name: sum(name in names for names in lines.values()) for names in lines.values() for name in names}
     left, right = axis.get_xlim()
-    width = axis.get_position().width * axis.figure.get_figwidth() * 72  # points
+    width = 72 * axis.bbox.width / axis.figure.dpi  # points
     gap = (left - right) * 1.9 * fontsize / width  # names stand at 45 degrees, so that a line's height parts two of them
     place, told = np.inf, set()
     for t, names in lines.items():
