@@ -236,7 +236,7 @@ def draw_lines(axis: Axes, record: Record, times: NDArray[np.float64], key: str)
         axis.axhline(record["noise_floor"], color="grey", linewidth=0.8)
         axis.set_yscale("log")
         # few ticks of plain numbers: the default writes formulas, which names of runs must not be taken for
-        axis.yaxis.set_major_locator(FixedLocator(np.geomspace(*axis.get_ylim(), 5)[1:-1]))
+        axis.yaxis.set_major_locator(FixedLocator(np.geomspace(*axis.get_ylim(), 5)[1:-1].tolist()))
         axis.yaxis.set_major_formatter("{x:.3g}")
 
 
