@@ -17,6 +17,7 @@ class Operator(torch.nn.Module, ABC):
     linear: True if A(a x + b z) = a A(x) + b A(z)
     spectrum: True if A is D times the magnitude of the centred, orthonormal Fourier transform F of the image in [0, 1],
         (P, C, H', W'); D > 0 is known and 1 in most tasks, and `magnitudes` takes it off
+    offset: of rows and columns: a spectrum's samples lie this much above the whole frequencies, in samples
     """
 
     rotation_ambiguity = False
@@ -24,6 +25,7 @@ class Operator(torch.nn.Module, ABC):
     separable = False
     linear = False
     spectrum = False
+    offset = (0.0, 0.0)
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
@@ -40,6 +42,11 @@ class Operator(torch.nn.Module, ABC):
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
         """The magnitudes |F(x)| that y measures, shaped like it and NaN where it is, for operators with a spectrum."""
         return y
+
+    @property
+    def support(self) -> torch.Tensor | None:
+        """Where the object may differ from 0, bool (H, W), for operators with a spectrum; None: in all of the image."""
+        return None
 
     @property
     def magnitude_variance(self) -> float:
@@ -60,6 +67,10 @@ class Operator(torch.nn.Module, ABC):
 
     def handicap(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
         """What the loss lacks, (P,), where particles of one measurement are compared; None: it compares as it is."""
+        return None
+
+    def exposure(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """The fitted exposure, (P,): the intensity of y over that of A(x); None where it is known."""
         return None
 
     def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:

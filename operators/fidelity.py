@@ -53,7 +53,7 @@ class WithFidelity(Operator):
         self.weights = {name: settings.weights[name] for name in (*BUILT_IN, *own) if settings.weights.get(name)}
         terms = [own[name] if name in own else BUILT_IN[name](operator.sigma, settings) for name in self.weights]
         self._terms = torch.nn.ModuleList(terms)  # a ModuleDict would refuse names such as "type"
-        for name in ("rotation_ambiguity", "turns", "separable", "linear", "spectrum"):
+        for name in ("rotation_ambiguity", "turns", "separable", "linear", "spectrum", "offset"):
             setattr(self, name, getattr(operator, name))
         self.separable = self.separable and all(term.separable for term in terms)
         self.check({name: f"fidelity.terms.{name}" if name in own else f"fidelity.{name}" for name in self.weights})
@@ -102,6 +102,10 @@ class WithFidelity(Operator):
         return self.operator.magnitudes(y)
 
     @property
+    def support(self) -> torch.Tensor | None:
+        return self.operator.support
+
+    @property
     def magnitude_variance(self) -> float:
         """Of counts: the square root of a Poisson count has variance 1 / 4."""
         return self.sigma**2 if self.settings.photons is None else 1 / (4 * self.settings.photons)
@@ -135,6 +139,12 @@ class WithFidelity(Operator):
             if (log_t := term.log_exposure(m, y, known)) is not None:
                 missing.append(-2 * self.weights[name] * self.sigma**2 * number_of(known, log_t.dtype) * log_t)
         return sum(missing) if missing else None
+
+    def exposure(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """By the first term that fits one."""
+        known, m = ~torch.isnan(y), self(x)
+        fitted = (term.exposure_of(m, torch.where(known, y, 0.0), known) for term in self.terms.values() if term.free_scale)
+        return next((value for value in fitted if value is not None), None)
 
     def components(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """{term: (P,)}, without their weights."""

@@ -8,6 +8,7 @@ import torch
 
 from operators.base import Operator
 from utils import device as devices
+from utils.errors import InputError
 
 LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -31,6 +32,13 @@ class PhaseRetrieval(Operator):
     channels:   3, or 1: of the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), y (P, 1, H', W'); colours are the prior's
     pixel:      >= 1, the side q of the image's pixels in pixels of the object whose measurement's centre y is; no key of the
                 config, since the images of a run have the pixels of their measurement
+
+    What a detector's frame says, and no config (utils/running/geometry.py):
+
+    frame:      (H', W') of y, at least the image's; None: as `oversample` says
+    offset:     of rows and columns, in samples: y is the spectrum at the frequencies k + offset, of a beam between pixels
+    inside:     (H, W) booleans, where the object lies: the image is taken as 0 elsewhere; None: everywhere. A support that is
+                not its own turn by 180 degrees leaves an image one orientation
     """
 
     rotation_ambiguity = True
@@ -38,13 +46,31 @@ class PhaseRetrieval(Operator):
     separable = True
     spectrum = True
     luminance: torch.Tensor | None  # (1, 3, 1, 1)
+    inside: torch.Tensor | None  # (H, W) bool
 
-    def __init__(self, oversample: float = 2.0, sigma: float = 0.05, channels: int = 3, pixel: float = 1.0) -> None:
+    def __init__(
+        self,
+        oversample: float = 2.0,
+        sigma: float = 0.05,
+        channels: int = 3,
+        pixel: float = 1.0,
+        frame: tuple[int, int] | None = None,
+        offset: tuple[float, float] = (0.0, 0.0),
+        inside: torch.Tensor | None = None,
+    ) -> None:
         super().__init__(sigma)
+        self.frame, self.offset = frame, offset
+        self.register_buffer("inside", inside)
         self.oversample, self.pixel = float(oversample), float(pixel)
         self.register_buffer("luminance", torch.tensor(LUMINANCE).view(1, 3, 1, 1) if channels == 1 else None)
         if channels == 1:  # which mixes the image's channels
             self.turns = self.separable = False
+        if inside is not None and not inside.equal(inside.flip(0, 1)):
+            self.turns = self.rotation_ambiguity = False
+
+    @property
+    def support(self) -> torch.Tensor | None:
+        return self.inside
 
     def padding(self, side: int) -> int:
         return int(self.oversample / 8 * side)
@@ -54,10 +80,13 @@ class PhaseRetrieval(Operator):
         return side + 2 * self.padding(side)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pad_y, pad_x = self.padding(x.shape[-2]), self.padding(x.shape[-1])
+        field = self.frame or (self.samples(x.shape[-2]), self.samples(x.shape[-1]))
         if self.luminance is not None:
             x = (self.luminance.to(x.dtype) * x).sum(1, keepdim=True)  # (P, 1, H, W)
-        spectrum = devices.spectrum_magnitude(0.5 * x + 0.5, pad_y, pad_x)  # (P, C, H', W')
+        x = 0.5 * x + 0.5  # in [0, 1]
+        if self.inside is not None:
+            x = x * self.inside
+        spectrum = devices.spectrum_magnitude(x, field, self.offset)  # (P, C, H', W')
         return spectrum if self.pixel == 1 else spectrum * self.attenuation(spectrum)
 
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
@@ -71,8 +100,13 @@ class PhaseRetrieval(Operator):
     def coarse(self, side: int, resolution: int) -> "PhaseRetrieval":
         """The operator of images of `resolution` pixels that measures the centre of the spectrum of objects of `side` pixels.
 
-        Its noise is that of `centre`. Raises ValueError if `resolution` exceeds `side`.
+        Its noise is that of `centre`. Raises ValueError if `resolution` exceeds `side`, and InputError for a detector's frame.
         """
+        if self.frame or any(self.offset) or self.inside is not None:
+            raise InputError(
+                "data.resolution: a coarse level knows only frames of the task's own size, their centre on a pixel, and no "
+                "support; choose a model of that resolution"
+            )
         if resolution > side:
             raise ValueError(f"resolution={resolution}: must not exceed the object's side {side}")
         ratio, coarse = self.samples(side) / self.samples(resolution), copy.deepcopy(self)

@@ -54,6 +54,11 @@ class Term(torch.nn.Module, ABC):
         """log t, (P,), where it fits the t of y = (m + noise) / t with Gaussian noise; None: it fits none."""
         return None
 
+    def exposure_of(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor | None:
+        """The intensity of y over that of m, (P,), where it fits an exposure; None: it fits none."""
+        log_t = self.log_exposure(m, y, known)
+        return None if log_t is None else (-2 * log_t).exp()
+
     def measured(self, m: torch.Tensor, noise: torch.Tensor) -> torch.Tensor | None:
         """A measurement of m under a law of its own, drawn by standard normal `noise`; None: the operator's."""
         return None

@@ -1,24 +1,24 @@
 """What is reconstructed: images from a folder, or measurements without a truth. Choosing and checking need no torch."""
 
 import hashlib
-import io
 import logging
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 
 from utils.errors import InputError, one_line, short
 from utils.formats import READERS, linked
-from utils.measurements import Convention, ConventionBlock, Reading, read
+from utils.measurements import Convention, ConventionBlock, OwnFrame, Reading, read
 from utils.paths import find
+from utils.pictures import READ_AS, TWELVE_BITS, in_srgb, opened_picture, read_rgb, white
+from utils.stacks import count_frames
 
 log = logging.getLogger("latentdaps")
 
@@ -26,19 +26,20 @@ SUFFIXES = {
     "images": (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"),
     "measurement": tuple(READERS),
 }
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says: EPS is a program, which Pillow runs
-KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
-TWELVE_BITS = 4095
-MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
+KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI, .mat or TIFF file"}
+MOST_FILES = 2**21  # in data.root and its folders, of any kind: the largest public sets have fewer
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
-READ_AS = {
-    "twelve bits": (logging.INFO, "16-bit grey that stays below 4096 is read as 12-bit, white at 4095"),
-    "profile": (logging.INFO, "colour profiles are converted to sRGB"),
-    "no profile": (logging.WARNING, "colour profiles that cannot be applied are left out, and the colours taken for sRGB"),
-}
-SAME = 2  # levels of 255: profiles of sRGB differ from each other by their rounding
+PUT_BACK = "put it back; finished images are kept, and the same command continues"
 Value = TypeVar("Value")
+
+
+class Lost(InputError):
+    """A file that went away or changed while a run was at work."""
+
+    def __init__(self, line: str, image_id: int = -1) -> None:
+        super().__init__(line)
+        self.image_id = image_id
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class TestItem:
 
     id: int
     path: Path
+
+    @property
+    def name(self) -> str:
+        """As tables, log and records call it."""
+        return self.path.name
 
     def sha256(self) -> str:
         """Of the file as it was when this was first asked, for a run at its start."""
@@ -67,19 +73,12 @@ class TestImage(TestItem):
     """An image, from which a measurement is simulated."""
 
     def pixels(self, resolution: int) -> np.ndarray:
-        """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
-
-        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1].
-        """
-        import torch
-        from torchvision.transforms.functional import center_crop, resize
-
-        image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
-        return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
+        """(3, resolution, resolution) float32 in [-1, 1], as `fitted`."""
+        return fitted(read_rgb(self.path).transpose(2, 0, 1), resolution)
 
     def check(self) -> list[str]:
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
-        with _opened(self.path) as opened:
+        with opened_picture(self.path) as opened:
             if opened.format in ("TIFF", "WEBP") and (count := getattr(opened, "n_frames", 1)) > 1:
                 raise ValueError(f"holds {count} pictures; save each as a file of its own")
             opened.load()
@@ -93,19 +92,58 @@ class Measurement(TestItem):
 
     convention: Convention = Convention()
     measured_shape: tuple[int, ...] | None = None  # of what the task measures, where that is known
+    own_frame: OwnFrame | None = None  # of a task that measures a spectrum
+
+    @property
+    def name(self) -> str:
+        frame = self.convention.frame
+        return self.path.name if frame is None else f"{self.path.name}[{frame}]"
 
     def read(self) -> Reading:
         """y as the operator measures it, and what the file says of itself. Raises InputError or ValueError."""
-        return read(self.path, self.convention, self.measured_shape)
+        return read(self.path, self.convention, self.measured_shape, self.own_frame)
 
     def values(self) -> np.ndarray:
         """y as float32, without a leading axis of length 1; NaN where not measured."""
         return self.read().y
 
     def digest(self) -> str:
-        """Of the file, and of the mask's where there is one: another mask is another measurement."""
-        mask = self.convention.mask_file
-        return _digest(self.path) if mask is None else _digest(self.path, mask)
+        """Of the file, and of mask, support and background where they are files; of one frame of a stack that of y."""
+        if isinstance(self.convention.frame, int):
+            return hashlib.sha256(self.read().y.tobytes()).hexdigest()  # a stack is not read whole for each of its frames
+        return _digest(self.path, *self.convention.files)
+
+
+@dataclass(frozen=True)
+class Given(TestItem):
+    """What a caller has in memory; `path` is its name alone, where it is of no file.
+
+    y: as the operator measures it, NaN where not measured; truth: (3, side, side) float32 in [-1, 1], None: not known
+    """
+
+    y: np.ndarray
+    truth: np.ndarray | None
+    content: str  # SHA-256 of what it was made from
+
+    def digest(self) -> str:
+        return self.content
+
+
+def fitted(rgb: np.ndarray, resolution: int) -> np.ndarray:
+    """(3, H, W) float32 in [0, 1] -> (3, resolution, resolution) in [-1, 1]: shorter side resized, then centre cropped.
+
+    As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
+    library, which is slow to import.
+    """
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(rgb))  # (3, H, W)
+    before = image.shape[1:]
+    after = tuple(int(resolution * side / min(before)) for side in before)
+    if after != before:
+        image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+    top, left = (round((side - resolution) / 2) for side in after)
+    return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
 
 def _digest(*files: Path) -> str:
@@ -118,84 +156,13 @@ def _digest(*files: Path) -> str:
     return total.hexdigest()
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image file of which nothing but its header has been read. Raises ValueError for one of more than MOST_PIXELS."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit that is higher than ours
-        opened = Image.open(path, formats=FORMATS)
-    with opened:
-        width, height = opened.size
-        if width * height > MOST_PIXELS:
-            raise ValueError(f"has {width} x {height} pixels; at most {MOST_PIXELS} are read, so make it smaller")
-        yield opened
-
-
-def white(image: Image.Image) -> float:
-    """The value that stands for white in a loaded Pillow image, a number.
-
-    Cameras of 12 bits write files of 16: grey that stays below 4096 has its white at 4095. Raises ValueError for
-    values of a range that is not known.
-    """
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return 255
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= (1 if image.mode == "F" else 65535)):
-        raise ValueError(f"holds grey from {low} to {high}; integers from 0 to 65535 and fractions from 0 to 1 are read")
-    return 1 if image.mode == "F" else TWELVE_BITS if high <= TWELVE_BITS else 65535
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1] of an image file of any mode.
-
-    Turned as its EXIF says; grey is repeated and keeps its bits (see `white`); transparent parts are laid on white.
-    Colours are those of its colour profile, in sRGB.
-    """
-    with _opened(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        image.load()
-    image, _ = in_srgb(image)
-    if image.mode == "F" or image.mode.startswith("I"):  # 16-bit grey is in Pillow "I;16" or, from some files, "I"
-        grey = np.asarray(image).astype(np.float32) / white(image)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    rgb = np.asarray(image.convert("RGB"), dtype=np.float32)
-    rgb /= 255
-    return rgb
-
-
-def in_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """An image as its colour profile means it, in sRGB, and the key of READ_AS; itself where the profile is that of sRGB."""
-    if not (content := image.info.get("icc_profile")):
-        return image, None
-    if image.mode == "F" or image.mode.startswith("I"):
-        return image, "no profile"
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    colours = image if image.mode in ("L", "RGB", "CMYK") else image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
-        to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), colours.mode, "RGB")
-        levels = np.linspace(0, 255, 18).astype(np.uint8)
-        cube = Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(18, -1, 3))
-        if colours.mode == "RGB" and np.abs(np.asarray(to_srgb.apply(cube), int) - np.asarray(cube, int)).max() <= SAME:
-            return image, None
-        converted = to_srgb.apply(colours)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of another number of colours than the picture
-        return image, "no profile"
-    if alpha is not None:
-        converted.putalpha(alpha)
-    return converted, "profile"
-
-
-def files_in(root: Path, kind: str, mask: Path | None = None) -> list[Path]:
+def files_in(root: Path, kind: str, beside: Sequence[Path] = ()) -> list[Path]:
     """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
 
-    mask: a file that belongs to all of them and is none of them.
+    beside: files that belong to all of them and are none of them, such as a mask.
     """
-    return sorted(file for file in _below(root) if _is_read(file, kind) and not (mask and file.resolve() == mask.resolve()))
+    others = {file.resolve() for file in beside}
+    return sorted(file for file in _below(root) if _is_read(file, kind) and not (others and file.resolve() in others))
 
 
 def _is_read(file: Path, kind: str) -> bool:
@@ -211,18 +178,21 @@ def _is(path: Path, what: Callable[[Path], bool]) -> bool:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """All files in `root` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
+    """All files in `root` and its folders, linked ones too, less hidden ones; a file or an unreadable folder as itself.
 
-    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
-    after a few steps they would be millions.
+    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways,
+    which after a few steps would be millions, and where there are more than MOST_FILES.
     """
     ways: Counter[Path] = Counter()
-    waiting: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    waiting, seen = list[tuple[Path, frozenset[Path]]]([(root, frozenset())]), 0
     while waiting:
         folder, above = waiting.pop()
         try:
             place = folder.resolve()
             if place in above:
+                continue
+            if place.is_file():
+                yield folder
                 continue
             entries = [] if any(place.is_relative_to(pseudo) for pseudo in PSEUDO) else list(folder.iterdir())
         except (OSError, RuntimeError):  # the latter of a link to itself
@@ -233,6 +203,8 @@ def _below(root: Path) -> Iterator[Path]:
             raise InputError(
                 f"data.root: links lead into {place} in more than {MOST_WAYS} ways ({short(str(folder))}); remove some"
             )
+        if (seen := seen + len(entries)) > MOST_FILES:
+            raise InputError(f"data.root={root}: holds more than {MOST_FILES} files and folders; name the folder of the set")
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -243,12 +215,40 @@ def _below(root: Path) -> Iterator[Path]:
 
 
 def names_in_set(settings: "Selection") -> list[str]:
-    """File names of the whole set; an image's id is its position here."""
-    return [file.name for file in files_in(find(settings.data.root), settings.data.kind, _mask_file(settings.data))]
+    """Names of the whole set, those of its files; an image's id is its position here."""
+    return [item.name for item in whole_set(settings)]
 
 
-def _mask_file(data: "DataBlock") -> Path | None:
-    return Convention.of(data).mask_file if data.kind == "measurement" else None
+def _files(data: "DataBlock") -> list[Path]:
+    """Those of the whole set, less masks and the like, and less what other files of the set have their data read from."""
+    if data.kind != "measurement":
+        return files_in(find(data.root), data.kind)
+    convention, others = Convention.of(data), set[Path]()
+    files = files_in(find(data.root), data.kind, convention.files)
+    for file in files:
+        with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
+            others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
+    return [file for file in files if file.resolve() not in others]
+
+
+def measurements(settings: "Selection") -> list[Measurement]:
+    """The whole set, as far as it can be told; what is wrong with it is said by `select_images`."""
+    with suppress(InputError):
+        return [item for item in whole_set(settings) if isinstance(item, Measurement)]
+    return []
+
+
+def whole_set(settings: "Selection", files: list[Path] | None = None) -> list[TestImage] | list[Measurement]:
+    """All items, in their order. Raises InputError for a stack that cannot be read, where its frames are to be counted."""
+    files = _files(settings.data) if files is None else files
+    if settings.data.kind != "measurement":
+        return [TestImage(i, file) for i, file in enumerate(files)]
+    convention = replace(Convention.of(settings.data), kept=settings.kept_background)
+    made = [Measurement(0, file, convention, settings.measured_shape, settings.own_frame) for file in files]
+    if convention.frame == "all":
+        counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
+        made = [replace(item, convention=replace(convention, frame=i)) for item, n in counts for i in range(n)]
+    return [replace(item, id=i) for i, item in enumerate(made)]
 
 
 class DataBlock(ConventionBlock, Protocol):
@@ -273,6 +273,12 @@ class Selection(Protocol):
     @property
     def measured_shape(self) -> tuple[int, ...] | None: ...
 
+    @property
+    def own_frame(self) -> OwnFrame | None: ...
+
+    @property
+    def kept_background(self) -> float: ...
+
 
 def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
@@ -281,50 +287,75 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     the set's files, and how unusual ones are read, is said in one line of the log each.
     """
     data, root = settings.data, find(settings.data.root)
-    if not _is(root, Path.is_dir):
+    if not _is(root, Path.exists):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
-    files = files_in(root, data.kind, _mask_file(data))
-    left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
-    beside = f"; left out: {_few(left)}" if left else ""
+    if (place := root.resolve()) == place.parent:
+        raise InputError(f"data.root={data.root}: is the whole machine; name the folder of the set")
+    files = _files(data)
+    base = root if root.is_dir() else root.parent
+    left = sorted(str(file.relative_to(base)) for file in _below(root) if not _is_read(file, data.kind))
+    beside = f"; left out: {few(left)}" if left else ""
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
         log.info("data.root=%s: %d files are no %s%s", data.root, len(left), KINDS[data.kind], beside)
-    end = data.end_id if data.end_id is not None else len(files)
-    if end > len(files):
-        raise InputError(f"data.end_id={end}: {root} has {len(files)} images{beside}")
+    items = whole_set(settings, files)
+    end = data.end_id if data.end_id is not None else len(items)
+    if end > len(items):
+        raise InputError(f"data.end_id={end}: {root} has {len(items)} images{beside}")
     if data.start_id >= end:
-        raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
+        raise InputError(f"data.start_id={data.start_id}: {root} has {len(items)} images{beside}")
     k, n = settings.shard_of
-    chosen = list(enumerate(files))[data.start_id : end][k::n]
-    if data.kind == "measurement":
-        convention = Convention.of(data)
-        measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
-        for measurement in measured:
-            _readable(measurement, measurement.read)
-            _readable(measurement, measurement.sha256)
-        links = (_readable(item, partial(linked, item.path, convention.dataset, convention.folders)) for item in measured)
-        others = {str(file) for files in links for file in files}
-        if others:
-            log.info("data.root=%s: HDF5 files have their data read from %s", data.root, ", ".join(sorted(others)))
+    return _read_once(items[data.start_id : end][k::n], settings)
+
+
+def items_of(settings: Selection, chosen: Sequence[tuple[int, Path]]) -> list[TestImage] | list[Measurement]:
+    """The items that some files, numbered one after the other, are for this run; each is read once, and kept as a digest."""
+    items = whole_set(settings, [file for _, file in chosen])
+    return _read_once([replace(item, id=chosen[0][0] + item.id) for item in items], settings)
+
+
+def _read_once(chosen: Sequence[TestItem], settings: Selection) -> list[TestImage] | list[Measurement]:
+    data = settings.data
+    if measured := [item for item in chosen if isinstance(item, Measurement)]:
+        _check(measured, Convention.of(data), data.root)
         return measured
-    items = [TestImage(i, file) for i, file in chosen]
-    found = [(item.path.name, key) for item in items for key in _readable(item, item.check)]
-    for item in items:
+    images = [item for item in chosen if isinstance(item, TestImage)]
+    found = [(item.name, key) for item in images for key in _readable(item, item.check)]
+    for item in images:
         _readable(item, item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
-            log.log(level, "%s: %s", text, _few(names))
-    return items
+            log.log(level, "%s: %s", text, few(names))
+    return images
+
+
+def _check(items: Sequence[Measurement], convention: Convention, root: str) -> None:
+    """Raises InputError for a measurement that cannot be read. Says in the log which further files are read."""
+    units = dict[float, str]()
+    for item in items:
+        units.setdefault(_readable(item, item.read).unit, item.name)
+        _readable(item, item.sha256)
+    if len(units) > 1 and convention.quantity == "counts":
+        raise InputError(
+            f"data.root={root}: {' and '.join(list(units.values())[:2])} differ in the size or number of their frames, so that "
+            "a count stands for another intensity in each; run them one after the other"
+        )
+    files = {item.path for item in items}
+    others = {str(file) for path in files for file in linked(path, convention.dataset, convention.folders)}
+    if others:
+        log.info("data.root=%s: HDF5 files have their data read from %s", root, ", ".join(sorted(others)))
 
 
 def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
-    """What `read` finds in an item's file when its turn has come. Raises InputError if it has gone or changed."""
-    remedy = "put it back; finished images are kept, and the same command continues"
-    value, digest = _readable(item, read, remedy), _readable(item, item.digest, remedy)
-    if digest != item.sha256():
-        raise InputError(f"data.root: {item.path} has changed since the run began; {remedy}")
-    return value
+    """What `read` finds in an item's file when its turn has come. Raises Lost if it has gone or changed."""
+    try:
+        value, digest = _readable(item, read, PUT_BACK), _readable(item, item.digest, PUT_BACK)
+        if digest != item.sha256():
+            raise InputError(f"data.root: {item.path} has changed since the run began; {PUT_BACK}")
+        return value
+    except InputError as error:
+        raise Lost(str(error), item.id) from None
 
 
 def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
@@ -336,5 +367,6 @@ def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace
         raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

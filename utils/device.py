@@ -75,6 +75,11 @@ def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torc
     return torch.device("cuda", gpu + local_rank)
 
 
+def gpu_of(device: torch.device) -> int:
+    """The value of `gpu` that means this device: its CUDA number, -1 for any other."""
+    return (device.index or 0) if device.type == "cuda" else -1
+
+
 def require(kind: str) -> None:
     """Raises InputError where a training asks for `kind`, "cuda" or "cpu", and there is none."""
     import torch
@@ -290,15 +295,15 @@ def one_graph(device: torch.device, possible: bool) -> bool:
     return possible and device.type == "xla"
 
 
-def spectrum_magnitude(x: torch.Tensor, pad_y: int, pad_x: int) -> torch.Tensor:
-    """|FFT| of x (P, C, H, W) with zeros added on each side, centred, orthonormal; (P, C, H + 2 pad_y, W + 2 pad_x).
+def spectrum_magnitude(x: torch.Tensor, field: tuple[int, int], offset: tuple[float, float] = (0.0, 0.0)) -> torch.Tensor:
+    """|FFT| of x (P, C, H, W) with zeros around it, centred, orthonormal, (P, C, *field); offset: of the frequencies, samples.
 
     XLA has no FFT of its own here (it would run on the host) and no gradient of a complex magnitude.
     """
     from utils import kernels
 
     form = kernels.spectrum_by_products if x.device.type == "xla" else kernels.spectrum_by_fft
-    return form(x, pad_y, pad_x)
+    return form(x, field, offset)
 
 
 def compiles_each_graph(device: torch.device) -> bool:

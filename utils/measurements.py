@@ -1,7 +1,10 @@
-"""From the conventions of an instrument to what an operator measures: magnitudes, centred, orthonormal, NaN where missing."""
+"""From the conventions of an instrument to what an operator measures: magnitudes, centred, orthonormal, NaN where missing.
+
+In this order: frame, transpose, mask, background, bin, crop and padding around the centre, quantity and norm.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -9,12 +12,16 @@ from typing import Literal, NamedTuple, Protocol, Self
 import numpy as np
 
 from utils.errors import InputError, short
-from utils.formats import CXI_DATA, CXI_MASK, MOST, NoSuchDataset, TooLarge, read_array
+from utils.formats import CXI_DATA, MOST, TooLarge, taken
+from utils.frames import Center, bin_frame, corner_level, crop_around, middle
 from utils.paths import find
+from utils.stacks import Taken, readable, stored_at, take, take_from, without_batch
 
 Mask = str | float | list[str | float] | None
+Support = str | int | list[int] | None
+AUTO = "auto"
 WORDS = ("nan", "max")
-MOST_OF_A_MASK = 1e300
+MOST_SAMPLES = 8  # of a frame for a pixel of the object: more are another scale, not a finer one
 MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of squares
 
 
@@ -25,13 +32,19 @@ class ConventionBlock(Protocol):
     mask_dataset: str | None
     quantity: Literal["magnitude", "intensity", "counts"]
     gain: float | None
-    center: Literal["shifted", "corner"]
+    center: str | list[float]
     norm: Literal["ortho", "none"]
     channels: Literal[1] | None
     mask: Mask
     scale: Literal["known", "free"]
+    support: Support
     root: str
     linked_folders: list[str]
+    frame: int | Literal["sum", "all"] | None
+    crop: int | list[int] | None
+    bin: int
+    background: float | str | None
+    transpose: bool
 
 
 @dataclass(frozen=True)
@@ -42,29 +55,49 @@ class Convention:
     mask_dataset: where a mask lies: in the file that `mask` names, else in the file of y; None: there is none
     quantity:     magnitude | intensity = magnitude^2 | counts = gain * intensity
     gain:         counts per unit of intensity, > 0; of quantity counts alone
-    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it)
+    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it) | [row, column],
+                  pixels from 0, also between them | auto: found in the files, and taken for shifted until it is
     norm:         of the Fourier transform: ortho | none (magnitudes sqrt(H W) times as large)
     channels:     None: as the operator; 1: files may be (H, W)
     mask:         what is not measured: None, a file (anything but 0), or values of y: numbers, "nan", "max" (an integer type's)
     scale:        known | free: y is known up to a factor
+    support:      where the object lies: None: in all of the field | a side or [rows, columns], in the middle of it | a file
+                  (anything but 0) | auto: found in the files
     folders:      where other files may lie that an HDF5 file has its data read from
+    frame:        of a stack: its number, or sum; `all` stands for each of them in turn
+    crop:         (rows, columns) around the centre, after the binning; None: as they are
+    bin:          so many pixels a side are added up
+    background:   counts or intensity per pixel and frame of the file: a number, a file of the shape of y, or auto
+    transpose:    rows and columns of the file are swapped
+    kept:         of the background, counts per pixel of y that the likelihood has and that are not taken off
     """
 
     dataset: str = CXI_DATA
     mask_dataset: str | None = None
     quantity: str = "magnitude"
     gain: float | None = None
-    center: str = "shifted"
+    center: str | list[float] = "shifted"
     norm: str = "ortho"
     channels: int | None = None
     mask: Mask = None
     scale: str = "known"
+    support: Support = None
     folders: tuple[Path, ...] = ()
+    frame: int | str | None = None
+    crop: tuple[int, int] | None = None
+    bin: int = 1
+    background: float | str | None = None
+    transpose: bool = False
+    kept: float = 0.0
 
     @classmethod
     def of(cls, data: ConventionBlock) -> Self:
-        keys = {field.name: getattr(data, field.name) for field in fields(cls) if field.name != "folders"}
-        return cls(**keys, folders=tuple(map(find, (data.root, *data.linked_folders))))
+        keys = {field.name: getattr(data, field.name) for field in fields(cls) if field.name not in ("folders", "kept")}
+        if data.crop is not None:
+            keys["crop"] = (data.crop, data.crop) if isinstance(data.crop, int) else tuple(data.crop)
+        root = find(data.root)
+        folders = (root.parent if root.is_file() else root, *map(find, data.linked_folders))
+        return cls(**keys, folders=folders)
 
     @property
     def mask_values(self) -> list[str | float]:
@@ -77,6 +110,26 @@ class Convention:
     def mask_file(self) -> Path | None:
         return find(self.mask) if isinstance(self.mask, str) and self.mask not in WORDS else None
 
+    @property
+    def support_file(self) -> Path | None:
+        return find(self.support) if isinstance(self.support, str) and self.support != AUTO else None
+
+    @property
+    def background_file(self) -> Path | None:
+        return find(self.background) if isinstance(self.background, str) and self.background != AUTO else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that belong to every measurement."""
+        return tuple(file for file in (self.mask_file, self.support_file, self.background_file) if file is not None)
+
+
+class OwnFrame(NamedTuple):
+    """(rows, columns) that a task measures of an image of `side` pixels, where no file says otherwise."""
+
+    sides: tuple[int, int]
+    side: int
+
 
 class Reading(NamedTuple):
     """One file, converted."""
@@ -86,37 +139,77 @@ class Reading(NamedTuple):
     whole: bool  # its measured values are whole numbers, as counts are
     at_limit: int  # measured pixels at the highest value of the file's integer type
     idle: tuple[tuple[str | float, str], ...] = ()  # values of the mask that no pixel has, each with the nearest that one has
+    offset: Center = (0.0, 0.0)  # of its samples from the whole frequencies, in samples
+    unit: float = 1.0  # y^2 is this times the file's intensities, or counts / gain, added up in a pixel of y
+    frame: tuple[int, ...] = ()  # (H, W) of the file
+    background: float = 0.0  # of a pixel of y, in the file's numbers
+    negative: int = 0  # pixels below the background, taken as 0
+
+    def remarks(self, convention: Convention) -> Iterator[str]:
+        """What the log says of how it was read."""
+        if convention.background is not None:
+            kept = "; the likelihood has it" if convention.kept else ""
+            yield f"data.background={short(str(convention.background))}: {self.background:.4g} for each pixel of y{kept}" + (
+                f", and {self.negative} pixels are below it and taken as 0" if self.negative else ""
+            )
+        rows, columns = (side // convention.bin for side in self.frame) if self.frame else self.y.shape[-2:]
+        if rows < self.y.shape[-2] or columns < self.y.shape[-1]:
+            yield f"frames of {rows} x {columns} pixels: what {_times(self.y.shape)} have beyond them counts as not measured"
 
 
-def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | None = None) -> Reading:
+def read(
+    path: Path,
+    convention: Convention,
+    measured_shape: tuple[int, ...] | None = None,
+    own_frame: OwnFrame | None = None,
+) -> Reading:
     """y of one file. Raises InputError that names the key, and ValueError for a file that cannot be read; each in one line.
 
     measured_shape: of what the task measures, where it is known: a larger array is refused before it is read.
+    own_frame: of a task that measures a spectrum: frames that it cannot are padded with NaN to it, or refused.
     """
     most = MOST if measured_shape is None else math.prod(measured_shape)
     try:
-        raw = without_batch(_array(path, convention.dataset, "data.dataset", convention.folders, most))
+        found = take(path, convention, most)
     except TooLarge as error:
         if measured_shape is None:
             raise
         raise InputError(f"data.root: {path} has shape {error.shape}; this task measures {measured_shape}") from None
-    if not raw.ndim:
-        raise ValueError("holds a single number, and no picture or spectrum")
-    if raw.dtype.kind not in "fiu":
-        raise ValueError(f"holds {raw.dtype} values, not real numbers")
-    missing = not_measured(raw, path, convention)
+    return _reading(found, path, convention, own_frame)
+
+
+def reading(raw: np.ndarray, path: Path, convention: Convention) -> Reading:
+    """The same of an array in memory; path: what it is called. Raises as `read`."""
+    return _reading(take_from(raw, path, convention, MOST), path, convention, None)
+
+
+def _reading(found: Taken, path: Path, convention: Convention, own_frame: OwnFrame | None) -> Reading:
+    raw, missing, count, at_limit, idle = found
     measured = raw[~missing]
     if not measured.size:
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel; is the mask inverted?")
-    y = np.where(missing, np.nan, raw.astype(np.float64))
-    if convention.quantity != "magnitude" and (negative := int((measured < 0).sum())):
+    negative = 0 if convention.quantity == "magnitude" else int((measured < 0).sum())
+    if negative and convention.background is None:
         raise InputError(
             f"data.quantity={convention.quantity}: {path} holds {negative} negative values, the lowest {measured.min()!s}; "
-            "leave them out (data.mask=[-1] for one value, a mask file for several), or say data.quantity=magnitude"
+            "data.background=0 takes them as 0, as of a frame whose dark was taken off; data.mask=[-1], or a mask file for "
+            "several values, leaves them out; or say data.quantity=magnitude"
         )
-    single = converted(y, convention)
-    if not (np.abs(single[~moved(missing, convention)]) <= MOST_SQUARED).all():
-        hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
+    hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
+    y, center = centred(np.where(missing, np.nan, raw.astype(np.float64)), path, convention)
+    raw, size, level = centred(raw, path, convention)[0], y.shape[-2:], 0.0
+    if convention.background is not None:
+        y, level, negative = _without_background(y, path, convention, count)
+    if convention.bin > 1 and y.ndim > 1:
+        raw = bin_frame(raw, convention.bin, center)[0]
+        y, center = _binned(y, center, path, convention)
+    binned = y.shape[-2:]
+    for sides in _sides(path, y.shape, convention, own_frame):
+        raw = crop_around(raw, center, sides, missing=0)[0]
+        y, center = crop_around(y, center, sides)
+    unit = (math.prod(y.shape[-2:]) / math.prod(binned)) / count
+    single = converted(y, convention, size, unit)
+    if hint or not (np.abs(single[~np.isnan(single)]) <= MOST_SQUARED).all():
         raise ValueError(
             f"holds {raw.dtype} values whose squares are not all finite in float32, in which the program computes{hint}"
         )
@@ -125,85 +218,98 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
     if single.ndim > 2 and (lost := np.isnan(single).all(axis=tuple(range(1, single.ndim)))).any():
         channel = int(np.flatnonzero(lost)[0])
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel in channel {channel}")
-    at_limit = int((measured == np.iinfo(raw.dtype).max).sum()) if raw.dtype.kind in "iu" else 0
-    whole = raw.dtype.kind in "iu" or bool((measured == np.round(measured)).all())
-    own = moved(raw, convention).reshape(single.shape)
-    return Reading(single, own, whole, at_limit, tuple(_idle(raw, convention)))
+    whole = bool((measured == np.round(measured)).all())
+    unit /= math.prod(size) if convention.norm == "none" else 1
+    zero = middle(y.shape) if y.ndim > 1 else center
+    offset = float(zero[0] - center[0]), float(zero[1] - center[1])
+    return Reading(single, raw.reshape(single.shape), whole, at_limit, idle, offset, unit, size, level, negative)
 
 
-def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float, str]]:
-    """The mask's values that no pixel has, and the nearest value that one has, "" for a word."""
-    for value in convention.mask_values:
-        if not _is_value(raw, value).any():
-            numbers, nearest = raw[np.isfinite(raw)], ""
-            if not isinstance(value, str):
-                wanted = float(max(-MOST_OF_A_MASK, min(value, MOST_OF_A_MASK)))  # an integer of a thousand digits is no float
-                nearest = str(numbers[np.abs(numbers.astype(np.float64) - wanted).argmin()])
-            yield value, nearest
+def _without_background(y: np.ndarray, path: Path, convention: Convention, count: int) -> tuple[np.ndarray, float, int]:
+    """y less its background, at least 0; the mean background of a pixel of the result; how many pixels were below it."""
+    file = convention.background_file
+    if convention.background == AUTO:
+        background = np.array(corner_level(y))
+    elif file is None:
+        background = np.array(convention.background) * count
+    else:
+        key = f"data.background={short(str(convention.background))}"
+        with readable(file, key), stored_at(file, convention.dataset, key, convention) as array:
+            background = without_batch(taken(array, None, y.size)).astype(np.float64) * count
+        background = background.swapaxes(-1, -2) if convention.transpose and background.ndim > 1 else background
+        if not background.ndim or background.shape != y.shape[y.ndim - background.ndim :]:
+            raise InputError(
+                f"{key}: has shape {background.shape}; {path} has {y.shape}, and a background that or its last axes"
+            )
+        background = centred(background, path, convention)[0] if background.ndim > 1 else background
+    squared = convention.bin**2
+    level = float(np.broadcast_to(background, y.shape)[~np.isnan(y)].mean()) * squared
+    y = y - background + convention.kept / squared
+    return np.maximum(y, 0.0), level, int((y < 0).sum())
 
 
-def converted(y: np.ndarray, convention: Convention) -> np.ndarray:
-    """What the operator measures, float32, of y (..., H, W) float64 as the file has it, NaN where not measured."""
+def _binned(y: np.ndarray, center: Center, path: Path, convention: Convention) -> tuple[np.ndarray, Center]:
+    if min(y.shape[-2:]) < 2 * convention.bin:
+        raise InputError(f"data.bin={convention.bin}: {path} has frames of {_times(y.shape)} pixels; choose a smaller one")
+    if convention.quantity != "magnitude":
+        return bin_frame(y, convention.bin, center)
+    squares, center = bin_frame(y**2, convention.bin, center)
+    return np.sqrt(squares), center
+
+
+def _sides(path: Path, shape: tuple[int, ...], convention: Convention, own_frame: OwnFrame | None) -> list[tuple[int, int]]:
+    """(rows, columns) to which a frame is brought, one after the other. Raises InputError for one that no task measures."""
+    if len(shape) < 2:
+        return []
+    sides = [convention.crop] if convention.crop else []
+    if not sides and not isinstance(convention.center, str):
+        sides.append((shape[-2], shape[-1]))
+    if own_frame is None:
+        return sides
+    rows, columns = sides[-1] if sides else shape[-2:]
+    if min(rows, columns) < own_frame.side:
+        sides.append((max(rows, own_frame.sides[0]), max(columns, own_frame.sides[1])))
+    if max(rows, columns) <= MOST_SAMPLES * own_frame.side:
+        return sides
+    n = max(2, round(min(rows / own_frame.sides[0], columns / own_frame.sides[1])))
+    raise InputError(
+        f"data.root: {path} has frames of {rows} x {columns} pixels, too many for an object of {own_frame.side}; "
+        f"data.crop=[{own_frame.sides[0]},{own_frame.sides[1]}] takes their middle, of a lower resolution, and data.bin={n} "
+        "adds up squares, of an object that is small in its field"
+    )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return f"{shape[-2]} x {shape[-1]}"
+
+
+def converted(y: np.ndarray, convention: Convention, size: tuple[int, ...], unit: float = 1.0) -> np.ndarray:
+    """What the operator measures, float32, of y (..., H, W) float64 in the file's numbers, NaN where not measured.
+
+    size: (H, W) of the file, to which its norm belongs; unit: by which the intensity of an orthonormal transform grows where
+    its frame does, from H W to H' W' pixels: an object's spectrum is as many times as bright as its picture has pixels.
+    """
     if convention.quantity == "counts":
         y = y / convention.gain
     if convention.quantity != "magnitude":
         y = np.sqrt(y)
     if convention.norm == "none":
-        y = y / (y.shape[-1] * y.shape[-2]) ** 0.5
+        y = y / math.prod(size) ** 0.5
+    if unit != 1:
+        y = y * unit**0.5
     with np.errstate(over="ignore"):
-        return moved(y, convention).astype(np.float32)
+        return y.astype(np.float32)
 
 
-def moved(y: np.ndarray, convention: Convention) -> np.ndarray:
-    """An array (..., H, W) with the zero frequency in the middle."""
-    return np.fft.fftshift(y, axes=(-2, -1)) if convention.center == "corner" else y
-
-
-def not_measured(raw: np.ndarray, path: Path, convention: Convention) -> np.ndarray:
-    """Where nothing was measured, booleans of the file's shape and layout. Raises InputError."""
-    missing = np.zeros(raw.shape, bool)
-    for value in convention.mask_values:
-        if value == "max" and raw.dtype.kind not in "iu":
-            raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        missing |= _is_value(raw, value)
-    if file := convention.mask_file:
-        missing |= _mask(
-            file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", raw.shape, path, convention
-        )
-    elif convention.mask_dataset:
-        missing |= _mask(
-            path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", raw.shape, path, convention
-        )
-    return missing
-
-
-def _is_value(raw: np.ndarray, value: str | float) -> np.ndarray:
-    """Where an array has a value of `Convention.mask_values`, booleans."""
-    if value == "nan":
-        return np.isnan(raw)
-    return raw == (np.iinfo(raw.dtype).max if value == "max" else value)
-
-
-def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
-    try:
-        mask = without_batch(_array(file, dataset, "data.mask_dataset", convention.folders, math.prod(shape)))
-    except ValueError as error:
-        raise InputError(f"{key}: {file} cannot be read ({error})") from None
-    if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
-        raise InputError(
-            f"{key}: is {mask.dtype} of shape {mask.shape}; {path} has {shape}, and a mask has that shape or its last axes, "
-            "with 0 where measured"
-        )
-    return np.broadcast_to(mask != 0, shape)
-
-
-def _array(path: Path, dataset: str, key: str, folders: Sequence[Path], most: int) -> np.ndarray:
-    try:
-        return read_array(path, dataset, folders, most)
-    except NoSuchDataset as error:
-        raise InputError(f"{key}={dataset}: {path} has no such dataset; it {error}") from None
-
-
-def without_batch(y: np.ndarray) -> np.ndarray:
-    """(1, C, H, W) as (C, H, W)."""
-    return y[0] if y.ndim == 4 and len(y) == 1 else y
+def centred(y: np.ndarray, path: Path, convention: Convention) -> tuple[np.ndarray, Center]:
+    """An array (..., H, W) as the file has it, its zero frequency within it, and where. Raises InputError."""
+    if isinstance(convention.center, str):
+        if convention.center == "corner":
+            y = np.fft.fftshift(y, axes=(-2, -1))
+        return y, middle(y.shape) if y.ndim > 1 else (0.0, 0.0)
+    if y.ndim < 2:
+        raise ValueError(f"has shape {y.shape}, and no rows and columns")
+    row, column = convention.center
+    if row >= y.shape[-2] or column >= y.shape[-1]:
+        raise InputError(f"data.center={convention.center}: {path} has {_times(y.shape)} pixels; count from 0")
+    return y, (row, column)

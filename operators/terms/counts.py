@@ -43,9 +43,16 @@ class Counts(Term):
         """The mean counts mu."""
         unscaled = self.photons * m.square()
         if self.free_scale:
-            signal = mean(torch.where(known, self.counts(y), 0.0), known) - self.background
-            unscaled = unscaled * signal.clamp(min=1e-6) / mean(torch.where(known, unscaled, 0.0), known).clamp(min=1e-6)
+            unscaled = unscaled * self.exposure(unscaled, y, known)
         return unscaled + self.background
+
+    def exposure(self, unscaled: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """s of each particle, shaped to broadcast; unscaled: photons m^2."""
+        signal = mean(torch.where(known, self.counts(y), 0.0), known) - self.background
+        return signal.clamp(min=1e-6) / mean(torch.where(known, unscaled, 0.0), known).clamp(min=1e-6)
+
+    def exposure_of(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor | None:
+        return self.exposure(self.photons * m.square(), y, known).flatten() if self.free_scale else None
 
     def residual(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return 2 * self.sigma * (self.photons * m.square() + self.background + 3 / 8).sqrt()

@@ -33,6 +33,25 @@ MEASURED = ("gpu=-1", "data=measurement", "data.root=somewhere")
         (["data.mask=true"], "data.mask=True"),
         (["data.mask=inf"], "data.mask=inf"),
         (["data.dataset="], "data.dataset="),
+        (["data.center=middle"], "data.center=middle: value error, write shifted, corner, auto, or [row, column]"),
+        (["data.center=[48]"], "data.center=[48]"),
+        (["data.center=[-1,48]"], "data.center=[-1, 48]"),
+        (["data.center=[true,48]"], "data.center=[True, 48]"),
+        (["data.center=[nan,48]"], "data.center=[nan, 48]"),
+        (["data.center=[48,49]", "task=inpainting"], "operators.inpainting.Inpainting measures no spectrum"),
+        (["data.support=0"], "data.support=0: value error, write a side in pixels, [rows, columns], a mask file, auto"),
+        (["data.support=[40]"], "data.support=[40]"),
+        (["data.support=[40,2.5]"], "data.support=[40, 2.5]"),
+        (["data.support=65"], "data.support=65: must not exceed the field of 64 pixels"),
+        (["data.support=[64,65]"], "data.support=[64, 65]: must not exceed the field of 64 pixels"),
+        (["data.support=/no/such.npy"], "data.support=/no/such.npy: file /no/such.npy not found"),
+        (["data.support=40", "task=gaussian_blur"], "data.support=40: operators.blur.GaussianBlur measures no spectrum"),
+        (["data.support=40", "pyramid.levels=[64]"], "data.support=40: coarse levels know nothing of it (pyramid.levels=[64])"),
+        (["data.center=auto", "pyramid.levels=[64]"], "data.center=auto: coarse levels know nothing of it"),
+        (
+            ["data.support=40", "task.demo_langevin.operator._target_=mine.Operator"],
+            "data.support=40: an operator of one's own knows nothing of it",
+        ),
     ],
 )
 def test_contradictions_are_one_line(overrides, message):
@@ -48,7 +67,7 @@ def test_a_mask_file_of_no_format_is_refused(tmp_path):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("key", ["quantity=intensity", "mask=0", "center=corner"])
+@pytest.mark.parametrize("key", ["quantity=intensity", "mask=0", "center=corner", "support=40"])
 def test_images_have_no_convention(key):
     with pytest.raises(InputError, match="data=measurement"):
         check(compose(["gpu=-1", f"data.{key}"]))

@@ -255,6 +255,8 @@ def test_keys_of_a_convention_at_their_defaults_leave_configs_of_before_as_they_
         dict(data__quantity="intensity"),
         dict(data__quantity="counts", data__gain=3.0),
         dict(data__center="corner"),
+        dict(data__center=[50, 47.5]),
+        dict(data__support=40),
         dict(data__norm="none"),
         dict(data__channels=1),
         dict(data__mask=[0, -1]),

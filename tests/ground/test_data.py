@@ -36,7 +36,7 @@ def save(tmp_path, image, name="a.png", **options):
 def settings(root, kind="images", start_id=0, end_id=None, shard=(0, 1), shape=None):
     chosen = {"root": str(root), "kind": kind, "start_id": start_id, "end_id": end_id, "source": "the source"}
     data = SimpleNamespace(**chosen, **asdict(Convention()), linked_folders=[])
-    return SimpleNamespace(data=data, shard_of=shard, measured_shape=shape)
+    return SimpleNamespace(data=data, shard_of=shard, measured_shape=shape, own_frame=None, kept_background=0.0)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (300, 200), (64, 64), (65, 64), (1, 7)])
@@ -303,6 +303,19 @@ def test_links_that_multiply_are_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_everything_is_no_set(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"^data\.root=/: is the whole machine; name the folder of the set$"):
+        select_images(settings(Path("/")))
+    monkeypatch.setattr("utils.data.MOST_FILES", 3)
+    (tmp_path / "inner").mkdir()
+    for name in ("a.png", "inner/b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert len(select_images(settings(tmp_path))) == 2
+    (tmp_path / "inner" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"^data\.root=.*: holds more than 3 files and folders; name the folder of the set$"):
+        select_images(settings(tmp_path))
+
+
 def test_what_the_system_shows_of_itself_is_no_data(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "i.png")
     (tmp_path / "processes").symlink_to("/proc")
@@ -413,7 +426,10 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
         loss, floor = min(record["loss"]), record["noise_floor"]
         assert metrics["loss"]["sample"][i] == record["loss"] and metrics["loss"]["noise_floor"][i] == floor
         assert metrics["loss"]["ratio"][i] == [value / floor for value in record["loss"]]
-        assert f"| {i} | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |" in shown
+        assert (
+            f"| {i} ({record['file']}) | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |"
+            in shown
+        )
         assert f" {loss / floor:.3f} " in printed
     assert "loss / noise floor" in printed
 
@@ -421,8 +437,8 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
 @pytest.mark.heavy
 def test_measurement_of_the_wrong_shape_is_one_line(place):
     (place.folder / "wrong").mkdir()
-    np.save(place.folder / "wrong/y.npy", np.zeros((3, 7, 7)))
-    with pytest.raises(InputError, match=re.escape("has shape (3, 7, 7); this task measures (3, 24, 24)")) as caught:
+    np.save(place.folder / "wrong/y.npy", np.zeros((2, 24, 24)))
+    with pytest.raises(InputError, match=re.escape("has shape (2, 24, 24); this task measures (3, 24, 24)")) as caught:
         place.run("wrong", "data=measurement", f"data.root={place.folder / 'wrong'}")
     assert "\n" not in str(caught.value)
 
@@ -472,3 +488,21 @@ def test_files_that_measurements_are_read_from_by_links_are_listed(tmp_path, cap
     with caplog.at_level("INFO", "latentdaps"):
         assert len(select_images(settings(tmp_path / "data", "measurement"))) == 2
     assert f"have their data read from {tmp_path}/data/.raw/a.h5, {tmp_path}/data/.raw/b.h5" in caplog.text
+
+
+def test_the_root_may_be_one_file_of_the_kind(tmp_path):
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, np.arange(27.0).reshape(3, 3, 3))
+    assert [item.name for item in select_images(settings(tmp_path / "b.npy", "measurement"))] == ["b.npy"]
+    Image.new("RGB", (4, 4)).save(tmp_path / "i.png")
+    assert [item.name for item in select_images(settings(tmp_path / "i.png"))] == ["i.png"]
+    with pytest.raises(InputError, match=r"no \.npy, .* file in .*i\.png; left out: i\.png$"):
+        select_images(settings(tmp_path / "i.png", "measurement"))
+
+
+def test_a_file_that_another_has_its_data_read_from_is_no_item_of_its_own(tmp_path):
+    with h5py.File(tmp_path / "data_1.h5", "w") as file:
+        file["entry_1/data_1/data"] = np.arange(27.0).reshape(3, 3, 3)
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["entry_1/data_1/data"] = h5py.ExternalLink("data_1.h5", "/entry_1/data_1/data")
+    assert [item.name for item in select_images(settings(tmp_path, "measurement"))] == ["master.h5"]

@@ -20,7 +20,7 @@ DEVICE_FILE = PROJECT / "utils" / "device.py"
 
 def test_one_file_knows_the_devices():
     sources = [PROJECT / name for name in ("posterior_sample.py", "sampler.py")]
-    for folder in ("utils", "operators", "tools"):
+    for folder in ("latentdaps", "utils", "operators", "tools"):
         sources += (PROJECT / folder).rglob("*.py")
     knowing = {path for path in sources if DEVICE_WORDS.search(path.read_text())}
     assert knowing == {DEVICE_FILE}
@@ -151,10 +151,11 @@ def test_a_tpus_peak_counts_only_as_a_new_high(monkeypatch):
     assert devices.peak_memory_mb(device) is None
 
 
-@pytest.mark.parametrize("shape, pads", [((2, 3, 16, 16), (4, 4)), ((1, 3, 33, 20), (8, 5))])
-def test_both_forms_of_the_spectrum_agree(shape, pads):
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.3, -0.5)])
+@pytest.mark.parametrize("shape, field", [((2, 3, 16, 16), (24, 24)), ((1, 3, 33, 20), (49, 30)), ((1, 3, 8, 8), (13, 20))])
+def test_both_forms_of_the_spectrum_agree(shape, field, offset):
     x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
-    by_fft, by_products = (form(x, *pads) for form in (kernels.spectrum_by_fft, kernels.spectrum_by_products))
+    by_fft, by_products = (form(x, field, offset) for form in (kernels.spectrum_by_fft, kernels.spectrum_by_products))
     torch.testing.assert_close(by_products, by_fft, rtol=0, atol=1e-9)  # sqrt(1e-20) = 1e-10 where it vanishes
     weights = torch.rand(by_fft.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected, gradient = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (by_fft, by_products))
@@ -163,7 +164,7 @@ def test_both_forms_of_the_spectrum_agree(shape, pads):
 
 def test_the_products_have_a_finite_gradient_where_the_spectrum_is_zero():
     x = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    (gradient,) = torch.autograd.grad(kernels.spectrum_by_products(x, 2, 2).sum(), x)
+    (gradient,) = torch.autograd.grad(kernels.spectrum_by_products(x, (12, 12)).sum(), x)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 

@@ -1,6 +1,7 @@
 """Files of instruments: every format gives the array that was written, and a damaged one ends in one line."""
 
 import os
+import subprocess
 import sys
 import tracemalloc
 import zipfile
@@ -8,6 +9,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import tifffile
 
 from utils.formats import CXI_DATA, NoSuchDataset, TooLarge, linked, read_array
@@ -21,6 +23,8 @@ def write(path, values, dataset=CXI_DATA):
         np.save(path, values)
     elif path.suffix == ".npz":
         np.savez_compressed(path, **{dataset.rpartition("/")[2]: values})
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {dataset.rpartition("/")[2]: values})
     elif path.suffix in (".tif", ".tiff"):
         tifffile.imwrite(path, values, photometric="minisblack")
     else:
@@ -29,7 +33,7 @@ def write(path, values, dataset=CXI_DATA):
     return path
 
 
-NAMES = ("a.npy", "a.npz", "a.h5", "a.hdf5", "a.nxs", "a.cxi", "a.tif", "a.TIFF")
+NAMES = ("a.npy", "a.npz", "a.h5", "a.hdf5", "a.nxs", "a.cxi", "a.tif", "a.TIFF", "a.mat")
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32, np.float64])
@@ -295,3 +299,31 @@ def test_texts_and_nothing_are_no_numbers(tmp_path):
         read_array(tmp_path / "a.h5", "text")
     with pytest.raises(ValueError, match="nothing holds nothing"):
         read_array(tmp_path / "a.h5", "nothing")
+
+
+@pytest.mark.parametrize("make", [link, link_of_a_group, virtual])
+def test_a_source_without_the_dataset_is_named_and_no_zeros_are_read(make, tmp_path):
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["other"] = np.arange(4, dtype="u1")
+    make(tmp_path / "a.h5", "source.h5")
+    with pytest.raises(ValueError, match=r"its data lie in .*source\.h5, which has no dataset y$"):
+        read_array(tmp_path / "a.h5", "y")
+
+
+LOCK = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print('open', flush=True); sys.stdin.read()"
+
+
+@pytest.mark.parametrize("name", ["a.h5", "source.h5"])
+def test_a_file_that_a_program_is_writing_is_said_to_be_locked(name, tmp_path):
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["y"] = np.arange(4, dtype="u1")
+    link(tmp_path / "a.h5", "source.h5")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", LOCK, tmp_path / name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline() == "open\n"
+    with pytest.raises(ValueError, match=rf"{name} is locked by a program that writes it; wait until") as caught:
+        read_array(tmp_path / "a.h5", "y")
+    assert "\n" not in str(caught.value)
+    writer.communicate()
+    np.testing.assert_array_equal(read_array(tmp_path / "a.h5", "y"), range(4))

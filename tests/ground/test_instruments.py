@@ -44,6 +44,29 @@ def test_an_odd_detector_has_its_corner_in_the_middle(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "center, offset", [([14.0, 9.0], (0.0, 0.0)), ([13.5, 9.25], (0.5, -0.25)), ([14.4, 8.6], (-0.4, 0.4))]
+)
+@pytest.mark.parametrize("raw", [Y, np.round(100 * Y).astype(np.int16)])
+def test_a_centre_of_ones_own_lies_in_the_middle_and_what_the_frame_lacks_is_not_measured(center, offset, raw, tmp_path):
+    """The zero frequency of 24 x 20 pixels belongs at (12, 10); the pixel next to [14, 9] comes there."""
+    reading = read(save(tmp_path, raw), Convention(center=center))
+    assert reading.offset == pytest.approx(offset, abs=1e-12) and reading.y.shape == reading.raw.shape == Y.shape
+    np.testing.assert_array_equal(reading.y[:, :22, 1:], raw[:, 2:, :19].astype(np.float32))
+    np.testing.assert_array_equal(reading.raw[:, :22, 1:], raw[:, 2:, :19])
+    lacking = np.ones(Y.shape, bool)
+    lacking[:, :22, 1:] = False
+    np.testing.assert_array_equal(np.isnan(reading.y), lacking)
+
+
+def test_a_centre_outside_of_the_frame_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"data.center=\[3.0, 20.0\]: .*y.npy has 24 x 20 pixels") as caught:
+        read(save(tmp_path, Y), Convention(center=[3.0, 20.0]))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="no rows and columns"):
+        read(save(tmp_path, Y[0, 0]), Convention(center=[3.0, 2.0]))
+
+
+@pytest.mark.parametrize(
     "mask, missing",
     [
         (0, [0]),

@@ -73,6 +73,20 @@ def pictures_of(y, image, operator):
     return fill(y[:1], image, 16, BANK, operator, KeyedNoise(7)).x
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_bank_keeps_to_the_support_and_turns_where_the_support_is_its_own_turn(symmetric):
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[3:13, 4:12] = True
+    inside[3:6, 4:7] = symmetric
+    operator = PhaseRetrieval(sigma=0.01, frame=(26, 24), offset=(0.5, 0.0), inside=inside)
+    sampler, waiting = FakeSampler(operator), particles_of(operator(2 * truths(1) - 1), [3], 3)
+    brought, report = mechanism().brought(waiting, sampler)
+    begun = (brought.z - 2.93 * sampler.noise.draw(brought, "initial") + 1) / 2
+    where = inside | inside.flip(0, 1) if symmetric else inside
+    assert begun[..., ~where].abs().max() < 1e-5 < begun[..., where].max()
+    assert report[3]["turned"] == [False, symmetric, False]
+
+
 def test_the_residual_is_in_units_of_the_noise():
     operator = PhaseRetrieval(sigma=0.02)
     x = 2 * truths(1) - 1

@@ -128,6 +128,15 @@ def test_squared_residuals_add_up_to_the_weighted_loss():
     torch.testing.assert_close(operator.residual(x, y).square().sum(1), operator.loss(x, y))
 
 
+@pytest.mark.parametrize("keys", [dict(), dict(COUNTS, photons=1e6, poisson=1.0), dict(COUNTS, photons=1e6, amplitude=1.0)])
+def test_the_fitted_exposure_is_the_intensity_of_y_over_that_of_the_picture(keys):
+    operator, x = with_fidelity(sigma=1e-3, free_scale=True, **keys), images(2)
+    y = operator(x) * torch.tensor([3.0, 0.5], dtype=torch.float64).sqrt().view(2, 1, 1, 1)
+    y[:, :, 2] = torch.nan
+    torch.testing.assert_close(operator.exposure(x, y), torch.tensor([3.0, 0.5], dtype=torch.float64), rtol=2e-3, atol=0)
+    assert with_fidelity(sigma=1e-3, **keys).exposure(x, y) is None
+
+
 def test_the_free_exposure_neither_brightens_nor_darkens_the_truth():
     """On average over the noise the gradient has no part along m, which plain least squares in t would have."""
     operator, x = with_fidelity(sigma=0.2, free_scale=True), images(1)

@@ -48,6 +48,14 @@ def test_identical_runs_shards_and_ranks_share(opened, monkeypatch):
             opened("seed=2").__enter__()
 
 
+def test_what_was_read_to_open_a_folder_is_not_read_once_more_to_see_what_is_left(opened, monkeypatch):
+    reads, records = [], RunFolder.records
+    monkeypatch.setattr(RunFolder, "records", lambda *arguments, **named: reads.append(1) or records(*arguments, **named))
+    with opened() as folder:
+        assert folder.pending([]) == [] and len(reads) == 1
+        assert folder.pending([]) == [] and len(reads) == 2  # by now others may have written some
+
+
 def test_resume_false_is_refused_while_another_is_at_work(opened):
     with opened() as folder:
         before = contents(folder.path)

@@ -59,9 +59,9 @@ def test_wrong_shapes_are_found_before_the_first_image_is_sampled(run, measureme
     import sampler
 
     monkeypatch.setattr(sampler.LatentDAPS, "sample", lambda *a, **k: pytest.fail("sampled"))
-    wrong = np.zeros((3, 7, 7), np.float32)
+    wrong = np.zeros((2, 24, 24), np.float32)
     with pytest.raises(
-        InputError, match=r"1.npy has shape \(3, 7, 7\); this task measures \(3, 24, 24\), and 1 more"
+        InputError, match=r"1.npy has shape \(2, 24, 24\); this task measures \(3, 24, 24\), and 1 more"
     ) as caught:
         run(*measurements(spectrum(), wrong, spectrum()[None], wrong))
     assert "\n" not in str(caught.value)
@@ -114,10 +114,9 @@ def test_a_run_reads_counts_with_their_mask_as_magnitudes_with_gaps(run, measure
     gaps = np.fft.fftshift(np.broadcast_to(mask > 0, SHAPE), axes=(-2, -1)) | (counts < 0)
     np.testing.assert_array_equal(np.isnan(arrays["y"]), gaps)
     np.testing.assert_allclose(arrays["y"][~gaps], np.sqrt(counts[~gaps] / GAIN), rtol=1e-6)
-    assert metrics["loss"]["noise_floor"][0] == pytest.approx((~gaps).sum() * 0.05**2)
-    assert metrics["loss"]["deviation"][0][0] == pytest.approx(
-        (metrics["loss"]["ratio"][0][0] - 1) * ((~gaps).sum() / 2) ** 0.5
-    )
+    floor = metrics["loss"]["noise_floor"][0]  # of the likelihood of counts, which their gain says
+    assert list(record["loss_terms"]) == ["poisson"] and 0 < floor < 1.2 * (~gaps).sum() / (4 * GAIN)
+    assert metrics["loss"]["deviation"][0][0] == pytest.approx((record["loss"][0] - floor) / record["floor_std"])
     assert all(np.isfinite(value) for value in metrics["loss"]["sample"][0])
     log = (folder / "run.log").read_text()
     assert "not measured: 6.25 % of the pixels; most in scan.cxi, 6.25 %" in log
@@ -163,3 +162,47 @@ def test_a_bad_file_ends_the_run_before_the_first_pass_and_keeps_what_is_done(ru
         run("data=measurement", f"data.root={tmp_path / 'measured'}", "data.resolution=16", "data.end_id=null")
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in (folder / "records").iterdir()} == before
+
+
+def test_a_stack_in_one_file_is_an_image_each_by_its_gain_alone_with_the_exposure_in_the_record(run, tmp_path):
+    m = spectrum()[0]
+    counts = np.random.default_rng(1).poisson([4 * GAIN * m**2 + 3, 4 * GAIN * m**2 + 3]).astype(np.uint16)
+    with h5py.File(tmp_path / "scan.cxi", "w") as file:
+        file["entry_1/instrument_1/data"] = counts
+        file["entry_1/data_1/data"] = h5py.SoftLink("/entry_1/instrument_1/data")
+    keys = ("quantity=counts", f"gain={GAIN}", "channels=1", "frame=all", "background=3", "scale=free", "resolution=16")
+    root = f"data.root={tmp_path / 'scan.cxi'}"
+    folder, metrics = run("data=measurement", root, "data.end_id=null", *(f"data.{key}" for key in keys))
+    assert metrics["metadata"]["files"] == ["scan.cxi[0]", "scan.cxi[1]"]
+    record, arrays = read_record(folder / "records" / "00001.npz")
+    assert record["file"] == "scan.cxi[1]" and list(record["loss_terms"]) == ["poisson"]
+    np.testing.assert_allclose(arrays["y"][0], np.sqrt(counts[1] / GAIN), rtol=1e-6)  # the likelihood has the background
+    assert len(record["exposure"]) == len(record["particles"]) and min(record["exposure"]) > 0
+    assert "| 1 (scan.cxi[1]) | p" in (folder / "eval.md").read_text()
+    log = (folder / "run.log").read_text()
+    assert "image 1 (scan.cxi[1]): " in log and "data.background=3.0: 3 for each pixel of y; the likelihood has it" in log
+    config = (folder / "config.yaml").read_text()
+    assert f"photons: {GAIN}" in config and "background: 3.0" in config and "poisson: 1.0" in config
+
+
+def test_a_run_on_a_frame_of_another_size_with_its_beam_between_pixels_and_a_support(run, measurements):
+    y = np.abs(np.random.default_rng(0).standard_normal((3, 30, 25))).astype(np.float32)
+    keys = ["data.center=[16.5,11]", "data.support=[10,16]", "start.bank=2", "start.sigma=3.0", "start.restarts=4"]
+    folder, metrics = run(
+        *measurements(y), *keys, "start.keep=4", "start.iterations=5", "recombination_step=900", pictures=True
+    )
+    record, arrays = read_record(folder / "records" / "00000.npz")
+    assert arrays["y"].shape == (3, 30, 25)
+    lacking = np.zeros(y.shape, bool)
+    lacking[:, 28:], lacking[:, :, :1] = True, True  # the centre comes from (17, 11) to (15, 12)
+    np.testing.assert_array_equal(np.isnan(arrays["y"]), lacking)
+    np.testing.assert_array_equal(arrays["y"][:, :28, 1:], y[:, 2:, :24])
+    assert metrics["loss"]["noise_floor"][0] == pytest.approx((~lacking).sum() * 0.05**2)
+    assert all(np.isfinite(metrics["loss"]["sample"][0])) and (folder / "grid_results.png").is_file()
+    log = (folder / "run.log").read_text()
+    assert "frames of 30 x 25 samples: 1.88 x 1.56 for each pixel of the object" in log
+
+
+def test_files_of_another_size_than_the_first_are_refused(run, measurements):
+    with pytest.raises(InputError, match=r"1.npy has shape \(3, 24, 24\); this task measures \(3, 25, 25\)"):
+        run(*measurements(np.pad(spectrum(), ((0, 0), (0, 1), (0, 1)), mode="edge"), spectrum()))

@@ -1,11 +1,14 @@
 """Classical solvers of phase retrieval: their projections and steps, what they find, and that no start knows another."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from operators.phase_retrieval import PhaseRetrieval
-from utils.sampling.phase_solvers import Bank, Magnitudes, Support, iterate, put_together
+from utils.noise import KeyedNoise
+from utils.sampling.phase_solvers import Bank, Magnitudes, Support, bank_of, iterate, put_together
 
 SIDE = 16
 
@@ -175,3 +178,74 @@ def test_of_one_channel_the_smallest_residuals_are_the_objects():
     x, residual = starts(5, channels=1), torch.arange(5.0)[:, None]
     objects, residuals = put_together(x, residual, 2, floor=1.0)
     assert torch.equal(objects, x[:2]) and residuals[:, 0].tolist() == [0.0, 1.0]
+
+
+def box(rows, columns):
+    where = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    where[rows, columns] = True
+    return where
+
+
+BETWEEN = dict(frame=(28, 25), offset=(0.5, -0.25))  # samples, and where they lie between the whole frequencies
+
+
+@pytest.mark.parametrize("offset", [(0.5, 0.0), (-0.3, 0.2)])
+def test_the_projection_between_frequencies_is_the_one_that_is_written(offset):
+    generator = np.random.default_rng(0)
+    x, y = generator.random((24, 21)) - 0.2, generator.random((24, 21)) * 3
+    y[2:7, 5:9] = np.nan
+    row, column = np.indices(x.shape)
+    ramp = np.exp(-2j * np.pi * (offset[0] * row / 24 + offset[1] * column / 21))
+    spectrum, corner = np.fft.fft2(x * ramp, norm="ortho"), np.fft.ifftshift(y)
+    aim = np.where(np.isnan(corner), spectrum, corner * spectrum / np.abs(spectrum))
+    expected = (np.fft.ifft2(aim, norm="ortho") * ramp.conj()).real
+    measured, field = Magnitudes(torch.from_numpy(y), offset), torch.from_numpy(x)
+    np.testing.assert_allclose(measured.onto(field), expected, atol=1e-12)
+    np.testing.assert_allclose(measured.residual(field), np.nansum((np.abs(spectrum) - corner) ** 2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("where", [None, box(slice(3, 12), slice(5, 11))])
+def test_an_object_stays_where_its_frame_of_any_kind_is_met(where):
+    truth = picture() if where is None else picture() * where
+    y = PhaseRetrieval(**BETWEEN, inside=where)(2 * truth[None] - 1)[0]
+    bank = Bank(y, truth[None], "er", 0.9, BETWEEN["offset"], where)
+    bank.finish()
+    x, residual = bank.ranked()
+    torch.testing.assert_close(x[0], truth, atol=1e-5, rtol=0)
+    assert residual.max() < 1e-6
+
+
+def test_the_bank_of_an_image_knows_what_its_operator_says_of_the_frame():
+    where = box(slice(3, 12), slice(5, 11))
+    truth, operator = picture() * where, PhaseRetrieval(**BETWEEN, inside=where)
+    settings = SimpleNamespace(solver="hio", restarts=2, beta=0.9)
+    bank, _ = bank_of(operator(2 * truth[None] - 1), 0, SIDE, operator, KeyedNoise(0), settings)
+    assert bank.magnitudes.residual(bank.support.padded(truth)).max() < 1e-6
+    assert torch.equal(bank.support.cut(bank.support.inside), where)
+
+
+@pytest.mark.heavy
+def test_a_support_finds_what_the_whole_square_does_not():
+    """Few starts, few iterations; and one that is no turn of itself finds its one orientation."""
+    where = box(slice(3, 12), slice(5, 11))
+    where[3:7, 5:8] = False
+    truth = picture() * where
+    y = magnitudes(truth)
+    found = {}
+    for name, support in (("support", where), ("square", None)):
+        bank = Bank(y, starts(8), "hio", 0.9, support=support)
+        bank.advance(200)
+        bank.finish()
+        found[name] = bank.ranked()[0][0]
+    error = {name: (x - truth).square().mean((-2, -1)).max() for name, x in found.items()}
+    assert error["support"] < 1e-6 and error["square"] > 1e-3
+    assert (found["support"][:, ~where] == 0).all()
+
+
+def test_channels_are_put_together_as_they_are_where_a_turn_does_not_fit():
+    x = torch.stack([picture(1), picture(2)])
+    x[:, 0], residual = x[:, 0].flip(-2, -1), torch.ones(2, 3)
+    objects, _ = put_together(x, residual, 1, floor=1.0, turns=False)
+    assert all(any(torch.equal(channel, candidate[c]) for candidate in x) for c, channel in enumerate(objects[0]))
+    turned, _ = put_together(x, residual, 1, floor=1.0)
+    assert not torch.equal(turned[0, 0], objects[0, 0])

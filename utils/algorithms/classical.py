@@ -80,7 +80,8 @@ class Classical(Algorithm):
     def pictures(self, bank: Bank, floors: torch.Tensor, count: int) -> torch.Tensor:
         """The best of one image, (count, 3, H, W); one channel stands for all three."""
         x, residual = bank.ranked()
-        return put_together(x[:CANDIDATES], residual[:CANDIDATES], count, float(floors.mean()))[0].expand(-1, 3, -1, -1)
+        turns, floor = bank.support.symmetric, float(floors.mean())
+        return put_together(x[:CANDIDATES], residual[:CANDIDATES], count, floor, turns)[0].expand(-1, 3, -1, -1)
 
     def heaviest_pass(self, particles: Particles) -> None:
         """One encoding; what the bank itself needs is said by no device."""

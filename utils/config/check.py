@@ -1,5 +1,6 @@
 """Checks the composed config before anything heavy is imported or anything on disk is touched."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from utils.config.counts import settings_of_counts
 from utils.config.fingerprint import differences, fingerprint, identity
 from utils.config.levels import at_each_level
 from utils.config.metadata import run_metadata
@@ -33,9 +35,10 @@ from utils.population.settings import (
 )
 
 
-def check(cfg: DictConfig) -> Settings:
+def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     """The one object that describes a run from here on: typed settings with what was composed (`composition`).
 
+    overrides: what `cfg` was composed with in Python; None: on the command line, as Hydra knows it.
     Raises InputError naming the first wrong key and its value.
     """
     try:
@@ -54,6 +57,13 @@ def check(cfg: DictConfig) -> Settings:
             raise InputError(unknown_key(f"{key}{value}")) from None
         raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
     check_relations(settings)
+    if of_counts := settings_of_counts(settings, overridden()):
+        cfg = cfg.copy()
+        for key, value in of_counts.items():
+            OmegaConf.update(cfg, key, value, force_add=True)
+        nodes = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        settings = settings_of(nodes)
+        check_relations(settings)
     notes: tuple[str, ...] = ()
     strangers = of_different_kinds(settings.data.root, settings.model.path)
     if settings.population == "sequential" and settings.sequential.thresholds is None:
@@ -62,9 +72,10 @@ def check(cfg: DictConfig) -> Settings:
         OmegaConf.update(cfg, "sequential.thresholds", thresholds.model_dump(), force_add=True)
         nodes["sequential"]["thresholds"] = thresholds.model_dump()
         settings.sequential.thresholds = thresholds
-    about = run_metadata(settings.seed, settings.num_samples)
+    about = run_metadata(settings.seed, settings.num_samples, overrides)
+    documents = _documents(cfg, of_command=overrides is None)
     settings = settings.composed(
-        Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), (*strangers, *notes))
+        Composition(nodes, identity(nodes), fingerprint(nodes), about, documents, (*strangers, *notes))
     )
     level: Settings | None
     level = last = at_each_level(settings)
@@ -74,6 +85,12 @@ def check(cfg: DictConfig) -> Settings:
         registry.check(level, clock_of(level))
         level = level.below
     return last
+
+
+def overridden() -> list[str]:
+    """The keys that the command line sets; none where the config was composed otherwise."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [text.lstrip("+~").partition("=")[0] for text in overrides]
 
 
 # {what the images show: words in the names of sets and priors of them}, for kinds of which a prior of one draws no other
@@ -142,10 +159,10 @@ def _retired(path: Path, certificate: Certificate) -> tuple[str, ...]:
     return (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
 
 
-def _documents(cfg: DictConfig) -> dict[str, str]:
+def _documents(cfg: DictConfig, of_command: bool) -> dict[str, str]:
     """What a run folder keeps of its config, {file name: text}."""
     documents = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}
-    if HydraConfig.initialized():
+    if of_command and HydraConfig.initialized():
         hydra = HydraConfig.get()
         documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
         documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))

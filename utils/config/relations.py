@@ -130,9 +130,10 @@ def _check_fidelity(s: Settings) -> None:
     if twice:
         raise InputError(f"fidelity.terms.{twice[0]}: a key of fidelity has this name already; choose another")
     counted = [name for name in ("poisson", "amplitude") if name in weights]
-    if counted and fidelity.photons is None:
+    counts = s.data.quantity == "counts" and operator.target in SPECTRA  # whose gain says it: utils/config/counts.py
+    if counted and fidelity.photons is None and not counts:
         raise InputError(f"fidelity.{counted[0]}={weights[counted[0]]}: give fidelity.photons, the counts at magnitude 1")
-    if fidelity.photons is not None and not counted:
+    if fidelity.photons is not None and not counted and not counts:
         raise InputError(f"fidelity.photons={fidelity.photons}: only poisson and amplitude read it; give one of them a weight")
     if fidelity.free_scale and not {"gaussian", *counted, *fidelity.terms} & set(weights):
         raise InputError(f"{free}: of the terms here none knows a scale; leave it out, or give gaussian a weight")
@@ -155,19 +156,49 @@ def _check_convention(s: Settings) -> None:
             key, value = next(iter(unusual.items()))
             raise InputError(f"data.{key}={short(value)}: only data=measurement has it; images are simulated")
         return
-    for key in ("quantity", "gain", "center", "norm", "channels", "scale"):
+    for key in ("quantity", "gain", "center", "norm", "channels", "scale", "support", "background", "bin", "crop"):
         if key in unusual and target in OURS and target not in SPECTRA:
             raise InputError(
                 f"data.{key}={unusual[key]}: {target} measures no spectrum; leave it out, or choose phase_retrieval"
             )
-    if data.quantity == "counts" and data.gain is None:
-        raise InputError("data.quantity=counts: data.gain is missing; give the counts per unit of intensity")
+    if data.quantity == "counts" and data.gain is None and not s.data_term.free_scale:
+        raise InputError(
+            "data.quantity=counts: data.gain is missing; give the counts per unit of intensity, or data.scale=free where that "
+            "is not known"
+        )
     if data.gain is not None and data.quantity != "counts":
         raise InputError(f"data.gain={data.gain}: it is the gain of counts; leave it out, or say data.quantity=counts")
-    file = Convention.of(data).mask_file
-    if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
-        reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"
-        raise InputError(f"data.mask={short(data.mask)}: {reason}; write a mask file, nan, max, or values such as [0,-1]")
+    for key, value in (("background", data.background), ("frame", data.frame if data.frame == "sum" else None)):
+        if value is not None and data.quantity == "magnitude":
+            raise InputError(
+                f"data.{key}={short(str(value))}: counts and intensities add up, magnitudes do not; say data.quantity"
+            )
+    _check_detector(s)
+    convention = Convention.of(data)
+    for key, file, others in (
+        ("mask", convention.mask_file, "a mask file, nan, max, or values such as [0,-1]"),
+        ("support", convention.support_file, "a mask file, a side in pixels, [rows, columns], or auto"),
+        ("background", convention.background_file, "a number, a file, or auto"),
+    ):
+        if file is not None and (not file.is_file() or file.suffix.lower() not in READERS):
+            reason = f"file {file} not found" if not file.is_file() else f"is none of {', '.join(READERS)}"
+            raise InputError(f"data.{key}={short(getattr(data, key))}: {reason}; write {others}")
+
+
+def _check_detector(s: Settings) -> None:
+    """Of the keys that an operator must know of: a centre of one's own, and a support."""
+    data = s.data
+    asked = [f"data.support={short(data.support)}"] if data.support is not None else []
+    asked += [f"data.center={short(data.center)}"] if data.center not in ("shifted", "corner") else []
+    if not asked:
+        return
+    if s.group.operator.target not in OURS:
+        raise InputError(f"{asked[0]}: an operator of one's own knows nothing of it; choose {SPECTRA[0]}, or leave it out")
+    if coarse := next((plan.switch(s) for plan in registry.PLANS if plan.levels(s)), None):
+        raise InputError(f"{asked[0]}: coarse levels know nothing of it ({coarse}); leave one of the two out")
+    sides = data.support if isinstance(data.support, list) else [data.support]
+    if any(isinstance(side, int) and side > data.resolution for side in sides):
+        raise InputError(f"{asked[0]}: must not exceed the field of {data.resolution} pixels")
 
 
 def _check_speed(s: Settings) -> None:
@@ -178,6 +209,9 @@ def _check_speed(s: Settings) -> None:
         )
     if s.precision == "bf16" and s.model.network_dtype != "float32":
         raise InputError(f"precision=bf16: model.network_dtype={s.model.network_dtype} says otherwise; give one of the two")
+    if s.callbacks and s.use_tpu and s.num_cores != 1:
+        name, node = next(iter(s.callbacks.items()))
+        raise InputError(f"callbacks.{name}={node.target}: the cores of a TPU call none; give num_cores=1, or leave it out")
     if s.compile and s.use_tpu:
         raise InputError("compile=true: XLA compiles by itself; leave it out with use_tpu=true")
     if s.gradient_checkpointing and s.use_tpu:

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
-from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
+from utils.config.section import LARGEST, LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import STEERING, short
 from utils.formats import CXI_DATA
-from utils.measurements import WORDS, Mask
+from utils.measurements import AUTO, WORDS, Mask
 from utils.sampling.schedule import annealing_sigmas
 
+LARGEST_FRAME = 2**16  # pixels a side
 TAU_MIN = 1e-9  # its square is still far from float32's smallest number
 
 
@@ -45,6 +46,49 @@ def _mask(value: Any) -> Mask:
     return _possible_path(value) if isinstance(value, str) else value
 
 
+def _pair(value: Any, of: type) -> bool:
+    """Whether a value is two plain numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(type(each) in (int, of) for each in value)
+
+
+def _center(value: Any) -> str | list[float]:
+    if value in ("shifted", "corner", AUTO):
+        return value
+    if not _pair(value, float) or not all(0 <= each <= LARGEST_FRAME for each in value):
+        raise ValueError("write shifted, corner, auto, or [row, column] of the zero frequency in pixels from 0")
+    return [float(each) for each in value]
+
+
+def _support(value: Any) -> str | int | list[int] | None:
+    if isinstance(value, str) and value:
+        return _possible_path(value)
+    sides = value if isinstance(value, list) else [value] * 2
+    if value is not None and not (_pair(sides, int) and min(sides) >= 1):
+        raise ValueError("write a side in pixels, [rows, columns], a mask file, auto, or null")
+    return value
+
+
+def _frame(value: Any) -> int | str | None:
+    if not (value in (None, "sum", "all") or type(value) is int and value >= 0):
+        raise ValueError("write the number of a frame from 0, sum, all, or null")
+    return value
+
+
+def _crop(value: Any) -> int | list[int] | None:
+    sides = value if isinstance(value, list) else [value] * 2
+    if value is not None and not (_pair(sides, int) and all(1 <= side <= LARGEST_FRAME for side in sides)):
+        raise ValueError("write [rows, columns] in pixels, one number for both, or null")
+    return value
+
+
+def _background(value: Any) -> float | str | None:
+    if type(value) in (int, float) and abs(value) <= LARGEST:
+        return float(value)
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError("write a number, a file, auto, or null")
+    return _possible_path(value) if value else None
+
+
 def _number_as_text(value: Any) -> Any:
     """A name may be a number, as of name=${seed}."""
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
@@ -67,12 +111,18 @@ class Data(Section):
     mask_dataset: Annotated[str, Field(min_length=1)] | None = None
     quantity: Literal["magnitude", "intensity", "counts"] = "magnitude"
     gain: float | None = Field(default=None, gt=0)
-    center: Literal["shifted", "corner"] = "shifted"
+    center: Annotated[Any, PlainValidator(_center)] = "shifted"  # also auto, [row, column]
     norm: Literal["ortho", "none"] = "ortho"
     channels: Literal[1] | None = None
     mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
     scale: Literal["known", "free"] = "known"
+    support: Annotated[Any, PlainValidator(_support)] = None  # utils.measurements.Support
     linked_folders: list[PathText] = []
+    frame: Annotated[Any, PlainValidator(_frame)] = None
+    crop: Annotated[Any, PlainValidator(_crop)] = None
+    bin: int = Field(default=1, ge=1, le=LARGEST_SIDE)
+    background: Annotated[Any, PlainValidator(_background)] = None
+    transpose: bool = False
 
     def unusual(self) -> dict[str, Any]:
         """{key: value} of those that a config may leave out and that are not at their defaults."""
@@ -203,15 +253,8 @@ class Fidelity(Section):
         return self.weights == {"gaussian": 1.0} and not self.free_scale
 
 
-class OwnMechanism(Section):
-    """One of your own: its class, and the arguments that it takes beside the clock."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
-
-
-class OwnMetric(Section):
-    """One of your own: its class, and the arguments that it takes."""
+class OwnPart(Section):
+    """A mechanism, a metric or a callback of your own: its class, and the arguments that it takes."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     target: str = Field(alias="_target_")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from utils.config.operators import measured_shape
+from utils.config.operators import SPECTRA, measured_shape
 from utils.config.sections import (
     DAPS,
     MCMC,
@@ -14,14 +14,14 @@ from utils.config.sections import (
     Fidelity,
     Model,
     OtherAlgorithm,
-    OwnMechanism,
-    OwnMetric,
+    OwnPart,
     PathText,
     Sampler,
     Success,
     TaskGroup,
 )
 from utils.digests import Digests, of_config
+from utils.measurements import OwnFrame
 from utils.mechanisms.registry import PLANS
 from utils.population.settings import Sequential
 
@@ -75,8 +75,9 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     resume: bool
     sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
-    mechanisms: dict[str, OwnMechanism] = {}
-    metrics: dict[str, OwnMetric] = {}
+    mechanisms: dict[str, OwnPart] = {}
+    metrics: dict[str, OwnPart] = {}
+    callbacks: dict[str, OwnPart] = {}
     success: Success
     data: Data
     model: Model
@@ -143,9 +144,19 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 
     @property
     def measured_shape(self) -> tuple[int, ...] | None:
-        """Of what the task measures of an image, before torch; None where only the operator itself knows it."""
-        node = {key: value for key, value in self.operator_node.items() if key != "_target_"}
-        return measured_shape(self.group.operator.target, node, self.data.resolution)
+        """Of what the task measures of an image, before torch; None where only the operator or a detector's frame knows it."""
+        return None if self.data.kind == "measurement" and self.group.operator.target in SPECTRA else self._own_shape
+
+    @property
+    def _own_shape(self) -> tuple[int, ...] | None:
+        arguments = self.group.operator.model_dump(exclude={"target"})
+        return measured_shape(self.group.operator.target, arguments, self.data.resolution)
+
+    @property
+    def own_frame(self) -> OwnFrame | None:
+        """Of a task that measures a spectrum by an operator of ours; else None."""
+        shape = self._own_shape if self.group.operator.target in SPECTRA else None
+        return None if shape is None else OwnFrame((shape[-2], shape[-1]), self.data.resolution)
 
     @property
     def group(self) -> TaskGroup:
@@ -176,6 +187,12 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     def data_term(self) -> Fidelity:
         """The block `fidelity`, its exposure free where data.scale says so."""
         return self.fidelity.model_copy(update={"free_scale": self.fidelity.free_scale or self.data.scale == "free"})
+
+    @property
+    def kept_background(self) -> float:
+        """Of the background, counts per pixel that stay in y, because the likelihood of counts has them; else 0."""
+        counted = self.data.quantity == "counts" and self.fidelity.photons is not None
+        return self.fidelity.background if counted else 0.0
 
     @property
     def rounds(self) -> tuple[int, ...]:

@@ -72,24 +72,24 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
             return f"{which} {values[0]!s} in every pixel, as a dead channel or a lost source is; replace or remove the file"
     if y.ndim != 3:
         return None
-    patches = _patches(raw, known)
-    impossible = patches & ~_clipped(raw, known)
+    squares = patches(raw, known)
+    impossible = squares & ~_clipped(raw, known)
     if convention is not None:
-        bright = _opposite(y) > BRIGHT * noise
+        bright = scipy.ndimage.median_filter(_opposite(y) > BRIGHT * noise, (1, 3, 3))  # a single one is a hot pixel
         if not _centre(_filled(y.astype(np.float64)), convention):
             bright[:, y.shape[-2] // 2, y.shape[-1] // 2] = True
-        impossible |= patches & (y == 0) & bright
+        impossible |= squares & (y == 0) & bright
     if not impossible.any():
         return None
     value = raw[impossible][0]
-    count = int((patches & (raw == value)).sum())
+    count = int((squares & (raw == value)).sum())
     return (
         f"{count} of its pixels are exactly {value!s} in whole squares, which noise of {noise:.3g} leaves nowhere; "
         f"data.mask=[{value!s}] leaves them out, and a mask file tells them from others of that value"
     )
 
 
-def _patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
+def patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The known pixels of (C, H, W) that lie in a square of WINDOW pixels a side with one value."""
     size, values = (1, WINDOW, WINDOW), raw.astype(np.float64)
     highest = scipy.ndimage.maximum_filter(np.where(known, values, np.inf), size, mode="constant", cval=np.inf)
@@ -110,7 +110,7 @@ def of_picture(reading: Reading, highest: float, sigma: float, seen: np.ndarray 
     findings = _missing(reading.y)
     if sigma and reading.y.ndim == 3:
         known = ~np.isnan(reading.y) & (True if seen is None else seen)
-        for value in np.unique(reading.raw[_patches(reading.raw, known)]):
+        for value in np.unique(reading.raw[patches(reading.raw, known)]):
             count = int((reading.raw == value).sum())
             reason = f"{count} of its pixels are exactly {value!s}, in whole squares: clipped or lost"
             findings.append(Finding(f"data.mask=[{value!s}]", reason))
@@ -128,8 +128,8 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     """
     y = reading.y.astype(np.float64)
     noise = noise_on(y, convention, sigma)
-    findings, plateau = _missing(y), _plateau(reading, y, noise)
-    if plateau:
+    findings, saturated = _missing(y), plateau(reading, y, noise)
+    if saturated:
         y = np.where(y == np.nanmax(y), np.nan, y)
     centre = _centre(_filled(y), convention)
     if centre:
@@ -139,7 +139,7 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
         y = np.where(y == 0, np.nan, y)
     scale = _quantity(y, pixels, reading.whole, convention) or _energy(y, pixels, sigma, convention)
     holes = [] if stop or scale else _holes(y, noise)  # the noise's size is known where that of y is
-    return findings + plateau + centre + stop + scale + holes
+    return findings + saturated + centre + stop + scale + holes
 
 
 def noise_on(y: np.ndarray, convention: Convention, sigma: float) -> float:
@@ -178,7 +178,7 @@ def _zeros(y: np.ndarray, where: str) -> list[Finding]:
     return [Finding("data.mask=[0]", f"{count} of its pixels are exactly 0 ({100 * count / y.size:.2g} %), {where}")]
 
 
-def _plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
+def plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
     """Saturated pixels: at the highest value of the integer type, or several at the highest value of all."""
     if reading.at_limit:
         return [Finding("data.mask=[max]", f"{reading.at_limit} of its pixels are at the highest value that its type has")]

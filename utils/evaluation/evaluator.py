@@ -105,7 +105,7 @@ class Evaluator:
         summary, drawn = self._summary(x, truth, ok, survivors, picked, place)
         record = {
             "image_id": image.id,
-            "file": image.path.name,
+            "file": image.name,
             "sha256": image.sha256(),
             "particles": list(self.particles),
             "survivors": survivors,
@@ -140,12 +140,12 @@ class Evaluator:
 
     def _terms(self, x: torch.Tensor, y: torch.Tensor, place: Place) -> dict[str, Any]:
         """What the loss is made of, where that is more than one thing."""
-        losses = self.operator.components(x, y)
+        losses, exposure = self.operator.components(x, y), self.operator.exposure(x, y)
         if not losses:
             return {}
         floors = self.operator.floor_components(y[:1].double().cpu())
         terms = {name: {"loss": place(v.tolist()), "noise_floor": floors[name].item()} for name, v in losses.items()}
-        return {"loss_terms": terms}
+        return {"loss_terms": terms, **({} if exposure is None else {"exposure": place(exposure.tolist())})}
 
     def _scores(
         self, x: torch.Tensor, truth: torch.Tensor | None, image: torch.Tensor, y: torch.Tensor, place: Place

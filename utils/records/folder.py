@@ -32,6 +32,7 @@ from utils.records.files import (
     write_record,
 )
 from utils.records.kept import KEPT, kept_path
+from utils.records.progress import SUFFIX
 from utils.records.record import SCHEMA
 from utils.records.summary import eval_markdown
 
@@ -64,6 +65,7 @@ class RunFolder:
         """about: what every record of this run says about it, see `add`."""
         self.path, self.fingerprint, self.about = Path(path), fingerprint, about
         self.digests: Digests = {}
+        self.just_read: dict[int, dict[str, Any]] | None = None  # its records as it was opened; reading them takes seconds
 
     @classmethod
     @contextmanager
@@ -89,7 +91,7 @@ class RunFolder:
                 look_over = partial(folder.look_over, composition.identity)
                 held.enter_context(claimed(folder.path, composition.fingerprint, look_over))
                 folder.prepare()
-                folder.records(foreign="refuse")
+                folder.just_read = folder.records(foreign="refuse")
                 for name, text in composition.documents.items():
                     (folder.path / name).parent.mkdir(exist_ok=True)
                     write_atomically(folder.path / name, text)
@@ -108,6 +110,8 @@ class RunFolder:
         """
         _refuse_other(self.path, own_identity)
         self.remove_partial()
+        for gone in self.path.glob(f"*{SUFFIX}"):
+            gone.unlink()
 
     def remove_partial(self) -> None:
         """Remove half-written files; only while nobody else is at work here."""
@@ -128,8 +132,7 @@ class RunFolder:
 
     def log_path(self, settings: Settings) -> Path:
         """One log per shard."""
-        k, n = settings.shard_of
-        return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
+        return self.path / log_name(*settings.shard_of)
 
     def made_of(self, digests: Digests) -> None:
         """Renew what the run is made of, once it is loaded: weights may have come, or been converted, only then.
@@ -177,7 +180,8 @@ class RunFolder:
 
         names: file names of the whole set by id, to find images that were added or removed outside this selection.
         """
-        done = self.records(foreign="refuse", wanted=())
+        done = self.records(foreign="refuse", wanted=()) if self.just_read is None else self.just_read
+        self.just_read = None
         for image in images:
             if image.id in done and done[image.id]["sha256"] != image.sha256():
                 raise InputError(
@@ -235,9 +239,13 @@ class RunFolder:
             write_record(self.path, record, arrays)
 
     def add(self, record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any]) -> None:
-        """`write` a new record of this run with its stamp: schema, fingerprint, digests, the run, and its device."""
+        """`write` a new record of this run with its stamp."""
+        self.write(self.stamped(record, device), arrays)
+
+    def stamped(self, record: dict[str, Any], device: dict[str, Any]) -> dict[str, Any]:
+        """A record that says of which run it is: schema, fingerprint, digests, the run, and its device."""
         stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "digests": self.digests, "run": self.about}
-        self.write({**record, **stamp, "device": device}, arrays)
+        return {**record, **stamp, "device": device}
 
     def aggregate(self) -> dict[str, Any] | None:
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
@@ -254,6 +262,11 @@ class RunFolder:
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
                     write_atomically(self.path / name, content)
         return metrics
+
+
+def log_name(k: int, n: int) -> str:
+    """Of the log of shard k/n."""
+    return "run.log" if n == 1 else f"run_shard-{k}-of-{n}.log"
 
 
 def names_seen(folder: Path) -> list[str]:

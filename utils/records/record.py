@@ -161,6 +161,7 @@ class KeptRecord(OfMechanisms):
     noise_floor: float
     floor_std: float | None = None  # standard deviation of the true image's loss; not in records of an older program
     loss_terms: dict[str, Term] = {}  # of a data term that is not the default
+    exposure: Numbers | None = None  # the intensity of y over that of the picture, where it was fitted
     r_factor: Numbers | None = None  # not in records of an older program
     selection: Selection
     trace: KeptTrace
@@ -185,6 +186,8 @@ class KeptRecord(OfMechanisms):
         rows |= {f"loss_terms.{name}": term.loss for name, term in self.loss_terms.items()}
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
+        if self.exposure is not None:
+            rows["exposure"] = self.exposure
         if self.r_factor is not None:
             rows["r_factor"] = self.r_factor
         if self.summary is not None:

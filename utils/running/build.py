@@ -9,8 +9,6 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from pydantic import ValidationError
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -23,12 +21,13 @@ from operators.fidelity import WithFidelity  # noqa: E402
 from operators.term import Term  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.algorithms.contract import Algorithm  # noqa: E402
+from utils.config.model import OUR_LOADERS  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
-from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
-from utils.data import Measurement, TestItem, loaded  # noqa: E402
+from utils.data import Given, Measurement, TestItem, loaded  # noqa: E402
+from utils.diagnosis.findings import Frame, findings_of, of_the_frame  # noqa: E402
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
@@ -45,10 +44,14 @@ from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
 from utils.metrics.registry import ORDER  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
+from utils.priors import library  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
+from utils.running.finished import names_code_of_others  # noqa: E402
+from utils.running.geometry import Geometry, geometry_of  # noqa: E402
+from utils.running.making import make  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
 from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
@@ -58,6 +61,7 @@ from utils.sampling.schedule import StepClock  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 log = logging.getLogger("latentdaps")
+LOOKED_AT = 3  # frames whose centre, noise and background are looked for
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
@@ -72,6 +76,7 @@ class Parts(NamedTuple):
     metrics: tuple[Metric, ...] = ()  # of one's own
     measuring: Operator | None = None  # of the whole object, where `operator` is that of a coarse level
     side: int = 0  # of the object, pixels
+    geometry: Geometry = Geometry()  # what the frames of a detector say
 
     @property
     def instrument(self) -> Operator:
@@ -79,15 +84,19 @@ class Parts(NamedTuple):
         return self.operator if self.measuring is None else self.measuring
 
 
-def build(settings: Settings, tried: bool = True) -> Parts:
-    """All parts of the run that `settings` describe. tried: try parts of one's own on two inputs. Raises InputError."""
+def build(settings: Settings, tried: bool = True, prior: LatentPrior | None = None, operator: Operator | None = None) -> Parts:
+    """All parts of the run that `settings` describe. Raises InputError.
+
+    tried: try parts of one's own on two inputs; prior, operator: objects in the place of those that the settings name
+    """
     if not settings.use_tpu:
         devices.silence_unused_xla()
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     # XLA must be up before the first backward pass
     devices.setup_device(device, tf32=settings.precision == "tf32", threads=threads_of(settings).count)
-    prior = load_prior(settings, device)
-    operator = load_operator(settings)
+    prior = load_prior(settings, device) if prior is None else prior
+    geometry = geometry_of(settings)
+    operator = load_operator(settings, geometry) if operator is None else operator
     check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)
     if tried:
         try_parts_of_ones_own(settings, prior, operator, device)
@@ -114,7 +123,7 @@ def build(settings: Settings, tried: bool = True) -> Parts:
     metrics = tuple(own_metrics(settings.composition.nodes.get("metrics", {})))
     for metric in metrics if tried else ():
         try_metric(f"metrics.{metric.name}", metric, prior, operator)
-    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics, measuring, side)
+    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics, measuring, side, geometry)
 
 
 def coarse(settings: Settings, operator: Operator, side: int, resolution: int) -> Operator:
@@ -181,16 +190,27 @@ def operator_key(settings: Settings) -> str:
     return f"task.{settings.task_group}.operator._target_={settings.group.operator.target}"
 
 
-def load_operator(settings: Settings) -> Operator:
-    """The task's operator on the CPU, without the terms of the block `fidelity`. Raises InputError."""
+def load_operator(settings: Settings, geometry: Geometry | None = None) -> Operator:
+    """The task's operator on the CPU, without the terms of the block `fidelity`. Raises InputError.
+
+    geometry: of the measurements' frames; None: as their files say.
+    """
+    geometry = geometry_of(settings) if geometry is None else geometry
     with _LOADING, keyed_globals(settings.seed, "mask"):  # what a physics of others draws follows the seed too
-        return make(f"task.{settings.task_group}.operator", settings.operator_node)
+        return make(f"task.{settings.task_group}.operator", settings.operator_node, **geometry.arguments())
 
 
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
-    """The prior, computing as the settings ask."""
+    """The prior that the settings name, `prepared`."""
     with _LOADING:
+        if settings.model.target in OUR_LOADERS:
+            library.load(ours_alone=not (settings.compile or names_code_of_others(settings.composition.nodes)))
         prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
+    return prepared(prior, settings, device)
+
+
+def prepared(prior: LatentPrior, settings: Settings, device: torch.device) -> LatentPrior:
+    """A loaded prior, computing as the settings ask."""
     if settings.precision == "bf16":
         if not devices.has_fast_bf16(device):
             log.warning("precision=bf16: this device only emulates bfloat16, far more slowly than precision=fp32 computes")
@@ -280,30 +300,18 @@ def own_metrics(nodes: dict[str, dict[str, Any]]) -> Iterator[Metric]:
         yield metric
 
 
-def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
-    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
-    try:
-        return instantiate(node, **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
-            raise refusal(key, error.__cause__) from None
-        reason = one_line(error.__cause__ or error)
-        raise InputError(
-            f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
-            "and the files that it names"
-        ) from None
-
-
 def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> tuple[Particles, torch.Tensor | None]:
-    """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
+    """(particles, truth) of some utils.data.TestImage, Measurement or Given: keyed noise, particles not yet drawn.
 
     truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements, which `check_measurements` has checked.
     Raises InputError for a file that has gone or changed since.
     """
-    if settings.data.kind == "measurement":
-        truth, y = None, torch.stack([torch.from_numpy(loaded(image, image.values)) for image in images]).to(parts.device)
+    if isinstance(images[0], Given):
+        y = torch.stack([torch.from_numpy(image.y) for image in images]).to(parts.device)
+        truth = None if images[0].truth is None else torch.stack([torch.from_numpy(image.truth) for image in images])
+    elif settings.data.kind == "measurement":
+        read = [loaded(image, parts.geometry.of(image).values) for image in images]
+        truth, y = None, torch.stack([torch.from_numpy(values) for values in read]).to(parts.device)
     else:
         truth = torch.stack([torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images])
         y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
@@ -325,18 +333,19 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
 
     Those that fit and are implausible end in a warning for each likely key (utils.diagnosis.plausibility).
     """
-    side, operator, convention = parts.side, parts.instrument, images[0].convention
+    side, operator, convention = parts.side, parts.instrument, parts.geometry.of(images[0]).convention
     levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
     flat = operator(levels[:, None, None, None].expand(3, 3, side, side))  # (3, ...)
     if not operator.spectrum:
         _refuse_spectral_keys(operator, convention)
     wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
     seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
-    wrong, findings, missing, impossible, idle = [], Findings(), {}, [], []
+    wrong, findings, missing, impossible, off_centre, idle, remarks = [], Findings(), {}, [], [], [], {}
     for image in images:
-        reading, sigma = loaded(image, image.read), operator.sigma
-        missing[image.path.name] = float(np.isnan(reading.y).mean())
+        reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
+        missing[image.name] = float(np.isnan(reading.y).mean())
         idle.append(dict(reading.idle))
+        remarks.update((text, image.name) for text in reading.remarks(image.convention) if text not in remarks)
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))
             continue
@@ -344,9 +353,16 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         if reason := lost(reading, noise, convention if operator.spectrum else None, seen):
             impossible.append((image.path, reason))
         elif operator.spectrum:
-            findings.add(image.path.name, of_spectrum(reading, convention, side * side, sigma))
+            findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
+            if len(missing) <= LOOKED_AT:
+                frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
+                said = findings_of(frame)
+                off_centre += [
+                    (image.path, each, frame.in_file) for each in said if (each.what, each.severity) == ("centre", "refuse")
+                ]
+                findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
         else:
-            findings.add(image.path.name, of_picture(reading, highest, sigma, seen))
+            findings.add(image.name, of_picture(reading, highest, sigma, seen))
     if wrong:
         path, shape = wrong[0]
         more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
@@ -357,10 +373,19 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         path, reason = impossible[0]
         more = f" (and {len(impossible) - 1} more files)" if len(impossible) > 1 else ""
         raise InputError(f"data.root: {path}{more}: {reason}")
+    if off_centre:
+        path, centre, told = off_centre[0]
+        more = f" (and {len(off_centre) - 1} more files)" if len(off_centre) > 1 else ""
+        raise InputError(
+            f"data.root: {path}{more}: its zero frequency lies at {centre.value}; {centre.override} takes it from there, and "
+            f"data.center=[{told[0]:g},{told[1]:g}] insists on what is told"
+        )
     for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
         if all(value in of_file for of_file in idle):
-            hint = f"; the nearest value in {images[0].path.name} is {nearest}" if nearest else ""
+            hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
             log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
+    for text, name in remarks.items():
+        log.info("%s: %s", name, text)
     if any(missing.values()):
         most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
         log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])
@@ -370,7 +395,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
 
 def _refuse_spectral_keys(operator: Operator, convention: Convention) -> None:
     """For an operator of one's own; ours are refused before torch is imported."""
-    for key in ("quantity", "center", "norm", "channels"):
+    for key in ("quantity", "center", "norm", "channels", "support", "background", "bin", "crop"):
         value = getattr(convention, key)
         if value != getattr(Convention(), key):
             raise InputError(

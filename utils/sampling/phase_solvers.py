@@ -8,7 +8,8 @@ around it, y the measured magnitudes. With m = F^-1(y F x / |F x|) the projectio
     raar   x <- beta / 2 (R_S R_M x + x) + (1 - beta) m,  R = 2 P - 1                relaxed averaged alternating reflections
 
 P_S cuts to the square and to [0, 1]. FINISHING iterations of error reduction end each of them. Where y is NaN, not measured,
-the spectrum of x stays. Each start and each channel goes its own way.
+the spectrum of x stays. Each start and each channel goes its own way. Where the samples lie between whole frequencies, F has a
+phase ramp before it (utils.kernels.phase_ramp), and F^-1 its conjugate behind it. A support narrows the square.
 
 Sources: Fienup, Appl. Opt. 21, 2758 (1982); Luke, Inverse Problems 21, 37 (2005).
 """
@@ -19,6 +20,7 @@ import torch
 
 from operators.base import Operator, measurements
 from utils import device as devices
+from utils.kernels import phase_ramp
 from utils.noise import KeyedNoise
 
 Solver = Literal["hio", "raar", "er"]
@@ -37,13 +39,19 @@ TINY = 1e-12  # stands for a magnitude of 0 where it divides
 
 
 class Support:
-    """Where the object lies within the padded field, and the step onto it. side: of the object; field: of y, (H', W')."""
+    """Where the object lies within the padded field, and the step onto it.
 
-    def __init__(self, side: tuple[int, int], field: tuple[int, int], device: torch.device) -> None:
+    side: of the object; field: of y, (H', W'); support: (H, W) booleans, where within its square it may lie; None: everywhere.
+    """
+
+    def __init__(
+        self, side: tuple[int, int], field: tuple[int, int], device: torch.device, support: torch.Tensor | None = None
+    ) -> None:
         self.rows, self.columns = (slice((f - s) // 2, (f - s) // 2 + s) for s, f in zip(side, field))
         self.field = field
+        self.symmetric = support is None or support.equal(support.flip(0, 1))  # as its own turn by 180 degrees
         self.inside = torch.zeros(field, dtype=torch.bool, device=device)  # (H', W')
-        self.inside[self.rows, self.columns] = True
+        self.inside[self.rows, self.columns] = True if support is None else support.to(device)
 
     def padded(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., H, W) with zeros around it, (..., H', W')."""
@@ -56,11 +64,11 @@ class Support:
         return x[..., self.rows, self.columns]
 
     def onto(self, x: torch.Tensor) -> torch.Tensor:
-        """The nearest x that lies in the square and in [0, 1]."""
+        """The nearest x that lies in the support and in [0, 1]."""
         return torch.where(self.inside, x, 0.0).clamp(0, 1)
 
     def allows(self, x: torch.Tensor) -> torch.Tensor:
-        """Where x lies in the square and in [0, 1], bool."""
+        """Where x lies in the support and in [0, 1], bool."""
         return self.inside & (x >= 0) & (x <= 1)
 
 
@@ -69,26 +77,38 @@ class Magnitudes:
 
     The spectrum of a real x has the same magnitude at k and at -k, where y has two values. With unmeasured ones at those of x,
     the real part of F^-1(y F x / |F x|) depends on the mean of the two. So half a spectrum is enough, and half the time.
+
+    offset: of the samples from the whole frequencies, in samples; there k and -k are no pair, and the whole spectrum is taken.
     """
 
-    def __init__(self, y: torch.Tensor) -> None:
+    def __init__(self, y: torch.Tensor, offset: tuple[float, float] = (0.0, 0.0)) -> None:
         self.field = (y.shape[-2], y.shape[-1])
+        self.ramp = phase_ramp(self.field, self.field, offset, y.device, y.dtype) if any(offset) else None  # (H', W')
         self.y = torch.fft.ifftshift(y, dim=(-2, -1))  # as torch.fft.fft2 orders it
         missing = torch.isnan(self.y)
         aim = self.y.nan_to_num(0.0).clamp(min=0)
+        if self.ramp is not None:
+            self.aim, self.free = aim, missing.to(y.dtype)
+            return
         half = self.field[1] // 2 + 1
         self.aim = (aim + opposite(aim))[..., :half] / 2
         self.free = (missing.to(y.dtype) + opposite(missing.to(y.dtype)))[..., :half] / 2  # share of the two not measured
 
     def onto(self, x: torch.Tensor) -> torch.Tensor:
         """The nearest real x (..., H', W') whose spectrum has these magnitudes."""
-        spectrum = torch.fft.rfft2(x, norm="ortho")
+        spectrum = torch.fft.rfft2(x, norm="ortho") if self.ramp is None else self.spectrum(x)
         spectrum *= self.aim / spectrum.abs().clamp_(min=TINY) + self.free
-        return torch.fft.irfft2(spectrum, s=self.field, norm="ortho")
+        if self.ramp is None:
+            return torch.fft.irfft2(spectrum, s=self.field, norm="ortho")
+        return (torch.fft.ifft2(spectrum, norm="ortho") * self.ramp.conj()).real
+
+    def spectrum(self, x: torch.Tensor) -> torch.Tensor:
+        """F x (..., H', W'), as torch.fft.fft2 orders it."""
+        return torch.fft.fft2(x if self.ramp is None else x * self.ramp, norm="ortho")
 
     def residual(self, x: torch.Tensor) -> torch.Tensor:
         """sum (|F x| - y)^2 over what is measured, (...)."""
-        off = torch.fft.fft2(x, norm="ortho").abs() - self.y
+        off = self.spectrum(x).abs() - self.y
         return torch.where(torch.isnan(off), 0.0, off).square().sum((-2, -1))
 
 
@@ -113,11 +133,20 @@ class Bank:
 
     y (C, H', W'): centred magnitudes, NaN where not measured.
     start: (R, C, H, W) in [0, 1], on the device of y.
+    offset, support: of `Magnitudes` and `Support`.
     """
 
-    def __init__(self, y: torch.Tensor, start: torch.Tensor, solver: Solver, beta: float) -> None:
-        self.support = Support((start.shape[-2], start.shape[-1]), (y.shape[-2], y.shape[-1]), y.device)
-        self.magnitudes = Magnitudes(y)
+    def __init__(
+        self,
+        y: torch.Tensor,
+        start: torch.Tensor,
+        solver: Solver,
+        beta: float,
+        offset: tuple[float, float] = (0.0, 0.0),
+        support: torch.Tensor | None = None,
+    ) -> None:
+        self.support = Support((start.shape[-2], start.shape[-1]), (y.shape[-2], y.shape[-1]), y.device, support)
+        self.magnitudes = Magnitudes(y, offset)
         self.solver, self.beta = solver, beta
         self.x = self.support.padded(start)  # (R, C, H', W')
 
@@ -153,23 +182,26 @@ def bank_of(
     y = y.cpu() if devices.compiles_each_graph(y.device) else y
     magnitudes = operator.magnitudes(y)[0].float()
     start = noise.uniform(image, "start", (settings.restarts, len(magnitudes), side, side))
-    bank = Bank(magnitudes, start.to(magnitudes.device), settings.solver, settings.beta)
+    bank = Bank(magnitudes, start.to(magnitudes.device), settings.solver, settings.beta, operator.offset, operator.support)
     return bank, measurements(y, axis=2)[0] * operator.magnitude_variance
 
 
-def put_together(x: torch.Tensor, residual: torch.Tensor, count: int, floor: float) -> tuple[torch.Tensor, torch.Tensor]:
+def put_together(
+    x: torch.Tensor, residual: torch.Tensor, count: int, floor: float, turns: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Objects of which each channel is one of the candidates x (R, C, H, W), best first, with residuals (R, C); C is 1 or 3.
 
     Channels of one picture are alike, and wrong solutions of different channels are not. So the best object is that with the
     largest sum of its channels' correlations, less the excess of their residuals over the smallest, in units of `floor`, the
-    residual that noise leaves. A channel turned by 180 degrees fits as well, so both ways round are tried. The objects differ
-    in their middle channel. Returns (count, C, H, W) and (count, C).
+    residual that noise leaves. Where a channel turned by 180 degrees fits as well, `turns`, both ways round are tried. The
+    objects differ in their middle channel. Returns (count, C, H, W) and (count, C).
     """
     if x.shape[1] == 1:
         return x[:count], residual[:count]
     pictures = (x - x.mean((-2, -1), keepdim=True)).transpose(0, 1)  # (3, R, H, W)
     pictures = pictures / pictures.flatten(-2).norm(dim=-1).clamp(min=TINY)[..., None, None]
-    either_way = torch.stack([pictures, pictures.flip(-2, -1)], 1).flatten(-2)  # (3, 2, R, H W)
+    ways = [pictures, pictures.flip(-2, -1)] if turns else [pictures]
+    either_way = torch.stack(ways, 1).flatten(-2)  # (3, 2, R, H W), or (3, 1, R, H W)
     red, green, blue = either_way[0], either_way[1, 0], either_way[2]
     score = (
         torch.einsum("oad,gd->goa", red, green)[:, :, None, :, None]

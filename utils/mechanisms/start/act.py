@@ -33,6 +33,7 @@ class Pictures(NamedTuple):
 
     x: torch.Tensor  # (K, C, H, W) in [0, 1], C is 1 or 3
     residual: torch.Tensor  # (K,) sum (|F x| - y)^2 of all channels over the noise floor
+    turns: bool  # whether their turns by 180 degrees fit as well
 
 
 def fill(y: torch.Tensor, image: int, side: int, settings: Section, operator: Operator, noise: KeyedNoise) -> Pictures:
@@ -41,8 +42,9 @@ def fill(y: torch.Tensor, image: int, side: int, settings: Section, operator: Op
     bank.advance(settings.iterations)
     bank.finish()
     x, residual = bank.ranked()
-    x, residual = put_together(x[: settings.keep], residual[: settings.keep], settings.bank, float(floors.mean()))
-    return Pictures(x, residual.sum(1) / floors.sum().clamp(min=TINY))
+    turns, floor = bank.support.symmetric, float(floors.mean())
+    x, residual = put_together(x[: settings.keep], residual[: settings.keep], settings.bank, floor, turns)
+    return Pictures(x, residual.sum(1) / floors.sum().clamp(min=TINY), turns)
 
 
 class Start(Mechanism):
@@ -69,7 +71,7 @@ class Start(Mechanism):
             rows = particles.of_image(image)
             pictures = fill(particles.y[rows[:1]], image, side, self.settings, sampler.operator, sampler.noise)
             rank = particles.index[rows]
-            turned = (rank % 2 == 1) & self.settings.turn
+            turned = (rank % 2 == 1) & (self.settings.turn and pictures.turns)
             x = pictures.x[rank.to(pictures.x.device)].expand(-1, 3, -1, -1)
             starts.append(torch.where(turned.to(x.device)[:, None, None, None], x.flip(-2, -1), x))
             report[image] = {

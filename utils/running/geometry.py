@@ -1,0 +1,142 @@
+"""What a detector's frames say of the operator: how many samples there are, where the beam lay, how large the object is.
+
+All files of the set are asked, so that shards and workers find the same.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from utils.config.operators import OURS, SPECTRA
+from utils.config.settings import Settings
+from utils.data import Measurement, measurements
+from utils.diagnosis.frames import estimate_center
+from utils.diagnosis.plausibility import noise_on
+from utils.diagnosis.support import estimate_support, refined_center
+from utils.errors import InputError, short
+from utils.formats import CXI_MASK, read_array
+from utils.measurements import AUTO, MOST_SAMPLES, Convention, Reading
+
+log = logging.getLogger("latentdaps")
+APART = 0.75  # pixels between the centres of two files, which an estimate of half a pixel does not explain
+
+
+class Geometry(NamedTuple):
+    """Of a run; the defaults say nothing, and leave the operator as its task has it."""
+
+    convention: Convention | None = None  # as the config has it, its centre found; None: not of a spectrum
+    frame: tuple[int, int] | None = None  # (H', W') of y where that is not the task's
+    offset: tuple[float, float] = (0.0, 0.0)  # of y's samples from the whole frequencies, in samples
+    inside: np.ndarray | None = None  # (H, W) bool, where the object lies
+
+    def arguments(self) -> dict[str, Any]:
+        """Of the operator (PhaseRetrieval), those that are not at their defaults."""
+        import torch
+
+        unusual: dict[str, Any] = {"frame": self.frame} if self.frame else {}
+        unusual |= {"offset": self.offset} if any(self.offset) else {}
+        return unusual | ({"inside": torch.from_numpy(self.inside)} if self.inside is not None else {})
+
+    def of(self, item: Measurement) -> Measurement:
+        """The measurement, read with the centre that was found."""
+        return item if self.convention is None else centred_at(item, self.convention.center)
+
+
+def centred_at(item: Measurement, center: str | list[float]) -> Measurement:
+    return replace(item, convention=replace(item.convention, center=center))
+
+
+def geometry_of(settings: Settings) -> Geometry:
+    """Of the measurements of a run, once their files can be read. Raises InputError."""
+    data, operator = settings.data, settings.group.operator
+    if data.kind != "measurement" or operator.target not in SPECTRA:
+        return Geometry()
+    convention, side = Convention.of(data), data.resolution
+    items = measurements(settings)
+    if convention.center == AUTO:
+        convention = replace(convention, center=found_center(items, side))
+        items = [centred_at(item, convention.center) for item in items]
+    first = next(readings(items), None)
+    usual = convention.center in ("shifted", "corner") and convention.support is None
+    if first is None and not usual:
+        raise InputError(f"data.root={short(data.root)}: no file can be read, which tells where its beam and its object lie")
+    if first is None or first[1].y.ndim != 3:  # files of a finished run may lie elsewhere, and what is wrong is said later
+        return Geometry(convention)
+    _, reading = first
+    rows, columns = reading.y.shape[1:]
+    frame = (rows, columns) if all(side <= samples <= MOST_SAMPLES * side for samples in (rows, columns)) else None
+    own = OURS[operator.target].model_validate(operator.model_dump(exclude={"target"})).measured_shape(side)
+    if frame == own[1:]:
+        frame = None
+    elif frame:
+        log.info("frames of %d x %d samples: %.3g x %.3g for each pixel of the object", *frame, rows / side, columns / side)
+    inside = found_support(items, convention, side, operator.sigma) if convention.support is not None else None
+    return Geometry(convention, frame, reading.offset, inside)
+
+
+def readings(items: Sequence[Measurement]) -> Iterator[tuple[str, Reading]]:
+    """Of those that can be read, with their names; what is wrong with the others is said where they are sampled."""
+    for item in items:
+        with suppress(InputError, ValueError, OSError):
+            yield item.name, item.read()
+
+
+def found_center(items: Sequence[Measurement], side: int) -> list[float]:
+    """[row, column] of all files: the median of their own, of which none may lie apart. Raises InputError."""
+    key, centers = f"data.center={AUTO}", []
+    whole = [replace(item, convention=replace(item.convention, bin=1, crop=None), own_frame=None) for item in items]
+    for path, reading in readings(whole):
+        row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
+        if not confidence:
+            raise InputError(f"{key}: {path} has no centre of symmetry that stands out; write data.center=[row,column]")
+        centers.append(refined_center(reading.y.astype(np.float64), (row, column), side))
+    if not centers:
+        return [0.0, 0.0]
+    center = np.median(centers, axis=0)
+    apart = np.abs(np.array(centers) - center).max(1)
+    if apart.max() > APART:
+        lie = [f"[{row:.2f},{column:.2f}]" for row, column in (centers[apart.argmin()], centers[apart.argmax()])]
+        raise InputError(f"{key}: the files' centres differ, {lie[0]} and {lie[1]}; sample them apart, one centre a run")
+    log.info("%s: data.center=[%.2f,%.2f]", key, *center)
+    return [round(50 * float(place)) / 50 for place in center]  # so that a whole one stays whole
+
+
+def found_support(items: Sequence[Measurement], convention: Convention, side: int, sigma: float) -> np.ndarray | None:
+    """Where the object lies in its field, (side, side) bool; None: everywhere. Raises InputError."""
+    support = convention.support
+    if convention.support_file:
+        return drawn_support(convention.support_file, convention, side)
+    sides = list(support) if isinstance(support, list) else [support] * 2
+    if support == AUTO:
+        of_files = [estimate_support(r.y, noise_on(r.y, convention, sigma)) for _, r in readings(items)]
+        sides = [min(side, each) for each in np.max(of_files, axis=0)]
+        log.info("data.support=%s: data.support=[%d,%d] of a field of %d", AUTO, *sides, side)
+    inside = np.zeros((side, side), bool)
+    rows, columns = (slice((side - each) // 2, side - (side - each) // 2) for each in sides)  # in the middle: never narrower
+    inside[rows, columns] = True
+    return None if inside.all() else inside
+
+
+def drawn_support(file: Path, convention: Convention, side: int) -> np.ndarray:
+    """Of a mask file. Raises InputError."""
+    key = f"data.support={short(str(convention.support))}"
+    try:
+        mask = np.squeeze(read_array(file, convention.mask_dataset or CXI_MASK, convention.folders, 4 * side * side))
+    except ValueError as error:
+        raise InputError(f"{key}: {file} cannot be read ({error})") from None
+    if mask.shape != (side, side) or mask.dtype.kind not in "biuf":
+        raise InputError(f"{key}: is {mask.dtype} of shape {mask.shape}; write {side} x {side}, not 0 where the object lies")
+    inside = mask != 0
+    if not inside.any():
+        raise InputError(f"{key}: {file} is 0 everywhere; it is not 0 where the object lies")
+    box = inside[np.ix_(inside.any(1), inside.any(0))]
+    if (box == box[::-1, ::-1]).all() and not (inside == inside[::-1, ::-1]).all():
+        raise InputError(
+            f"{key}: is its own turn by 180 degrees, but not about the middle; centre it, a pixel wider if need be"
+        )
+    return inside
