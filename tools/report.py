@@ -1,4 +1,4 @@
-"""One self-contained HTML page of finished runs: tables, figures, pictures, merged configs and their differences.
+"""One self-contained HTML page of finished runs: the answer, pictures and figures, and below them all tables and configs.
 
     python tools/report.py results --baseline results/exp0_baseline/demo_10 --out report.html
 
@@ -6,36 +6,41 @@ The page needs no network and opens from disk: pictures are inside it.
 """
 
 import base64
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import yaml
 from markupsafe import Markup, escape
+from PIL import Image
 
 from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.calibrated import spread_sentence
-from utils.analysis.columns import KINDS, Table
+from utils.analysis.columns import KINDS, Column, Table
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import Experiment
+from utils.analysis.overview import answer, config_differences, differing, overview
 from utils.analysis.runs import Run
-from utils.analysis.tables import build, cells
+from utils.analysis.tables import Row, build, cells
 from utils.command_line import Parser, run, say, write_text
 from utils.errors import InputError
 from utils.figures import comparison as comparison_figures
+from utils.figures.style import DPI, is_turned, measurement_picture
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-PLACES = ("name", "save_dir", "shard", "gpu", "resume")  # of a config: where a run lies, not what it is
+TEMPLATE, SCRIPT = (Path(__file__).with_name(name) for name in ("report.html.j2", "report.js"))
+PARTS = ("tables", "pictures", "texts")  # of a section of the details
+BROAD = ("mode_map", "pareto")  # figures as wide as the page
 CAPTIONS = {
-    "step_time": "Time per annealing step, mean over images; vertical lines: events.",
-    "pairwise_distance": "Mean pairwise latent distance of an image's particles per annealing step, mean over images.",
+    "step_time": "Time per annealing step against t, mean over images; vertical lines: events.",
+    "pairwise_distance": "Mean pairwise latent distance of an image's particles against t, mean over images.",
     "psnr_distribution": "PSNR of all particles per experiment, with quartiles.",
     "mode_map": "Which orientation each particle of each image found.",
-    "quality_cost": "Quality against time × peak memory per image.",
-    "pareto": "Quality and success against decoder passes per image; the dashed line joins what nothing beats for less.",
+    "pareto": "Quality and success against what an image costs; the dashed line joins what nothing beats for less.",
     "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
     "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }
@@ -56,64 +61,136 @@ def main() -> None:
 
 
 def page(experiments: Sequence[Experiment], baseline: str, title: str, images: int) -> str:
-    """The HTML text."""
-    summaries = compare(experiments, baseline)
+    """The HTML text: the answer, pictures and figures, and the details, which are closed at first."""
+    rows = compare(experiments, baseline)
     measured = [e for e in experiments if not e.derived]
-    figures, pictures = drawings(experiments, images)
-    configured = [
-        {
-            "label": e.label,
-            "config": e.runs[0].config,
-            "yaml": yaml.safe_dump(e.runs[0].config, sort_keys=False, allow_unicode=True),
-        }
-        for e in measured
-        if e.runs[0].config
-    ]
-    exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
+    heading, settings = differing(experiments, baseline)
+    figures, grids = drawings(experiments, images)
+    script = SCRIPT.read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["breakable"] = breakable
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         title=title,
-        runs=[r for e in measured for r in e.runs],
-        tables=[html_table(table) for table in (*(build(kind, summaries) for kind in KINDS), *exchanges) if table],
+        answer=answer(rows),
+        overview=html_table(overview(rows)),
         rule=measured[0].runs[0].metrics.selection.rule,
+        settings_heading=heading,
+        settings=settings,
+        gallery=gallery(measured, images),
         figures=figures,
-        pictures=pictures,
-        configured=configured,
-        differences=config_differences([c["config"] for c in configured]),
+        sections=[section for section in details(measured, rows, grids, images) if any(section[part] for part in PARTS)],
+        script=Markup(script),  # our own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def html_table(table: Table) -> dict[str, Any]:
+def breakable(label: object) -> Markup:
+    """A name that may be folded after _ and /."""
+    return Markup(escape(label).replace("_", Markup("_<wbr>")).replace("/", Markup("/<wbr>")))
+
+
+def details(measured: Sequence[Experiment], rows: Sequence[Row], grids: list[dict], images: int) -> Iterator[dict[str, Any]]:
+    """The closed sections: {id, title, tables, pictures, texts}."""
+
+    def section(name: str, title: str, **parts: list) -> dict[str, Any]:
+        return {"id": name, "title": title} | {part: parts.get(part, []) for part in PARTS}
+
+    yield section("particles", "All particles", pictures=grids)
+    yield section("tables", "All tables", tables=[html_table(table) for kind in KINDS if (table := build(kind, rows))])
+    exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
+    yield section("origins", "Who came from whom", tables=[html_table(table) for table in exchanges])
+    yield section("runs", "Runs", tables=[html_table(run_table([each for e in measured for each in e.runs]), "left")])
+    known = [(e.label, e.runs[0].config) for e in measured if e.runs[0].config]
+    differences = config_differences([config for _, config in known])
+    heads = [Column(head, head) for head in ("key", *(label for label, _ in known))]
+    table = Table("Where they differ", heads, [[key, *values] for key, values in differences.items()])
+    merged = [{"title": label, "body": yaml.safe_dump(c, sort_keys=False, allow_unicode=True)} for label, c in known]
+    yield section("configs", "Configs", tables=[html_table(table, "left")] if differences else [], texts=merged)
+
+
+def html_table(table: Table, kind: str = "numbers sort") -> dict[str, Any]:
     """What the template needs of one table; cells are safe HTML."""
     rows = cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
-    return {"title": table.title, "heads": [column.head for column in table.columns], "rows": rows, "notes": table.notes}
+    heads = [column.head for column in table.columns]
+    return {"title": table.title, "heads": heads, "rows": rows, "notes": table.notes, "kind": kind}
 
 
-def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """(figures, pictures), each a list of {uri, caption}; a run whose records hold no pictures shows its grid instead."""
-    figures, pictures, drawn = [], [], set()
-    spreads = {comparison_figures.summary_name(e): e for e in experiments if not e.derived}
+def run_table(runs: Sequence[Run]) -> Table:
+    """Where the runs lie, and what made them."""
+    rows = []
+    for each in runs:
+        about = each.metrics.metadata
+        device = getattr(about.device, "name", about.device.type)
+        versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
+        commit = (about.git_commit or "–")[:10]
+        overrides = " ".join(about.overrides) or "–"
+        rows.append([each.name, each.folder, about.num_images, about.seed, device, overrides, commit, versions])
+    heads = ["run", "folder", "images", "seed", "device", "overrides", "commit", "versions"]
+    return Table("Where they lie, and what made them", [Column(head, head) for head in heads], rows)
+
+
+def gallery(measured: Sequence[Experiment], images: int) -> dict[str, Any]:
+    """{heads, rows}: of the first images the truth, the measurement, and what each experiment gives who has no truth."""
+    heads = ["truth", "measurement", *(e.label for e in measured)]
+    rows: dict[tuple[str | None, int], list[dict[str, Any] | None]] = {}  # {(data, image): a picture for each head}
+    for place, e in enumerate(measured, 2):
+        first = e.runs[0]
+        for record, arrays in first.records(images, wanted=("images", "truth", "y")):
+            if "images" not in arrays:
+                continue
+            row = rows.setdefault((first.data, record["image_id"]), [None] * len(heads))
+            if row[1] is None:
+                row[0] = thumbnail(arrays["truth"], "truth") if "truth" in arrays else None
+                row[1] = thumbnail(255 * measurement_picture(arrays["y"]), "measurement")
+            if (position := record["selection"]["picked"]) is not None:
+                row[place] = picked_picture(record, arrays, position, e.label)
+    sets = {data for data, _ in rows}
+    used = [place for place in range(len(heads)) if any(row[place] for row in rows.values())]
+    named = [
+        {"name": f"{Path(data or '').name} {image}" if len(sets) > 1 else image, "cells": [row[place] for place in used]}
+        for (data, image), row in rows.items()
+    ]
+    return {"heads": ["image", *(heads[place] for place in used)], "rows": named}
+
+
+def picked_picture(record: dict[str, Any], arrays: Mapping[str, Any], position: int, label: str) -> dict[str, Any]:
+    """The thumbnail of the label-free pick, in the better orientation."""
+    picture = arrays["images"][record["survivors"].index(record["particles"][position])]
+    turned = is_turned(record, position)
+    psnr, loss = record["selection"]["psnr_aligned" if record["modes"] else "psnr"], record["loss"][position]
+    told = f"loss {loss:.4g}" if psnr is None else f"{psnr:.1f} dB"
+    return thumbnail(np.rot90(picture, 2) if turned else picture, f"{label}: pick", f"{told} ⟲" if turned else told, turned)
+
+
+def thumbnail(picture: np.ndarray, alt: str, text: str = "", turned: bool = False) -> dict[str, Any]:
+    """picture: (H, W, 3) in [0, 255]; a small one without loss."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(picture).astype(np.uint8))
+    image.save(buffer, "webp", lossless=max(image.size) <= 96, quality=85)
+    return {"uri": data_uri(buffer.getvalue()), "alt": alt, "text": text, "turned": turned}
+
+
+def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(figures, all particles of each run), each a list of {uri, caption, broad}; a run whose records hold no pictures shows
+    its own grid instead."""
+    figures, pictures = [], []
+    grids = {comparison_figures.picture_name(e): e for e in experiments if not e.derived}
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        quality = {"lossless": True} if name in CAPTIONS else {"quality": 80}
+        figure.savefig(buffer, format="webp", dpi=DPI, bbox_inches="tight", pil_kwargs=quality)
         comparison_figures.plt.close(figure)
+        uri = data_uri(buffer.getvalue())
         if name in CAPTIONS:
-            figures.append({"uri": data_uri(buffer.getvalue()), "caption": CAPTIONS[name]})
-        elif name in spreads:
-            caption = (
-                f"{spreads[name].label}: the label-free pick, the mean of the particles that agree with it, and their spread."
-            )
-            pictures.append({"uri": data_uri(buffer.getvalue()), "caption": f"{caption} {sentence(spreads[name].runs[0])}"})
+            figures.append({"uri": uri, "caption": CAPTIONS[name], "broad": name in BROAD})
         else:
-            drawn.add(name)
-            label = name.removeprefix("reconstructions_")
-            pictures.append(
-                {"uri": data_uri(buffer.getvalue()), "caption": f"{label}: as found, and in the better orientation."}
-            )
-    for e in experiments:
+            e = grids.pop(name)
+            spread = f" {sentence(e.runs[0])}" if e.runs[0].metrics.summary else ""
+            pictures.append({"uri": uri, "caption": f"{e.label}: all particles, turned to the better orientation.{spread}"})
+    for e in grids.values():
         grid = e.runs[0].folder / "grid_results.png"
-        if not e.derived and comparison_figures.picture_name(e) not in drawn and grid.is_file():
-            pictures.append({"uri": data_uri(grid.read_bytes()), "caption": f"{e.label}: results."})
+        if grid.is_file():
+            pictures.append({"uri": data_uri(grid.read_bytes(), "png"), "caption": f"{e.label}: results."})
     return figures, pictures
 
 
@@ -122,23 +199,8 @@ def sentence(run: Run) -> str:
     return spread_sentence(run.folder, run.records(1)[0][0]["fingerprint"])
 
 
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """{dotted key: [value per config]} of the keys in which they differ, less where a run lies."""
-    flattened = [flatten(config) for config in configs]
-    keys = list(dict.fromkeys(key for config in flattened for key in config if key not in PLACES))
-    rows = {key: [str(config.get(key, "–")) for config in flattened] for key in keys}
-    return {key: values for key, values in rows.items() if len(set(values)) > 1}
-
-
-def flatten(value: object, prefix: str = "") -> dict[str, object]:
-    """{dotted key: leaf} of a nested dict."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+def data_uri(picture: bytes, kind: str = "webp") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.worlds.synthetic import write_run
 from utils.analysis import runs
 from utils.analysis.experiments import gather
 from utils.figures import comparison as cf
-from utils.figures import reconstructions
+from utils.figures import pareto
 from utils.figures.style import measurement_picture
 
 LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
@@ -47,7 +47,7 @@ def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
         "pairwise_distance",
         "psnr_distribution",
         "mode_map",
-        "quality_cost",
+        "pareto",
         "reconstructions_exp0_base",
         "reconstructions_exp4",
     )
@@ -65,7 +65,8 @@ def test_step_time_marks_the_events(experiments):
     np.testing.assert_allclose(lines["exp0_base"].get_ydata(), 0.2)
     np.testing.assert_allclose(lines["exp4"].get_ydata(), 0.1)
     marks = {note.get_text(): note.xy[0] for note in axis.texts}
-    assert marks == {"repulsion ends, pruning": 5.5, "hard data consistency": 7.5}
+    assert marks == {"repulsion ends, pruning": 450.0, "hard data consistency": 250.0}  # t, half-way between two steps
+    assert axis.get_xlim()[0] > axis.get_xlim()[1] and list(lines["exp4"].get_xdata()) == list(range(1000, 0, -100))
 
 
 def test_lines_and_markers_differ_without_colour(experiments):
@@ -94,30 +95,33 @@ def test_the_distribution_has_one_point_per_surviving_particle(experiments):
     assert len(points) == 8 + 4
 
 
-def test_quality_against_cost_shows_best_and_pick(experiments):
-    axis = cf.quality_cost(experiments).axes[0]
-    points = {
-        (round(float(line.get_xdata()[0]), 6), line.get_markerfacecolor()): float(line.get_ydata()[0])
-        for line in axis.lines
-        if line.get_marker() in cf.MARKERS
-    }
-    assert points == {
-        (200.0, "black"): pytest.approx(25.05),
-        (200.0, "white"): pytest.approx(18.55),
-        (84.0, "black"): pytest.approx(25.05),
-        (84.0, "white"): pytest.approx(24.55),
-    }
+def test_reconstructions_are_turned_back_with_a_mark(experiments):
+    truth, _, *particles = cf.reconstructions(experiments[0], 1).axes
+    pictures = [axis.images[0].get_array() for axis in particles]
+    recorded = experiments[0].runs[0].records(1, wanted=("images",))[0][1]["images"]
+    assert np.array_equal(recorded[2], np.rot90(truth.images[0].get_array(), 2))  # particle 2 found 180 degrees
+    assert all(np.array_equal(picture, truth.images[0].get_array()) for picture in pictures)
+    assert ["⟲" in axis.get_title() for axis in particles] == [False, False, True, False]
+    frames = [axis.spines["left"] for axis in particles]
+    assert [frame.get_visible() for frame in frames] == [True, False, True, False]  # the pick, and the turned one
+    assert frames[0].get_linestyle() == "-" and frames[2].get_linestyle() == "--"
 
 
-def test_reconstructions_are_turned_to_the_better_orientation(experiments):
-    figure = reconstructions.draw(experiments[0], 1)
-    above, below = figure.axes[:5], figure.axes[5:]
-    truth = above[0].images[0].get_array()
-    turned = above[3].images[0].get_array()  # particle 2 found 180 degrees
-    assert np.array_equal(turned, np.rot90(truth, 2)) and np.array_equal(below[3].images[0].get_array(), truth)
-    assert below[3].get_title() == "⟲ 180°" and below[1].get_title() == "as found"
-    assert below[3].spines["left"].get_visible() and not below[1].spines["left"].get_visible()
-    assert [axis.spines["left"].get_visible() for axis in above] == [False, True, False, False, False]  # the pick
+def test_a_particle_that_is_not_there_at_the_end_has_a_grey_note_in_its_place(experiments):
+    particles = cf.reconstructions(experiments[1], 1).axes[2:]
+    assert [[text.get_text() for text in axis.texts] for axis in particles] == [[], ["p1\npruned"], [], ["p3\npruned"]]
+    assert particles[1].get_facecolor()[:3] == matplotlib.colors.to_rgb("0.9") and not particles[1].images
+
+
+@pytest.mark.heavy
+def test_the_mode_map_of_many_runs_is_no_wider_than_a_page(tmp_path, composed):
+    for number in range(14):
+        write_run(tmp_path, composed, LABELS, name=f"exp{number}", pictures=False)
+    figure = cf.mode_map(gather([runs.load(path) for path in runs.find([tmp_path])]))
+    assert len(figure.axes) == 14 and figure.get_figwidth() < 15
+    assert len({round(axis.get_position().y0, 3) for axis in figure.axes}) == 2
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 @pytest.mark.heavy
@@ -157,8 +161,8 @@ def test_every_experiment_is_in_the_legend(tmp_path, composed):
     for name in ("_hidden", "shown"):
         write_run(tmp_path, composed, LABELS, name=name)
     found = gather([runs.load(path) for path in runs.find([tmp_path])])
-    for draw in (cf.step_time, cf.quality_cost):
-        assert [text.get_text() for text in draw(found).axes[0].get_legend().get_texts()] == [" _hidden", "shown"]
+    for draw in (cf.step_time, pareto.draw):
+        assert [text.get_text() for text in draw(found).axes[-1].get_legend().get_texts()] == [" _hidden", "shown"]
 
 
 @pytest.mark.filterwarnings("error")
@@ -167,6 +171,7 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path, composed):
     assert [name for name, _ in cf.every(gather([runs.load(path) for path in runs.find([tmp_path])]))] == [
         "step_time",
         "pairwise_distance",
+        "reconstructions_a",
     ]
 
 

@@ -26,7 +26,7 @@ WRITERS = {
     "tools/demo_prior/make_demo_data.py": {"picture.save"},
     "tools/unpack_cifar10.py": {"picture.save"},
     "latentdaps/result.py": {"figure.savefig"},  # into memory, as the next one
-    "tools/report.py": {"figure.savefig"},  # into memory, as the next one
+    "tools/report.py": {"figure.savefig", "image.save"},  # into memory, as the next one
     "utils/records/folder.py": {"save"},
     "utils/records/files.py": {"np.savez_compressed"},
     "utils/records/kept.py": {"gzip.GzipFile"},

@@ -205,7 +205,7 @@ def test_the_grid_is_paged_at_ten_images(run):
 def test_a_drawing_that_fails_costs_neither_numbers_nor_the_exit_status(run, monkeypatch, capsys, error):
     from utils.figures import run as run_figures
 
-    def fails(records):
+    def fails(records, config):
         raise error
 
     monkeypatch.setitem(run_figures.DRAWINGS, "trace", fails)

@@ -11,7 +11,7 @@ from utils.errors import InputError
 from utils.paths import PROJECT
 
 KEPT = PROJECT / "evidence" / "experiments"
-EXCHANGE, FAST = "exp6_recombination", "exp0_baseline"
+EXCHANGE, FAST = "exp6_recombination", "exp0_fast"
 
 
 def place(folder, **renamed):

@@ -45,7 +45,7 @@ def parse(monkeypatch, capsys):
 
 
 def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
-    status, text, _ = parse(results)
+    status, text, _ = parse(results, "--full")
     assert status == 0
     titles = re.findall(r"^### (.*)$", text, re.MULTILINE)
     assert titles == [
@@ -66,6 +66,54 @@ def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
         assert "pick" in rows[0] and len({row.count("|") for row in rows}) == 1 and len(rows) >= 3
     row = next(line for line in text.splitlines() if line.startswith("| exp4 | 2 | 4 → 2 |"))
     assert "**26.05** ± 0.07" in row  # 25 + 1 and 25 + 1.1
+
+
+def test_the_terminal_gets_one_table_of_eight_columns_and_what_differs(parse, results):
+    status, text, _ = parse(results)
+    assert status == 0 and max(map(len, text.splitlines())) <= 100 and "|" not in text and text.count("─" * 20) >= 1
+    heads = text[: text.index("─")].split()
+    assert heads == "failed experiment images success pick (dB) best (dB) particles passes seconds".split()
+    rows = {line.split()[0]: line.split() for line in text[text.index("─") :].splitlines()[1:3]}
+    assert rows["exp0_base"][1:5] == ["2", "2", "of", "2"] and rows["exp4"][-1] == "2.0"
+    assert "[" not in text  # of two images no interval
+    settings = text[text.index("Settings") :].splitlines()
+    assert settings[1].split() == ["exp0_base", "the", "baseline"]
+    assert settings[2].split() == ["exp4", "pruning_step=200,", "optimization_step=200"]
+    assert "sampler" not in text and "--full" in text
+
+
+def test_five_images_have_an_interval_in_the_one_table_and_four_in_no_table(parse, tmp_path, composed):
+    write_run(tmp_path, composed, [["0", "failed"]] * 5, name="five", pictures=False)
+    write_run(tmp_path, composed, [["0", "failed"]] * 4, name="four", pictures=False)
+    text = parse(tmp_path)[1]
+    assert "100 % [57, 100]" in text and "4 of 4" in text
+    rows = [line for line in parse(tmp_path, "--tables", "modes,paired")[1].splitlines() if line.startswith("| four")]
+    assert "4 of 4" in rows[0] and "[" not in "".join(rows)
+    exported = {row["experiment"]: row for row in csv.DictReader(io.StringIO(parse(tmp_path, "--format", "csv")[1]))}
+    assert float(exported["four"]["success.low"]) == pytest.approx(0.51, abs=0.01)  # as ever
+
+
+def test_runs_of_several_samplers_say_so_each(parse, tmp_path, composed):
+    write_run(tmp_path, composed, [["0"]], name="exp0_baseline", pictures=False)
+    write_run(tmp_path, composed, [["0"]], name="exp1", overrides=("sampler=fast", "repulsion_scale=0.15"), pictures=False)
+    text = parse(tmp_path)[1]
+    assert re.search(r"^exp0_baseline +sampler 10 x 20 langevin$", text, re.MULTILINE)
+    assert re.search(r"^exp1 +sampler fast \(10 x 5 hmc\), repulsion_scale=0.15$", text, re.MULTILINE)
+    assert "the samplers differ" in text
+
+
+def test_long_names_are_folded_and_markup_in_them_is_text(parse, tmp_path, composed):
+    name = "a_very_long_name_of_an_experiment_" * 3 + "[red]"
+    write_run(tmp_path, composed, [["0"]] * 5, name=name, pictures=False)
+    text = parse(tmp_path)[1]
+    assert max(map(len, text.splitlines())) <= 100
+    assert "".join(line[:24].strip() for line in text.splitlines()[3:-2]) == name
+
+
+def test_without_a_truth_the_one_table_has_the_loss(parse, tmp_path, composed):
+    write_run(tmp_path, composed, EXP0, name="measured", truth=False)
+    text = parse(tmp_path)[1]
+    assert "loss / floor" in text and "dB" not in text[: text.index("pick:")] and "success" not in text
 
 
 def test_csv_has_one_row_per_experiment_in_full_precision(parse, results):

@@ -25,7 +25,7 @@ def folder(tmp_path, composed):
 
 def captions(folder):
     found = report.drawings(gather([runs.load(folder)]), 1)[1]
-    return [picture["caption"] for picture in found if "their spread" in picture["caption"]]
+    return [picture["caption"] for picture in found if "spread" in picture["caption"]]
 
 
 @pytest.mark.heavy

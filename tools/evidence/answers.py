@@ -23,7 +23,7 @@ from utils.command_line import Parser, run
 from utils.errors import InputError
 
 SETS = ("scenes", "faces")
-DAPS, FAST = "exp0_langevin", "exp0_baseline"
+DAPS, FAST = "exp0_langevin", "exp0_fast"
 REPULSION, PRUNING, TWO, POLISH = "exp1_repulsion", "exp2_pruning", "exp3_2particle", "exp4_optimization"
 EXCHANGE, SEQUENTIAL = "exp6_recombination", "exp7_sequential"
 PASSES = 4000 / 30  # a thirtieth of DAPS's four runs

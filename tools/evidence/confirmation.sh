@@ -11,6 +11,6 @@ case $family in
   photographs) where=(data.start_id=100 data.end_id=$((100 + images))) ;;
   *) where=(data.root=dataset/confirm/demo-$family batch_images=5) ;;
 esac
-export ONLY="exp0_baseline exp1_repulsion exp2_pruning exp3_2particle exp4_optimization exp6_recombination exp7_sequential exp0_langevin"
+export ONLY="exp0_fast exp1_repulsion exp2_pruning exp3_2particle exp4_optimization exp6_recombination exp7_sequential exp0_langevin"
 bash tools/evidence/experiments.sh "$family" "$difficulty" "$images" "${where[@]}" seed="$seed" \
   save_dir="results/confirmation/${difficulty}_${family}_$seed"

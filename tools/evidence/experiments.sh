@@ -2,7 +2,7 @@
 # Experiments 0 to 4, 6 and 7 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
 #   bash tools/evidence/experiments.sh faces|scenes standard|hard|budget IMAGES [further overrides]
 #   bash tools/evidence/experiments.sh photographs standard|low_noise IMAGES    # needs dataset/cifar10/mixed, made at tag before-house-2
-#   ONLY='exp0_baseline sequential' bash ...    # these runs alone
+#   ONLY='exp0_fast exp7_sequential' bash ...    # these runs alone
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/measured/ are computed from the copies under evidence/.
 set -euo pipefail
@@ -42,7 +42,7 @@ run() {  # run EXPERIMENT NAME override...
     save_dir=results/experiments/${difficulty}_$family name=$2 "${setting[@]}" "${@:3}" "${further[@]}"
 }
 
-run exp0_baseline exp0_baseline
+run exp0_baseline exp0_fast
 run exp1_repulsion exp1_repulsion "${push[@]}"
 run exp2_pruning exp2_pruning "${push[@]}"
 run exp3_2particle exp3_2particle "${push[@]}"

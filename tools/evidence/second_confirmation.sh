@@ -11,5 +11,5 @@ runs() {  # runs NAMES override...
     data.root=dataset/second_confirmation/demo-$family data.start_id=100 data.end_id=$((100 + images)) \
     save_dir="results/second_confirmation/standard_${family}_$seed"
 }
-runs "exp0_baseline exp2_pruning exp4_optimization exp6_recombination exp7_sequential" sampler.diffusion_scheduler_config.final_sigma=0.15
+runs "exp0_fast exp2_pruning exp4_optimization exp6_recombination exp7_sequential" sampler.diffusion_scheduler_config.final_sigma=0.15
 runs exp0_langevin

@@ -1,5 +1,6 @@
 """Runs as experiments: one row of the tables each."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,11 @@ def unique_labels(runs: Sequence[Run]) -> list[str]:
         depth = next((d for d in range(1, len(parts)) if sum(o[-d:] == parts[-d:] for o in rivals) == 1), 1)
         labels.append(name if len(rivals) == 1 else "/".join(parts[-depth:]))
     return labels
+
+
+def folded(label: str, width: int = 26) -> str:
+    """A label in lines of at most `width` characters, broken after / and _ where it can be."""
+    return "\n".join(re.findall(rf".{{1,{width - 1}}}(?:[/_]|$)|.{{1,{width}}}", label))
 
 
 def best_of(experiment: Experiment, k: int) -> Experiment:

@@ -12,6 +12,7 @@ LEVEL = 0.95  # of every interval
 RESAMPLES = 9999
 # Images; below, a BCa interval of nominally 95 % covers 86 % (6 images) to 93 % (29) of normal values, Student's 94 to 96 %.
 # Of a change of 12 dB in one image of ten both cover about 48 % (6 images), 63 % (10), 87 % (20).
+FEW_IMAGES = 5  # below it tables and figures leave intervals out, which would span nearly everything
 FEW = 30
 SEED = 42  # of the bootstrap: the same records give the same table
 

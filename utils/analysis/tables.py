@@ -25,6 +25,7 @@ from utils.analysis.columns import (
     known_keys,
     own_columns,
 )
+from utils.analysis.stats import FEW_IMAGES
 from utils.errors import visible
 from utils.records.files import to_json
 
@@ -72,12 +73,19 @@ def build(kind: str, summaries: Sequence[Row], columns: Sequence[str] | None = N
         chosen = [c for c in heads if not c.optional or any(lookup(row, c.key) is not None for row in rows)]
     else:
         chosen = [by_key[key] for key in columns]
-    values = [[lookup(row, column.key) for column in chosen] for row in rows]
+    values = [[few_images(lookup(row, column.key), row["images"]) for column in chosen] for row in rows]
     coarse = [f"{row['experiment']}: {row['resolved']}, and scaled up." for row in rows if row.get("resolved")]
     own_notes = tuple(dict.fromkeys(filter(None, (*own_notes, *coarse, comparisons(values)))))
     of_columns = (("pairwise_distance", DISTANCE), ("aligned_mean", ALIGNED_MEAN), ("in_passes", IN_PASSES))
     notes = [*own_notes, note, *(text for end, text in of_columns if any(column.key.endswith(end) for column in chosen))]
     return Table(title, chosen, values, tuple(filter(None, notes)), own_notes)
+
+
+def few_images(value: Any, images: int) -> Any:
+    """A cell less its interval where the images, those in common of a difference, are fewer than FEW_IMAGES."""
+    if isinstance(value, dict) and "low" in value and value.get("n" if "difference" in value else "", images) < FEW_IMAGES:
+        return {**value, "low": None, "high": None}
+    return value
 
 
 def comparisons(values: Sequence[Sequence[object]]) -> str | None:
@@ -120,9 +128,14 @@ def parts(value: object, digits: int) -> tuple[str, str]:
         spread = f" ± {number(value['std'], digits)}" if value["n"] > 1 else ""
         return number(value["mean"], digits), spread + (f" (n = {value['n']})" if value["missing"] else "")
     if isinstance(value, dict) and "rate" in value:
+        share = f"{100 * value['rate']:.0f} %"
+        if value["count"] is None:
+            return share, f" [{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
         count = f"{value['count']:.1f}".removesuffix(".0")
+        if value["low"] is None:
+            return f"{count} of {value['n']}", ""
         span = f"[{100 * value['low']:.0f}, {100 * value['high']:.0f}]"
-        return f"{100 * value['rate']:.0f} %", f" ({count}/{value['n']}) {span}"
+        return share, f" ({count}/{value['n']}) {span}"
     if isinstance(value, dict) and "median" in value:
         return " / ".join(number(value[key], digits) for key in ("average", "median", "low5")), ""
     if isinstance(value, dict) and "p" in value:
@@ -155,7 +168,7 @@ def bold_rows(column: Column, values: Sequence[object]) -> set[int]:
         return set()
     best = (max if column.best == "max" else min)(v for v, _ in comparable)
     text = next(parts(values[i], column.digits)[0] for v, i in comparable if v == best)
-    winners = {i for _, i in comparable if parts(values[i], column.digits)[0] == text}
+    winners = {i for v, i in comparable if v == best or parts(values[i], column.digits)[0] == text}
     return winners if len(winners) < len(comparable) else set()
 
 

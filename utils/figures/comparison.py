@@ -1,5 +1,6 @@
-"""Figures of compared experiments, readable in black and white: lines differ in dash, points in shape, areas in grey."""
+"""Figures of compared experiments."""
 
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,24 +10,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils.analysis import runs
-from utils.analysis.costs import cost, mean_std
 from utils.analysis.experiments import Experiment
 from utils.errors import InputError
-from utils.figures import pareto, reconstructions
-from utils.figures.run import numbers
-from utils.figures.style import plt, save_figure
+from utils.figures import pareto
+from utils.figures.run import at_times, draw_grid, numbers
+from utils.figures.style import (
+    LABEL_GREYS,
+    LABEL_MARKERS,
+    TIMESTEPS,
+    event_times,
+    legend_outside,
+    line_style,
+    mark_events,
+    plt,
+    save_figure,
+    shown_name,
+    time_axis,
+)
 from utils.records.aggregate import finite
 from utils.records.metrics import Metrics
 
-DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
-GREYS = ("black", "0.45", "0.25", "0.6", "0.1", "0.5")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LABEL_MARKERS = {"0": ("o", "black"), "180": ("o", "white"), "mixed": ("^", "0.6"), "failed": ("x", "black")}
-LABEL_GREYS = {"0": 1.0, "180": 0.35, "mixed": 0.7, "failed": 0.85}
 MAP_ROWS = 30
+MAP_PARTICLES = 32  # side by side; more go below
+IMAGES = 4
+PICTURES = ("images", "truth", "y", "summary_mean", "summary_std")
 
 
-def draw_all(experiments: Sequence[Experiment], folder: str | Path, images: int = reconstructions.IMAGES) -> list[Path]:
+def draw_all(experiments: Sequence[Experiment], folder: str | Path, images: int = IMAGES) -> list[Path]:
     """Write every figure that the experiments have data for, as PNG and PDF; returns the paths. Raises InputError."""
     written = []
     try:
@@ -40,7 +50,7 @@ def draw_all(experiments: Sequence[Experiment], folder: str | Path, images: int 
     return written
 
 
-def every(experiments: Sequence[Experiment], images: int = reconstructions.IMAGES) -> Iterator[tuple[str, Figure]]:
+def every(experiments: Sequence[Experiment], images: int = IMAGES) -> Iterator[tuple[str, Figure]]:
     """(name, Figure) of every figure that the experiments have data for; pictures of the first `images` images."""
     measured = [e for e in experiments if not e.derived]
     yield "step_time", step_time(measured)
@@ -52,20 +62,15 @@ def every(experiments: Sequence[Experiment], images: int = reconstructions.IMAGE
     labelled = [e for e in measured if e.runs[0].metrics.modes]
     if labelled:
         yield "mode_map", mode_map(labelled)
-    if scored:
-        yield "quality_cost", quality_cost(scored)
-    if len(labelled) > 2:
-        yield "pareto", pareto.draw(labelled)
+    if len(scored) > 1:
+        yield "pareto", pareto.draw(scored)
     curves = {e.label: transfer_functions(e) for e in measured}
     if any(len(of_images) for of_images in curves.values()):
         yield "prtf", prtf(curves)
     for e in measured:
-        figure = reconstructions.draw(e, images)
+        figure = reconstructions(e, images)
         if figure is not None:
             yield picture_name(e), figure
-        figure = reconstructions.draw_summaries(e, images)
-        if figure is not None:
-            yield summary_name(e), figure
 
 
 def picture_name(experiment: Experiment) -> str:
@@ -73,40 +78,20 @@ def picture_name(experiment: Experiment) -> str:
     return f"reconstructions_{experiment.label.replace('/', '--')}"
 
 
-def summary_name(experiment: Experiment) -> str:
-    """The same of its aligned means."""
-    return picture_name(experiment).replace("reconstructions_", "summary_", 1)
+def reconstructions(experiment: Experiment, count: int = IMAGES) -> Figure | None:
+    """The grid of the first `count` images of an experiment's first run; None where no record holds pictures."""
+    run = experiment.runs[0]
+    recorded = [(record, arrays) for record, arrays in run.records(count, wanted=PICTURES) if "images" in arrays]
+    return draw_grid(recorded, run.config) if recorded else None
 
 
-def style(i: int) -> dict[str, Any]:
-    return {"linestyle": DASHES[i % len(DASHES)], "color": GREYS[i % len(GREYS)]}
-
-
-def mark_events(axis: Axes, experiments: Sequence[Experiment]) -> None:
-    """A vertical line per event step, named once however many experiments share it."""
-    names: dict[int, dict[str, None]] = {}  # {step: names}, in the order of the experiments
-    for e in experiments:
-        for name, step in runs.events(e.runs[0]):
-            names.setdefault(step, {})[name] = None
-    for step, event_names in names.items():
-        axis.axvline(step - 0.5, color="0.7", linewidth=0.8, zorder=0)
-        axis.annotate(
-            ", ".join(event_names),
-            (step - 0.5, 1),
-            xycoords=("data", "axes fraction"),
-            rotation=90,
-            fontsize=7,
-            ha="right",
-            va="top",
-            color="0.3",
-            xytext=(-2, -3),
-            textcoords="offset points",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
-        )
-
-
-def per_step(experiments: Sequence[Experiment], get: Callable[[Metrics], Sequence[Sequence[float | None]]], axis: Axes) -> None:
-    """One line per experiment: the mean over its images of get(metrics), a list per annealing step per image."""
+def per_step(
+    experiments: Sequence[Experiment], get: Callable[[Metrics], Sequence[Sequence[float | None]]], name: str
+) -> Figure:
+    """One line per experiment: the mean over its images of get(metrics), against t."""
+    figure, axis = line_axes()
+    events: dict[tuple[str, float], None] = {}
+    end = 0.0
     for i, e in enumerate(experiments):
         lengths = {len(get(run.metrics)[0]) for run in e.runs}
         rows = [numbers(row) for run in e.runs for row in get(run.metrics)]
@@ -114,50 +99,37 @@ def per_step(experiments: Sequence[Experiment], get: Callable[[Metrics], Sequenc
             continue
         measured = np.isfinite(rows)
         mean = np.where(measured.any(0), np.nansum(rows, 0) / np.maximum(measured.sum(0), 1), np.nan)
-        axis.plot(
-            mean,
-            label=legend_name(e),
-            marker=MARKERS[i % len(MARKERS)],
-            markevery=(i, max(1, len(mean) // 6)),
-            markersize=4,
-            linewidth=1.2,
-            **style(i),
-        )
-    mark_events(axis, experiments)
-    axis.set_xlabel("annealing step")
-    legend(axis)
+        n = len(mean)
+        times = event_times(e.runs[0].timesteps or TIMESTEPS * (n - np.arange(n)) / n)
+        end = min(end, times.min())
+        every_sixth = (i, max(1, n // 6))
+        axis.plot(times, mean, label=shown_name(e.label), markevery=every_sixth, markersize=4, **line_style(i, marked=True))
+        events |= dict.fromkeys(at_times(runs.events(e.runs[0]), times))
+    time_axis(axis, end)
+    mark_events(axis, list(events))
+    axis.set_xlabel("t")
+    axis.set_ylabel(name)
+    legend_outside(axis)
+    return figure
 
 
-def legend(axis: Axes, **options: Any) -> None:
-    """A legend of what is labelled; none where nothing was drawn, which matplotlib warns of."""
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=7, **options)
-
-
-def legend_name(experiment: Experiment) -> str:
-    return shown_name(experiment.label)
-
-
-def shown_name(label: str) -> str:
-    """A label as a legend shows it; matplotlib leaves those out that begin with an underscore."""
-    return f" {label}" if label.startswith("_") else label
+def line_axes() -> tuple[Figure, Axes]:
+    """Axes with room for the names of events above and for a legend to the right."""
+    figure = plt.figure(figsize=(8, 4))
+    return figure, figure.add_axes((0.09, 0.13, 0.61, 0.62))
 
 
 def step_time(experiments: Sequence[Experiment]) -> Figure:
     """Seconds per annealing step, mean over images, with the events."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    per_step(experiments, lambda m: m.time.per_step_s, axis)
-    axis.set_ylabel("time per step and image (s)")
-    axis.set_ylim(bottom=0)
+    figure = per_step(experiments, lambda m: m.time.per_step_s, "time per step and image (s)")
+    figure.axes[0].set_ylim(bottom=0)
     return figure
 
 
 def pairwise_distance(experiments: Sequence[Experiment]) -> Figure:
     """Mean pairwise latent distance per annealing step, mean over images."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
-    per_step([e for e in experiments if e.num_samples > 1], lambda m: m.diversity.pairwise_distance, axis)
-    axis.set_ylabel("mean pairwise latent distance")
-    return figure
+    several = [e for e in experiments if e.num_samples > 1]
+    return per_step(several, lambda m: m.diversity.pairwise_distance, "mean pairwise latent distance")
 
 
 def transfer_functions(experiment: Experiment) -> np.ndarray:
@@ -173,17 +145,18 @@ def prtf(curves: Mapping[str, np.ndarray]) -> Figure:
 
     curves: {label: (images, shells)}.
     """
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+    figure, axis = line_axes()
     for i, (label, curve) in enumerate(curves.items()):
         if len(curve):
             shells = np.arange(curve.shape[1])
-            axis.plot(0.5 * shells / shells[-1], curve.mean(0), label=shown_name(label), linewidth=1.2, **style(i))
+            axis.plot(0.5 * shells / shells[-1], curve.mean(0), label=shown_name(label), **line_style(i))
     axis.axhline(np.exp(-1), color="0.7", linewidth=0.8, zorder=0)
     axis.annotate("1/e", (0, np.exp(-1)), fontsize=7, color="0.3", va="bottom")
     axis.set_xlabel("frequency (cycles per pixel)")
     axis.set_ylabel("PRTF of the agreeing particles")
-    axis.set_ylim(0, 1.02)
-    legend(axis)
+    axis.set_ylim(0, 1)
+    axis.set_xlim(0, 0.5)
+    legend_outside(axis)
     return figure
 
 
@@ -191,7 +164,7 @@ def psnr_distribution(experiments: Sequence[Experiment]) -> Figure:
     """All particles of an experiment, their quartiles, and its mean best and mean label-free pick."""
     aligned = all(e.runs[0].metrics.modes for e in experiments)
     quantity = "psnr_aligned" if aligned else "psnr"
-    figure, axis = plt.subplots(figsize=(1.6 + 1.3 * len(experiments), 4))
+    figure, axis = plt.subplots(figsize=(3 + 0.75 * len(experiments), 4))
     spread = np.random.default_rng(0)
     for i, e in enumerate(experiments):
         points = [(value, label) for run in e.runs for value, label in _particles(run.metrics, aligned)]
@@ -219,9 +192,10 @@ def psnr_distribution(experiments: Sequence[Experiment]) -> Figure:
             axis.scatter([], [], label=f"{label}°" if label in ("0", "180") else label, **point_style(label))
     axis.scatter([], [], marker="_", s=90, color="black", label="mean of the best")
     axis.scatter([], [], marker="*", s=90, color="black", label="mean of the pick")
-    axis.set_xticks(range(len(experiments)), [e.label for e in experiments], rotation=20, ha="right", fontsize=8)
+    names = [shown_name(e.label) for e in experiments]
+    axis.set_xticks(range(len(experiments)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
-    legend(axis, loc="center left", bbox_to_anchor=(1, 0.5))
+    legend_outside(axis)
     return figure
 
 
@@ -246,76 +220,58 @@ def mode_map(experiments: Sequence[Experiment]) -> Figure:
         for run in (e.runs[0] for e in experiments)
     ]
     rows = min(MAP_ROWS, max(map(len, shown)))
-    figure, axes = plt.subplots(
-        1,
-        len(experiments),
-        squeeze=False,
-        layout="constrained",
-        figsize=(1.0 + sum(0.9 + 0.36 * e.num_listed for e in experiments), 1.6 + 0.22 * rows),
-        width_ratios=[0.9 + 0.36 * e.num_listed for e in experiments],
-    )
-    for axis, e, images in zip(axes[0], experiments, shown):
-        images = images[:rows]
-        greys = [[LABEL_GREYS.get(label, np.nan) for label in labels] for _, labels, _ in images]
-        axis.patch.set(hatch="////", edgecolor="0.8")  # shows where a particle was pruned, not started or diverged
-        axis.imshow(np.array(greys, dtype=float), cmap="gray", vmin=0, vmax=1, aspect="auto")
-        for y, (_, labels, picked) in enumerate(images):
-            for x, label in enumerate(labels):
-                text = {None: "", "failed": "×", "mixed": "m"}.get(label, label)
-                axis.text(
-                    x,
-                    y,
-                    text + ("P" if x == picked else ""),
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color="white" if label == "180" else "black",
-                    fontweight="bold" if x == picked else "normal",
-                )
-        axis.set_yticks(range(len(images)), [image for image, _, _ in images], fontsize=6)
-        first = (e.runs[0].config or {}).get("first_particle", 0)
-        axis.set_xticks(range(e.num_listed), [f"p{first + k}" for k in range(e.num_listed)], fontsize=6)
-        axis.set_xticks(np.arange(e.num_listed + 1) - 0.5, minor=True)
-        axis.set_yticks(np.arange(len(images) + 1) - 0.5, minor=True)
-        axis.grid(which="minor", color="black", linewidth=0.4)
-        axis.tick_params(which="both", length=0)
-        axis.set_title(e.label.replace("_", "\n", 1), fontsize=7)
-    axes[0][0].set_ylabel("image")
-    figure.supxlabel(
-        "0, 180: orientation found · m: channels mixed · ×: failed · hatched: not there at the end · P: label-free pick",
-        fontsize=6,
+    bands: list[list[int]] = [[]]  # of panels, as wide as the page
+    for i, e in enumerate(experiments):
+        if bands[-1] and sum(experiments[k].num_listed for k in bands[-1]) + e.num_listed > MAP_PARTICLES:
+            bands.append([])
+        bands[-1].append(i)
+    cell, apart, above, below = 0.3, 0.45, 0.55, 0.35  # inches
+    wide = max(sum(cell * experiments[k].num_listed + apart for k in band) for band in bands)
+    band_height = above + 0.2 * rows + below
+    size = (max(wide + 0.2, 6.0), band_height * len(bands) + 0.3)
+    figure = plt.figure(figsize=size)
+    for b, band in enumerate(bands):
+        left = apart
+        for k in band:
+            height, width = 0.2 * min(rows, len(shown[k])), cell * experiments[k].num_listed
+            bottom = size[1] - b * band_height - above - height
+            axis = figure.add_axes((left / size[0], bottom / size[1], width / size[0], height / size[1]))
+            draw_modes(axis, experiments[k], shown[k][:rows])
+            left += width + apart
+    figure.text(
+        0.1 / size[0],
+        0.1 / size[1],
+        "0, 180: orientation found · m: channels mixed · ×: failed · dark: not there at the end · P: label-free pick",
+        fontsize=8,
     )
     return figure
 
 
-def quality_cost(experiments: Sequence[Experiment]) -> Figure:
-    """PSNR against time x memory per image (seconds where memory is not known): filled best, open label-free pick."""
-    aligned = all(e.runs[0].metrics.modes for e in experiments)
-    quantity = "psnr_aligned" if aligned else "psnr"
-    costs = [cost(e) for e in experiments]
-    memory = all(c["time_x_memory_mb_s"] is not None for c in costs)
-    figure, axis = plt.subplots(figsize=(6.5, 4.2))
-    for i, (e, c) in enumerate(zip(experiments, costs)):
-        x = c["time_x_memory_mb_s" if memory else "seconds"]
-        for part, face in (("best", "black"), ("pick", "white")):
-            quality = mean_std(e, f"{quantity}.{part}")
-            if quality:
-                axis.errorbar(
-                    [x],
-                    [quality["mean"]],
-                    [quality["std"] / quality["n"] ** 0.5],
-                    markersize=7,
-                    color="black",
-                    marker=MARKERS[i % len(MARKERS)],
-                    markerfacecolor=face,
-                    linestyle="none",
-                    elinewidth=0.7,
-                    capsize=2,
-                    label=legend_name(e) if part == "best" else None,
-                )
-    axis.set_xlabel("time × peak memory per image (MB s)" if memory else "time per image (s)")
-    axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")
-    axis.set_title("filled: best by the truth; open: label-free pick; bars: standard error over images", fontsize=8)
-    axis.set_xlim(left=0)
-    legend(axis)
-    return figure
+def draw_modes(axis: Axes, experiment: Experiment, images: Sequence[tuple[int, Sequence[str | None], int | None]]) -> None:
+    """One panel: [(image id, labels of its particles, position of the pick)]."""
+    greys = [[LABEL_GREYS.get(label, np.nan) for label in labels] for _, labels, _ in images]
+    axis.set_facecolor("0.15")  # where a particle was pruned, not started or diverged
+    axis.imshow(np.array(greys, dtype=float), cmap="gray", vmin=0, vmax=1, aspect="auto")
+    for y, (_, labels, picked) in enumerate(images):
+        for x, label in enumerate(labels):
+            text = {None: "", "failed": "×", "mixed": "m"}.get(label, label)
+            axis.text(
+                x,
+                y,
+                text + ("P" if x == picked else ""),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if label == "180" else "black",
+                fontweight="bold" if x == picked else "normal",
+            )
+    n = experiment.num_listed
+    first = (experiment.runs[0].config or {}).get("first_particle", 0)
+    axis.set_yticks(range(len(images)), [image for image, _, _ in images], fontsize=7)
+    axis.set_xticks(range(n), [f"p{first + k}" for k in range(n)], fontsize=7)
+    for k in range(n + 1):
+        axis.axvline(k - 0.5, color="black", linewidth=0.4)
+    for k in range(len(images) + 1):
+        axis.axhline(k - 0.5, color="black", linewidth=0.4)
+    axis.tick_params(length=0, pad=2)
+    axis.set_title("\n".join(textwrap.wrap(experiment.label.replace("_", " "), max(10, 4 * n))), fontsize=8, loc="left")

@@ -2,27 +2,45 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from utils.analysis import runs
+from utils.analysis.runs import Run
 from utils.figures.style import (
+    DASHES,
+    DPI,
+    PICKED,
+    TURNED,
     Arrays,
     Record,
-    bare_axes,
+    draw_measurement,
+    event_times,
+    frame,
+    is_turned,
+    legend_outside,
+    mark_events,
     measurement_picture,
+    note,
     particle_columns,
     particle_title,
+    picture_axes,
     plt,
     save_figure,
     shown,
+    time_axis,
 )
-from utils.mechanisms import registry
-from utils.records.aggregate import finite
+from utils.plain_files import Unreadable, read_yaml
+from utils.records.aggregate import aggregate, finite
 from utils.records.files import read_record, record_paths
 from utils.records.summary import resolution
 
@@ -30,6 +48,7 @@ log = logging.getLogger("latentdaps")
 
 PAGE = 10
 PAGES = 10
+PNG = {"compress_level": 2}  # half the time of matplotlib's own, and files hardly larger
 STATE = "LatentDAPS records"  # what a page says of the records that it was drawn from, in its PNG
 SPREAD_WARNING = (
     "std: how far the particles differ, at most settings far less than they err: no error bar (tools/calibration.py)"
@@ -44,6 +63,7 @@ def draw_all(folder: str | Path) -> list[Path]:
     paths = record_paths(folder)
     if len(paths) > PAGE * PAGES:
         log.info("pictures: of the first %d of %d images", PAGE * PAGES, len(paths))
+    config = config_of(Path(folder))
     written = []
     for page, start in enumerate(range(0, min(len(paths), PAGE * PAGES), PAGE)):
         of_page = paths[start : start + PAGE]
@@ -56,9 +76,17 @@ def draw_all(folder: str | Path) -> list[Path]:
         if not records:  # stripped of their pictures
             continue
         for target, draw in targets.items():
-            save_figure(draw(records), target, dpi=110, bbox_inches="tight", metadata={STATE: state})
+            save_figure(draw(records, config), target, dpi=DPI, metadata={STATE: state}, pil_kwargs=PNG)
             written.append(target)
     return written
+
+
+def config_of(folder: Path) -> dict[str, Any] | None:
+    """The config of a run folder, for its events; None where it cannot be read."""
+    try:
+        return read_yaml(folder / "config.yaml")
+    except (OSError, Unreadable):
+        return None
 
 
 def state_of(paths: Sequence[Path]) -> str:
@@ -76,42 +104,52 @@ def drawn_from(picture: Path) -> str | None:
         return None
 
 
-def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
-    """One row per image: truth, measurement, every particle; the label-free pick is framed.
+def draw_grid(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, Any] | None = None) -> Figure:
+    """One row per image: truth where there is one, measurement, every particle, those found turned by 180 degrees turned back.
 
     Then, where the records have them, the mean of the particles that agree with the pick, and their standard deviation.
     """
     particles = particle_columns(record for record, _ in records)
     summarised = any("summary_mean" in arrays for _, arrays in records)
-    columns = 2 + particles + 2 * summarised
-    figure, axes = bare_axes(len(records), columns, height=2.35 + 0.5 / len(records), layout="constrained")
+    known = int(any("truth" in arrays for _, arrays in records))
+    turned = any(is_turned(record, position) for record, _ in records for position in shown(record))
+    lines = ["orange frame: the particle picked without the truth (lowest measurement loss)"]
+    lines += ["⟲, dashed frame: found turned by 180°, shown turned back"] * turned
+    lines += [SPREAD_WARNING] * summarised
+    if "resolved" in records[0][0]:
+        lines.append(resolution(records[0][0]["resolved"]))
+    columns = known + 1 + particles + 2 * summarised
+    lines = [part for line in lines for part in textwrap.wrap(line, 27 * columns)]
+    figure, axes = picture_axes(len(records), columns, above=0.52, head=0.15 * len(lines) + 0.1)
     for row, (record, arrays) in zip(axes, records):
         if "truth" in arrays:
             row[0].imshow(arrays["truth"])
-        row[0].set_title(f"{'truth' if 'truth' in arrays else 'no truth'} {record['image_id']}", fontsize=8)
-        row[1].imshow(measurement_picture(arrays["y"]))
-        row[1].set_title("measurement", fontsize=8)
-        pictures = dict(zip(record["survivors"], arrays["images"]))
-        for axis, position in zip(row[2 : 2 + particles], shown(record)):
-            index = record["particles"][position]
-            if index in pictures:
-                axis.imshow(pictures[index])
-            axis.set_title(particle_title(record, position), fontsize=8)
-            if position == record["selection"]["picked"]:
-                for spine in axis.spines.values():
-                    spine.set(visible=True, linewidth=3, color="tab:orange")
+            row[0].set_title(f"truth {record['image_id']}", fontsize=8)
+        draw_measurement(row[known], arrays["y"])
+        if "truth" not in arrays:
+            row[known].set_title(f"{record['image_id']}: {row[known].get_title()}", fontsize=8)
+        draw_particles(row[known + 1 : known + 1 + particles], record, arrays)
         if "summary_mean" in arrays:
-            draw_summary(row[2 + particles :], record["summary"], arrays)
-    lines = ["framed: the particle picked without the truth (lowest measurement loss)"]
-    if summarised:
-        lines.append(SPREAD_WARNING)
-    if "resolved" in records[0][0]:
-        lines.append(resolution(records[0][0]["resolved"]))
-    for axis in axes.flat:
-        if not axis.images:
-            axis.set_box_aspect(1)  # its title stands level with the others
-    figure.suptitle("\n".join([*lines, ""]), fontsize=8)  # an empty line apart from the titles
+            draw_summary(row[known + 1 + particles :], record["summary"], arrays)
+    figure.text(0.01, 1 - 0.08 / figure.get_figheight(), "\n".join(lines), fontsize=8, va="top")
     return figure
+
+
+def draw_particles(axes: np.ndarray, record: Record, arrays: Arrays) -> None:
+    """Those that pictures show, axes: (at least so many,); one that is not there at the end has a note in its place."""
+    pictures = dict(zip(record["survivors"], arrays["images"]))
+    for axis, position in zip(axes, shown(record)):
+        index, title = record["particles"][position], particle_title(record, position)
+        if index not in pictures:
+            note(axis, title.replace(": ", "\n"))
+            continue
+        turned = is_turned(record, position)
+        axis.imshow(np.rot90(pictures[index], 2) if turned else pictures[index])
+        axis.set_title(title.replace("\n", " ⟲\n", 1) if turned else title, fontsize=8)
+        if turned:
+            frame(axis, linewidth=1.2, linestyle="--", color=TURNED)
+        if position == record["selection"]["picked"]:
+            frame(axis, linewidth=3, linestyle="--" if turned else "-", color=PICKED)
 
 
 def draw_summary(axes: np.ndarray, summary: Record, arrays: Arrays) -> None:
@@ -130,7 +168,7 @@ def draw_summary(axes: np.ndarray, summary: Record, arrays: Arrays) -> None:
 
 def draw_tasks(rows: Sequence[tuple[str, Record, Arrays, str, np.ndarray]]) -> Figure:
     """One row per (task, record, arrays, title of the trivial reconstruction, its image (3, H, W) in [-1, 1])."""
-    figure, axes = bare_axes(len(rows), 4, height=2.2)
+    figure, axes = picture_axes(len(rows), 4, above=0.5)
     for row, (task, record, arrays, title, trivial) in zip(axes, rows):
         picked = record["selection"]["picked"]
         pictures = dict(zip(record["survivors"], arrays["images"]))
@@ -143,40 +181,75 @@ def draw_tasks(rows: Sequence[tuple[str, Record, Arrays, str, np.ndarray]]) -> F
         for axis, (name, picture) in zip(row, shown):
             axis.imshow(picture)
             axis.set_title(name, fontsize=8)
-    figure.tight_layout()
     return figure
 
 
-def draw_trace(records: Sequence[tuple[Record, Arrays]]) -> Figure:
-    """One row per image: PSNR of the particles, mean pairwise latent distance, measurement loss, per annealing step."""
-    figure, axes = plt.subplots(len(records), 3, squeeze=False, figsize=(12, 2.4 * len(records)), sharex=True)
-    styles = ("-", "--", ":", "-.")
-    for row, (record, _) in zip(axes, records):
-        trace = record["trace"]
-        steps = np.arange(len(trace["psnr"]))
+def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, Any] | None = None) -> Figure:
+    """One row per image: PSNR of the particles, mean pairwise latent distance, measurement loss against t, with the events.
+
+    What no record has gets no column: PSNR without a truth, distances of one particle.
+    """
+    traces = [record["trace"] for record, _ in records]
+    scored = any(finite(row) for trace in traces for row in trace["psnr"])
+    apart = any(finite(trace["pairwise_distance"]) for trace in traces)
+    columns = {"psnr": "PSNR as is (dB)"} if scored else {}
+    columns |= {"pairwise_distance": "mean pairwise latent distance"} if apart else {}
+    columns |= {"loss": "measurement loss (grey: noise floor)"}
+    all_times = [event_times(record["trace"]["timestep"]) for record, _ in records]
+    events = [events_of(record, config, times) for (record, _), times in zip(records, all_times)]
+    height, width, left, below = 1.7, 4.0, 0.55, 0.3  # inches; below a panel: its numbers
+    above = 1.2 if any(events) else 0.4  # for the names of the events
+    size = (width * len(columns) + 1.2, height * len(records) + above + 0.2)
+    figure = plt.figure(figsize=size)
+    for i, ((record, _), times) in enumerate(zip(records, all_times)):
+        bottom = size[1] - above - height * (i + 1) + below
+        for j, (key, title) in enumerate(columns.items()):
+            place = (left + width * j) / size[0], bottom / size[1], (width - left) / size[0], (height - below) / size[1]
+            axis = figure.add_axes(place)
+            draw_lines(axis, record, times, key)
+            time_axis(axis, times.min())
+            axis.yaxis.set_minor_locator(NullLocator())
+            axis.tick_params(labelsize=7, labelbottom=i == len(records) - 1)
+            mark_events(axis, events[i], named=i == 0)
+            if i == 0:
+                figure.text(place[0], 1 - 0.15 / size[1], title, fontsize=9, va="top")
+            if i == len(records) - 1:
+                axis.set_xlabel("t", fontsize=8)
+            if j == 0:
+                axis.set_ylabel(f"image {record['image_id']}", fontsize=8)
+            if i == 0 and j == len(columns) - 1:
+                legend_outside(axis)
+    return figure
+
+
+def draw_lines(axis: Axes, record: Record, times: NDArray[np.float64], key: str) -> None:
+    """What the trace holds under `key`: a line per particle, or one of what it has a number of per step."""
+    rows = record["trace"][key]
+    if isinstance(rows[0], list):
         for position, index in enumerate(record["particles"]):
-            style = styles[position % len(styles)]
-            row[0].plot(steps, numbers(values[position] for values in trace["psnr"]), style, label=f"p{index}")
-            row[2].plot(steps, numbers(values[position] for values in trace["loss"]), style)
-        row[1].plot(steps, numbers(trace["pairwise_distance"]), color="black")
-        row[2].axhline(record["noise_floor"], color="grey", linewidth=0.8)
-        row[2].set_yscale("log")
-        for which in (row[2].yaxis.set_major_formatter, row[2].yaxis.set_minor_formatter):
-            which("{x:g}")  # the default writes formulas, which names of runs must not be taken for
-        row[0].set_ylabel(f"image {record['image_id']}")
-        for name, step in registry.marks(record):
-            for axis in row:
-                axis.axvline(step - 0.5, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
-            row[0].annotate(name, (step - 0.5, 0), xycoords=("data", "axes fraction"), rotation=90, fontsize=6, color="0.4")
-    for axis, title in zip(
-        axes[0], ("PSNR as is (dB)", "mean pairwise latent distance", "measurement loss (grey: noise floor)")
-    ):
-        axis.set_title(title, fontsize=9)
-    for axis in axes[-1]:
-        axis.set_xlabel("annealing step")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    return figure
+            values = numbers(row[position] for row in rows)
+            axis.plot(times, values, linestyle=DASHES[position % len(DASHES)], linewidth=1, label=f"p{index}")
+    else:
+        axis.plot(times, numbers(rows), color="black", linewidth=1)
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    if key == "loss":
+        axis.axhline(record["noise_floor"], color="grey", linewidth=0.8)
+        axis.set_yscale("log")
+        # few ticks of plain numbers: the default writes formulas, which names of runs must not be taken for
+        axis.yaxis.set_major_locator(FixedLocator(np.geomspace(*axis.get_ylim(), 5)[1:-1].tolist()))
+        axis.yaxis.set_major_formatter("{x:.3g}")
+
+
+def events_of(record: Record, config: Mapping[str, Any] | None, times: NDArray[np.float64]) -> list[tuple[str, float]]:
+    """[(name, t)] of the events of one image."""
+    return at_times(runs.events(Run(Path(), aggregate([record], ""), None if config is None else dict(config))), times)
+
+
+def at_times(events: Sequence[tuple[str, int]], times: NDArray[np.float64]) -> list[tuple[str, float]]:
+    """[(name, t)] of [(name, first annealing step after it)]: half-way between that step and the one before."""
+    between = (times[1:] + times[:-1]) / 2
+    ends = np.concatenate([times[:1], between, times[-1:]])
+    return [(name, float(ends[min(step, len(times))])) for name, step in events]
 
 
 def numbers(values: Iterable[float | None]) -> NDArray[np.float64]:
