@@ -96,6 +96,8 @@ class Convergence:
             return
         at = f"image {self.image.id}: loss / floor of the pick {loss / floor:.3g}"
         allowed = "" if found.of_truth is None else f" (the truth through the autoencoder {found.of_truth / floor:.3g})"
+        if "decoder_floor" in record:  # the figure of the verdict
+            allowed = f" (this prior can draw the object to {1 + record['decoder_floor'] / floor:.3g})"
         log.info(
             "chain_check: %s%s; %d more iterations of its last chain change it by %+.1f %% (%s, after the last phase)",
             *(at, allowed, found.iterations, 100 * found.change, found.spent),

@@ -43,7 +43,10 @@ class Trace:
             psnrs: list[Any] = [None] * len(images)
         else:
             truths = torch.stack([self.truths[image] for image in images])
-            psnrs = psnr(enlarged(info.image, truths.shape[-1]), truths).tolist()
+            x = enlarged(info.image, truths.shape[-1])
+            if self.operator is not None:
+                x, truths = self.operator.visible(x), self.operator.visible(truths)
+            psnrs = psnr(x, truths).tolist()
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
         pairs = {image: math.comb(images.count(image), 2) for image in distances}
         while len(self.steps) <= info.step:

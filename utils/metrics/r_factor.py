@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from utils.metrics.base import Metric
+from utils.metrics.exposure import best_factor
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,7 @@ def r_factor(seen: torch.Tensor, y: torch.Tensor, free_scale: bool = False) -> t
 
     measured = ~torch.isnan(y)
     if free_scale:
-        product, square = (torch.where(measured, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
-        seen = seen * (product / square).view(-1, *[1] * (seen.dim() - 1))
+        seen = seen * best_factor(seen, y).view(-1, *[1] * (seen.dim() - 1))
     off, size = (torch.where(measured, v.abs(), 0.0).flatten(1).sum(1) for v in (seen - y, y))
     return off / size
 

@@ -7,6 +7,7 @@ names its class (docs/extending.md), and what reads a run learns from its files 
 from typing import Any
 
 from utils.metrics.base import Described, Metric, described
+from utils.metrics.exposure import Exposure
 from utils.metrics.gradient_error import GradientError
 from utils.metrics.loss import Loss
 from utils.metrics.lpips import Lpips
@@ -16,7 +17,7 @@ from utils.metrics.r_factor import RFactor
 from utils.metrics.shifted_psnr import ShiftedPsnr
 from utils.metrics.ssim import Ssim
 
-ORDER: tuple[type[Metric], ...] = (Psnr, Ssim, Lpips, LpipsAlex, GradientError, Loss, RFactor)
+ORDER: tuple[type[Metric], ...] = (Psnr, Ssim, Lpips, LpipsAlex, GradientError, Loss, RFactor, Exposure)
 ON_REQUEST: tuple[type[Metric], ...] = (ShiftedPsnr,)  # ours as well, where the key `metrics` names them
 
 SCORES = tuple(metric for metric in ORDER if not metric.beside_loss)  # in the records' block `scores`

@@ -14,6 +14,7 @@ from utils.evaluation.trace import Trace
 from utils.population.certificate import Certificate
 from utils.population.prior_score import PriorScore
 from utils.population.rounds import sample_in_rounds
+from utils.records import decoder_floor
 from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
@@ -71,6 +72,8 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
         s.thresholds,
         parts.metrics,
         parts.side,
+        decoder_floor.energy_of(settings) if parts.sampler.decodes else None,
+        parts.noise,
     )
     certificate = None
     if settings.population == "sequential":
