@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.calibrated import spread_sentence
-from utils.analysis.columns import KINDS, Table
+from utils.analysis.columns import FIRST, KINDS, Table
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import Experiment
 from utils.analysis.runs import Run
@@ -39,6 +39,12 @@ CAPTIONS = {
     "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
     "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }
+
+MEASURED = (
+    "what was measured and what the label-free pick would give, over all channels (root mean square), on one scale; "
+    "grey: not measured. R: sum of absolute differences over that of the measured values. Then the pick, the mean of the "
+    "particles that agree with it and their spread, and the picks of other runs for the same file."
+)
 
 
 def main() -> None:
@@ -74,7 +80,9 @@ def page(experiments: Sequence[Experiment], baseline: str, title: str, images: i
     return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         title=title,
         runs=[r for e in measured for r in e.runs],
-        tables=[html_table(table) for table in (*(build(kind, summaries) for kind in KINDS), *exchanges) if table],
+        tables=[
+            html_table(table) for table in (*(build(kind, summaries) for kind in KINDS), *exchanges) if table and says(table)
+        ],
         rule=measured[0].runs[0].metrics.selection.rule,
         figures=figures,
         pictures=pictures,
@@ -83,8 +91,16 @@ def page(experiments: Sequence[Experiment], baseline: str, title: str, images: i
     )
 
 
+def says(table: Table) -> bool:
+    """Whether it has more than names and numbers of images, as many tables of a measurement without a truth have not."""
+    first = {column.key for column in FIRST}
+    return any(v is not None for row in table.rows for c, v in zip(table.columns, row) if c.key not in first)
+
+
 def html_table(table: Table) -> dict[str, Any]:
-    """What the template needs of one table; cells are safe HTML."""
+    """What the template needs of one table, without columns that no row has; cells are safe HTML."""
+    filled = [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
+    table = table._replace(columns=[table.columns[i] for i in filled], rows=[[row[i] for i in filled] for row in table.rows])
     rows = cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
     return {"title": table.title, "heads": [column.head for column in table.columns], "rows": rows, "notes": table.notes}
 
@@ -92,6 +108,7 @@ def html_table(table: Table) -> dict[str, Any]:
 def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """(figures, pictures), each a list of {uri, caption}; a run whose records hold no pictures shows its grid instead."""
     figures, pictures, drawn = [], [], set()
+    measured = {comparison_figures.measured_name(e): e.label for e in experiments if not e.derived}
     spreads = {comparison_figures.summary_name(e): e for e in experiments if not e.derived}
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
@@ -99,6 +116,8 @@ def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[
         comparison_figures.plt.close(figure)
         if name in CAPTIONS:
             figures.append({"uri": data_uri(buffer.getvalue()), "caption": CAPTIONS[name]})
+        elif name in measured:
+            pictures.append({"uri": data_uri(buffer.getvalue()), "caption": f"{measured[name]}: {MEASURED}"})
         elif name in spreads:
             caption = (
                 f"{spreads[name].label}: the label-free pick, the mean of the particles that agree with it, and their spread."

@@ -12,6 +12,7 @@ from utils.analysis import runs
 from utils.analysis.costs import cost, mean_std
 from utils.analysis.experiments import Experiment
 from utils.errors import InputError
+from utils.figures import measured as measured_figures
 from utils.figures import pareto, reconstructions
 from utils.figures.run import numbers
 from utils.figures.style import plt, save_figure
@@ -66,6 +67,9 @@ def every(experiments: Sequence[Experiment], images: int = reconstructions.IMAGE
         figure = reconstructions.draw_summaries(e, images)
         if figure is not None:
             yield summary_name(e), figure
+        figure = measured_figures.draw(e, [other for other in measured if other is not e], images)
+        if figure is not None:
+            yield measured_name(e), figure
 
 
 def picture_name(experiment: Experiment) -> str:
@@ -76,6 +80,11 @@ def picture_name(experiment: Experiment) -> str:
 def summary_name(experiment: Experiment) -> str:
     """The same of its aligned means."""
     return picture_name(experiment).replace("reconstructions_", "summary_", 1)
+
+
+def measured_name(experiment: Experiment) -> str:
+    """The same of measurements without a truth."""
+    return picture_name(experiment).replace("reconstructions_", "measured_", 1)
 
 
 def style(i: int) -> dict[str, Any]:

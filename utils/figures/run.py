@@ -83,16 +83,18 @@ def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
     """
     particles = particle_columns(record for record, _ in records)
     summarised = any("summary_mean" in arrays for _, arrays in records)
-    columns = 2 + particles + 2 * summarised
+    known = any("truth" in arrays for _, arrays in records)
+    columns = 1 + known + particles + 2 * summarised
     figure, axes = bare_axes(len(records), columns, height=2.35 + 0.5 / len(records), layout="constrained")
     for row, (record, arrays) in zip(axes, records):
         if "truth" in arrays:
             row[0].imshow(arrays["truth"])
-        row[0].set_title(f"{'truth' if 'truth' in arrays else 'no truth'} {record['image_id']}", fontsize=8)
-        row[1].imshow(measurement_picture(arrays["y"]))
-        row[1].set_title("measurement", fontsize=8)
+            row[0].set_title(f"truth {record['image_id']}", fontsize=8)
+        row = row[int(known) :]
+        row[0].imshow(measurement_picture(arrays["y"]))
+        row[0].set_title("measurement" if known else f"measurement {record['image_id']}", fontsize=8)
         pictures = dict(zip(record["survivors"], arrays["images"]))
-        for axis, position in zip(row[2 : 2 + particles], shown(record)):
+        for axis, position in zip(row[1 : 1 + particles], shown(record)):
             index = record["particles"][position]
             if index in pictures:
                 axis.imshow(pictures[index])
@@ -101,7 +103,7 @@ def draw_grid(records: Sequence[tuple[Record, Arrays]]) -> Figure:
                 for spine in axis.spines.values():
                     spine.set(visible=True, linewidth=3, color="tab:orange")
         if "summary_mean" in arrays:
-            draw_summary(row[2 + particles :], record["summary"], arrays)
+            draw_summary(row[1 + particles :], record["summary"], arrays)
     lines = ["framed: the particle picked without the truth (lowest measurement loss)"]
     if summarised:
         lines.append(SPREAD_WARNING)

@@ -42,6 +42,14 @@ def verdict(deviation: float, decoder: float | None = None) -> str:
     return f"{'above' if decoder is None else NOT_EXPLAINED} ({deviation:.1f} sd)"
 
 
+def verdict_in(record: dict[str, Any], position: int) -> str | None:
+    """The same of one particle of a record, before it is aggregated."""
+    loss, std, decoder = record["loss"][position], record.get("floor_std"), record.get("decoder_floor")
+    if not std or loss is None:
+        return None
+    return verdict((loss - record["noise_floor"]) / std, None if decoder is None else decoder / std)
+
+
 def decoder_deviation(metrics: dict[str, Any], image: int) -> float | None:
     """Of an image, given by its position: by how many standard deviations the decoder's error raises its floor."""
     values = metrics["loss"].get("decoder_deviation")

@@ -15,11 +15,13 @@ from utils.population.certificate import Certificate
 from utils.population.prior_score import PriorScore
 from utils.population.rounds import sample_in_rounds
 from utils.records import decoder_floor
+from utils.records.arrays import write_arrays
 from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
 from utils.running.build import build, check_measurements, load_batch
+from utils.running.results import results_of
 
 
 class Turn(Protocol):
@@ -99,6 +101,17 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
                 for x, image in zip(truths, batch)
             ]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
+                if settings.save_arrays:
+                    results = results_of(record, rounds.result, parts.operator, parts.side, settings.data.channels or 3)
+                    with folder.writing():
+                        write_arrays(
+                            folder.path,
+                            record["image_id"],
+                            results,
+                            settings.save_arrays,
+                            folder.about or {},
+                            settings.model.path,
+                        )
                 folder.add(record, arrays, device)
                 report(record)
             convergence.tell([record for record, _ in finished], truths)

@@ -1,0 +1,75 @@
+"""Results as floating-point numbers, for programs that go on from them: .npy, TIFF, and CXI with how they were made.
+
+An image's files lie in `arrays/` of the run folder: the label-free pick, and where particles agree with it their mean and
+its standard deviation, each (C, H, W) float32 with 0 as black and 1 as white; C is 1 where the measurement was of the grey.
+"""
+
+import datetime
+import io
+import shlex
+from collections.abc import Callable, Mapping
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import tifffile
+
+from utils.files import write_atomically
+
+FOLDER = "arrays"
+CXI_VERSION = 160
+
+
+def write_arrays(
+    folder: Path, image: int, results: Mapping[str, np.ndarray], formats: list[str], about: Mapping[str, Any], prior: str
+) -> None:
+    """results: {"pick", "mean", "std"}, each (C, H, W); about: of the run, as records hold it; prior: its model.path.
+
+    Raises OSError.
+    """
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    for name, values in results.items():
+        for ending in formats:
+            if ending != "cxi":
+                write_atomically(place / f"{image:05d}_{name}.{ending}", WRITERS[ending](values.astype(np.float32)))
+    if "cxi" in formats:
+        made = io.BytesIO()  # h5py moves about in its file
+        fill_cxi(made, results, about, prior)
+        write_atomically(place / f"{image:05d}.cxi", made.getbuffer())
+
+
+def _npy(values: np.ndarray) -> Callable[[BinaryIO], None]:
+    return lambda file: np.save(file, values)
+
+
+def _tiff(values: np.ndarray) -> Callable[[BinaryIO], None]:
+    """Grey as one page; colours, three or another number, as one page each: float colours in one page few programs read."""
+    return lambda file: tifffile.imwrite(file, values, photometric="minisblack", metadata={"axes": "CYX"})
+
+
+WRITERS = {"npy": _npy, "tiff": _tiff}
+
+
+def fill_cxi(file: BinaryIO, results: Mapping[str, np.ndarray], about: Mapping[str, Any], prior: str) -> None:
+    """CXI 1.6: entry_1/image_1, image_2, ... hold the results, each with the process that made it."""
+    commit = about["git_commit"]
+    process = {
+        "program": "LatentDAPS particles",
+        "version": packages.version("latentdaps-particles") + (f" (commit {commit})" if commit else ""),
+        "command": shlex.join(["python", "posterior_sample.py", *about["overrides"]]),
+        "prior": prior,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": str(about["seed"]),
+    }
+    with h5py.File(file, "w") as cxi:
+        cxi["cxi_version"] = CXI_VERSION
+        for i, (name, values) in enumerate(results.items(), 1):
+            image = cxi.create_group(f"entry_1/image_{i}")
+            image["data"] = values.astype(np.float32)
+            image["title"], image["data_space"], image["data_type"] = name, "real", "density"
+            for key, text in process.items():
+                image[f"process_1/{key}"] = text
+        cxi["entry_1/data_1/data"] = h5py.SoftLink("/entry_1/image_1/data")
