@@ -27,7 +27,7 @@ WRITERS = {
     "tools/unpack_cifar10.py": {"picture.save"},
     "tools/report.py": {"figure.savefig"},  # into memory, as the next one
     "utils/records/folder.py": {"save"},
-    "utils/records/arrays.py": {"np.save", "tifffile.imwrite"},  # into the file that the helper has opened
+    "utils/records/arrays.py": {"np.save", "tifffile.imwrite"},  # into memory
     "utils/records/files.py": {"np.savez_compressed"},
     "utils/records/kept.py": {"gzip.GzipFile"},
     "utils/figures/style.py": {"figure.savefig"},

@@ -8,6 +8,7 @@ import datetime
 import io
 import shlex
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,23 +35,28 @@ def write_arrays(
     for name, values in results.items():
         for ending in formats:
             if ending != "cxi":
-                write_atomically(place / f"{image:05d}_{name}.{ending}", WRITERS[ending](values.astype(np.float32)))
+                _write(place / f"{image:05d}_{name}.{ending}", partial(FILLING[ending], values=values.astype(np.float32)))
     if "cxi" in formats:
-        made = io.BytesIO()  # h5py moves about in its file
-        fill_cxi(made, results, about, prior)
-        write_atomically(place / f"{image:05d}.cxi", made.getbuffer())
+        _write(place / f"{image:05d}.cxi", partial(fill_cxi, results=results, about=about, prior=prior))
 
 
-def _npy(values: np.ndarray) -> Callable[[BinaryIO], None]:
-    return lambda file: np.save(file, values)
+def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    """By way of memory: tifffile wants a file with a name, h5py one that can be read."""
+    made = io.BytesIO()
+    fill(made)
+    write_atomically(path, made.getbuffer())
 
 
-def _tiff(values: np.ndarray) -> Callable[[BinaryIO], None]:
-    """Grey as one page; colours, three or another number, as one page each: float colours in one page few programs read."""
-    return lambda file: tifffile.imwrite(file, values, photometric="minisblack", metadata={"axes": "CYX"})
+def fill_npy(file: BinaryIO, values: np.ndarray) -> None:
+    np.save(file, values)
 
 
-WRITERS = {"npy": _npy, "tiff": _tiff}
+def fill_tiff(file: BinaryIO, values: np.ndarray) -> None:
+    """One page a channel: floating-point colours in one page few programs read."""
+    tifffile.imwrite(file, values, photometric="minisblack", metadata={"axes": "CYX"})
+
+
+FILLING = {"npy": fill_npy, "tiff": fill_tiff}
 
 
 def fill_cxi(file: BinaryIO, results: Mapping[str, np.ndarray], about: Mapping[str, Any], prior: str) -> None:
