@@ -16,28 +16,39 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+try:
+    import latentdaps  # noqa: F401  # it tells where a module of somebody else stands in the way of ours
+except ImportError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 from utils import device as devices
 from utils.command_line import lasting_streams
 from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
-from utils.data import TestItem, names_in_set, select_images
-from utils.errors import InputError
+from utils.data import PUT_BACK, TestItem, few, names_in_set, select_images
+from utils.errors import InputError, visible
 from utils.figures import draw_run
+from utils.paths import PROJECT
+from utils.priors import library
+from utils.records.files import record_path
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.cores import on_all_cores
 from utils.running.interrupts import signals_interrupt, uninterrupted
 from utils.running.ranks import Rank
+from utils.running.sweep import Sweep
+from utils.running.watching import Watch
 from utils.running.workers import sample_in_workers, workers_of
 
 # configs/hydra/launcher/ is complete in itself and needs no schema
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 ALONE = Rank()
+SWEEP = Sweep()
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="default")
+@hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
 def main(cfg: DictConfig) -> None:
     multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -45,20 +56,29 @@ def main(cfg: DictConfig) -> None:
         console.setup_logging(quiet=not rank.first)
         if multirun and rank.count > 1:  # a job that fails on one rank alone would leave the others waiting
             raise InputError("torchrun runs no sweep (-m); start torchrun once per job, or sweep without it over shard=k/n")
+        if not multirun:
+            library.serve_one_run()
         with signals_interrupt():
-            run(cfg, rank)
+            if multirun:
+                SWEEP.job(cfg, lambda cfg, jobs: run(cfg, rank, jobs))
+            else:
+                run(cfg, rank)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        if multirun:  # Hydra goes on with the other jobs and fails at the end
-            raise
-        sys.exit(2)
+        if not multirun:
+            sys.exit(2)
+        SWEEP.refuse(error)  # the other jobs go on
 
 
-def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
-    """One run from config to figures. Everything up to `sample` needs no torch, so wrong input ends within a second."""
+def run(cfg: DictConfig, rank: Rank = ALONE, jobs: tuple[int, int] | None = None) -> dict[str, Any] | None:
+    """One run from config to figures, and its metrics; jobs: (number, of how many) in a sweep.
+
+    Everything up to `sample` needs no torch, so wrong input ends within a second.
+    """
     settings = rank.settings(check(cfg))
     images = select_images(settings)
-    with RunFolder.open(settings, rank) as folder:
+    watch = Watch(settings, rank, jobs)
+    with RunFolder.open(settings, rank) as folder, watch:
         with folder.writing():
             console.log_to(folder.log_path(settings))
         for note in settings.composition.notes:
@@ -72,26 +92,31 @@ def run(cfg: DictConfig, rank: Rank = ALONE) -> None:
             if len(pending) < len(images):
                 console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
             if pending:
-                sample_all(settings, pending, folder, rank)
+                watch.begin(pending)
+                sample_all(settings, pending, folder, rank, watch)
             rank.wait_for_all("sampling done")
         finally:  # after Ctrl-C or an error too: what is done counts
             if rank.first:
                 with uninterrupted():
-                    metrics = folder.aggregate()
+                    watch.metrics = metrics = folder.aggregate()
         if rank.first:
             show(metrics, folder, settings)
+        if left := [image.path.name for image in pending if not record_path(folder.path, image.id).exists()]:
+            done = f"{len(images) - len(left)} of {len(images)} images are done"
+            raise InputError(f"data.root: {few(left)} went away or changed while the run was at work ({done}); {PUT_BACK}")
+        return metrics
 
 
-def sample_all(settings: Settings, images: Sequence[TestItem], folder: RunFolder, rank: Rank) -> None:
+def sample_all(settings: Settings, images: Sequence[TestItem], folder: RunFolder, rank: Rank, watch: Watch) -> None:
     """In this process, in several, or on the cores of a TPU."""
     workers = workers_of(settings, len(images), rank)
     if workers > 1:
-        sample_in_workers(settings, images, folder, workers)
+        sample_in_workers(settings, images, folder, workers, watch)
         return
     from utils.running.sampling import sample  # torch comes late
 
     with devices.out_of_memory_in_one_line():
-        on_all_cores(sample, settings, images, folder)
+        on_all_cores(sample, settings, images, folder, watch)
 
 
 def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) -> None:
@@ -101,24 +126,35 @@ def show(metrics: dict[str, Any] | None, folder: RunFolder, settings: Settings) 
         return
     console.print_results(metrics, folder.path)
     if draw_run(folder.path):
-        print(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}")
+        print(visible(f"pictures: {folder.path / 'grid_results.png'} and {folder.path / 'trace.png'}"))
     if sys.stdout is not None:
         sys.stdout.flush()  # while the log can still say that it could not be written
 
 
 def lost(stream: str, error: OSError) -> None:
-    """A closed pipe or terminal, or a full disk, ends no run."""
-    console.log.warning("%s cannot be written (%s); the run goes on, and writes into its folder", stream, error.strerror)
+    """A closed pipe or terminal, or a full disk, ends no run. Of --help and the like nobody wants to know."""
+    if console.log.handlers:
+        console.log.warning("%s cannot be written (%s); the run goes on, and writes into its folder", stream, error.strerror)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The program as the command line starts it, from any folder: results go where it is started."""
     with lasting_streams(lost):
         try:
             call(main)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            if not SWEEP.refused:
+                print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             if Rank.of_this_process().first:
                 print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
             sys.exit(130)
+        finally:
+            SWEEP.close()
+        if SWEEP.refused:
+            sys.exit(2)
+
+
+if __name__ == "__main__":
+    start()

@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "utils.sampling",
     ),
     "utils.metrics": ("ground", "operators.base", "operators.gradients"),
+    "utils.callbacks": ("ground",),
     "utils.records": ("ground", *PLANS, "utils.metrics", "utils.config.fingerprint", "utils.config.settings"),
     "utils.evaluation": (
         "ground",
@@ -60,6 +61,7 @@ MAY_IMPORT = {
         "utils.sampling",
         "utils.population",
         "operators.base",
+        "utils.callbacks.base",
     ),
     "utils.analysis": ("ground", *PLANS, "utils.metrics", "utils.records", "utils.config.fingerprint"),
     "utils.figures": ("ground", *PLANS, "utils.records", "utils.analysis"),
@@ -78,6 +80,7 @@ MAY_IMPORT = {
         "utils.evaluation",
         "utils.population",
         "utils.algorithms.contract",
+        "utils.callbacks",
     ),
     "utils.diagnosis": (
         "ground",
@@ -101,6 +104,7 @@ WITHOUT_TORCH = (
     *(f"utils.mechanisms.{name}.plan" for name in ORDER),
     "utils.config",
     "utils.metrics",
+    "utils.callbacks",
     "utils.records",
     "utils.analysis",
     *PLAN,
@@ -111,13 +115,16 @@ WITHOUT_TORCH = (
     "utils.files",
     "utils.plain_files",
 )
-OURS = ("utils", "operators", "sampler", "posterior_sample", "tools", "tests")
+OURS = ("latentdaps", "utils", "operators", "sampler", "posterior_sample", "tools", "tests")
 
 
 @cache
 def modules():
     """{dotted name: syntax tree} of the program's own modules, tests apart."""
-    files = [*PROJECT.glob("*.py"), *(f for room in ("utils", "operators", "tools") for f in (PROJECT / room).rglob("*.py"))]
+    files = [
+        *PROJECT.glob("*.py"),
+        *(f for room in ("latentdaps", "utils", "operators", "tools") for f in (PROJECT / room).rglob("*.py")),
+    ]
     return {
         ".".join(f.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(f.read_text())
         for f in files
@@ -248,7 +255,7 @@ def test_a_mechanism_owns_itself():
     files = [
         *PROJECT.glob("*.py"),
         *USERS_TOOLS,
-        *(f for room in ("utils", "operators") for f in (PROJECT / room).rglob("*.py")),
+        *(f for room in ("latentdaps", "utils", "operators") for f in (PROJECT / room).rglob("*.py")),
     ]
     wrong = []
     for file in files:

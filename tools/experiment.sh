@@ -16,17 +16,20 @@ declare -A MEANING=([1]="1 image sanity check" [10]="10 images main experiment" 
 usage() {
   local width=6 n
   for n in "${RUNS[@]}"; do [ $((${#n} + 2)) -le $width ] || width=$((${#n} + 2)); done
-  echo "사용법: bash $EXPERIMENT.sh$(printf ' [--%s]' "${RUNS[@]}")"
+  local line="bash $EXPERIMENT.sh$(printf ' [--%s]' "${RUNS[@]}") [--demo]"
+  echo "usage: $line"
+  echo "사용법: $line"
   for n in "${RUNS[@]}"; do printf '  %-*s: %s\n' $width "--$n" "${MEANING[$n]}"; done
   printf '  %-*s: %s\n' $width "--demo" \
-    "the same on the shipped prior and images; alone it means --demo$(printf ' --%s' "${ALONE[@]}")"
+    "the same on the shipped prior and images, also with --1; alone it means --demo$(printf ' --%s' "${ALONE[@]}")"
 }
 
 experiment() {
-  local runs=() demo=false hint="" argument run
+  local runs=() demo=false hint="" one="" argument run
   if [ $# -eq 0 ]; then usage; exit 0; fi
+  case " $* " in *" --demo "*) one="--1 " ;; esac        # one shipped image is a quick look at every experiment
   for argument in "$@"; do
-    case " --demo$(printf ' --%s' "${RUNS[@]}") " in
+    case " --demo$(printf ' --%s' "${RUNS[@]}") $one" in
       *" $argument "*) if [ "$argument" = --demo ]; then demo=true; else runs+=("${argument#--}"); fi ;;
       *) [[ $argument != --90 || " ${SIZES[*]} " != *" 100 "* ]] || hint="; the images 10 to 99 of --90 are part of --100"
          echo "unknown argument: $argument; $EXPERIMENT.sh takes$(printf ' --%s' "${RUNS[@]}" demo)$hint" >&2; exit 2 ;;
@@ -39,7 +42,7 @@ experiment() {
 # run_one RUN DEMO: one of SIZES on ImageNet, or 100 images of one of SETS
 run_one() {
   local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0) range
-  if [ ${#SETS[@]} -gt 0 ]; then images=$1 n=100; fi
+  if [ ${#SETS[@]} -gt 0 ] && [ "$1" != 1 ]; then images=$1 n=100; fi
   local data=test-$images model=${images}256ldm group=ldm_langevin label=$images sampler=()
   # a certificate is of one setting, so experiment 7 has the same one on every prior: that of docs/real_models.md
   [ $EXPERIMENT != exp7_sequential ] || sampler=(sampler=short_denoised) group=ldm
@@ -52,7 +55,7 @@ run_one() {
       exp5_final) sampler=(sampler=fast_denoised) ;;
       *) sampler=(sampler=fast) ;;
     esac
-    if [ ${#SETS[@]} -gt 0 ]; then label=$data; fi
+    if [ ${#SETS[@]} -gt 0 ] && [ "$1" != 1 ]; then label=$data; fi
   fi
   range=("data.end_id=$n")
   [ "$n" != 90 ] || range=(data.start_id=10 data.end_id=100)

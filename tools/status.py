@@ -1,8 +1,9 @@
 """How far a run is, from its folder alone, while it goes on or after it.
 
-    python tools/status.py DIR            # <save_dir>/<name>; watch -n 10 python tools/status.py DIR
+    python tools/status.py DIR            # <save_dir>/<name>, or a folder of runs
+    python tools/status.py DIR --watch    # again every ten seconds
 
-Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0; 2 if DIR is no run folder.
+Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0; 2 if DIR is no run folder and has none.
 """
 
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
+from rich.console import Console
 
 from utils.command_line import Parser, run, say
 from utils.data import files_in
@@ -23,7 +25,8 @@ from utils.records.aggregate import finite
 from utils.records.files import RecordError, read_record, record_path, record_paths
 from utils.records.folder import names_seen
 from utils.records.kept import KEPT, kept_path
-from utils.records.summary import resolution
+from utils.records.progress import SUFFIX, Progress, read_progress
+from utils.records.summary import counted, resolution
 
 SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
 
@@ -36,6 +39,19 @@ class Shard(NamedTuple):
     total: int  # images
     silent_s: float  # seconds since its last record or log line
     remaining_s: float | None  # estimate; None: not known yet
+    progress: Progress | None  # of its last start; None: of an older program
+
+    @property
+    def stopped(self) -> bool:
+        return self.done < self.total and self.progress is not None and self.progress.state in ("interrupted", "failed")
+
+    def state(self, silent: bool) -> str:
+        """In words."""
+        if self.done == self.total:
+            return "done"
+        if self.progress is not None and self.stopped:
+            return f"{self.progress.state} {duration(self.silent_s)} ago; the same command continues"
+        return f"last sign {duration(self.silent_s)} ago{'; has it stopped?' if silent else ''}"
 
 
 class Data(BaseModel):
@@ -107,9 +123,10 @@ def shard_status(
     k, n = key
     share = ids[k::n]
     done = [i for i in records if i in share]
-    touched = [log_path.stat().st_mtime, *(record_path(folder, i).stat().st_mtime for i in done)]
+    sign = log_path.with_suffix(SUFFIX)
+    touched = [path.stat().st_mtime for path in (log_path, *[sign] * sign.is_file(), *(record_path(folder, i) for i in done))]
     left_s = (len(share) - len(done)) * image_s / at_once(folder, [records[i] for i in done]) if image_s is not None else None
-    return Shard(f"{k}/{n}", len(done), len(share), now - max(touched), left_s)
+    return Shard(f"{k}/{n}", len(done), len(share), now - max(touched), left_s, read_progress(log_path))
 
 
 def at_once(folder: Path, done: Sequence[Mapping[str, Any]]) -> int:
@@ -155,29 +172,64 @@ def describe(folder: Path, now: float | None = None) -> Iterator[str]:
     parts = [shard_status(folder, key, path, ids, records, image_s, now) for key, path in shards(folder).items()]
     working = [p for p in parts if p.done < p.total]
     silent = [p for p in working if image_s is not None and p.silent_s > SILENT_IMAGES * image_s + 60]
-    line = f"{folder}: {len(done)} of {len(ids)} images done"
+    line = f"{folder}: {len(done)} of {counted(len(ids), 'image')} done"
     if image_s is not None:
         line += f", {image_s:.1f} s per image"
-        if len(done) < len(ids) and working and not silent:
+        if len(done) < len(ids) and working and not silent and not any(p.stopped for p in parts):
             line += f", about {duration(max(p.remaining_s for p in working))} left"
     yield line
+    going = [p.progress for p in working if p.progress is not None and p not in silent and p.progress.state == "at work"]
+    if going:
+        yield f"at work: step {sum(p.steps_done for p in going)} of {sum(p.steps for p in going)}, {going[-1].best or '-'}"
     diverged = [
         f"image {r['image_id']} p{p}" for r in records.values() for p, gone in zip(r["particles"], r["diverged"]) if gone
     ]
     yield f"{best_line(records)}; diverged particles: {len(diverged)}{' (' + ', '.join(diverged[:5]) + ')' if diverged else ''}"
     if len(parts) > 1 or working:
         for p in parts:
-            state = "done" if p.done == p.total else f"last sign {duration(p.silent_s)} ago"
-            yield f"  shard {p.name}: {p.done} of {p.total}, {state}{'; has it stopped?' if p in silent else ''}"
+            yield f"  shard {p.name}: {p.done} of {p.total}, {p.state(p in silent)}"
     if damaged:
         yield f"damaged records: {damaged}; the same command samples their images again"
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders below a folder; itself where it is one, or has none."""
+    if (folder / "records").is_dir():
+        return [folder]
+    return sorted(path.parent for path in folder.rglob("records") if (path.parent / "config.yaml").is_file()) or [folder]
+
+
+def report(folder: Path) -> Iterator[str]:
+    """The lines of a run, or of all below a folder, of which one that cannot be read stops no other."""
+    found = runs_in(folder)
+    for run_folder in found:
+        try:
+            yield from describe(run_folder)
+        except InputError as error:
+            if found == [folder]:
+                raise
+            yield str(error)
+
+
 def main() -> None:
     parser = Parser(prog="status.py", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>")
-    for line in describe(parser.parse_args().folder):
-        say(line)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a run folder, <save_dir>/<name>, or a folder of runs")
+    parser.add_argument("--watch", type=int, nargs="?", const=10, metavar="S", help="again every S seconds (10), until Ctrl-C")
+    arguments = parser.parse_args()
+    if arguments.watch is not None and arguments.watch < 1:
+        raise InputError(f"--watch {arguments.watch}: give a number of seconds from 1 on")
+    while True:
+        lines = list(report(arguments.folder))
+        if arguments.watch:
+            Console().clear()
+        for line in lines:
+            say(line)
+        if not arguments.watch:
+            break
+        try:
+            time.sleep(arguments.watch)
+        except KeyboardInterrupt:
+            break
 
 
 if __name__ == "__main__":

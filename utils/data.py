@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,6 +30,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says:
 KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .npz, HDF5, CXI or TIFF file"}
 TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
+MOST_FILES = 2**21  # in data.root and its folders, of any kind: the largest public sets have fewer
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
 READ_AS = {
@@ -38,7 +39,16 @@ READ_AS = {
     "no profile": (logging.WARNING, "colour profiles that cannot be applied are left out, and the colours taken for sRGB"),
 }
 SAME = 2  # levels of 255: profiles of sRGB differ from each other by their rounding
+PUT_BACK = "put it back; finished images are kept, and the same command continues"
 Value = TypeVar("Value")
+
+
+class Lost(InputError):
+    """A file that went away or changed while a run was at work."""
+
+    def __init__(self, line: str, image_id: int = -1) -> None:
+        super().__init__(line)
+        self.image_id = image_id
 
 
 @dataclass(frozen=True)
@@ -67,15 +77,8 @@ class TestImage(TestItem):
     """An image, from which a measurement is simulated."""
 
     def pixels(self, resolution: int) -> np.ndarray:
-        """(3, resolution, resolution) float32 in [-1, 1]: shorter side resized, then centre cropped.
-
-        As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1].
-        """
-        import torch
-        from torchvision.transforms.functional import center_crop, resize
-
-        image = torch.from_numpy(np.ascontiguousarray(read_rgb(self.path).transpose(2, 0, 1)))  # (3, H, W) in [0, 1]
-        return (center_crop(resize(image, resolution, antialias=True), resolution) * 2 - 1).numpy()
+        """(3, resolution, resolution) float32 in [-1, 1], as `fitted`."""
+        return fitted(read_rgb(self.path).transpose(2, 0, 1), resolution)
 
     def check(self) -> list[str]:
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
@@ -106,6 +109,38 @@ class Measurement(TestItem):
         """Of the file, and of the mask's where there is one: another mask is another measurement."""
         mask = self.convention.mask_file
         return _digest(self.path) if mask is None else _digest(self.path, mask)
+
+
+@dataclass(frozen=True)
+class Given(TestItem):
+    """What a caller has in memory; `path` is its name alone, where it is of no file.
+
+    y: as the operator measures it, NaN where not measured; truth: (3, side, side) float32 in [-1, 1], None: not known
+    """
+
+    y: np.ndarray
+    truth: np.ndarray | None
+    content: str  # SHA-256 of what it was made from
+
+    def digest(self) -> str:
+        return self.content
+
+
+def fitted(rgb: np.ndarray, resolution: int) -> np.ndarray:
+    """(3, H, W) float32 in [0, 1] -> (3, resolution, resolution) in [-1, 1]: shorter side resized, then centre cropped.
+
+    As DAPS, data.py: torchvision's Resize (bilinear, antialiased) and CenterCrop on the tensor in [0, 1]; without that
+    library, which is slow to import.
+    """
+    import torch
+
+    image = torch.from_numpy(np.ascontiguousarray(rgb))  # (3, H, W)
+    before = image.shape[1:]
+    after = tuple(int(resolution * side / min(before)) for side in before)
+    if after != before:
+        image = torch.nn.functional.interpolate(image[None], after, mode="bilinear", antialias=True)[0]
+    top, left = (round((side - resolution) / 2) for side in after)
+    return (image[:, top : top + resolution, left : left + resolution] * 2 - 1).numpy()
 
 
 def _digest(*files: Path) -> str:
@@ -213,11 +248,11 @@ def _is(path: Path, what: Callable[[Path], bool]) -> bool:
 def _below(root: Path) -> Iterator[Path]:
     """All files in `root` and its folders, linked ones too, less hidden ones; a folder that cannot be read as itself.
 
-    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways:
-    after a few steps they would be millions.
+    A link to a folder on the way to it ends. Raises InputError for links that lead into one folder in more than MOST_WAYS ways,
+    which after a few steps would be millions, and where there are more than MOST_FILES.
     """
     ways: Counter[Path] = Counter()
-    waiting: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    waiting, seen = list[tuple[Path, frozenset[Path]]]([(root, frozenset())]), 0
     while waiting:
         folder, above = waiting.pop()
         try:
@@ -233,6 +268,8 @@ def _below(root: Path) -> Iterator[Path]:
             raise InputError(
                 f"data.root: links lead into {place} in more than {MOST_WAYS} ways ({short(str(folder))}); remove some"
             )
+        if (seen := seen + len(entries)) > MOST_FILES:
+            raise InputError(f"data.root={root}: holds more than {MOST_FILES} files and folders; name the folder of the set")
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -283,9 +320,11 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     data, root = settings.data, find(settings.data.root)
     if not _is(root, Path.is_dir):
         raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
+    if (place := root.resolve()) == place.parent:
+        raise InputError(f"data.root={data.root}: is the whole machine; name the folder of the set")
     files = files_in(root, data.kind, _mask_file(data))
     left = sorted(str(file.relative_to(root)) for file in _below(root) if not _is_read(file, data.kind))
-    beside = f"; left out: {_few(left)}" if left else ""
+    beside = f"; left out: {few(left)}" if left else ""
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
@@ -296,7 +335,12 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     if data.start_id >= end:
         raise InputError(f"data.start_id={data.start_id}: {root} has {len(files)} images{beside}")
     k, n = settings.shard_of
-    chosen = list(enumerate(files))[data.start_id : end][k::n]
+    return items_of(settings, list(enumerate(files))[data.start_id : end][k::n])
+
+
+def items_of(settings: Selection, chosen: Sequence[tuple[int, Path]]) -> list[TestImage] | list[Measurement]:
+    """The items that some files, each with its number, are for this run; each is read once, and kept as a digest."""
+    data = settings.data
     if data.kind == "measurement":
         convention = Convention.of(data)
         measured = [Measurement(i, file, convention, settings.measured_shape) for i, file in chosen]
@@ -314,17 +358,19 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
         _readable(item, item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
-            log.log(level, "%s: %s", text, _few(names))
+            log.log(level, "%s: %s", text, few(names))
     return items
 
 
 def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
-    """What `read` finds in an item's file when its turn has come. Raises InputError if it has gone or changed."""
-    remedy = "put it back; finished images are kept, and the same command continues"
-    value, digest = _readable(item, read, remedy), _readable(item, item.digest, remedy)
-    if digest != item.sha256():
-        raise InputError(f"data.root: {item.path} has changed since the run began; {remedy}")
-    return value
+    """What `read` finds in an item's file when its turn has come. Raises Lost if it has gone or changed."""
+    try:
+        value, digest = _readable(item, read, PUT_BACK), _readable(item, item.digest, PUT_BACK)
+        if digest != item.sha256():
+            raise InputError(f"data.root: {item.path} has changed since the run began; {PUT_BACK}")
+        return value
+    except InputError as error:
+        raise Lost(str(error), item.id) from None
 
 
 def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
@@ -336,5 +382,6 @@ def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace
         raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -75,6 +75,11 @@ def get_device(use_tpu: bool = False, gpu: int = 0, local_rank: int = 0) -> torc
     return torch.device("cuda", gpu + local_rank)
 
 
+def gpu_of(device: torch.device) -> int:
+    """The value of `gpu` that means this device: its CUDA number, -1 for any other."""
+    return (device.index or 0) if device.type == "cuda" else -1
+
+
 def require(kind: str) -> None:
     """Raises InputError where a training asks for `kind`, "cuda" or "cpu", and there is none."""
     import torch

@@ -1,15 +1,17 @@
 """What a run is made of beside its config: the content of the weight files and of the modules of one's own that it names.
 
 A digest is the beginning of a SHA-256, under the config key that names the file, or under "module NAME". This project's own
-modules have none: its commit is recorded. Nothing is imported or run here.
+modules, those that its git knows, have none: its commit is recorded. None of them is imported or run here.
 """
 
 import ast
 import hashlib
 import os
 import re
+import subprocess
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -26,7 +28,7 @@ LENGTH = 16
 REMEMBERED = 2**26  # bytes; a smaller file is read each time, in less than a tenth of a second
 TEXTS = (".py", ".json", ".txt")  # git may end their lines in another way elsewhere
 WEIGHTS = (*ORIGINAL_SUFFIXES, ".bin", ".npy", ".npz")
-SHIPPED = tuple(PROJECT / name for name in ("utils", "operators", "tools", "sampler.py", "posterior_sample.py"))
+SHIPPED = tuple(PROJECT / name for name in ("utils", "operators", "tools", "latentdaps", "sampler.py", "posterior_sample.py"))
 INSTALLED = ("site-packages", "dist-packages")  # their versions are another matter
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -162,8 +164,22 @@ def _modules(target: str) -> Iterator[tuple[str, Path, bool]]:
 
 
 def _of_ones_own(file: Path) -> bool:
-    elsewhere = file.suffix == ".py" and not any(file.is_relative_to(place) for place in (*SHIPPED, LIBRARY))
-    return elsewhere and not set(INSTALLED) & set(file.parts)
+    if file.suffix != ".py" or file.is_relative_to(LIBRARY) or set(INSTALLED) & set(file.parts):
+        return False
+    if not any(file.is_relative_to(place) for place in SHIPPED):
+        return True
+    known = _known_to_git()
+    return bool(known) and file.relative_to(PROJECT).as_posix() not in known
+
+
+@cache
+def _known_to_git() -> frozenset[str]:
+    """This project's files in its repository, relative to it; none outside a repository and where there is no git."""
+    try:
+        answer = subprocess.run(["git", "-C", str(PROJECT), "ls-files", "-z"], capture_output=True, text=True)
+    except OSError:
+        return frozenset()
+    return frozenset(answer.stdout.split("\0")) - {""}
 
 
 def _imported(path: Path, package: str) -> Iterable[str]:

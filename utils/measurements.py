@@ -100,6 +100,11 @@ def read(path: Path, convention: Convention, measured_shape: tuple[int, ...] | N
         if measured_shape is None:
             raise
         raise InputError(f"data.root: {path} has shape {error.shape}; this task measures {measured_shape}") from None
+    return reading(raw, path, convention)
+
+
+def reading(raw: np.ndarray, path: Path, convention: Convention) -> Reading:
+    """The same of an array (C, H, W) or (H, W); path: where it is from, or what it is called. Raises as `read`."""
     if not raw.ndim:
         raise ValueError("holds a single number, and no picture or spectrum")
     if raw.dtype.kind not in "fiu":

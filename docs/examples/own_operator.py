@@ -8,16 +8,8 @@ from pathlib import Path
 
 import torch
 
+import latentdaps
 from operators.base import Operator
-from utils.config.check import check
-from utils.config.compose import compose
-from utils.data import select_images
-from utils.diagnosis.tryout import try_operator
-from utils.figures.style import bare_axes
-from utils.metrics.pixels import to_pixels
-from utils.metrics.psnr import psnr
-from utils.running.build import build, load_batch
-from utils.sampling.profiler import Profiler
 
 
 class ColourFilter(Operator):
@@ -25,36 +17,24 @@ class ColourFilter(Operator):
 
     linear = separable = True
 
-    def __init__(self, side, sigma):
+    def __init__(self, sigma):
         super().__init__(sigma)
-        tile = torch.tensor([[[1.0, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 1]]])  # (3, 2, 2)
-        self.register_buffer("mask", tile.repeat(1, side // 2, side // 2))  # (3, H, W)
+        self.register_buffer("tile", torch.tensor([[[1.0, 0], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [0, 1]]]))  # (3, 2, 2)
 
     def forward(self, x):
-        return self.mask * x  # (P, 3, H, W)
+        return self.tile.repeat(1, x.shape[-2] // 2, x.shape[-1] // 2) * x  # (P, 3, H, W)
 
 
-# the group of a task of the same units and noise; its operator is exchanged below
-settings = check(compose(["gpu=-1", "task=inpainting_rand", "sampler=fast", "data.end_id=2", *sys.argv[1:]]))
-parts = build(settings)
-operator = ColourFilter(parts.prior.resolution, sigma=0.05)
-try_operator("ColourFilter", operator, parts.prior, parts.device)  # ends in one line if the gradient is cut
-parts.sampler.operator = operator
-parts = parts._replace(operator=operator)
+# hyper-parameters of a task of the same units and noise; load() tries the operator: one that cuts a gradient ends in one line
+keys = {"gpu": -1, "task": "inpainting_rand", "sampler": "fast", "data": {"end_id": 2}}
+model = latentdaps.load(operator=ColourFilter(sigma=0.05), **keys, overrides=sys.argv[1:])
+y = model.measure()
+result = model.sample(y)
+for row, spread in enumerate(result.images.std(1)):  # (N, 3, H, W), of numbers in [0, 1]
+    decibel = result.metrics["summary"]["psnr"][row]
+    print(f"image {row}: mean of the particles {decibel:.1f} dB, spread {spread.mean():.3f}")
 
-particles, truth = load_batch(parts, settings, select_images(settings))
-found = parts.sampler.sample(particles, Profiler(parts.device)).image.unflatten(0, (len(truth), -1))  # (N, n, 3, H, W)
-seen = particles.y.unflatten(0, (len(truth), -1))[:, 0]
-mean, spread = found.mean(1), found.std(1)  # (N, 3, H, W) each
-
-figure, axes = bare_axes(len(truth), 4, height=2, width=2, layout="constrained")
-for row, x in enumerate(truth):
-    print(f"image {row}: mean of the particles {psnr(mean[row : row + 1], x).item():.1f} dB, spread {spread[row].mean():.3f}")
-    columns = {"truth": x, "measurement": seen[row], "mean of the particles": mean[row], "spread, x 8": 8 * spread[row] - 1}
-    for axis, (title, picture) in zip(axes[row], columns.items()):
-        axis.imshow(to_pixels(picture[None])[0])
-        axis.set_title(title, fontsize=8)
-place = Path(settings.save_dir) / "example_own_operator.jpg"
+place = Path(model.settings.save_dir) / "example_own_operator.jpg"
 place.parent.mkdir(parents=True, exist_ok=True)
-figure.savefig(place, dpi=80)
+result.plot().savefig(place, dpi=80)
 print(place)

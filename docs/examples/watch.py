@@ -8,18 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.config.check import check
-from utils.config.compose import compose
-from utils.data import select_images
+import latentdaps
 from utils.figures.style import bare_axes
 from utils.metrics.pixels import to_pixels
-from utils.running.build import build, load_batch
-from utils.sampling.profiler import Profiler
 
-overrides = ["gpu=-1", "sampler=fast", "data=demo-scenes", "model=demo-scenes", "data.start_id=1", "data.end_id=2"]
-settings = check(compose([*overrides, *sys.argv[1:]]))
-parts = build(settings)
-particles, _ = load_batch(parts, settings, select_images(settings))
+model = latentdaps.load("demo-scenes", gpu=-1, sampler="fast", data={"start_id": 1, "end_id": 2}, overrides=sys.argv[1:])
 pictures, losses = [], []
 
 
@@ -29,20 +22,20 @@ def look(info):
     losses.append(info.loss.numpy())  # (P,)
 
 
-parts.sampler.sample(particles, Profiler(parts.device), on_step=look)
-floor = parts.operator.noise_floor(particles.y).numpy()  # (P,)
-losses = np.stack(losses) / floor  # (steps, P); 1 is what the noise alone leaves
-for step, (sigma, loss) in enumerate(zip(parts.sampler.sigmas, losses)):
+result = model.sample(model.measure(), progress=False, on_step=look)
+losses = np.stack(losses) / result.noise_floor  # (steps, P); 1 is what the noise alone leaves
+sigmas = model.parts.sampler.sigmas
+for step, (sigma, loss) in enumerate(zip(sigmas, losses)):
     print(f"step {step:2d}  sigma {sigma:6.2f}  loss / noise floor {np.array2string(loss, precision=2, suppress_small=True)}")
 
 shown = np.unique(np.linspace(0, len(pictures) - 1, 7).round().astype(int))
-figure, axes = bare_axes(len(particles), len(shown), height=1.6, width=1.6, layout="constrained")
+figure, axes = bare_axes(len(pictures[0]), len(shown), height=1.6, width=1.6, layout="constrained")
 for column, step in enumerate(shown):
-    axes[0, column].set_title(f"step {step}, sigma {parts.sampler.sigmas[step]:.2f}", fontsize=8)
-    for row in range(len(particles)):
-        axes[row, column].imshow(pictures[step][row])
+    axes[0, column].set_title(f"step {step}, sigma {sigmas[step]:.2f}", fontsize=8)
+    for row, picture in enumerate(pictures[step]):
+        axes[row, column].imshow(picture)
 
-place = Path(settings.save_dir) / "example_watch.jpg"
+place = Path(model.settings.save_dir) / "example_watch.jpg"
 place.parent.mkdir(parents=True, exist_ok=True)
 figure.savefig(place, dpi=80)
 print(place)

@@ -22,7 +22,7 @@ PROGRAM = str(PROJECT / "posterior_sample.py")
 DATA = ", ".join(sorted(path.stem for path in (PROJECT / "configs" / "data").glob("*.yaml")))
 NO_PLUS = "groups stand in the defaults list, so they take no +"
 NO_PIXELS = "this program samples in the latents of a prior, not in pixels"
-NO_WANDB = "nothing is sent to Weights & Biases: metrics.json, eval.md and run.log are in save_dir/name"
+NO_WANDB = "Weights & Biases is a callback (pip install -e '.[wandb]'; docs/running.md)"
 PLUGIN = (
     "the coupling of parents and children is retired to a plug-in, mechanisms.coupling.share under --config-dir "
     "docs/examples/plugins experiment=coupling (docs/log.md)"
@@ -90,7 +90,7 @@ PASTED = [
     (
         "wandb=True project_name=DAPS save_traj=False",
         "wandb=True project_name=DAPS save_traj=False: this program writes them otherwise; "
-        f"leave out wandb=True project_name=DAPS save_traj=False; {NO_WANDB}; {TRAJECTORY}",
+        f"write callbacks=wandb callbacks.wandb.project=DAPS; leave out save_traj=False; {NO_WANDB}; {TRAJECTORY}",
     ),
     ("save_traj=True", f"save_traj=True: {TRAJECTORY}; leave it out"),
     ("save_samples=True", "save_samples=True: every particle is saved, in save_dir/name/samples; leave it out"),

@@ -5,11 +5,13 @@ import re
 import runpy
 import sys
 import time
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
+import latentdaps
 from utils.paths import PROJECT
 
 EXAMPLES = PROJECT / "docs/examples"
@@ -50,10 +52,35 @@ def test_the_gallery_shows_each_script_with_its_picture(name):
     assert picture.stat().st_size < 200_000
 
 
-def test_the_notebook_is_one_and_holds_no_results():
+def test_the_notebook_is_one_and_holds_what_its_cells_showed():
     assert NOTEBOOK["nbformat"] == 4 and NOTEBOOK["nbformat_minor"] >= 5
     assert len({cell["id"] for cell in NOTEBOOK["cells"]}) == len(NOTEBOOK["cells"])
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in NOTEBOOK["cells"] if "outputs" in cell)
+    of_code = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in of_code] == list(range(1, len(of_code) + 1))
+    outputs = [output for cell in of_code for output in cell["outputs"]]
+    assert all(out["output_type"] == "execute_result" or out.get("name") == "stdout" for out in outputs)
+    kinds = {kind for out in outputs for kind in out.get("data", ())}
+    assert {"text/html", "image/png"} <= kinds and len((EXAMPLES / "tour.ipynb").read_text()) < 400_000
+
+
+def printed(cell):
+    """What a code cell of the notebook printed when it was run last."""
+    return "".join("".join(out["text"]) for out in cell["outputs"] if out.get("name") == "stdout")
+
+
+def without_numbers(text):
+    return re.sub(r"-?\d+(\.\d+)?", "#", text)
+
+
+@pytest.mark.program
+def test_the_lines_of_the_readme_run(tiny, tmp_path, monkeypatch, capsys):
+    (lines,) = re.findall(r"^```python\n(import latentdaps\n.*?)^```$", (PROJECT / "README.md").read_text(), re.M | re.S)
+    assert len(lines.splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(latentdaps, "load", partial(latentdaps.load, overrides=tiny))
+    exec(compile(lines, "README.md", "exec"), {})
+    assert re.match(r"\[\d\] \['(within|above|below).*'\] \[\[( *\d+\.\d+){4}\]\]\n", capsys.readouterr().out)
+    assert (tmp_path / "particles.png").is_file() and (tmp_path / "results/from_python/metrics.json").is_file()
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +99,8 @@ def test_the_notebook_runs_in_under_two_minutes(capsys):
         exec(compile(source, f"tour.ipynb, code cell {number}", "exec"), names)
     assert time.process_time() - started < 120
     out = capsys.readouterr().out
+    stored = "".join(printed(cell) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code")
+    assert without_numbers(out) == without_numbers(stored)
     picked = int(re.search(r"^picked without the truth: (\d)$", out, re.MULTILINE)[1])
     assert float(re.search(rf"^particle {picked}: +\w+, (\S+) dB", out, re.MULTILINE)[1]) > 30
     assert len(re.findall("flows$", out, re.MULTILINE)) == 4

@@ -74,9 +74,9 @@ def example(folder, tiny_prior, tiny_images):
 
 def test_every_example_is_short_and_has_its_command():
     names = ("grayscale.py", "grayscale.yaml", "principal.py", "principal.yaml", "colour.py", "smooth.py", "smooth.yaml")
-    own = {f"{name}.{kind}" for name in ("absolute", "alternating", "lens", "outliers") for kind in ("py", "yaml")}
+    own = {f"{name}.{kind}" for name in ("absolute", "alternating", "diary", "lens", "outliers") for kind in ("py", "yaml")}
     assert {name.split("/")[-1] for name in FILES} == {*names, *own}
-    assert set(COMMANDS) == {"grayscale", "principal", "colours", "absolute", "alternating", "smooth", "outliers"}
+    assert set(COMMANDS) == {"grayscale", "principal", "colours", "absolute", "alternating", "smooth", "outliers", "diary"}
     for name, text in FILES.items():
         assert text.count("\n") < 30, name
 
@@ -117,6 +117,12 @@ def test_a_metric_of_your_own(example, tiny_prior, folder):
     assert done.returncode == 0, done.stderr
     added = json.loads(demo.read_text())
     assert added["outliers"]["sample"][0] == pytest.approx(metrics["outliers"]["sample"][0], abs=1.0)
+
+
+def test_a_callback_of_your_own(example, tiny_prior, folder):
+    metrics, _ = example("diary", f"model.path={tiny_prior}")
+    (line,) = (folder / "diary.txt").read_text().splitlines()
+    assert line.startswith("00000.png: loss ") and line.endswith(f", in the end {min(metrics['loss']['sample'][0]):.0f}")
 
 
 def test_a_mechanism_of_your_own(example, tiny_prior):

@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 from utils.config.fingerprint import fingerprint
 from utils.paths import PROJECT
 
-USAGE = """사용법: bash exp0_baseline.sh [--1] [--10] [--100]
+USAGE = """usage: bash exp0_baseline.sh [--1] [--10] [--100] [--demo]
+사용법: bash exp0_baseline.sh [--1] [--10] [--100] [--demo]
   --1   : 1 image sanity check
   --10  : 10 images main experiment
   --100 : 100 images final eval
-  --demo: the same on the shipped prior and images; alone it means --demo --1
+  --demo: the same on the shipped prior and images, also with --1; alone it means --demo --1
 """
 REAL = (
     "posterior_sample.py data=test-imagenet model=imagenet256ldm task_group=ldm_langevin experiment=exp0_baseline "
@@ -112,10 +113,13 @@ def test_experiment_7_has_the_setting_of_its_certificate_on_a_real_prior_too(scr
     )
 
 
-def test_experiment_3_has_no_single_image_run(script):
+def test_one_image_is_a_demo_of_every_experiment(script):
     done = script("--1", name="exp3_2particle")
     assert done.returncode == 2 and "unknown argument: --1; exp3_2particle.sh takes --10 --100 --demo" in done.stderr
-    assert "[--1]" not in script(name="exp3_2particle").stdout
+    for name in NAMES:
+        (command,) = script("--demo", "--1", name=name).commands
+        assert " data.end_id=1 " in command and command.endswith(f"save_dir=results/{name} name=demo_1")
+        assert script("--1", "--demo", name=name).commands == [command]
 
 
 def test_a_flag_of_earlier_scripts_is_told_where_its_images_are(script):
@@ -125,10 +129,11 @@ def test_a_flag_of_earlier_scripts_is_told_where_its_images_are(script):
     )
 
 
-FINAL_USAGE = """사용법: bash exp5_final.sh [--imagenet] [--ffhq]
+FINAL_USAGE = """usage: bash exp5_final.sh [--imagenet] [--ffhq] [--demo]
+사용법: bash exp5_final.sh [--imagenet] [--ffhq] [--demo]
   --imagenet: 100 ImageNet images
   --ffhq    : 100 FFHQ images
-  --demo    : the same on the shipped prior and images; alone it means --demo --imagenet --ffhq
+  --demo    : the same on the shipped prior and images, also with --1; alone it means --demo --imagenet --ffhq
 """
 
 

@@ -141,7 +141,7 @@ def test_pixels_are_rounded_and_clipped():
 
 def test_a_trace_follows_the_particles_of_its_image_through_the_pruning():
     seen = []
-    trace = Trace({3: truth(), 8: truth()}, lambda *best: seen.append(best))
+    trace = Trace({3: truth(), 8: truth()}, seen.append)
     start = Particles.start(torch.zeros(2, 1), [3, 8], 2, 0, (1, 1, 1), torch.float32)
     start = start.at(torch.tensor([0.0, 2.0, 0.0, 5.0]).view(4, 1, 1, 1))
     images = torch.stack([truth() + shift for shift in (0.1, 0.2, 0.02, 0.4)])
@@ -153,7 +153,10 @@ def test_a_trace_follows_the_particles_of_its_image_through_the_pruning():
     assert (of_3["pairwise_distance"][0], of_8["pairwise_distance"][0]) == (2.0, 5.0)
     expected = psnr(images, truth()).tolist()
     assert of_3["psnr"] == [expected[:2], [None, expected[1]]] and of_8["psnr"][1] == [expected[2], None]
-    assert seen == [(0, expected[2], 1.0, None), (1, expected[2], 5.0, None)]  # the best of the batch
+    assert [(step.number, step.best) for step in seen] == [
+        (i, f"best PSNR {expected[2]:.2f} dB") for i in range(2)
+    ]  # of the batch
+    assert seen[1].images[3].loss == [5.0] and seen[1].images[8].psnr == [expected[2]] and seen[0].images[3].distance == 2.0
 
 
 def test_the_distance_of_several_rounds_is_the_mean_over_all_their_pairs():
@@ -173,5 +176,9 @@ def test_the_bar_tells_the_best_of_what_is_known_and_skips_diverged_particles(kn
         start = Particles.start(torch.zeros(1, 1), [3], 3, 0, (1, 1, 1), torch.float32)
         images = torch.stack([truth() * math.nan, truth() + 0.4, truth() + 0.2])
         trace(StepInfo(0, start, images, torch.tensor([math.nan, 3.0, 2.5])))
-        (task,) = bar.bar.tasks
-        assert task.completed == 1 and bar.bar.columns[-1].render(task).plain == text
+        images, task = bar.bar.tasks
+        assert (
+            (images.completed, images.total, task.total) == (0, 1, 2)
+            and task.completed == 1
+            and bar.bar.columns[-1].render(task).plain == text
+        )

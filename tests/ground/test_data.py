@@ -303,6 +303,19 @@ def test_links_that_multiply_are_refused(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_everything_is_no_set(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"^data\.root=/: is the whole machine; name the folder of the set$"):
+        select_images(settings(Path("/")))
+    monkeypatch.setattr("utils.data.MOST_FILES", 3)
+    (tmp_path / "inner").mkdir()
+    for name in ("a.png", "inner/b.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert len(select_images(settings(tmp_path))) == 2
+    (tmp_path / "inner" / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"^data\.root=.*: holds more than 3 files and folders; name the folder of the set$"):
+        select_images(settings(tmp_path))
+
+
 def test_what_the_system_shows_of_itself_is_no_data(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "i.png")
     (tmp_path / "processes").symlink_to("/proc")
@@ -413,7 +426,10 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
         loss, floor = min(record["loss"]), record["noise_floor"]
         assert metrics["loss"]["sample"][i] == record["loss"] and metrics["loss"]["noise_floor"][i] == floor
         assert metrics["loss"]["ratio"][i] == [value / floor for value in record["loss"]]
-        assert f"| {i} | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |" in shown
+        assert (
+            f"| {i} ({record['file']}) | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |"
+            in shown
+        )
         assert f" {loss / floor:.3f} " in printed
     assert "loss / noise floor" in printed
 

@@ -20,7 +20,7 @@ DEVICE_FILE = PROJECT / "utils" / "device.py"
 
 def test_one_file_knows_the_devices():
     sources = [PROJECT / name for name in ("posterior_sample.py", "sampler.py")]
-    for folder in ("utils", "operators", "tools"):
+    for folder in ("latentdaps", "utils", "operators", "tools"):
         sources += (PROJECT / folder).rglob("*.py")
     knowing = {path for path in sources if DEVICE_WORDS.search(path.read_text())}
     assert knowing == {DEVICE_FILE}

@@ -52,6 +52,15 @@ def test_neither_shipped_nor_installed_modules_count(name):
     assert of_modules(name) == {}
 
 
+def test_a_module_of_ones_own_in_a_folder_of_the_project_counts_where_git_does_not_know_it(monkeypatch):
+    known = digests._known_to_git()
+    assert {"operators/blur.py", "utils/digests.py"} <= known
+    monkeypatch.setattr(digests, "_known_to_git", lambda: known - {"operators/blur.py"})
+    assert list(of_modules("operators.blur.GaussianBlur")) == ["module operators.blur"]
+    monkeypatch.setattr(digests, "_known_to_git", frozenset)  # installed without a repository
+    assert of_modules("operators.blur.GaussianBlur") == {}
+
+
 def test_a_module_that_is_no_python_has_a_digest_too(package):
     (package / "own_helper.py").write_text("def broken(:")
     assert list(of_modules("own_helper.X")) == ["module own_helper"]

@@ -104,6 +104,19 @@ def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     assert "sequential.sigmas is [0.3, 0.5, 0.7] there and [1.0] here" in note
     (note,) = checked(place, f"sequential.certificate={path}", "temperature=2").composition.notes
     assert "was calibrated elsewhere: temperature is" in note
+    (note,) = checked(place, f"sequential.certificate={path}", "precision=bf16").composition.notes
+    assert "was calibrated elsewhere: precision is the default there and bf16 here" in note
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("key, value", [("channels", "1"), ("mask", "[0.0]"), ("scale", "free")])
+def test_a_certificate_of_whole_measurements_says_that_it_is_used_on_others(key, value, place, tmp_path):
+    path = certificate(tmp_path / "faces.json", overrides=place.all("checked"))
+    (tmp_path / "measured").mkdir()
+    measured = ("data=measurement", f"data.root={tmp_path / 'measured'}", f"sequential.certificate={path}")
+    assert checked(place, *measured).composition.notes == ()
+    (note,) = checked(place, *measured, f"data.{key}={value}").composition.notes
+    assert f"was calibrated elsewhere: data.{key} is the default there" in note
 
 
 @pytest.mark.heavy

@@ -56,17 +56,21 @@ def test_the_summary_has_a_row_of_losses():
 
 
 def test_without_a_truth_the_losses_stand_image_by_image():
-    text = eval_markdown(aggregate(records(False), "x").content())
-    assert "| loss / noise floor | not available | 1.375 ± 0.177 | 1.250 ± 0.354 |" in text
-    assert "| 7 | p1 | 2 | 2 | 1.000 | – | 1.500 1.000 |\n| 8 | p0 | 3 | 2 | 1.500 | – | 1.500 – |" in text
-    assert "| 7 | p1" not in eval_markdown(aggregate(records(True), "x").content())
+    blind = records(False)
+    blind[1]["file"] = "a|\x1bb"
+    text = eval_markdown(aggregate(blind, "x").content())
+    assert "| loss / noise floor | – | 1.375 ± 0.177 | 1.250 ± 0.354 |" in text
+    assert (
+        "| 7 (7.png) | p1 | 2 | 2 | 1.000 | – | 1.500 1.000 |\n| 8 (a&#124;\\x1bb) | p0 | 3 | 2 | 1.500 | – | 1.500 – |" in text
+    )
+    assert "| 7 " not in eval_markdown(aggregate(records(True), "x").content())
 
 
 def test_an_image_without_a_finite_particle_has_no_loss():
     lost = records(False)
     lost[0] |= {"loss": [None, None]}
     lost[0]["selection"]["picked"] = None
-    assert "| 7 | none | – | 2 | – | – | – – |" in eval_markdown(aggregate(lost, "x").content())
+    assert "| 7 (7.png) | none | – | 2 | – | – | – – |" in eval_markdown(aggregate(lost, "x").content())
 
 
 def test_the_aligned_mean_is_a_row_where_records_have_it():
@@ -81,7 +85,7 @@ def test_the_aligned_mean_is_a_row_where_records_have_it():
         "resolution": [2.0, None],
     }
     check_metrics(metrics, "x")
-    assert ("PSNR of the aligned mean", "–", "–", "26.00 ± 0.00") in summary_table(metrics)
+    assert ("PSNR of the aligned mean", "–", "–", "26.00") in summary_table(metrics)
     assert not any(row[0] == "PSNR of the aligned mean" for row in summary_table(aggregate(records(False), "x").content()))
 
 
@@ -98,11 +102,31 @@ def test_the_closing_table_shows_a_folder_by_its_very_name(name, capsys):
     assert f"{visible(name)}: " in capsys.readouterr().out
 
 
-def test_the_closing_table_shows_the_loss_of_the_pick(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    print_results(aggregate(records(False), "x").content(), "folder")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert [row for row in rows if row[0] in ("7", "8")] == [
-        ["7", "1.500 1.000", "p1", "1.000", "-", "1.0"],
-        ["8", "1.500 –", "p0", "1.500", "-", "1.0"],
+def closing(found, capsys):
+    print_results(aggregate(found, "x").content(), "folder")
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_closing_summary_has_ten_lines_with_the_pictures(capsys):
+    found = records(True)
+    for record in found:
+        record["scores"] |= {name: [0.5, 0.6] for name in ("lpips", "lpips_alex", "gradient_error")}
+        record["r_factor"] = [0.1, 0.2]
+        record["floor_std"] = 1.0
+    lines = closing(found, capsys)
+    assert len(lines) == 9 and lines[0] == "folder: 2 images, 2 particles, 2.0 s"
+    heads = [line.split("  ")[0] for line in lines[3:8]]
+    assert heads == ["metric", "PSNR, better orientation", "loss / noise floor", "SSIM", "LPIPS"]
+    assert lines[-1].startswith("all of it: folder/eval.md, with ") and lines[-1].endswith("rows more")
+
+
+def test_one_image_has_no_spread_and_what_nobody_knows_no_row(capsys):
+    lines = closing(records(False)[:1], capsys)
+    assert lines[0] == "folder: 1 image, 2 particles, 1.0 s"
+    assert [line.split() for line in lines[1:3]] == [
+        "metric best of 2 (by the truth) mean over particles label-free pick".split(),
+        "loss / noise floor – 1.250 1.000".split(),
     ]
+    assert not any(word in "\n".join(lines) for word in ("±", "not available", "LPIPS", "PSNR"))
+    text = eval_markdown(aggregate(records(False)[:1], "x").content())
+    assert text.splitlines()[2] == "1 image, 2 particles, seed 0."

@@ -71,21 +71,25 @@ def test_the_images_that_no_particle_explains_are_one_line():
 def test_the_report_of_a_run_says_it_of_each_image(std, verdict):
     text = eval_markdown(metrics([120.0, 110.0, None], std=std))
     star = "*" if std else ""
-    assert f"| 0 | p1 | 110 | 100 | 1.100 | {verdict} | 1.200{star} 1.100{star} – |" in text
+    assert f"| 0 (0.png) | p1 | 110 | 100 | 1.100 | {verdict} | 1.200{star} 1.100{star} – |" in text
     assert ("**No particle explains the measurement" in text) == (std is not None)
 
 
-def test_the_closing_table_says_it_and_the_log_warns_once(capsys, monkeypatch, caplog):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_the_closing_summary_counts_them_and_the_log_warns_once(capsys, caplog):
     with caplog.at_level(logging.WARNING, "latentdaps"):
         print_results(metrics([120.0, 110.0, None], [100.0, 120.0, 120.0]), "folder")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert [row for row in rows if row[0] in ("0", "1") and len(row) > 4] == [
-        ["0", "1.200* 1.100* –", "p1", "1.100", "above (5.0 sd)", "1.0"],
-        ["1", "1.000 1.200* 1.200*", "p0", "1.000", "within", "1.0"],
-    ]
+    assert "the pick explains the measurement up to its noise: on 1 of 2 images\n" in capsys.readouterr().out
     (warning,) = caplog.records
     assert "on 1 of 2 images: 0 (5.0 sd)" in warning.getMessage()
+
+
+def test_the_closing_summary_says_ok_where_it_is(capsys, caplog):
+    print_results(metrics([100.0, 110.0, None], [101.0, 120.0, 120.0]), "folder")
+    assert "the pick explains the measurement up to its noise: ok\n" in capsys.readouterr().out and not caplog.records
+    print_results(metrics([100.0, 110.0, None], std=None), "folder")
+    assert "explains" not in capsys.readouterr().out
+    print_results(metrics([100.0, 110.0, None], [120.0, 130.0, None], decoder_floor=20.0), "folder")
+    assert "up to its noise: on 1 of 2 images, to what this prior can draw on 1\n" in capsys.readouterr().out
 
 
 def test_three_answers_where_it_is_known_what_the_decoder_cannot_draw():

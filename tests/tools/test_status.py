@@ -11,8 +11,12 @@ import pytest
 from tests.worlds import runs
 from tools import status
 from utils.command_line import run
+from utils.config.fingerprint import identity
 from utils.errors import InputError
+from utils.plain_files import read_yaml
 from utils.records.files import read_record, record_path, write_record
+from utils.records.folder import RunFolder
+from utils.records.progress import Progress, write_progress
 
 pytestmark = pytest.mark.program
 
@@ -127,3 +131,65 @@ def test_workers_that_sample_at_the_same_time_shorten_the_time_left(folder, apar
     os.utime(record_path(folder, 0), (now - apart, now - apart))
     os.utime(record_path(folder, 2), (now, now))
     assert f"2 of 4 images done, 300.0 s per image, about {left} left" in at(folder, 10)
+
+
+def begun(folder, state, **done):
+    """Shard 1/2 as its process has left it, a moment after everything else."""
+    progress = Progress(state=state, images=2, steps=100, **done)
+    write_progress(folder / "run_shard-1-of-2.log", progress)
+    set_records(folder, time={"image_s": 300.0})
+
+
+def test_steps_are_told_before_the_first_image_is_done(folder):
+    begun(folder, "at work", steps_done=37, best="best PSNR 21.00 dB")
+    for path in folder.glob("records/*.npz"):
+        path.unlink()
+    lines = at(folder, 1).splitlines()
+    assert lines[0].endswith("0 of 4 images done") and lines[1] == "at work: step 37 of 100, best PSNR 21.00 dB"
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed"])
+def test_no_time_is_promised_after_an_interrupt(folder, state):
+    begun(folder, "at work", steps_done=37)
+    assert "about 10 min left" in at(folder, 5)
+    begun(folder, state, steps_done=37)
+    report = at(folder, 5)
+    assert "left" not in report and "at work" not in report
+    assert f"shard 1/2: 0 of 2, {state} 5 s ago; the same command continues" in report
+
+
+def test_a_silent_process_is_not_at_work(folder):
+    begun(folder, "at work", steps_done=37)
+    assert "at work" not in at(folder, 5 * 300 + 100)
+
+
+def test_the_next_start_takes_back_how_the_last_one_ended(folder):
+    assert (folder / "run_shard-0-of-2.progress").is_file()
+    RunFolder(folder, None).look_over(identity(read_yaml(folder / "config.yaml")))
+    assert not list(folder.glob("*.progress"))
+
+
+def test_a_folder_of_runs_is_told_run_by_run(folder, monkeypatch, capsys):
+    other = shutil.copytree(folder, folder.parent / "deep" / "other")
+    (other / "config.yaml").write_text("data: [")
+    shutil.copytree(folder, folder.parent / "deep" / "third")
+    monkeypatch.setattr(sys, "argv", ["status.py", str(folder.parent)])
+    run(status.main)
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if "images done" in line or "cannot be read" in line]
+    places = (other / "config.yaml cannot be read", other.parent / "third: 2 of 4", f"{folder}: 2 of 4")
+    assert [line.startswith(str(place)) for line, place in zip(told, places, strict=True)] == [True] * 3
+
+
+def test_watching_shows_it_again_until_ctrl_c(folder, monkeypatch, capsys):
+    seconds = []
+
+    def sleep(s):
+        seconds.append(s)
+        if len(seconds) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    monkeypatch.setattr(sys, "argv", ["status.py", str(folder), "--watch", "7"])
+    run(status.main)
+    assert seconds == [7, 7, 7] and capsys.readouterr().out.count("2 of 4 images done") == 3

@@ -56,8 +56,8 @@ if [ $difficulty = budget ]; then
 else
   run exp2_pruning exp2_pruning_600 pruning_step=600 repulsion.end_step=600  # an earlier pruning saves more
 fi
-# the unaccelerated DAPS setting beside the accelerated one, and a run in ReSample's manner: optimisation alone
+# the unaccelerated DAPS setting beside the accelerated one, and the latent optimisation alone
 if [ $difficulty = standard ]; then
-  run exp0_baseline resample optimization_step=200
+  run exp0_baseline optimization_alone optimization_step=200
   run exp0_baseline exp0_langevin sampler=latent_edm_daps
 fi

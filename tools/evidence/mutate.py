@@ -41,13 +41,14 @@ COPIED = (
     "pyproject.toml",
     "configs",
     "checkpoints/natural-32",
+    "latentdaps",
     "operators",
     "utils",
     "tools",
     "tests",
     "docs/examples",
 )
-OURS = ("sampler", "posterior_sample", "operators", "utils", "tools", "tests", "docs")
+OURS = ("latentdaps", "sampler", "posterior_sample", "operators", "utils", "tools", "tests", "docs")
 LIBRARIES = ("scipy.stats", "scipy.ndimage", "torch", "torchvision", "piq", "diffusers", "hydra", "pydantic", "PIL.ImageDraw")
 TIMEOUT_S = 1800.0  # of one selection of tests as they are, on a machine that may be busy
 LONGER = 4  # times what they took as they are, and a minute: longer than that no mutation is waited for

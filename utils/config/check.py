@@ -1,5 +1,6 @@
 """Checks the composed config before anything heavy is imported or anything on disk is touched."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from utils.population.settings import (
 )
 
 
-def check(cfg: DictConfig) -> Settings:
+def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     """The one object that describes a run from here on: typed settings with what was composed (`composition`).
 
+    overrides: what `cfg` was composed with in Python; None: on the command line, as Hydra knows it.
     Raises InputError naming the first wrong key and its value.
     """
     try:
@@ -62,9 +64,10 @@ def check(cfg: DictConfig) -> Settings:
         OmegaConf.update(cfg, "sequential.thresholds", thresholds.model_dump(), force_add=True)
         nodes["sequential"]["thresholds"] = thresholds.model_dump()
         settings.sequential.thresholds = thresholds
-    about = run_metadata(settings.seed, settings.num_samples)
+    about = run_metadata(settings.seed, settings.num_samples, overrides)
+    documents = _documents(cfg, of_command=overrides is None)
     settings = settings.composed(
-        Composition(nodes, identity(nodes), fingerprint(nodes), about, _documents(cfg), (*strangers, *notes))
+        Composition(nodes, identity(nodes), fingerprint(nodes), about, documents, (*strangers, *notes))
     )
     level: Settings | None
     level = last = at_each_level(settings)
@@ -142,10 +145,10 @@ def _retired(path: Path, certificate: Certificate) -> tuple[str, ...]:
     return (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
 
 
-def _documents(cfg: DictConfig) -> dict[str, str]:
+def _documents(cfg: DictConfig, of_command: bool) -> dict[str, str]:
     """What a run folder keeps of its config, {file name: text}."""
     documents = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}
-    if HydraConfig.initialized():
+    if of_command and HydraConfig.initialized():
         hydra = HydraConfig.get()
         documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
         documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))

@@ -110,8 +110,8 @@ def refusal(error: Exception, overrides: Sequence[str]) -> str:
             return f"{short(text)}: {ONE_DEVICE}"
         if not takes_text(key):
             return f"{short(text)}: several values need -m"
-        quoted = shlex.quote(_quoted(key, short(value)))
-        return f"{short(text)}: several values need -m, and one value with a comma quotes: {quoted}"
+        written = shlex.quote(quoted(key, short(value)))
+        return f"{short(text)}: several values need -m, and one value with a comma quotes: {written}"
     return f"{short(text)}: {'; '.join(line[0].lower() + line[1:] for line in lines)}"
 
 
@@ -135,16 +135,16 @@ def _unreadable(error: OverrideParseException) -> str:
         return f"{short(text)}: has characters that cannot be printed; is a quote left open?"
     if not equals:
         return f"{short(text)}: has no value; write {short(text)}=..."
-    quoted = _quoted(key, value)
+    written = quoted(key, value)
     try:
-        if OverridesParser.create().parse_override(quoted).value() == value:
-            return f"{short(text)}: characters such as = ( ) {{ }} : and commas need quotes; write {shlex.quote(quoted)}"
+        if OverridesParser.create().parse_override(written).value() == value:
+            return f"{short(text)}: characters such as = ( ) {{ }} : and commas need quotes; write {shlex.quote(written)}"
     except HydraException:
         pass
     return f"{short(text)}: cannot be read; write key=value"
 
 
-def _quoted(key: str, value: str) -> str:
+def quoted(key: str, value: str) -> str:
     """An override whose value Hydra takes as text; a backslash is one unless it stands before a quote."""
     return '{}="{}"'.format(key, value.replace('"', '\\"'))
 

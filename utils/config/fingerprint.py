@@ -26,6 +26,7 @@ NOT_IN_FINGERPRINT = (
     "chain_check",
     "metrics",
     "save_arrays",
+    "callbacks",
     "save_dir",
     "name",
     "resume",

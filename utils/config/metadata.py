@@ -1,6 +1,7 @@
 """What every record says about the run as a whole."""
 
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata as packages
 from typing import Any
 
@@ -12,9 +13,13 @@ from utils.paths import PROJECT
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
-def run_metadata(seed: int, num_samples: int) -> dict[str, Any]:
-    """Seed, particles at the start, overrides, commit, versions; without places and batching, so that shards agree."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+def run_metadata(seed: int, num_samples: int, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+    """Seed, particles at the start, overrides, commit, versions; without places and batching, so that shards agree.
+
+    overrides: None for those of the command line.
+    """
+    if overrides is None:
+        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
         "seed": seed,
         "num_samples": num_samples,

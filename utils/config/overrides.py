@@ -20,7 +20,7 @@ from utils.paths import PROJECT
 from utils.plain_files import refuse_deep
 
 NEEDED = ("data", "model", "task", "sampler")  # groups of which a run needs exactly one configuration
-DEFAULTS = (*NEEDED, "experiment")  # groups in the defaults list
+DEFAULTS = (*NEEDED, "experiment", "callbacks")  # groups in the defaults list
 
 
 def check_command_line(arguments: Sequence[str]) -> list[str]:
@@ -210,4 +210,9 @@ def _known_keys(key: str) -> list[str]:
 def changes_results(override: str) -> bool:
     """Whether a Hydra override, "key=value", belongs to what the fingerprint covers."""
     key = override.lstrip("+~").split("=")[0]
-    return key not in (*NOT_IN_FINGERPRINT, "data.start_id", "data.end_id", "data.source", "model.source")
+    return key.partition(".")[0] not in NOT_IN_FINGERPRINT and key not in (
+        "data.start_id",
+        "data.end_id",
+        "data.source",
+        "model.source",
+    )

@@ -178,6 +178,9 @@ def _check_speed(s: Settings) -> None:
         )
     if s.precision == "bf16" and s.model.network_dtype != "float32":
         raise InputError(f"precision=bf16: model.network_dtype={s.model.network_dtype} says otherwise; give one of the two")
+    if s.callbacks and s.use_tpu and s.num_cores != 1:
+        name, node = next(iter(s.callbacks.items()))
+        raise InputError(f"callbacks.{name}={node.target}: the cores of a TPU call none; give num_cores=1, or leave it out")
     if s.compile and s.use_tpu:
         raise InputError("compile=true: XLA compiles by itself; leave it out with use_tpu=true")
     if s.gradient_checkpointing and s.use_tpu:

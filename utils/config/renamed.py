@@ -14,7 +14,7 @@ class Row(NamedTuple):
     why: str = ""  # a clause of its own; "": the key has another name
 
 
-RESULTS = "nothing is sent to Weights & Biases: metrics.json, eval.md and run.log are in save_dir/name"
+WANDB = "Weights & Biases is a callback (pip install -e '.[wandb]'; docs/running.md)"
 TRAJECTORY = "trajectories are kept as trace.png and, as numbers, in the records"
 SCORES = "PSNR, SSIM and LPIPS are always computed and shown"
 PIXELS = "this program samples in the latents of a prior, not in pixels"
@@ -46,8 +46,9 @@ ROWS = (
     Row("num_runs", "num_samples={value}"),
     Row("batch_size", "batch_images={value}"),
     Row("sub_batch_size", "max_particles_per_pass={value}"),
-    Row("wandb", None, RESULTS),
-    Row("project_name", None, RESULTS),
+    Row("wandb=[Ff]alse", None, WANDB),
+    Row("wandb", "callbacks=wandb", WANDB),
+    Row("project_name", "callbacks.wandb.project={value}", WANDB),
     Row("save_samples", None, "every particle is saved, in save_dir/name/samples"),
     Row("save_traj", None, TRAJECTORY),
     Row("save_traj_video", None, TRAJECTORY),

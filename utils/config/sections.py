@@ -203,15 +203,8 @@ class Fidelity(Section):
         return self.weights == {"gaussian": 1.0} and not self.free_scale
 
 
-class OwnMechanism(Section):
-    """One of your own: its class, and the arguments that it takes beside the clock."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
-
-
-class OwnMetric(Section):
-    """One of your own: its class, and the arguments that it takes."""
+class OwnPart(Section):
+    """A mechanism, a metric or a callback of your own: its class, and the arguments that it takes."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     target: str = Field(alias="_target_")

@@ -14,8 +14,7 @@ from utils.config.sections import (
     Fidelity,
     Model,
     OtherAlgorithm,
-    OwnMechanism,
-    OwnMetric,
+    OwnPart,
     PathText,
     Sampler,
     Success,
@@ -76,8 +75,9 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     resume: bool
     sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
-    mechanisms: dict[str, OwnMechanism] = {}
-    metrics: dict[str, OwnMetric] = {}
+    mechanisms: dict[str, OwnPart] = {}
+    metrics: dict[str, OwnPart] = {}
+    callbacks: dict[str, OwnPart] = {}
     success: Success
     data: Data
     model: Model

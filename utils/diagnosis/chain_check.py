@@ -40,8 +40,9 @@ def check_chain(parts: Parts, settings: Settings, image: TestItem) -> None:
         return
     curvature, spent = found
     ends = paces(parts, settings, curvature)
-    log.info("chain_check: %s (%s)", "; ".join(f"{where}: {describe(p)}" for where, p in ends.items()), spent)
     findings = complaints(ends, settings)
+    brief = {"brief": "" if findings else "chain_check: ok"}
+    log.info("chain_check: %s (%s)", "; ".join(f"{where}: {describe(p)}" for where, p in ends.items()), spent, extra=brief)
     if findings:
         log.warning("chain_check: %s", "; ".join(findings))
 

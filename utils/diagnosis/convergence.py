@@ -98,16 +98,17 @@ class Convergence:
         allowed = "" if found.of_truth is None else f" (the truth through the autoencoder {found.of_truth / floor:.3g})"
         if "decoder_floor" in record:  # the figure of the verdict
             allowed = f" (this prior can draw the object to {1 + record['decoder_floor'] / floor:.3g})"
-        log.info(
-            "chain_check: %s%s; %d more iterations of its last chain change it by %+.1f %% (%s, after the last phase)",
-            *(at, allowed, found.iterations, 100 * found.change, found.spent),
-        )
         fall = (found.before - found.after) / (found.before - floor) if found.before > floor else 0.0
         if std and (loss - floor) / std > WITHIN and fall > FALLING:
             self.finding = (
                 f"under-run: {at}, and {found.iterations} more iterations of its last chain lower what is above the floor by "
                 f"{100 * fall:.0f} %; raise the chain's num_steps, or the annealing's"
             )
+        log.info(
+            "chain_check: %s%s; %d more iterations of its last chain change it by %+.1f %% (%s, after the last phase)",
+            *(at, allowed, found.iterations, 100 * found.change, found.spent),
+            extra={"brief": "" if self.finding else f"chain_check: image {self.image.id} has converged: ok"},
+        )
 
     def close(self) -> None:
         """What is wrong, in one line before the closing table."""

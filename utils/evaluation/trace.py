@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from operators.base import Operator
+from utils.callbacks.base import OfImage, Step
+from utils.evaluation.scores import rotated
 from utils.metrics.psnr import psnr
 from utils.sampling.outcome import StepInfo
 from utils.sampling.pictures import enlarged
@@ -18,35 +20,37 @@ class Trace:
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
     Rounds of a sequential population, which all begin at step 0, meet in one trace: the distance is the mean over the
     pairs that ran together.
-    on_progress: gets, after each step, its number, the best PSNR (None without truths) and the lowest loss of the batch, NaN
-    where all diverged; of a coarser level that the run begins with also its name
-    operator: to know the terms of a loss that has several; None: it has not
+    on_progress: gets each step, of a coarser level that the run begins with too
+    operator: to know the noise floor, the terms of a loss that has several, and whether a turned picture is as good; None: none
     """
 
     def __init__(
         self,
         truths: Mapping[int, torch.Tensor] | None,
-        on_progress: Callable[[int, float | None, float, str | None], None] = lambda step, best_db, lowest_loss, level: None,
+        on_progress: Callable[[Step], None] = lambda step: None,
         operator: Operator | None = None,
     ) -> None:
         self.truths, self.on_progress, self.operator = truths, on_progress, operator
         self.terms: list[str] = []
+        self.floors: dict[int, float] = {}  # of each image's measurement
         # per annealing step {image id: ([(distance, pairs) of each round], {particle index: (psnr, loss, *terms)})}
         self.steps: list[dict] = []
 
     def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
         if info.level is not None:  # of a coarser image: nothing that a trace compares
-            self.on_progress(info.step, None, min(_known(info.loss.tolist())), info.level)
+            self._tell(info, images)
             return
-        if self.truths is None:
-            psnrs: list[Any] = [None] * len(images)
-        else:
+        psnrs: list[Any] = [None] * len(images)
+        either = None  # of the better orientation
+        if self.truths is not None:
             truths = torch.stack([self.truths[image] for image in images])
             x = enlarged(info.image, truths.shape[-1])
             if self.operator is not None:
                 x, truths = self.operator.visible(x), self.operator.visible(truths)
-            psnrs = psnr(x, truths).tolist()
+            psnrs = either = psnr(x, truths).tolist()
+            if self.operator is not None and self.operator.rotation_ambiguity:
+                either = [max(pair) for pair in zip(psnrs, psnr(x, rotated(truths)).tolist())]
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
         pairs = {image: math.comb(images.count(image), 2) for image in distances}
         while len(self.steps) <= info.step:
@@ -59,7 +63,31 @@ class Trace:
         losses = info.loss.tolist()
         for image, index, *values in zip(images, info.particles.index.tolist(), psnrs, losses, *rows):
             step[image][1][index] = values
-        self.on_progress(info.step, None if self.truths is None else max(_known(psnrs)), min(_known(losses)), None)
+        self._tell(info, images, either, distances)
+
+    def _tell(
+        self, info: StepInfo, images: Sequence[int], psnrs: Sequence[float] | None = None, distances: Mapping[int, float] = {}
+    ) -> None:
+        """on_progress, image by image; images, psnrs: of each particle of the batch."""
+        of_images, losses, numbers = {}, info.loss.tolist(), info.particles.index.tolist()
+        for image in dict.fromkeys(images):
+            rows = [row for row, each in enumerate(images) if each == image]
+            loss = [losses[row] for row in rows]
+            floor = 0.0 if info.level else self._floor(image, info.particles.y[rows[0]])
+            of_images[image] = OfImage(
+                [numbers[row] for row in rows],
+                None if psnrs is None else [psnrs[row] for row in rows],
+                loss,
+                [value / floor for value in loss] if floor else None,
+                distances.get(image, math.nan),
+            )
+        self.on_progress(Step(info.step, of_images, info.level))
+
+    def _floor(self, image: int, y: torch.Tensor) -> float:
+        """y: (...), the image's measurement."""
+        if image not in self.floors:
+            self.floors[image] = 0.0 if self.operator is None else self.operator.noise_floor(y[None].double().cpu()).item()
+        return self.floors[image]
 
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, Any]:
         """One image's trace for its record; None for those of the numbers `particles` that were not there."""
@@ -69,11 +97,6 @@ class Trace:
         named: dict[str, Any] = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
         distances = [_mean_distance(rounds) for rounds, _ in rows]
         return {"pairwise_distance": distances, "psnr": columns[0], "loss": columns[1], **named}
-
-
-def _known(values: list[float]) -> list[float]:
-    """Without those of diverged particles, unless that leaves none."""
-    return [value for value in values if not math.isnan(value)] or [math.nan]
 
 
 def _mean_distance(rounds: list[tuple[float, int]]) -> float:

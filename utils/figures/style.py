@@ -1,5 +1,6 @@
 """What all figures share."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from utils.errors import InputError
 from utils.files import write_atomically
 from utils.mechanisms import registry
 
-matplotlib.rcdefaults()  # settings of the user's own, such as text.usetex, need what may not be installed
-matplotlib.use("Agg")
+if os.environ.get("MPLBACKEND") == "Agg":  # as utils.figures has set it; else matplotlib is that of a notebook, of latentdaps
+    matplotlib.rcdefaults()  # settings of the user's own, such as text.usetex, need what may not be installed
+    matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # names of runs are no formulas
 import matplotlib.pyplot as plt  # noqa: E402
 

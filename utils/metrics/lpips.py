@@ -25,7 +25,7 @@ def weights_folder() -> Path:
 
 
 class Lpips(Metric):
-    """With average pooling; None with one warning where the weights are absent."""
+    """With average pooling; None with one line of run.log where the weights are absent."""
 
     name, title, direction = "lpips", "LPIPS", "min"
     tables = {"perception": (("best", "LPIPS best"), ("mean", "LPIPS mean"), ("pick", "LPIPS pick"))}
@@ -35,7 +35,8 @@ class Lpips(Metric):
         missing = [name for name in FILES if not (folder / name).is_file()]
         self.network: Any = None
         if missing:
-            log.warning("LPIPS is left out: put %s into %s (docs/data.md, section LPIPS)", " and ".join(missing), folder)
+            names = " and ".join(missing)
+            log.info("LPIPS is left out: put %s into %s (docs/data.md, section LPIPS)", names, folder, extra={"brief": ""})
         else:
             import piq
 

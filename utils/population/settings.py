@@ -17,7 +17,11 @@ FILE = "certificate.json"
 TOOL = "tools/calibrate_certificate.py"
 EARLY_STOP = ("stop_step", "stop_deviation")  # of thresholds from before it was retired
 # of a configuration: what a certificate holds for, beside the prior
-HOLDS_FOR = ("task", "sampler", "temperature", "fidelity", "mechanisms", *(key for plan in PLANS for key in plan.certified))
+HOLDS_FOR = (
+    *("task", "sampler", "temperature", "precision", "fidelity", "mechanisms"),
+    *(key for plan in PLANS for key in plan.certified),
+)
+MEASURED = ("channels", "mask", "mask_dataset", "scale")  # of the block `data`: what of a spectrum is known
 
 
 class Thresholds(Section):
@@ -96,6 +100,7 @@ def read_certificate(path: Path) -> Certificate:
 def holds_for(identity: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration's identity that a certificate depends on; switches that are off are absent."""
     held = {key: identity[key] for key in HOLDS_FOR if identity.get(key) not in (None, -1, 0, 0.0)}
+    held |= {f"data.{key}": identity["data"][key] for key in MEASURED if key in identity["data"]}
     for plan in PLANS:
         held |= plan.holds_for(identity)
     return held

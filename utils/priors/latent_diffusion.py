@@ -1,5 +1,6 @@
 """Latent diffusion models stored as diffusers folders: the shipped priors and converted public checkpoints."""
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -97,7 +98,9 @@ def load_parts(
         )
         if scaling_factor is not None:
             autoencoder.register_to_config(scaling_factor=scaling_factor)
-        scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
+        # from_pretrained imports all schedulers, to tell their keys from those that nobody knows
+        taken = configs["scheduler"].keys() & inspect.signature(DDIMScheduler).parameters.keys()
+        scheduler = DDIMScheduler(**{key: configs["scheduler"][key] for key in taken})
         if prediction_type is not None:
             scheduler.register_to_config(prediction_type=prediction_type)
         return autoencoder, unet, scheduler

@@ -271,6 +271,7 @@ def _aggregate(records: Records, name: str) -> Metrics:
                 **run_block(records[-1]),
                 "num_images": len(records),
                 "image_ids": [r["image_id"] for r in records],
+                **({} if any(finite(r["scores"]["psnr"]) for r in records) else {"files": [r["file"] for r in records]}),
                 "device": device_block(records, highest),
                 "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None},
             },

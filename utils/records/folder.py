@@ -32,6 +32,7 @@ from utils.records.files import (
     write_record,
 )
 from utils.records.kept import KEPT, kept_path
+from utils.records.progress import SUFFIX
 from utils.records.record import SCHEMA
 from utils.records.summary import eval_markdown
 
@@ -108,6 +109,8 @@ class RunFolder:
         """
         _refuse_other(self.path, own_identity)
         self.remove_partial()
+        for gone in self.path.glob(f"*{SUFFIX}"):
+            gone.unlink()
 
     def remove_partial(self) -> None:
         """Remove half-written files; only while nobody else is at work here."""
@@ -128,8 +131,7 @@ class RunFolder:
 
     def log_path(self, settings: Settings) -> Path:
         """One log per shard."""
-        k, n = settings.shard_of
-        return self.path / ("run.log" if n == 1 else f"run_shard-{k}-of-{n}.log")
+        return self.path / log_name(*settings.shard_of)
 
     def made_of(self, digests: Digests) -> None:
         """Renew what the run is made of, once it is loaded: weights may have come, or been converted, only then.
@@ -235,9 +237,13 @@ class RunFolder:
             write_record(self.path, record, arrays)
 
     def add(self, record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any]) -> None:
-        """`write` a new record of this run with its stamp: schema, fingerprint, digests, the run, and its device."""
+        """`write` a new record of this run with its stamp."""
+        self.write(self.stamped(record, device), arrays)
+
+    def stamped(self, record: dict[str, Any], device: dict[str, Any]) -> dict[str, Any]:
+        """A record that says of which run it is: schema, fingerprint, digests, the run, and its device."""
         stamp = {"schema": SCHEMA, "fingerprint": self.fingerprint, "digests": self.digests, "run": self.about}
-        self.write({**record, **stamp, "device": device}, arrays)
+        return {**record, **stamp, "device": device}
 
     def aggregate(self) -> dict[str, Any] | None:
         """Write metrics.json and eval.md from all records of the folder; returns the metrics, None without records."""
@@ -254,6 +260,11 @@ class RunFolder:
                 for name, content in (("metrics.json", to_json(metrics)), ("eval.md", eval_markdown(metrics).encode())):
                     write_atomically(self.path / name, content)
         return metrics
+
+
+def log_name(k: int, n: int) -> str:
+    """Of the log of shard k/n."""
+    return "run.log" if n == 1 else f"run_shard-{k}-of-{n}.log"
 
 
 def names_seen(folder: Path) -> list[str]:

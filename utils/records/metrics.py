@@ -37,6 +37,7 @@ class Metadata(Block):
     versions: dict[str, str]
     num_images: int = Field(ge=1)
     image_ids: PerImage[int]
+    files: PerImage[str] | None = None  # of measurements without a truth, which their users know by name
     num_samples: int = Field(ge=1)
     num_children: int = Field(default=0, ge=0)  # of an image, at most; lists per particle hold them after its particles
     device: Device

@@ -1,9 +1,10 @@
 """What a run folder says to a reader: eval.md and the rows of the closing table."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from utils.errors import visible
 from utils.metrics.base import Described, row_name
 from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
@@ -16,12 +17,17 @@ NOT_ITS = "–"
 def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
     numbers = finite(values)
     if not numbers:
-        return "not available"
-    return f"{statistics.fmean(numbers):.{digits}f} ± {spread(numbers):.{digits}f}"
+        return NOT_ITS
+    return f"{statistics.fmean(numbers):.{digits}f}" + (f" ± {spread(numbers):.{digits}f}" if len(numbers) > 1 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Rows (name, best of N by the truth, mean over particles, label-free pick), as text."""
+    """Rows (name, best of N by the truth, mean over particles, label-free pick), as text; of what is known, or one's own."""
     rows, picks = [], metrics["selection"]["picked"]
     own_metrics = of_ones_own(metrics.get("metrics", {}))
     for metric in (*SCORES, *(m for m in own_metrics if m.of == "image")):
@@ -58,7 +64,16 @@ def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
             rows.append((title, *(mean_and_spread(v, metric.digits) for v in (best, means(sample), of_picks(sample, picks)))))
     if of_noise := metrics["loss"].get("r_factor_noise"):
         rows.append(("R-factor of noise alone", NOT_ITS, NOT_ITS, mean_and_spread(of_noise, 4)))
-    return rows
+    asked = {row_name(metric) for metric in own_metrics}
+    unknown = ("not available",) * 3
+    known = [(title, *(cells if set(cells) != {NOT_ITS} else unknown)) for title, *cells in rows]
+    return [row for row in known if row[0] in asked or row[1:] != unknown]
+
+
+def headed_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The same with its heads."""
+    heads = ("metric", f"best of {contenders(metrics)} (by the truth)", "mean over particles", "label-free pick")
+    return [heads, *summary_table(metrics)]
 
 
 def means(rows: list[list]) -> list[float | None]:
@@ -74,7 +89,7 @@ def of_picks(rows: list[list], picks: list[int | None]) -> list:
 def loss_lines(metrics: dict[str, Any]) -> list[str]:
     """Markdown rows of the losses, image by image: all that a measurement without a truth says of its result."""
     loss, picks = metrics["loss"], metrics["selection"]["picked"]
-    rows = zip(metrics["metadata"]["image_ids"], picks, of_picks(loss["sample"], picks), loss["noise_floor"])
+    rows = zip(image_names(metrics["metadata"]), picks, of_picks(loss["sample"], picks), loss["noise_floor"])
     lines = [
         "| image | label-free pick | its loss | noise floor | loss / noise floor | verdict | of each particle |",
         "|---:|---:|---:|---:|---:|---|---|",
@@ -88,6 +103,13 @@ def loss_lines(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
+def image_names(metadata: dict[str, Any]) -> list[str]:
+    """The number of each image; of a measurement with the name of its file."""
+    ids = metadata["image_ids"]
+    files = [file.replace("|", "&#124;") for file in metadata.get("files") or ()]
+    return [f"{i} ({visible(file)})" for i, file in zip(ids, files)] or list(map(str, ids))
+
+
 def population(metrics: dict[str, Any]) -> str:
     """How many particles an image has, in words, and to how many of its pixels it is resolved where that is not all."""
     metadata, rounds, resolved = metrics["metadata"], metrics.get("population"), metrics.get("resolved")
@@ -95,7 +117,7 @@ def population(metrics: dict[str, Any]) -> str:
     if rounds is not None:
         return f"up to {metadata['num_samples']} particles, {rounds['mean_started']:.3g} on average{note}"
     newborn = metadata.get("num_children")
-    return f"{metadata['num_samples']} particles" + (f" and {newborn} born later" if newborn else "") + note
+    return counted(metadata["num_samples"], "particle") + (f" and {newborn} born later" if newborn else "") + note
 
 
 def resolution(resolved: dict[str, int]) -> str:
@@ -142,23 +164,31 @@ def ratios_of_particles(metrics: dict[str, Any], image: int) -> str:
     return " ".join("–" if v is None else f"{v:.3f}{'*' * (verdict or '').startswith(starred)}" for v, verdict in row)
 
 
+def aligned_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines in which cells of a column stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
 def eval_markdown(metrics: dict[str, Any]) -> str:
     """eval.md: the table that DAPS writes, with the mean and the label-free pick beside the oracle's best."""
-    meta, n, best_of = metrics["metadata"], metrics["metadata"]["num_images"], contenders(metrics)
+    meta, n = metrics["metadata"], metrics["metadata"]["num_images"]
+    heads, *rows = headed_table(metrics)
+    spreads = "; mean ± standard deviation over images" if n > 1 else ""
     lines = [
         f"# {meta['name']}",
         "",
-        f"{n} images, {population(metrics)}, seed {meta['seed']}; mean ± standard deviation over images.",
+        f"{counted(n, 'image')}, {population(metrics)}, seed {meta['seed']}{spreads}.",
         "",
-        f"| metric | best of {best_of} (by the truth) | mean over particles | label-free pick |",
+        f"| {' | '.join(heads)} |",
         "|---|---|---|---|",
     ]
-    lines += ["| " + " | ".join(row) + " |" for row in summary_table(metrics)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
     if metrics["modes"] is not None:
         success, coverage = metrics["modes"]["success"], metrics["modes"]["coverage"]
         lines += [
             "",
-            f"Success (a particle at 0 or 180 degrees): {sum(success)} of {n} images. "
+            f"Success (a particle at 0 or 180 degrees): {sum(success)} of {counted(n, 'image')}. "
             f"Both orientations found: {sum(c == 2 for c in coverage)} of {n}.",
         ]
     if not any(finite(row) for row in metrics["psnr"]["sample"]):

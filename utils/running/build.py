@@ -9,8 +9,6 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from pydantic import ValidationError
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
@@ -23,12 +21,12 @@ from operators.fidelity import WithFidelity  # noqa: E402
 from operators.term import Term  # noqa: E402
 from utils import device as devices  # noqa: E402
 from utils.algorithms.contract import Algorithm  # noqa: E402
+from utils.config.model import OUR_LOADERS  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
-from utils.config.section import refusal  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
-from utils.data import Measurement, TestItem, loaded  # noqa: E402
+from utils.data import Given, Measurement, TestItem, loaded  # noqa: E402
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
@@ -45,10 +43,13 @@ from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
 from utils.metrics.registry import ORDER  # noqa: E402
 from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
+from utils.priors import library  # noqa: E402
 from utils.priors.base import LatentPrior  # noqa: E402
 from utils.priors.wrappers import CompiledPrior  # noqa: E402
 from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
+from utils.running.finished import names_code_of_others  # noqa: E402
+from utils.running.making import make  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
 from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
@@ -79,15 +80,18 @@ class Parts(NamedTuple):
         return self.operator if self.measuring is None else self.measuring
 
 
-def build(settings: Settings, tried: bool = True) -> Parts:
-    """All parts of the run that `settings` describe. tried: try parts of one's own on two inputs. Raises InputError."""
+def build(settings: Settings, tried: bool = True, prior: LatentPrior | None = None, operator: Operator | None = None) -> Parts:
+    """All parts of the run that `settings` describe. Raises InputError.
+
+    tried: try parts of one's own on two inputs; prior, operator: objects in the place of those that the settings name
+    """
     if not settings.use_tpu:
         devices.silence_unused_xla()
     device = devices.get_device(settings.use_tpu, settings.gpu, Rank.of_this_process().local)
     # XLA must be up before the first backward pass
     devices.setup_device(device, tf32=settings.precision == "tf32", threads=threads_of(settings).count)
-    prior = load_prior(settings, device)
-    operator = load_operator(settings)
+    prior = load_prior(settings, device) if prior is None else prior
+    operator = load_operator(settings) if operator is None else operator
     check_kinds(f"model._target_={settings.model.target}", prior, operator_key(settings), operator)
     if tried:
         try_parts_of_ones_own(settings, prior, operator, device)
@@ -188,9 +192,16 @@ def load_operator(settings: Settings) -> Operator:
 
 
 def load_prior(settings: Settings, device: torch.device) -> LatentPrior:
-    """The prior, computing as the settings ask."""
+    """The prior that the settings name, `prepared`."""
     with _LOADING:
+        if settings.model.target in OUR_LOADERS:
+            library.load(ours_alone=not (settings.compile or names_code_of_others(settings.composition.nodes)))
         prior = make("model", settings.model_node, path=locate(settings.model.path), device=device)
+    return prepared(prior, settings, device)
+
+
+def prepared(prior: LatentPrior, settings: Settings, device: torch.device) -> LatentPrior:
+    """A loaded prior, computing as the settings ask."""
     if settings.precision == "bf16":
         if not devices.has_fast_bf16(device):
             log.warning("precision=bf16: this device only emulates bfloat16, far more slowly than precision=fp32 computes")
@@ -280,29 +291,16 @@ def own_metrics(nodes: dict[str, dict[str, Any]]) -> Iterator[Metric]:
         yield metric
 
 
-def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
-    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
-    try:
-        return instantiate(node, **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
-            raise refusal(key, error.__cause__) from None
-        reason = one_line(error.__cause__ or error)
-        raise InputError(
-            f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
-            "and the files that it names"
-        ) from None
-
-
 def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> tuple[Particles, torch.Tensor | None]:
-    """(particles, truth) of some utils.data.TestImage or Measurement: keyed noise, particles not yet drawn.
+    """(particles, truth) of some utils.data.TestImage, Measurement or Given: keyed noise, particles not yet drawn.
 
     truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements, which `check_measurements` has checked.
     Raises InputError for a file that has gone or changed since.
     """
-    if settings.data.kind == "measurement":
+    if isinstance(images[0], Given):
+        y = torch.stack([torch.from_numpy(image.y) for image in images]).to(parts.device)
+        truth = None if images[0].truth is None else torch.stack([torch.from_numpy(image.truth) for image in images])
+    elif settings.data.kind == "measurement":
         truth, y = None, torch.stack([torch.from_numpy(loaded(image, image.values)) for image in images]).to(parts.device)
     else:
         truth = torch.stack([torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images])

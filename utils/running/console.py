@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from utils.callbacks.base import ImageDone, Step
 from utils.errors import one_line, visible
-from utils.records.aggregate import finite
-from utils.records.summary import certified, contenders, population, ratios_of_particles, summary_table, verdict_of_pick
-from utils.records.verdict import remarks
+from utils.records.progress import Progress as HowFar
+from utils.records.summary import aligned_columns, certified, counted, headed_table, population, verdict_of_pick
+from utils.records.verdict import TO_THE_NOISE, TO_THE_PRIOR, remarks
+from utils.running.watching import Watch
 
 LONGEST_WORD = 1000  # characters: rich breaks a word into lines in the square of its length
 
@@ -29,14 +30,19 @@ def setup_logging(quiet: bool = False) -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     log.addFilter(_in_one_line)
-    _replace_handlers(
-        [
-            RichHandler(
-                console=console, show_path=False, show_time=False, markup=False, level=logging.ERROR if quiet else logging.INFO
-            )
-        ]
-    )
+    level = logging.ERROR if quiet else logging.INFO
+    handler = RichHandler(console=console, show_path=False, show_time=False, markup=False, level=level)
+    handler.setFormatter(_Brief())
+    handler.addFilter(lambda record: getattr(record, "brief", None) != "")
+    _replace_handlers([handler])
     console.quiet = quiet
+
+
+class _Brief(logging.Formatter):
+    """What the terminal shows of a record with `extra={"brief": text}`, whose numbers are for run.log; "": nothing."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return getattr(record, "brief", None) or record.getMessage()
 
 
 def _in_one_line(record: logging.LogRecord) -> bool:
@@ -62,13 +68,12 @@ def log_to(path: str | Path) -> None:
 
 
 @contextmanager
-def progress_bar(images: int, steps: int) -> Iterator["SamplingBar"]:
-    """A bar over images x annealing steps; yields a SamplingBar."""
+def progress_bar(images: int, steps: int, watch: Watch | None = None, shown: bool = True) -> Iterator["SamplingBar"]:
+    """Bars over a sweep's jobs, images, and their annealing steps; yields a SamplingBar. watch: is told all of it."""
     columns = (
-        TextColumn("sampling"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -76,9 +81,8 @@ def progress_bar(images: int, steps: int) -> Iterator["SamplingBar"]:
     )
     # the cores of an XLA device are threads beside the main one; a terminal has room for one bar
     beside = threading.current_thread() is not threading.main_thread()
-    with Progress(*columns, console=console, disable=beside) as bar:
-        task = bar.add_task("sampling", total=images * steps, best="")
-        yield SamplingBar(bar, task, steps)
+    with Progress(*columns, console=console, disable=beside or not shown) as bar:
+        yield SamplingBar(bar, images, steps, watch)
 
 
 class SamplingSteps:
@@ -87,9 +91,13 @@ class SamplingSteps:
     def __init__(self, steps: int) -> None:
         self.steps, self.images, self.done = steps, 0, 0
 
-    def move(self, advance: int = 0, more: int = 0, best: str | None = None) -> None:
-        """advance: steps done; more: further ones that there are now; best: what to say of them, None: the same as before."""
+    def move(self, advance: int = 0, more: int = 0, best: str | None = None, images: int = 0) -> None:
+        """advance: steps done; more: further ones that there are now; best: what to say of them, None: the same as before;
+        images: that are done."""
         raise NotImplementedError
+
+    def tell(self, event: Step | ImageDone) -> None:
+        """To the callbacks."""
 
     def begin(self, images: Sequence[int], first: int, size: int) -> None:
         """The particles from number `first` on, `size` of them, of these images."""
@@ -104,81 +112,76 @@ class SamplingSteps:
             )
             self.move(more=self.images * self.steps)
 
-    def advance(self, step: int, best_db: float | None, lowest_loss: float, level: str | None) -> None:
-        if level is not None:
-            self.move(best=f"{level}: step {step + 1}, lowest loss {lowest_loss:.4g}")
-            return
-        best = f"lowest loss {lowest_loss:.4g}" if best_db is None else f"best PSNR {best_db:.2f} dB"
-        self.move(self.images * (step + 1 - self.done), best=best)
-        self.done = step + 1
+    def advance(self, step: Step) -> None:
+        if step.level is not None:
+            self.move(best=f"{step.level}: step {step.number + 1}, {step.best}")
+        else:
+            self.move(self.images * (step.number + 1 - self.done), best=step.best)
+            self.done = step.number + 1
+        self.tell(step)
+
+    def finished(self, record: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """One image, whose record is written."""
+        self.move(images=1)
+        self.tell(ImageDone.of(record, arrays))
 
 
 class SamplingBar(SamplingSteps):
-    """The same, on a bar of the terminal."""
+    """The same, on bars of the terminal."""
 
-    def __init__(self, bar: Progress, task: TaskID, steps: int) -> None:
+    def __init__(self, bar: Progress, images: int, steps: int, watch: Watch | None = None) -> None:
         super().__init__(steps)
-        self.bar, self.task = bar, task
+        self.bar, self.watch = bar, watch
+        self.progress = HowFar(images=images, steps=images * steps)
+        if watch is not None and watch.jobs is not None:
+            bar.add_task("jobs", total=watch.jobs[1], completed=watch.jobs[0] - 1, best="")
+        self.tasks = bar.add_task("images", total=images, best=""), bar.add_task("steps", total=images * steps, best="")
+        self.move()
 
-    def move(self, advance: int = 0, more: int = 0, best: str | None = None) -> None:
-        if more:
-            self.bar.update(self.task, total=self.bar.tasks[self.task].total + more)
-        if best is not None:
-            self.bar.update(self.task, advance=advance, best=best)
+    def move(self, advance: int = 0, more: int = 0, best: str | None = None, images: int = 0) -> None:
+        p = self.progress
+        p.steps_done, p.steps, p.images_done = p.steps_done + advance, p.steps + more, p.images_done + images
+        p.best = p.best if best is None else best
+        of_all = self.watch.keep(p) if self.watch else [p]
+        of_images, of_steps = self.tasks
+        self.bar.update(of_images, completed=sum(q.images_done for q in of_all), total=sum(q.images for q in of_all))
+        self.bar.update(of_steps, completed=sum(q.steps_done for q in of_all), total=sum(q.steps for q in of_all), best=p.best)
+
+    def tell(self, event: Step | ImageDone) -> None:
+        if self.watch is not None:
+            self.watch.tell(event)
 
 
-def pick_cell(values: Sequence[float | None], picked: int | None) -> str:
-    """The label-free pick: its score where there is a truth, else its number alone."""
-    if picked is None:
-        return "-"
-    return f"p{picked}" if values[picked] is None else f"{values[picked]:.2f} dB (p{picked})"
+FIRST = ("PSNR, better orientation", "loss / noise floor")  # of eval.md's rows
+MOST_LINES = 9  # and one of the pictures
 
 
-def ratio_cell(ratios: Sequence[float | None], picked: int | None) -> str:
-    """The pick's loss as a multiple of the noise floor; a dash without a pick or without noise."""
-    return "-" if picked is None or ratios[picked] is None else f"{ratios[picked]:.3f}"
+def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
+    """What the terminal says at the end of a run. What is wrong is no part of it: utils.records.verdict."""
+    n, modes, seconds = metrics["metadata"]["num_images"], metrics["modes"], metrics["time"]["total_s"]
+    lines = [f"{folder}: {counted(n, 'image')}, {population(metrics)}, {seconds:.1f} s"]
+    if modes:
+        both = sum(c == 2 for c in modes["coverage"])
+        lines.append(f"success {sum(modes['success'])} of {counted(n, 'image')}, both orientations on {both}")
+    if passed := certified(metrics):
+        lines.append(passed)
+    words = [word for i in range(n) if (word := verdict_of_pick(metrics, i))]
+    if words:
+        within, drawn = sum(word in ("within", TO_THE_NOISE) for word in words), words.count(TO_THE_PRIOR)
+        of_all = "ok" if within == len(words) else f"on {within} of {counted(len(words), 'image')}"
+        of_all += f", to what this prior can draw on {drawn}" if drawn else ""
+        lines.append(f"the pick explains the measurement up to its noise: {of_all}")
+    heads, *rows = headed_table(metrics)
+    rows = [row for row in rows if row[0] != "PSNR" or not modes]
+    shown = sorted(rows, key=lambda row: row[0] not in (*FIRST, "PSNR"))[: MOST_LINES - len(lines) - 2]
+    lines += aligned_columns([heads, *shown])
+    left_out = f", with {counted(len(rows) - len(shown), 'row')} more" if len(rows) > len(shown) else ""
+    return [*lines, f"all of it: {folder / 'eval.md'}{left_out}"]
 
 
 def print_results(metrics: dict[str, Any], folder: str | Path) -> None:
-    """The closing table: one row per image (the last 20), then the means."""
-    n = contenders(metrics)
-    table = Table(title=visible(f"{folder}: {metrics['metadata']['num_images']} images, {population(metrics)}"))
-    modes, selection = metrics["modes"], metrics["selection"]
-    blind = not any(finite(row) for row in metrics["psnr"]["sample"])
-    truth = ("loss / floor of each",) if blind else ("modes", f"best of {n}", "mean")
-    for name in ("image", *truth, "pick", "loss / floor", "verdict", "seconds"):
-        table.add_column(name, justify="left" if name in ("modes", "verdict") else "right")
-    for i, image_id in list(enumerate(metrics["metadata"]["image_ids"]))[-20:]:
-        values = modes["psnr_aligned"][i] if modes else metrics["psnr"]["sample"][i]
-        picked = selection["picked"][i]
-        values_known = finite(values)
-        by_truth = (
-            " ".join(label or "-" for label in modes["label"][i]) if modes else "-",
-            f"{max(values_known):.2f} dB" if values_known else "-",
-            f"{sum(values_known) / len(values_known):.2f} dB" if values_known else "-",
-        )
-        table.add_row(
-            str(image_id),
-            *((ratios_of_particles(metrics, i),) if blind else by_truth),
-            pick_cell(values, picked),
-            ratio_cell(metrics["loss"]["ratio"][i], picked),
-            verdict_of_pick(metrics, i) or "-",
-            f"{metrics['time']['per_image_s'][i]:.1f}",
-        )
-    means = Table(title="mean ± standard deviation over images")
-    for name in ("metric", f"best of {n} (by the truth)", "mean over particles", "label-free pick"):
-        means.add_column(name)
-    for row in summary_table(metrics):
-        means.add_row(*map(visible, row))
-    shown = Console(markup=False, emoji=False)  # of a folder or a metric, [/b] is a name
-    shown.print(table, means)
+    """The summary, after a line of the log for each thing that is wrong."""
     for remark in remarks(metrics):
         log.warning("%s", remark)
-    if modes:
-        shown.print(
-            f"success {sum(modes['success'])} of {len(modes['success'])} images, "
-            f"both orientations on {sum(c == 2 for c in modes['coverage'])}",
-            highlight=False,
-        )
-    if passed := certified(metrics):
-        shown.print(visible(passed), highlight=False)
+    for line in summary(metrics, Path(folder)):
+        print(visible(line))

@@ -11,14 +11,15 @@ from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.records.folder import RunFolder
 from utils.running import console
+from utils.running.watching import Watch
 
-Sample = Callable[[Settings, Sequence[TestItem], RunFolder], None]
+Sample = Callable[..., None]
 
 _ready = threading.Lock()
 
 
-def on_all_cores(sample: Sample, settings: Settings, images: Sequence[TestItem], folder: RunFolder) -> None:
-    """sample(settings, images, folder) once, or on each core with its part of `images`.
+def on_all_cores(sample: Sample, settings: Settings, images: Sequence[TestItem], folder: RunFolder, watch: Watch) -> None:
+    """sample(settings, images, folder, watch=watch) once; or on each core with its part of `images`, unwatched.
 
     Raises InputError, or utils.device.CoreFailure for an error on one core after the others have finished.
     """
@@ -26,7 +27,7 @@ def on_all_cores(sample: Sample, settings: Settings, images: Sequence[TestItem],
     if settings.use_tpu and devices.has_many_cores(settings.num_cores) and batches > 1:
         devices.run_on_cores(sample_share, (sample, settings, images, folder), settings.num_cores)
     else:
-        sample(settings, images, folder)
+        sample(settings, images, folder, watch=watch)
 
 
 def sample_share(

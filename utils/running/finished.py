@@ -27,8 +27,9 @@ WHOLE_SET = {"shard": "0/1", "data": {"start_id": 0, "end_id": None}}  # the con
 
 def settings_of_finished(config: Mapping[str, Any], folder: Path, trusted: Collection[str] = ()) -> Settings:
     """The settings of a run, of all its images. trusted: names that the user gave. Raises InputError."""
+    config = {key: value for key, value in config.items() if key != "callbacks"}  # of a run that is over nobody is told
     refuse_code_of_others(config, folder, trusted)
-    return check(OmegaConf.merge(dict(config), WHOLE_SET))
+    return check(OmegaConf.merge(config, WHOLE_SET))
 
 
 def refuse_other_content(records: Iterable[Mapping[str, Any]], folder: Path, now: Digests) -> None:
@@ -36,6 +37,15 @@ def refuse_other_content(records: Iterable[Mapping[str, Any]], folder: Path, now
     for record in records:
         if other := other_content(record.get("digests", {}), now):
             raise InputError(f"{folder}: image {record['image_id']} was made with {other}; put it back, or sample anew")
+
+
+def names_code_of_others(config: Mapping[str, Any]) -> bool:
+    """Whether a resolved config builds anything that is not of this project."""
+    try:
+        refuse_code_of_others(config, Path())
+    except InputError:
+        return True
+    return False
 
 
 def refuse_code_of_others(node: Any, folder: Path, trusted: Collection[str] = (), key: str = "") -> None:

@@ -1,12 +1,15 @@
 """Samples the images of a run batch by batch, and writes each one's record as soon as it is done."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import numpy as np
+
 from utils import device as devices
 from utils.config.settings import Settings
-from utils.data import TestItem
+from utils.data import Lost, TestItem
 from utils.diagnosis.chain_check import check_chain
 from utils.diagnosis.convergence import Convergence
 from utils.evaluation.evaluator import Evaluator
@@ -20,8 +23,11 @@ from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
-from utils.running.build import build, check_measurements, load_batch
+from utils.running.build import Parts, build, check_measurements, load_batch
 from utils.running.results import results_of
+from utils.running.watching import Watch
+from utils.sampling.mechanism import OnStep
+from utils.sampling.outcome import SampleResult
 
 
 class Turn(Protocol):
@@ -42,28 +48,59 @@ class Turn(Protocol):
 class Alone:
     first, count = True, 1
 
-    def __init__(self, images: Sequence[TestItem]) -> None:
-        self.rest = images
+    def __init__(self, images: Sequence[TestItem], watch: Watch | None = None, progress: bool = True) -> None:
+        self.rest, self.watch, self.progress = images, watch, progress
 
     def checked(self) -> None:
         pass
 
     def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]:
-        return console.progress_bar(images, steps)
+        return console.progress_bar(images, steps, self.watch, shown=self.progress)
 
     def take(self, size: int) -> Sequence[TestItem]:
         batch, self.rest = self.rest[:size], self.rest[size:]
         return batch
 
 
-def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, turn: Turn | None = None) -> None:
-    """Sample the images batch by batch and write each one's record as soon as it is done; turn: None for all of them."""
-    turn = turn or Alone(images)
+def sample(
+    settings: Settings, images: Sequence[TestItem], folder: RunFolder, turn: Turn | None = None, watch: Watch | None = None
+) -> None:
+    """Sample the images batch by batch and write each one's record as soon as it is done.
+
+    turn: None for all of them; watch: is told then. Raises Lost where no file is there any more.
+    """
+    turn = turn or Alone(images, watch)
     parts = build(settings)
     folder.made_of(settings.digests())
     if settings.data.kind == "measurement" and turn.first:
         check_measurements(parts, images)
     turn.checked()
+
+    def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: SampleResult) -> None:
+        if settings.save_arrays:
+            results = results_of(record, result, parts.operator, parts.side, settings.data.channels or 3)
+            with folder.writing():
+                write_arrays(
+                    folder.path, record["image_id"], results, settings.save_arrays, folder.about or {}, settings.model.path
+                )
+        folder.add(record, arrays, device)
+        report(record, settings.data.kind == "measurement")
+
+    sample_with(parts, settings, images, turn, keep)
+
+
+# gets an image's record, not yet stamped, with its arrays and the device, and the result of its whole batch
+Keep = Callable[[dict[str, Any], dict[str, np.ndarray], dict[str, Any], SampleResult], None]
+
+
+def sample_with(
+    parts: Parts, settings: Settings, images: Sequence[TestItem], turn: Turn, keep: Keep, on_step: OnStep | None = None
+) -> None:
+    """Sample the images of this turn with parts that are built, and hand each one to `keep` as soon as its batch is done.
+
+    An image whose file goes away or changes meanwhile is left out. on_step: is told of each annealing step of each batch.
+    Raises Lost where no file is there any more.
+    """
     s = settings.sequential
     evaluator = Evaluator(
         parts.operator,
@@ -89,44 +126,46 @@ def sample(settings: Settings, images: Sequence[TestItem], folder: RunFolder, tu
         device["batch_images"] = per_batch
     with turn.bar(len(images), parts.clock.num_steps) as bar:
         while batch := turn.take(per_batch):
-            particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            while batch:
+                try:
+                    particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+                    break
+                except Lost as error:
+                    if not any(os.path.exists(image.path) for image in images):  # of a share that is no longer mounted
+                        raise
+                    console.log.warning("image %d is left out: %s", error.image_id, error)
+                    batch = [image for image in batch if image.id != error.image_id]
+                    bar.move(more=-parts.clock.num_steps)
+            else:
+                continue
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)
-            rounds = sample_in_rounds(
-                parts.sampler, particles, settings.rounds, certificate, convergence.watching(trace), bar.begin
-            )
+            watched = convergence.watching(trace if on_step is None else lambda info: (trace(info), on_step(info)))
+            rounds = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, watched, bar.begin)
             finished = [
                 evaluator.record(image, x, rounds.result, trace, rounds.profilers[image.id], rounds.history[image.id])
                 for x, image in zip(truths, batch)
             ]
             for record, arrays in finished:  # written together: a kill seldom falls inside a batch
-                if settings.save_arrays:
-                    results = results_of(record, rounds.result, parts.operator, parts.side, settings.data.channels or 3)
-                    with folder.writing():
-                        write_arrays(
-                            folder.path,
-                            record["image_id"],
-                            results,
-                            settings.save_arrays,
-                            folder.about or {},
-                            settings.model.path,
-                        )
-                folder.add(record, arrays, device)
-                report(record)
+                keep(record, arrays, device, rounds.result)
+                bar.finished(record, arrays)
             convergence.tell([record for record, _ in finished], truths)
     convergence.close()
 
 
-def report(record: dict[str, Any]) -> None:
-    """One log line per image."""
+def report(record: dict[str, Any], named: bool) -> None:
+    """One log line per image; named: with its file."""
     modes = record["modes"]
     scores = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
     losses = [v for v in record["loss"] if v is not None]
-    best = f"best PSNR {max(scores):.2f} dB" if scores else f"lowest loss {min(losses):.4g}" if losses else "no finite particle"
+    loss, floor = min(losses, default=None), record["noise_floor"]
+    lowest = f"lowest loss / floor {loss / floor:.3f}" if losses and floor else f"lowest loss {loss:.4g}" if losses else ""
+    best = f"best PSNR {max(scores):.2f} dB" if scores else lowest or "no finite particle"
     best += f" ({resolution(record['resolved'])})" if "resolved" in record else ""
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
-    console.log.info("image %d: %s %s, %.1f s", record["image_id"], labels, best, record["time"]["image_s"])
+    name = f"{record['image_id']} ({record['file']})" if named else str(record["image_id"])
+    console.log.info("image %s: %s, %.1f s", name, f"{labels} {best}".strip(), record["time"]["image_s"])
     for index, diverged in zip(record["particles"], record["diverged"]):
         if diverged:
             console.log.warning("image %d: particle %d became non-finite; its scores are null", record["image_id"], index)

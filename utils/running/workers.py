@@ -21,15 +21,18 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from utils import device as devices
+from utils.callbacks.base import ImageDone, Step
 from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.errors import InputError
+from utils.priors import library
 from utils.records.claim import claimed
 from utils.records.folder import RunFolder
 from utils.running import console
 from utils.running.interrupts import held_back, let_through, signals_interrupt, uninterrupted
 from utils.running.ranks import Rank
 from utils.running.threads import count_of, threads_of
+from utils.running.watching import Watch
 
 MEMORY = 1.5 * 2**30  # bytes that a worker of a small model takes with its libraries, with a margin
 GRACE_S = 10.0  # for the workers to end, before they are killed
@@ -61,7 +64,9 @@ def workers_of(settings: Settings, images: int, rank: Rank) -> int:
         tightest = min(rooms, key=lambda room: rooms[room])
         count, why = rooms[tightest], f"{tightest}; {why}"
     of_threads = "" if threads.small is None and threads.count is None else f", {each} thread{'s' * (each > 1)} each"
-    console.log.info("workers=auto: %d process%s%s (%s)", count, "es" * (count > 1), of_threads, why)
+    processes = f"{count} process{'es' * (count > 1)}"
+    brief = {"brief": f"workers=auto: {processes}" if count > 1 else ""}
+    console.log.info("workers=auto: %s%s (%s)", processes, of_threads, why, extra=brief)
     return count
 
 
@@ -71,9 +76,14 @@ class Worker(NamedTuple):
     connection: Connection
 
 
-def sample_in_workers(settings: Settings, images: Sequence[TestItem], folder: RunFolder, count: int) -> None:
-    """Sample the images in `count` processes. Raises InputError, utils.device.CoreFailure for another error in a worker, or
-    KeyboardInterrupt, all after every worker has ended."""
+def sample_in_workers(
+    settings: Settings, images: Sequence[TestItem], folder: RunFolder, count: int, watch: Watch | None = None
+) -> None:
+    """Sample the images in `count` processes; watch: is told of all of them.
+
+    Raises InputError, utils.device.CoreFailure for another error in a worker, or KeyboardInterrupt, all after every worker
+    has ended.
+    """
     context = multiprocessing.get_context("spawn")  # a fork would share the libraries' threads and locks
     workers: list[Worker] = []
     level = console.log.getEffectiveLevel()
@@ -81,17 +91,16 @@ def sample_in_workers(settings: Settings, images: Sequence[TestItem], folder: Ru
         stack.callback(end, workers)
         for number in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=work, args=(Turn(number, count, theirs, level), settings, images, folder), daemon=True
-            )
+            turn = Turn(number, count, theirs, level, bool(settings.callbacks))
+            process = context.Process(target=work, args=(turn, settings, images, folder), daemon=True)
             workers.append(Worker(number, process, ours))
             with held_back():
                 process.start()
             theirs.close()
-        serve(workers, images, stack)
+        serve(workers, images, stack, watch)
 
 
-def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStack) -> None:
+def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStack, watch: Watch | None = None) -> None:
     """Hand out the images and show what is told, until every worker is done."""
     rest, working = list(images), {worker.connection: worker for worker in workers}
     checked, asking = False, list[tuple[Connection, int]]()
@@ -117,9 +126,11 @@ def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStac
             elif kind == "checked":
                 checked = True
             elif kind == "steps" and bar is None:
-                bar = stack.enter_context(console.progress_bar(len(images), values[0]))
+                bar = stack.enter_context(console.progress_bar(len(images), values[0], watch))
             elif kind == "move" and bar is not None:
                 bar.move(*values)
+            elif kind == "event" and bar is not None:
+                bar.tell(values[0])
             elif kind == "take":
                 asking.append((connection, values[0]))
         while checked and asking:  # before the first worker has looked at the measurements nothing is sampled
@@ -164,6 +175,7 @@ def work(turn: Turn, settings: Settings, images: Sequence[TestItem], folder: Run
     """What a worker does; nothing that it meets is left unsaid."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches all processes, and the first one ends the others
     threading.Thread(target=end_with_parent, daemon=True).start()
+    library.serve_one_run()
     console.log.handlers, console.log.propagate = [ToParent(turn.connection)], False  # type: ignore[arg-type]
     console.log.setLevel(turn.level if turn.first else logging.ERROR)  # what all say while they start is said once
     try:
@@ -207,8 +219,9 @@ class ToParent(QueueHandler):
 class Turn:
     """utils.running.sampling.Turn of worker `number` of `count`; level: of the first process's log."""
 
-    def __init__(self, number: int, count: int, connection: Connection, level: int) -> None:
+    def __init__(self, number: int, count: int, connection: Connection, level: int, watched: bool) -> None:
         self.number, self.first, self.count, self.connection, self.level = number, number == 0, count, connection, level
+        self.watched = watched
 
     def checked(self) -> None:
         if self.first:
@@ -218,7 +231,7 @@ class Turn:
     def bar(self, images: int, steps: int) -> Iterator[console.SamplingSteps]:
         console.log.setLevel(self.level)
         self.connection.send(("steps", steps))
-        yield StepsOfWorker(self.connection, steps)
+        yield StepsOfWorker(self.connection, steps, self.watched)
 
     def take(self, size: int) -> Sequence[TestItem]:
         self.connection.send(("take", size))
@@ -226,9 +239,15 @@ class Turn:
 
 
 class StepsOfWorker(console.SamplingSteps):
-    def __init__(self, connection: Connection, steps: int) -> None:
-        super().__init__(steps)
-        self.connection = connection
+    """watched: whether there are callbacks, which the first process calls."""
 
-    def move(self, advance: int = 0, more: int = 0, best: str | None = None) -> None:
-        self.connection.send(("move", advance, more, best))
+    def __init__(self, connection: Connection, steps: int, watched: bool) -> None:
+        super().__init__(steps)
+        self.connection, self.watched = connection, watched
+
+    def move(self, advance: int = 0, more: int = 0, best: str | None = None, images: int = 0) -> None:
+        self.connection.send(("move", advance, more, best, images))
+
+    def tell(self, event: Step | ImageDone) -> None:
+        if self.watched:
+            self.connection.send(("event", event))

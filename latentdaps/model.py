@@ -1,0 +1,265 @@
+"""From a name, keys and objects to a model, which measures and samples."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from latentdaps.result import Kept, Result, as_array
+from utils import device as devices
+from utils.config.check import check
+from utils.config.compose import compose, quoted
+from utils.config.settings import Settings
+from utils.data import Given, Measurement, fitted, items_of, loaded, select_images
+from utils.errors import InputError
+from utils.measurements import Convention, Reading, reading
+from utils.paths import PROJECT, find
+from utils.records.files import clean
+from utils.records.folder import RunFolder
+from utils.running import console
+
+if TYPE_CHECKING:
+    from operators.base import Operator
+    from utils.priors.base import LatentPrior
+    from utils.sampling.outcome import SampleResult, StepInfo
+
+IN_MEMORY = "given in Python"  # data.root, or model.path, of what is in no folder
+OF_ONES_OWN = ("mechanisms.", "metrics.", "fidelity.terms.")  # blocks to which a user adds keys
+
+
+def load(
+    name: str | None = None,
+    /,
+    *,
+    prior: "LatentPrior | None" = None,
+    operator: "Operator | None" = None,
+    overrides: Sequence[str] = (),
+    **keys: Any,
+) -> "Model":
+    """Prior, operator and sampler of a configuration, ready to measure and to sample. Raises InputError.
+
+    name: of configs/model; None: the default. Where a data set of configs/data has it too, that is the set of `measure()`
+    prior, operator: objects in the place of those that the configuration names; `gpu` is then by default where the prior is
+    keys: any key of the configuration, nested ones as dicts: sampler="fast", data={"end_id": 3}
+    overrides: further ones as on the command line: "data.end_id=3"
+    """
+    texts = [text for key, value in keys.items() for text in overrides_of(key, value)] + list(overrides)
+    first = [] if name is None else [f"model={name}"]
+    if prior is not None:
+        first = ["model=own", f"gpu={devices.gpu_of(prior.device)}"]
+    if first and not any(text.startswith(("data=", "experiment=")) for text in texts):
+        own_set = prior is None and (PROJECT / "configs/data" / f"{name}.yaml").is_file()
+        first += [f"data={name}"] if own_set else ["data=folder", f'data.root="{IN_MEMORY}"']
+    return Model([*first, *texts], prior, operator)
+
+
+def overrides_of(key: str, value: Any) -> Iterator[str]:
+    """A key with its value as the command line writes them; a dict is one override for each of its values."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from overrides_of(f"{key}.{name}", inner)
+        return
+    yield "++" * key.startswith(OF_ONES_OWN) + (_of_text if isinstance(value, str | Path) else _of_others)(key, value)
+
+
+def _of_text(key: str, text: str | Path) -> str:
+    """Quoted where Hydra would read something else."""
+    plain = f"{key}={text}"
+    try:
+        alike = OverridesParser.create().parse_override(plain).value() == str(text)
+    except HydraException:
+        alike = False
+    return plain if alike else quoted(key, str(text))
+
+
+def _of_others(key: str, value: Any) -> str:
+    try:
+        return f"{key}={json.dumps(value, ensure_ascii=False, default=lambda number: number.tolist())}"
+    except (TypeError, AttributeError):
+        known = "a text, a number, a list or a dict"
+        raise InputError(f"{key}: {type(value).__name__} is no value of a configuration; give {known}") from None
+
+
+def described(part: Any) -> dict[str, str]:
+    """What the configuration says of an object: its class, and a digest of its tensors and its plain attributes."""
+    held = {**vars(part), **(part.state_dict() if hasattr(part, "state_dict") else {})}
+    total = hashlib.sha256()
+    for name, value in sorted(held.items()):
+        if hasattr(value, "detach"):
+            total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        elif isinstance(value, bool | int | float | str | tuple):
+            total.update(f"{name}={value!r}".encode())
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", "digest": total.hexdigest()[:16]}
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Of N images: `values`, (N, ...) as the operator measures them. Change them in place: NaN is "not measured"."""
+
+    values: np.ndarray
+    items: Sequence[Given]  # their y are rows of `values`
+    seed: int
+    kind: str  # of data.kind: images, of which the truth is known, or measurement
+    root: str | None  # data.root of the items, None: as configured
+
+    @property
+    def truth(self) -> np.ndarray | None:
+        """(N, 3, H, W) in [0, 1]; None where it is not known."""
+        known = [item.truth for item in self.items if item.truth is not None]
+        return np.stack(known) / 2 + 0.5 if known else None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"<Measurements {self.values.shape}, {'with' if self.kind == 'images' else 'without'} a truth, seed {self.seed}>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Array(Measurement):
+    """A measurement, or with `pixels` an image (3, H, W) in [0, 1], as an array; path: what it is called."""
+
+    raw: np.ndarray
+
+    def read(self) -> Reading:
+        return reading(self.raw, self.path, self.convention)
+
+    def pixels(self, resolution: int) -> np.ndarray:
+        return fitted(self.raw.astype(np.float32), resolution)
+
+    def digest(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.raw).tobytes()).hexdigest()
+
+
+def pictures(images: Any, start_id: int = 0) -> list[Array]:
+    """Images (N, 3, H, W) in [0, 1], an array, a tensor, or a list of such, as items. Raises InputError."""
+    items = [Array(i, Path(f"{i:05d}"), raw=as_array(image)) for i, image in enumerate(images, start_id)]
+    if not items:
+        raise InputError("images: holds none; give an array (N, 3, H, W), or paths")
+    for i, x in enumerate(item.raw for item in items):
+        if x.ndim != 3 or x.shape[0] != 3 or 0 in x.shape or x.dtype.kind not in "fiu" or not (x.min() >= 0 and x.max() <= 1):
+            range_ = f" from {x.min():g} to {x.max():g}" if x.size and x.dtype.kind in "fiu" else ""
+            raise InputError(f"images[{i}]: has shape {x.shape} and {x.dtype}{range_}; give (3, H, W) in [0, 1], or paths")
+    return items
+
+
+class Model:
+    """What `load` gives. `settings`: the checked configuration; `parts`: device, prior, operator, sampler."""
+
+    def __init__(self, overrides: Sequence[str], prior: "LatentPrior | None", operator: "Operator | None") -> None:
+        from utils.running.build import build, prepared
+
+        self._overrides, self._operator = overrides, operator
+        self._cfg: DictConfig = compose(overrides)
+        if prior is not None:
+            self._cfg.model = {**described(prior), "path": IN_MEMORY, "resolution": prior.resolution}
+        if operator is not None:
+            self._cfg.task[self._cfg.task_group].operator = {**described(operator), "sigma": float(operator.sigma)}
+        self.settings = self.settings_with({})
+        for note in self.settings.composition.notes:
+            console.log.warning("%s", note)
+        ready = None if prior is None else prepared(prior, self.settings, prior.device)
+        with devices.out_of_memory_in_one_line():
+            self.parts = build(self.settings, prior=ready, operator=operator)
+
+    def settings_with(self, values: Mapping[str, Any]) -> Settings:
+        """The settings with other values of some keys; None: as it is. Raises InputError."""
+        cfg = self._cfg.copy()
+        for key, value in values.items():
+            if value is not None:
+                OmegaConf.update(cfg, key, value)
+        return check(cfg, self._overrides)
+
+    def settings_of(self, y: Measurements, folder: Path | None = None) -> Settings:
+        """Those of a run on some measurements, written into a folder."""
+        values = {"seed": y.seed, "data.kind": y.kind, "data.root": y.root}
+        values |= {"data.start_id": y.items[0].id, "data.end_id": y.items[-1].id + 1}
+        return self.settings_with(values if folder is None else values | {"save_dir": str(folder.parent), "name": folder.name})
+
+    def _under(self, seed: int) -> None:
+        """Let the parts be those of a seed."""
+        from utils.running.build import build
+
+        if seed != self.parts.noise.seed:
+            settings = self.settings_with({"seed": seed})
+            self.parts = build(settings, tried=False, prior=self.parts.prior, operator=self._operator)
+
+    def measure(self, images: Any = None, seed: int | None = None, start_id: int = 0) -> Measurements:
+        """The measurements of some images, under noise of the seed and their numbers. Raises InputError.
+
+        images: (N, 3, H, W) array or tensor in [0, 1], or paths of files, made as large as the model's pictures; None: the
+        images (or, with data="measurement", the files) that the configuration names
+        seed: None as configured; start_id: number of the first of the images
+        """
+        settings, root = self.settings_with({"seed": seed}), None
+        if images is None and settings.data.root == IN_MEMORY:
+            raise InputError("images: none are given, and no data= names a set of them; give an array or paths")
+        if images is None:
+            return self._measured(select_images(settings), settings, root)
+        paths = [images] if isinstance(images, str | Path) else images
+        if not (len(paths) and all(isinstance(path, str | Path) for path in paths)):
+            settings = self.settings_with({"seed": seed, "data.kind": "images"})
+            return self._measured(pictures(images, start_id), settings, IN_MEMORY)
+        root = os.path.commonpath([Path(path).resolve().parent for path in paths])
+        items = items_of(settings, [(i, Path(path)) for i, path in enumerate(paths, start_id)])
+        return self._measured(items, settings, None if Path(root) == find(settings.data.root).resolve() else root)
+
+    def _of_others(self, y: Any) -> Measurements:
+        """An array or tensor of measurements, as the block `data` means its numbers."""
+        values, settings = as_array(y), self.settings_with({"data.kind": "measurement"})
+        if not values.size or values.ndim < 2:
+            raise InputError(f"y: has shape {values.shape}; give measurements (N, ...)")
+        convention = Convention.of(settings.data)
+        items = [Array(i, Path(f"y[{i}]"), convention, raw=raw) for i, raw in enumerate(values)]
+        return self._measured(items, settings, IN_MEMORY)
+
+    def _measured(self, items: Sequence[Any], settings: Settings, root: str | None) -> Measurements:
+        """Simulated of images, read of measurements; items: of utils.data.TestItem; root: their data.root."""
+        import torch
+
+        from utils.running.build import check_measurements, measure
+
+        self._under(settings.seed)
+        if settings.data.kind == "measurement":
+            check_measurements(self.parts, items)
+            truths, ys = [None] * len(items), [loaded(item, item.values) for item in items]
+        else:
+            truths = [loaded(item, partial(item.pixels, self.parts.side)) for item in items]
+            ys = [measure(self.parts, torch.from_numpy(x), item.id)[0].cpu().numpy() for x, item in zip(truths, items)]
+        values = np.stack(ys)  # what is given are its rows, so that changing them changes what is sampled
+        given = [Given(item.id, item.path, y, truth, item.sha256()) for item, y, truth in zip(items, values, truths)]
+        return Measurements(values, given, settings.seed, settings.data.kind, root)
+
+    def sample(self, y: Any, progress: bool = True, on_step: "Callable[[StepInfo], None] | None" = None) -> Result:
+        """The particles of each measurement. Raises InputError.
+
+        y: what `measure` gives, or an array or tensor (N, ...) of measurements of others, without a truth
+        progress: whether a bar is shown; on_step: is told of each annealing step (utils.sampling.outcome.StepInfo)
+        """
+        from utils.running.sampling import Alone, report, sample_with
+        from utils.sampling.pictures import enlarged
+
+        y = y if isinstance(y, Measurements) else self._of_others(y)
+        settings, kept = self.settings_of(y), list[Kept]()
+        self._under(settings.seed)
+        stamp = RunFolder(settings.folder, settings.composition.fingerprint, settings.composition.about)
+        stamp.digests = settings.digests()
+
+        def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: "SampleResult") -> None:
+            x = result.image[result.particles.of_image(record["image_id"]).to(result.image.device)]
+            x = enlarged(x.float().cpu(), self.parts.side)  # (P, 3, H, W) of those that are there at the end
+            kept.append(Kept(clean(stamp.stamped(record, device)), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
+            report(record, settings.data.kind == "measurement")
+
+        with devices.out_of_memory_in_one_line():
+            sample_with(self.parts, settings, y.items, Alone(y.items, progress=progress), keep, on_step)
+        return Result(self, y, kept)

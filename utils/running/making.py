@@ -1,0 +1,26 @@
+"""Builds what a block of the config names. Needs no torch."""
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from pydantic import ValidationError
+
+from utils.config.section import refusal
+from utils.errors import InputError, one_line
+
+
+def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
+    """The object that a config node describes by _target_. Raises InputError naming `key` if it cannot be had."""
+    try:
+        return instantiate(node, **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
+            raise refusal(key, error.__cause__) from None
+        reason = one_line(error.__cause__ or error)
+        raise InputError(
+            f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
+            "and the files that it names"
+        ) from None
