@@ -10,7 +10,7 @@ from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from tools.demo_prior.make_demo_data import SEEDS, demo_images
 from utils.evaluation.unexplained import decoder_floor, of_measurement
-from utils.metrics.exposure import Exposure, best_factor
+from utils.metrics.r_factor import Exposure, best_factor
 from utils.noise import KeyedNoise
 from utils.paths import PROJECT
 from utils.records.decoder_floor import read

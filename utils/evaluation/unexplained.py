@@ -5,8 +5,7 @@ from typing import Any
 import torch
 
 from operators.base import Operator
-from utils.metrics.exposure import best_factor
-from utils.metrics.r_factor import r_factor
+from utils.metrics.r_factor import best_factor, r_factor
 from utils.noise import KeyedNoise
 
 SOFTER = 0.1  # of the way to the mean of a pixel's neighbourhood

@@ -1,11 +1,10 @@
-"""How much of the measurement is not explained: crystallography's R1."""
+"""How much of the measurement is not explained, crystallography's R1, and the exposure that was fitted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from utils.metrics.base import Metric
-from utils.metrics.exposure import best_factor
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +27,15 @@ def r_factor(seen: torch.Tensor, y: torch.Tensor, free_scale: bool = False) -> t
     return off / size
 
 
+def best_factor(seen: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The factor by which seen (P, ...) fits y (P, ...), NaN where nothing was measured, in least squares: (P,)."""
+    import torch
+
+    known = ~torch.isnan(y)
+    product, square = (torch.where(known, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
+    return product / square
+
+
 class RFactor(Metric):
     name, of, title, direction, digits = "r_factor", "measurement", "R-factor", "min", 4
     optional, beside_loss = True, "r_factor"
@@ -35,3 +43,16 @@ class RFactor(Metric):
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, operator: Operator) -> torch.Tensor:
         return r_factor(operator(x), y, getattr(operator, "free_scale", False))
+
+
+class Exposure(Metric):
+    """sum A(x) y / sum A(x)^2 over the measured values: y over calculated magnitudes. A gain is off by its square."""
+
+    name, of, title, direction, digits = "exposure", "measurement", "fitted exposure", "max", 4
+    optional, beside_loss = True, "exposure"
+    tables = {"loss": (("pick", "fitted exposure: pick"),)}
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, operator: Operator) -> torch.Tensor | None:
+        if not getattr(operator, "free_scale", False):
+            return None
+        return best_factor(operator(x), y)

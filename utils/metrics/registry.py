@@ -7,13 +7,12 @@ names its class (docs/extending.md), and what reads a run learns from its files 
 from typing import Any
 
 from utils.metrics.base import Described, Metric, described
-from utils.metrics.exposure import Exposure
 from utils.metrics.gradient_error import GradientError
 from utils.metrics.loss import Loss
 from utils.metrics.lpips import Lpips
 from utils.metrics.lpips_alex import LpipsAlex
 from utils.metrics.psnr import Psnr
-from utils.metrics.r_factor import RFactor
+from utils.metrics.r_factor import Exposure, RFactor
 from utils.metrics.shifted_psnr import ShiftedPsnr
 from utils.metrics.ssim import Ssim
 

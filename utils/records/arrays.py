@@ -32,31 +32,24 @@ def write_arrays(
     """
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    for name, values in results.items():
-        for ending in formats:
-            if ending != "cxi":
-                _write(place / f"{image:05d}_{name}.{ending}", partial(FILLING[ending], values=values.astype(np.float32)))
-    if "cxi" in formats:
-        _write(place / f"{image:05d}.cxi", partial(fill_cxi, results=results, about=about, prior=prior))
-
-
-def _write(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """By way of memory: tifffile wants a file with a name, h5py one that can be read."""
-    made = io.BytesIO()
-    fill(made)
-    write_atomically(path, made.getbuffer())
-
-
-def fill_npy(file: BinaryIO, values: np.ndarray) -> None:
-    np.save(file, values)
+    filled = {f"{image:05d}.cxi": partial(fill_cxi, results=results, about=about, prior=prior)} if "cxi" in formats else {}
+    for ending in FILLING.keys() & set(formats):
+        filled |= {f"{image:05d}_{name}.{ending}": partial(FILLING[ending], values=v) for name, v in results.items()}
+    for name, fill in filled.items():
+        made = io.BytesIO()  # tifffile wants a file with a name, h5py one that can be read
+        fill(made)
+        write_atomically(place / name, made.getbuffer())
 
 
 def fill_tiff(file: BinaryIO, values: np.ndarray) -> None:
     """One page a channel: floating-point colours in one page few programs read."""
-    tifffile.imwrite(file, values, photometric="minisblack", metadata={"axes": "CYX"})
+    tifffile.imwrite(file, values.astype(np.float32), photometric="minisblack", metadata={"axes": "CYX"})
 
 
-FILLING = {"npy": fill_npy, "tiff": fill_tiff}
+FILLING: dict[str, Callable[..., None]] = {
+    "npy": lambda file, values: np.save(file, values.astype(np.float32)),
+    "tiff": fill_tiff,
+}
 
 
 def fill_cxi(file: BinaryIO, results: Mapping[str, np.ndarray], about: Mapping[str, Any], prior: str) -> None:

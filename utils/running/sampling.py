@@ -79,10 +79,9 @@ def sample(
     def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: SampleResult) -> None:
         if settings.save_arrays:
             results = results_of(record, result, parts.operator, parts.side, settings.data.channels or 3)
+            about, at = folder.about or {}, (folder.path, record["image_id"])
             with folder.writing():
-                write_arrays(
-                    folder.path, record["image_id"], results, settings.save_arrays, folder.about or {}, settings.model.path
-                )
+                write_arrays(*at, results, settings.save_arrays if results else [], about, settings.model.path)
         folder.add(record, arrays, device)
         report(record, settings.data.kind == "measurement")
 
