@@ -124,7 +124,5 @@ def test_a_result_of_another_brightness_names_the_gain(scale, named):
 def test_the_r_factor_of_noise_stands_below_that_of_the_particles():
     lines = eval_markdown(metrics([100.0, 300.0, 300.0], r_factor=[0.125, 0.3, 0.3], r_factor_noise=0.1)).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("| R-factor |"))
-    assert (
-        lines[at].endswith("| 0.1250 ± 0.0000 |") and lines[at + 1] == "| R-factor of noise alone | – | – | 0.1000 ± 0.0000 |"
-    )
+    assert "| 0.1250" in lines[at] and lines[at + 1].startswith("| R-factor of noise alone | – | – | 0.1000")
     assert not any("alone" in line for line in eval_markdown(metrics([100.0, 300.0, 300.0])).splitlines())
