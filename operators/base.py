@@ -39,6 +39,10 @@ class Operator(torch.nn.Module, ABC):
         """A(x) + sigma noise; `noise` is standard normal, shaped like A(x)."""
         return self(x) + self.sigma * noise
 
+    def visible(self, x: torch.Tensor) -> torch.Tensor:
+        """What the measurement can say of images x (P, 3, H, W): all of them, or their grey in all three channels."""
+        return x
+
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
         """The magnitudes |F(x)| that y measures, shaped like it and NaN where it is, for operators with a spectrum."""
         return y

@@ -95,6 +95,9 @@ class WithFidelity(Operator):
     def centre(self, y: torch.Tensor, side: int, resolution: int) -> torch.Tensor:
         return self.operator.centre(y, side, resolution)
 
+    def visible(self, x: torch.Tensor) -> torch.Tensor:
+        return self.operator.visible(x)
+
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
         """Without the background where it is known, of which a count has `settings.background` each."""
         if self.settings.photons is not None:

@@ -89,6 +89,9 @@ class PhaseRetrieval(Operator):
         spectrum = devices.spectrum_magnitude(x, field, self.offset)  # (P, C, H', W')
         return spectrum if self.pixel == 1 else spectrum * self.attenuation(spectrum)
 
+    def visible(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.luminance is None else (self.luminance.to(x) * x).sum(1, keepdim=True).expand_as(x)
+
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
         """y / D: D is nowhere below (2 / pi)^2 = 0.405, in the corners, so that noise grows by at most 2.5."""
         return y if self.pixel == 1 else y / self.attenuation(y)

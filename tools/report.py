@@ -21,7 +21,7 @@ from PIL import Image
 from utils.analysis.ancestry import ancestry
 from utils.analysis.arguments import add_run_arguments, read_experiments
 from utils.analysis.calibrated import spread_sentence
-from utils.analysis.columns import KINDS, Column, Table
+from utils.analysis.columns import FIRST, KINDS, Column, Table
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import Experiment
 from utils.analysis.overview import answer, config_differences, differing, overview
@@ -44,6 +44,12 @@ CAPTIONS = {
     "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
     "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }
+
+MEASURED = (
+    "what was measured and what the label-free pick would give, over all channels (root mean square), on one scale; "
+    "grey: not measured. R: sum of absolute differences over that of the measured values. Then the pick, the mean of the "
+    "particles that agree with it and their spread, and the picks of other runs for the same file."
+)
 
 
 def main() -> None:
@@ -96,7 +102,9 @@ def details(measured: Sequence[Experiment], rows: Sequence[Row], grids: list[dic
         return {"id": name, "title": title} | {part: parts.get(part, []) for part in PARTS}
 
     yield section("particles", "All particles", pictures=grids)
-    yield section("tables", "All tables", tables=[html_table(table) for kind in KINDS if (table := build(kind, rows))])
+    yield section(
+        "tables", "All tables", tables=[html_table(table) for kind in KINDS if (table := build(kind, rows)) and says(table)]
+    )
     exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
     yield section("origins", "Who came from whom", tables=[html_table(table) for table in exchanges])
     yield section("runs", "Runs", tables=[html_table(run_table([each for e in measured for each in e.runs]), "left")])
@@ -108,8 +116,16 @@ def details(measured: Sequence[Experiment], rows: Sequence[Row], grids: list[dic
     yield section("configs", "Configs", tables=[html_table(table, "left")] if differences else [], texts=merged)
 
 
+def says(table: Table) -> bool:
+    """Whether it has more than names and numbers of images, as many tables of a measurement without a truth have not."""
+    first = {column.key for column in FIRST}
+    return any(v is not None for row in table.rows for c, v in zip(table.columns, row) if c.key not in first)
+
+
 def html_table(table: Table, kind: str = "numbers sort") -> dict[str, Any]:
-    """What the template needs of one table; cells are safe HTML."""
+    """What the template needs of one table, without columns that no row has; cells are safe HTML."""
+    filled = [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
+    table = table._replace(columns=[table.columns[i] for i in filled], rows=[[row[i] for i in filled] for row in table.rows])
     rows = cells(table, lambda text: Markup("<b>{}</b>").format(text), escape)
     heads = [column.head for column in table.columns]
     return {"title": table.title, "heads": heads, "rows": rows, "notes": table.notes, "kind": kind}
@@ -174,6 +190,7 @@ def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[
     """(figures, all particles of each run), each a list of {uri, caption, broad}; a run whose records hold no pictures shows
     its own grid instead."""
     figures, pictures = [], []
+    measured = {comparison_figures.measured_name(e): e.label for e in experiments if not e.derived}
     grids = {comparison_figures.picture_name(e): e for e in experiments if not e.derived}
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
@@ -183,6 +200,8 @@ def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[
         uri = data_uri(buffer.getvalue())
         if name in CAPTIONS:
             figures.append({"uri": uri, "caption": CAPTIONS[name], "broad": name in BROAD})
+        elif name in measured:
+            pictures.append({"uri": uri, "caption": f"{measured[name]}: {MEASURED}"})
         else:
             e = grids.pop(name)
             spread = f" {sentence(e.runs[0])}" if e.runs[0].metrics.summary else ""

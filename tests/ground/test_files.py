@@ -28,6 +28,7 @@ WRITERS = {
     "latentdaps/result.py": {"figure.savefig"},  # into memory, as the next one
     "tools/report.py": {"figure.savefig", "image.save"},  # into memory, as the next one
     "utils/records/folder.py": {"save"},
+    "utils/records/arrays.py": {"np.save", "tifffile.imwrite"},  # into memory
     "utils/records/files.py": {"np.savez_compressed"},
     "utils/records/kept.py": {"gzip.GzipFile"},
     "utils/figures/style.py": {"figure.savefig"},

@@ -8,22 +8,22 @@ from omegaconf import OmegaConf
 from tests.worlds.synthetic import forget_truth, make_record
 from utils.records.aggregate import aggregate, loss_block
 from utils.records.summary import eval_markdown, ratios_of_particles, verdict_of_pick
-from utils.records.verdict import noise_overstated, remarks, unexplained, verdicts
+from utils.records.verdict import noise_overstated, remarks, unexplained, verdict_in, verdicts
 from utils.running.console import print_results
 
 PLAIN = OmegaConf.create({"pruning_step": -1, "optimization_step": -1})
 RUN = {"run": {"seed": 0, "num_samples": 3, "overrides": [], "git_commit": None, "versions": {}}}
 
 
-def metrics(*losses, floor=100.0, std=2.0):
-    """One image for each row of losses, without a truth; std=None: of an older program."""
+def metrics(*losses, floor=100.0, std=2.0, **more):
+    """One image for each row of losses, without a truth; std=None: of an older program; more: of each record."""
     found = []
     for image, row in enumerate(losses):
         record = make_record(image, ["0"] * len(row), 0.0, 1.0, PLAIN) | RUN | {"loss": row, "noise_floor": floor}
         record |= {} if std is None else {"floor_std": std}
         record["selection"]["picked"] = row.index(min(v for v in row if v is not None)) if any(row) else None
         forget_truth(record)
-        found.append(record)
+        found.append(record | more)
     return aggregate(found, "x").content()
 
 
@@ -88,3 +88,41 @@ def test_the_closing_summary_says_ok_where_it_is(capsys, caplog):
     assert "the pick explains the measurement up to its noise: ok\n" in capsys.readouterr().out and not caplog.records
     print_results(metrics([100.0, 110.0, None], std=None), "folder")
     assert "explains" not in capsys.readouterr().out
+    print_results(metrics([100.0, 110.0, None], [120.0, 130.0, None], decoder_floor=20.0), "folder")
+    assert "up to its noise: on 1 of 2 images, to what this prior can draw on 1\n" in capsys.readouterr().out
+
+
+def test_three_answers_where_it_is_known_what_the_decoder_cannot_draw():
+    found = metrics([106.0, 126.0, 126.2], [126.2, 140.0, 80.0], decoder_floor=20.0)
+    assert found["loss"]["decoder_deviation"] == [10.0, 10.0]
+    assert verdicts(found, 0) == ["to the noise", "to what the prior draws", "not explained (13.1 sd)"]
+    assert verdicts(found, 1) == ["not explained (13.1 sd)", "not explained (20.0 sd)", "below (10.0 sd)"]
+    assert ratios_of_particles(found, 0) == "1.060 1.260 1.262*"
+    text = eval_markdown(found)
+    assert "To what the prior draws: above it" in text and "| to the noise | 1.060 1.260 1.262* |" in text
+
+
+def test_a_record_says_what_its_metrics_say():
+    record = {"loss": [106.0, 126.0, None], "noise_floor": 100.0, "floor_std": 2.0}
+    assert [verdict_in(record, k) for k in range(3)] == ["within", "above (13.0 sd)", None]
+    assert [verdict_in(record | {"decoder_floor": 20.0}, k) for k in range(2)] == ["to the noise", "to what the prior draws"]
+    assert verdict_in({"loss": [106.0], "noise_floor": 100.0}, 0) is None  # of an older program
+
+
+def test_an_image_explained_to_what_the_prior_draws_is_no_complaint():
+    assert unexplained(metrics([126.0, 300.0, 300.0], decoder_floor=20.0)) is None
+    said = unexplained(metrics([127.0, 300.0, 300.0], [126.0, 126.0, 126.0], decoder_floor=20.0))
+    assert "nor to what this prior can draw, on 1 of 2 images: 0 (13.5 sd)" in said and "data.gain" not in said
+
+
+@pytest.mark.parametrize("scale, named", [(1.3, True), (0.7, True), (1.01, False), (None, False)])
+def test_a_result_of_another_brightness_names_the_gain(scale, named):
+    said = unexplained(metrics([300.0, 300.0, 300.0], scale=scale, r_factor_noise=0.1))
+    assert (f"image 0 is {scale} times as bright as its result: data.gain?" in said) == named
+
+
+def test_the_r_factor_of_noise_stands_below_that_of_the_particles():
+    lines = eval_markdown(metrics([100.0, 300.0, 300.0], r_factor=[0.125, 0.3, 0.3], r_factor_noise=0.1)).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("| R-factor |"))
+    assert "| 0.1250" in lines[at] and lines[at + 1].startswith("| R-factor of noise alone | – | – | 0.1000")
+    assert not any("alone" in line for line in eval_markdown(metrics([100.0, 300.0, 300.0])).splitlines())

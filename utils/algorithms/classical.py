@@ -26,6 +26,7 @@ class Classical(Algorithm):
     An image's particles come from one bank, so particle k is the same however many are asked for, up to `restarts`.
     """
 
+    decodes = False
     num_steps = 10  # parts of the iterations, for the bar and the trace
 
     def __init__(

@@ -38,11 +38,13 @@ class Algorithm:
     operator, noise: of the run; every random number comes from `noise`, so that single runs equal a batch
     num_steps:  steps of a run, of which each is told to `on_step`
     takes_mechanisms: whether particle mechanisms act within it
+    decodes:    whether its pictures come out of the prior's decoder, and have its errors
     chain:      of an inner Langevin or HMC chain, whose rate is checked at the start; None: there is none
     """
 
     num_steps: int
     takes_mechanisms = False
+    decodes = True
     mechanisms: tuple[Mechanism, ...] = ()
     chain: Chain | None = None
 

@@ -25,6 +25,7 @@ NOT_IN_FINGERPRINT = (
     "gradient_checkpointing",
     "chain_check",
     "metrics",
+    "save_arrays",
     "callbacks",
     "save_dir",
     "name",

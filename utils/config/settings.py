@@ -70,6 +70,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     gradient_checkpointing: bool
     chain_check: bool | Literal["auto"] = "auto"
     shard: str
+    save_arrays: list[Literal["npy", "tiff", "cxi"]] = []
     save_dir: PathText
     name: PathText
     resume: bool

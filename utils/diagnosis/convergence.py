@@ -96,6 +96,8 @@ class Convergence:
             return
         at = f"image {self.image.id}: loss / floor of the pick {loss / floor:.3g}"
         allowed = "" if found.of_truth is None else f" (the truth through the autoencoder {found.of_truth / floor:.3g})"
+        if "decoder_floor" in record:  # the figure of the verdict
+            allowed = f" (this prior can draw the object to {1 + record['decoder_floor'] / floor:.3g})"
         fall = (found.before - found.after) / (found.before - floor) if found.before > floor else 0.0
         if std and (loss - floor) / std > WITHIN and fall > FALLING:
             self.finding = (

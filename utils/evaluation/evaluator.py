@@ -8,7 +8,7 @@ import torch
 
 from operators.base import Operator
 from utils.data import TestItem
-from utils.evaluation import aligned
+from utils.evaluation import aligned, unexplained
 from utils.evaluation.scores import PICK_RULE, mode_labels, pick, rotated
 from utils.evaluation.trace import Trace
 from utils.mechanisms import registry
@@ -16,6 +16,7 @@ from utils.metrics.base import Metric, numbers
 from utils.metrics.pixels import to_pixels, to_unit
 from utils.metrics.psnr import psnr
 from utils.metrics.registry import computed
+from utils.noise import KeyedNoise
 from utils.population import certificate
 from utils.population.rounds import Verdict
 from utils.sampling.handicap import owed
@@ -42,7 +43,10 @@ class Evaluator:
     particles: the numbers of every image's particles, those born later included; clock: the timesteps of the trace; mechanisms:
     those of the sampler, whose reports become blocks of the record; thresholds: of a sequential population's certificate;
     metrics: those of one's own, beside ours; side: of the object, to which pictures of a coarse level are scaled up, None: as
-    they are.
+    they are; decoder: of squared residuals, what the prior's decoder leaves (utils/records/decoder_floor.py), None: not known;
+    noise: of the run, to draw the measurement of a result anew.
+
+    Where the measurement is of the grey, pictures are grey and everything is judged by it.
     """
 
     def __init__(
@@ -55,8 +59,10 @@ class Evaluator:
         thresholds: certificate.Thresholds | None = None,
         metrics: Sequence[Metric] = (),
         side: int | None = None,
+        decoder: float | None = None,
+        noise: KeyedNoise | None = None,
     ) -> None:
-        self.thresholds, self.side = thresholds, side
+        self.thresholds, self.side, self.decoder, self.noise = thresholds, side, decoder, noise
         self.operator, self.success, self.particles = operator, success, particles
         self.clock, self.mechanisms = clock, mechanisms
         self.own_metrics, self.metrics = metrics, (*computed(), *metrics)
@@ -82,7 +88,8 @@ class Evaluator:
         of_image = result.particles.select(where)
         x, z, y, survivors = result.image[on_device].float().cpu(), of_image.z.cpu(), of_image.y[:1], of_image.index.tolist()
         resolution = x.shape[-1]
-        x = enlarged(x, self.side or resolution)
+        x = self.operator.visible(enlarged(x, self.side or resolution))
+        truth = None if truth is None else self.operator.visible(truth[None])[0]
         # finite latents can have a loss beyond float32, or decode to nothing finite
         ok = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(z, x, result.loss[on_device].cpu())]
 
@@ -103,6 +110,14 @@ class Evaluator:
         blocks = {name: block for name, block in all_blocks.items() if block is not None}
         of_ones_own = {name: block for name, block in blocks.items() if name not in registry.NAMES}
         summary, drawn = self._summary(x, truth, ok, survivors, picked, place)
+        measured_again: dict[str, Any] = {}
+        if picked is not None:
+            pick = result.image[on_device][survivors.index(self.particles[picked])][None]
+            if self.decoder is not None:
+                measured_again["decoder_floor"] = unexplained.decoder_floor(self.operator, pick, y, self.decoder)
+            if truth is None and self.noise is not None:
+                measured_again |= unexplained.of_measurement(self.operator, pick, y, self.noise, image.id)
+                drawn["calculated"] = self.operator(pick)[0].float().cpu().numpy()
         record = {
             "image_id": image.id,
             "file": image.name,
@@ -116,6 +131,7 @@ class Evaluator:
             "floor_std": floor * self.operator.floor_spread(measured).item(),
             **self._terms(result.image[on_device], of_image.y, place),
             **beside_loss,
+            **measured_again,
             "selection": {
                 "picked": picked,
                 "psnr": scores["psnr"][picked] if picked is not None else None,
@@ -140,12 +156,11 @@ class Evaluator:
 
     def _terms(self, x: torch.Tensor, y: torch.Tensor, place: Place) -> dict[str, Any]:
         """What the loss is made of, where that is more than one thing."""
-        losses, exposure = self.operator.components(x, y), self.operator.exposure(x, y)
-        if not losses:
+        if not (losses := self.operator.components(x, y)):
             return {}
         floors = self.operator.floor_components(y[:1].double().cpu())
         terms = {name: {"loss": place(v.tolist()), "noise_floor": floors[name].item()} for name, v in losses.items()}
-        return {"loss_terms": terms, **({} if exposure is None else {"exposure": place(exposure.tolist())})}
+        return {"loss_terms": terms}
 
     def _scores(
         self, x: torch.Tensor, truth: torch.Tensor | None, image: torch.Tensor, y: torch.Tensor, place: Place

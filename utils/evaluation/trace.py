@@ -46,6 +46,8 @@ class Trace:
         if self.truths is not None:
             truths = torch.stack([self.truths[image] for image in images])
             x = enlarged(info.image, truths.shape[-1])
+            if self.operator is not None:
+                x, truths = self.operator.visible(x), self.operator.visible(truths)
             psnrs = either = psnr(x, truths).tolist()
             if self.operator is not None and self.operator.rotation_ambiguity:
                 either = [max(pair) for pair in zip(psnrs, psnr(x, rotated(truths)).tolist())]

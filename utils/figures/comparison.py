@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from utils.analysis import runs
 from utils.analysis.experiments import Experiment
 from utils.errors import InputError
+from utils.figures import measured as measured_figures
 from utils.figures import pareto
 from utils.figures.run import at_times, draw_grid, numbers
 from utils.figures.style import (
@@ -71,6 +72,9 @@ def every(experiments: Sequence[Experiment], images: int = IMAGES) -> Iterator[t
         figure = reconstructions(e, images)
         if figure is not None:
             yield picture_name(e), figure
+        figure = measured_figures.draw(e, [other for other in measured if other is not e], images)
+        if figure is not None:
+            yield measured_name(e), figure
 
 
 def picture_name(experiment: Experiment) -> str:
@@ -83,6 +87,11 @@ def reconstructions(experiment: Experiment, count: int = IMAGES) -> Figure | Non
     run = experiment.runs[0]
     recorded = [(record, arrays) for record, arrays in run.records(count, wanted=PICTURES) if "images" in arrays]
     return draw_grid(recorded, run.config) if recorded else None
+
+
+def measured_name(experiment: Experiment) -> str:
+    """The same of measurements without a truth."""
+    return picture_name(experiment).replace("reconstructions_", "measured_", 1)
 
 
 def per_step(

@@ -1,4 +1,4 @@
-"""How much of the measurement is not explained: crystallography's R1."""
+"""How much of the measurement is not explained, crystallography's R1, and the exposure that was fitted."""
 
 from __future__ import annotations
 
@@ -22,10 +22,18 @@ def r_factor(seen: torch.Tensor, y: torch.Tensor, free_scale: bool = False) -> t
 
     measured = ~torch.isnan(y)
     if free_scale:
-        product, square = (torch.where(measured, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
-        seen = seen * (product / square).view(-1, *[1] * (seen.dim() - 1))
+        seen = seen * best_factor(seen, y).view(-1, *[1] * (seen.dim() - 1))
     off, size = (torch.where(measured, v.abs(), 0.0).flatten(1).sum(1) for v in (seen - y, y))
     return off / size
+
+
+def best_factor(seen: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The factor by which seen (P, ...) fits y (P, ...), NaN where nothing was measured, in least squares: (P,)."""
+    import torch
+
+    known = ~torch.isnan(y)
+    product, square = (torch.where(known, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
+    return product / square
 
 
 class RFactor(Metric):
@@ -35,3 +43,14 @@ class RFactor(Metric):
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor, operator: Operator) -> torch.Tensor:
         return r_factor(operator(x), y, getattr(operator, "free_scale", False))
+
+
+class Exposure(Metric):
+    """The intensity of y over that of A(x), as the data term fitted it; the gain is off by it."""
+
+    name, of, title, direction, digits = "exposure", "measurement", "fitted exposure", "max", 4
+    optional, beside_loss = True, "exposure"
+    tables = {"loss": (("pick", "fitted exposure: pick"),)}
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, operator: Operator) -> torch.Tensor | None:
+        return operator.exposure(x, y)

@@ -12,11 +12,11 @@ from utils.metrics.loss import Loss
 from utils.metrics.lpips import Lpips
 from utils.metrics.lpips_alex import LpipsAlex
 from utils.metrics.psnr import Psnr
-from utils.metrics.r_factor import RFactor
+from utils.metrics.r_factor import Exposure, RFactor
 from utils.metrics.shifted_psnr import ShiftedPsnr
 from utils.metrics.ssim import Ssim
 
-ORDER: tuple[type[Metric], ...] = (Psnr, Ssim, Lpips, LpipsAlex, GradientError, Loss, RFactor)
+ORDER: tuple[type[Metric], ...] = (Psnr, Ssim, Lpips, LpipsAlex, GradientError, Loss, RFactor, Exposure)
 ON_REQUEST: tuple[type[Metric], ...] = (ShiftedPsnr,)  # ours as well, where the key `metrics` names them
 
 SCORES = tuple(metric for metric in ORDER if not metric.beside_loss)  # in the records' block `scores`

@@ -75,7 +75,8 @@ def agreements(image: torch.Tensor, operator: Operator) -> torch.Tensor:
     NaN with itself and with one that is not finite.
     """
     fine = torch.isfinite(image).flatten(1).all(1).cpu()
-    agreement = mutual_agreement(to_unit(image.double().cpu()), symmetry(operator) is not None)
+    seen = operator.visible(image.double()).cpu()
+    agreement = mutual_agreement(to_unit(seen), symmetry(operator) is not None)
     pairs = fine[:, None] & fine[None] & ~torch.eye(len(image), dtype=torch.bool)
     return torch.where(pairs, agreement, torch.nan)
 

@@ -70,7 +70,7 @@ def loss_block(records: Records) -> dict[str, Any]:
     """Measurement loss per particle, the expected loss of the true image per image, and their ratios (None at floor 0).
 
     deviation: by how many standard deviations of the true image's loss a particle's lies above its expectation; absent where
-    no record knows them.
+    no record knows them. decoder_deviation: the same of what the prior's decoder cannot draw.
     """
     samples, floors = [r["loss"] for r in records], [r["noise_floor"] for r in records]
     spreads = [r.get("floor_std") for r in records]
@@ -86,6 +86,13 @@ def loss_block(records: Records) -> dict[str, Any]:
             [(v - floor) / std if std and v is not None else None for v in row]
             for row, floor, std in zip(samples, floors, spreads)
         ]
+    if any(r.get("decoder_floor") is not None for r in records) and any(spreads):
+        block["decoder_deviation"] = [
+            r["decoder_floor"] / std if std and r.get("decoder_floor") is not None else None for r, std in zip(records, spreads)
+        ]
+    for name in ("r_factor_noise", "scale"):
+        if any(r.get(name) is not None for r in records):
+            block[name] = [r.get(name) for r in records]
     return block
 
 

@@ -115,7 +115,7 @@ class RunFolder:
 
     def remove_partial(self) -> None:
         """Remove half-written files; only while nobody else is at work here."""
-        for place in (".", ".hydra", "records", "samples"):
+        for place in (".", ".hydra", "records", "samples", "arrays"):
             for leftover in (self.path / place).glob(f".*{PARTIAL}"):
                 leftover.unlink()
 

@@ -85,6 +85,10 @@ class Loss(Block):
     ratio: PerParticle[Number]
     terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
     r_factor: PerParticle[Number] | None = None  # sum |A(x) - y| / sum |y|
+    exposure: PerParticle[Number] | None = None  # the intensity of y over that of the picture, where it was fitted
+    r_factor_noise: PerImage[Number] | None = None  # of a measurement without a truth: of noise alone
+    scale: PerImage[Number] | None = None  # likewise: by which the pick's calculated values fit the measured ones best
+    decoder_deviation: PerImage[Number] | None = None  # by how many standard deviations the decoder's error raises the floor
     # (loss - floor) in standard deviations of the true image's loss; not of older runs
     deviation: PerParticle[Number] | None = None
 

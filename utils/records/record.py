@@ -20,8 +20,9 @@ ARRAYS = {  # kinds of dtype, dimensions
     "summary_mean": ("u", 3),  # of `summary`: the aligned mean
     "summary_std": ("f", 3),  # (C, H, W), of pixels in [0, 1]
     "summary_prtf": ("f", 1),
+    "calculated": ("fc", None),  # of a measurement without a truth: what the pick's would be, shaped like y
 }
-OPTIONAL_ARRAYS = ("truth", "summary_mean", "summary_std", "summary_prtf")  # no truth of a measurement, no mean of one particle
+OPTIONAL_ARRAYS = ("truth", "summary_mean", "summary_std", "summary_prtf", "calculated")  # a measurement has no truth
 
 Numbers = list[float | None]
 
@@ -163,6 +164,9 @@ class KeptRecord(OfMechanisms):
     loss_terms: dict[str, Term] = {}  # of a data term that is not the default
     exposure: Numbers | None = None  # the intensity of y over that of the picture, where it was fitted
     r_factor: Numbers | None = None  # not in records of an older program
+    decoder_floor: float | None = None  # what the loss rises by where the decoder cannot draw the object; where it is known
+    r_factor_noise: float | None = None  # of a measurement without a truth: of noise alone, as the next one
+    scale: float | None = None  # by which calculated values fit the measured ones best
     selection: Selection
     trace: KeptTrace
     summary: Summary | None = None  # not in records of an older program
@@ -186,10 +190,7 @@ class KeptRecord(OfMechanisms):
         rows |= {f"loss_terms.{name}": term.loss for name, term in self.loss_terms.items()}
         if self.modes is not None:
             rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
-        if self.exposure is not None:
-            rows["exposure"] = self.exposure
-        if self.r_factor is not None:
-            rows["r_factor"] = self.r_factor
+        rows |= {name: row for name in ("r_factor", "exposure") if (row := getattr(self, name)) is not None}
         if self.summary is not None:
             rows["summary.agreeing"] = self.summary.agreeing
         if self.population is not None:
@@ -263,6 +264,7 @@ def problem(record: Any, arrays: Mapping[str, ArrayType | np.ndarray]) -> str | 
         "images": (count, *pictures),
         "truth": pictures,
         "summary_mean": pictures,
+        "calculated": arrays["y"].shape if "y" in arrays else (),
         "summary_std": (pictures[-1:] + pictures[:2]),
     }
     for name, (kinds, dimensions) in ARRAYS.items():

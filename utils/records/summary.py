@@ -8,7 +8,7 @@ from utils.errors import visible
 from utils.metrics.base import Described, row_name
 from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
-from utils.records.verdict import WITHIN, remarks, verdicts
+from utils.records.verdict import NOT_EXPLAINED, TO_THE_PRIOR, WITHIN, remarks, verdicts
 
 MEAN_IMAGE = "PSNR of the aligned mean"  # known without the truth, so in the column of the pick
 NOT_ITS = "–"
@@ -62,6 +62,8 @@ def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
         if sample:  # the best is that by the truth
             best = [at_best(row, score) for row, score in zip(sample, scores)]
             rows.append((title, *(mean_and_spread(v, metric.digits) for v in (best, means(sample), of_picks(sample, picks)))))
+    if of_noise := metrics["loss"].get("r_factor_noise"):
+        rows.append(("R-factor of noise alone", NOT_ITS, NOT_ITS, mean_and_spread(of_noise, 4)))
     asked = {row_name(metric) for metric in own_metrics}
     unknown = ("not available",) * 3
     known = [(title, *(cells if set(cells) != {NOT_ITS} else unknown)) for title, *cells in rows]
@@ -158,7 +160,8 @@ def verdict_of_pick(metrics: dict[str, Any], image: int) -> str | None:
 def ratios_of_particles(metrics: dict[str, Any], image: int) -> str:
     """Loss / noise floor of each particle of an image; a star where it is above."""
     row = zip(metrics["loss"]["ratio"][image], verdicts(metrics, image))
-    return " ".join("–" if v is None else f"{v:.3f}{'*' * (verdict or '').startswith('above')}" for v, verdict in row)
+    starred = ("above", NOT_EXPLAINED)
+    return " ".join("–" if v is None else f"{v:.3f}{'*' * (verdict or '').startswith(starred)}" for v, verdict in row)
 
 
 def aligned_columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -202,6 +205,10 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
         "Loss: sum of squared residuals of the measurement; noise floor: its expected value at the true image, so that a ratio "
         f"near 1 explains the measurement up to its noise: within, up to {WITHIN:g} standard deviations (sd) of the true "
         "image's loss above it; a star: above.",
-        "",
     ]
+    if metrics["loss"].get("decoder_deviation"):
+        lines.append(
+            f"{TO_THE_PRIOR[0].upper()}{TO_THE_PRIOR[1:]}: above it by no more than the prior's decoder errs on images."
+        )
+    lines.append("")
     return "\n".join(lines)

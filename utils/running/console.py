@@ -16,7 +16,7 @@ from utils.callbacks.base import ImageDone, Step
 from utils.errors import one_line, visible
 from utils.records.progress import Progress as HowFar
 from utils.records.summary import aligned_columns, certified, counted, headed_table, population, verdict_of_pick
-from utils.records.verdict import remarks
+from utils.records.verdict import TO_THE_NOISE, TO_THE_PRIOR, remarks
 from utils.running.watching import Watch
 
 LONGEST_WORD = 1000  # characters: rich breaks a word into lines in the square of its length
@@ -167,8 +167,9 @@ def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         lines.append(passed)
     words = [word for i in range(n) if (word := verdict_of_pick(metrics, i))]
     if words:
-        within = sum(word == "within" for word in words)
+        within, drawn = sum(word in ("within", TO_THE_NOISE) for word in words), words.count(TO_THE_PRIOR)
         of_all = "ok" if within == len(words) else f"on {within} of {counted(len(words), 'image')}"
+        of_all += f", to what this prior can draw on {drawn}" if drawn else ""
         lines.append(f"the pick explains the measurement up to its noise: {of_all}")
     heads, *rows = headed_table(metrics)
     rows = [row for row in rows if row[0] != "PSNR" or not modes]

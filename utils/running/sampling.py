@@ -17,11 +17,14 @@ from utils.evaluation.trace import Trace
 from utils.population.certificate import Certificate
 from utils.population.prior_score import PriorScore
 from utils.population.rounds import sample_in_rounds
+from utils.records import decoder_floor
+from utils.records.arrays import write_arrays
 from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
 from utils.running.build import Parts, build, check_measurements, load_batch
+from utils.running.results import results_of
 from utils.running.watching import Watch
 from utils.sampling.mechanism import OnStep
 from utils.sampling.outcome import SampleResult
@@ -74,6 +77,11 @@ def sample(
     turn.checked()
 
     def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: SampleResult) -> None:
+        if settings.save_arrays:
+            results = results_of(record, result, parts.operator, parts.side, settings.data.channels or 3)
+            about, at = folder.about or {}, (folder.path, record["image_id"])
+            with folder.writing():
+                write_arrays(*at, results, settings.save_arrays if results else [], about, settings.model.path)
         folder.add(record, arrays, device)
         report(record, settings.data.kind == "measurement")
 
@@ -102,6 +110,8 @@ def sample_with(
         s.thresholds,
         parts.metrics,
         parts.side,
+        decoder_floor.energy_of(settings) if parts.sampler.decodes else None,
+        parts.noise,
     )
     certificate = None
     if settings.population == "sequential":

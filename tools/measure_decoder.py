@@ -1,0 +1,107 @@
+"""How much of a measurement a prior's decoder cannot represent, on held-out images. Takes the overrides of posterior_sample.py.
+
+    python tools/make_demo_data.py --split val --count 32 --out dataset/val
+    python tools/measure_decoder.py data.root=dataset/val/demo-faces data.end_id=32
+    python tools/measure_decoder.py data.root=... +task.demo_langevin.operator.channels=1      # of grey data
+
+Each image is encoded, and its latent goes on to the least squared residual of the noiseless measurement: what the two leave is
+above the noise in every reconstruction by this prior. The figures go into decoder_floor.json beside the checkpoint, one entry
+an operator, where runs find them: docs/results.md, How far to trust it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import hydra
+import numpy as np
+
+from utils.command_line import run, say, write_file
+from utils.config.check import check
+from utils.config.compose import call
+from utils.data import loaded, select_images
+from utils.digests import of_prior, other_content
+from utils.errors import InputError
+from utils.paths import PROJECT
+from utils.records.decoder_floor import DecoderFloor, Measured, operator_of, path_of, read
+from utils.records.files import to_json
+from utils.running.console import setup_logging
+
+if TYPE_CHECKING:
+    import torch
+    from omegaconf import DictConfig
+
+    from operators.base import Operator
+    from utils.config.settings import Settings
+    from utils.priors.base import LatentPrior
+
+STEPS, RATE = 40, 0.05  # of Adam on the latent
+BATCH = 8
+
+
+def measured_of(settings: Settings) -> Measured:
+    """The figures of the configured operator, prior and images. Raises InputError."""
+    if settings.data.kind != "images":
+        raise InputError(f"data.kind={settings.data.kind}: the images themselves are needed; choose data=folder")
+    images = select_images(settings)
+    import torch
+
+    from utils.running.build import build
+
+    parts = build(settings)
+    operator = getattr(parts.operator, "operator", parts.operator)  # without the block fidelity: squared residuals
+    pictures = [torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images]
+    of_images = [residuals(parts.prior, operator, x.to(parts.device)) for x in torch.stack(pictures).split(BATCH)]
+    encoded, best = (torch.cat(each).tolist() for each in zip(*of_images))
+    names = f"{settings.data.root}: {images[0].path.name} to {images[-1].path.name}"
+    figures = {"mean": statistics.fmean(encoded), "high": float(np.quantile(encoded, 0.9)), "best": statistics.fmean(best)}
+    return Measured(operator=operator_of(settings), images=names, count=len(best), **figures)
+
+
+def residuals(prior: LatentPrior, operator: Operator, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(of the encoding, of the best latent), each (P,): |A(D(z)) - A(x)|^2 of images x (P, 3, H, W) in [-1, 1]."""
+    import torch
+
+    with torch.no_grad():
+        z, y = prior.encode(x), operator(x)
+    z.requires_grad_()
+    adam = torch.optim.Adam([z], lr=RATE)
+    losses = []
+    for _ in range(STEPS):
+        loss = operator.loss(prior.decode(z), y)
+        losses.append(loss.detach())
+        adam.zero_grad()
+        loss.sum().backward()
+        adam.step()
+    return losses[0], torch.stack(losses).amin(0)
+
+
+def keep(settings: Settings, measured: Measured) -> None:
+    """Write the figures beside the checkpoint, in place of those of the same operator. Raises InputError."""
+    path = path_of(settings.model.path)
+    if path is None:
+        raise InputError(f"model.path={settings.model.path}: has no folder here; fetch the prior, and name its folder")
+    prior, others = of_prior(settings.model_node), []
+    if path.is_file() and not other_content((kept := read(path)).prior, prior):
+        others = [each for each in kept.measured if each.operator != measured.operator]
+    write_file(to_json(DecoderFloor(prior=prior, measured=[*others, measured]).model_dump()) + b"\n", path)
+    nine_tenths = f"{measured.high:.3g} for nine tenths of {measured.count} images"
+    say(f"{path}: {measured.mean:.3g} on average, {nine_tenths}; {measured.best:.3g} with the best latents")
+
+
+@hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
+def main(cfg: DictConfig) -> None:
+    setup_logging()
+    try:
+        settings = check(cfg)
+        keep(settings, measured_of(settings))
+    except InputError as error:  # Hydra would print a traceback
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run(lambda: call(main))
