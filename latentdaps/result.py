@@ -36,7 +36,7 @@ class Kept(NamedTuple):
 class Result:
     """Of N images with P particles each. What is not known, or not there at the end, is NaN, and -1 in `pick`.
 
-    records: what `save` writes of each image, docs/results.md says what stands in them
+    records: what `save` writes of each image, docs/guide/results.md says what stands in them
     images:  (N, P, 3, H, W) in [0, 1]
     loss:    (N, P), the sum of squared residuals; noise_floor: (N,), that of the true image, on average
     pick:    (N,), the particle that is chosen without the truth

@@ -44,7 +44,7 @@ run_one() {
   local images=imagenet n=$1 suffix="" device=(use_tpu=false gpu=0) range
   if [ ${#SETS[@]} -gt 0 ] && [ "$1" != 1 ]; then images=$1 n=100; fi
   local data=test-$images model=${images}256ldm group=ldm_langevin label=$images sampler=()
-  # a certificate is of one setting, so experiment 7 has the same one on every prior: that of docs/real_models.md
+  # a certificate is of one setting, so experiment 7 has the same one on every prior: that of docs/research/real_models.md
   [ $EXPERIMENT != exp7_sequential ] || sampler=(sampler=short_denoised) group=ldm
   if [ "$2" = true ]; then
     case $images in imagenet) data=demo-scenes ;; ffhq) data=demo-faces ;; esac

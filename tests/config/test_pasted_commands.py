@@ -22,18 +22,18 @@ PROGRAM = str(PROJECT / "posterior_sample.py")
 DATA = ", ".join(sorted(path.stem for path in (PROJECT / "configs" / "data").glob("*.yaml")))
 NO_PLUS = "groups stand in the defaults list, so they take no +"
 NO_PIXELS = "this program samples in the latents of a prior, not in pixels"
-NO_WANDB = "Weights & Biases is a callback (pip install -e '.[wandb]'; docs/running.md)"
+NO_WANDB = "Weights & Biases is a callback (pip install -e '.[wandb]'; docs/guide/running.md)"
 PLUGIN = (
     "the coupling of parents and children is retired to a plug-in, mechanisms.coupling.share under --config-dir "
-    "docs/examples/plugins experiment=coupling (docs/log.md)"
+    "docs/examples/plugins experiment=coupling (docs/research/log.md)"
 )
-NO_GUESS = "a guess where no particle has a channel did not help and was removed (docs/measured/recombination.md)"
-NO_PORTFOLIO = "the portfolio is retired (it did not beat copies of its best entry; docs/log.md)"
-NO_STOP = "the early stop of particles is retired (it spared few passes and stopped good ones; docs/log.md)"
-NO_FREE = "values kept out of the fit are retired, as their loss picks worse (docs/log.md)"
-NO_CLOCK = "the clock by noise levels is retired, no kept run used it (docs/log.md); timesteps are 1000 (N - i) / N"
-NO_CHOICE = "the choice by correlation is retired, it left more particles failed (docs/log.md); the prior chooses"
-NO_DECAY = "this decay is retired, no kept run used it (docs/log.md); there are linear and cosine"
+NO_GUESS = "a guess where no particle has a channel did not help and was removed (docs/research/measured/recombination.md)"
+NO_PORTFOLIO = "the portfolio is retired (it did not beat copies of its best entry; docs/research/log.md)"
+NO_STOP = "the early stop of particles is retired (it spared few passes and stopped good ones; docs/research/log.md)"
+NO_FREE = "values kept out of the fit are retired, as their loss picks worse (docs/research/log.md)"
+NO_CLOCK = "the clock by noise levels is retired, no kept run used it (docs/research/log.md); timesteps are 1000 (N - i) / N"
+NO_CHOICE = "the choice by correlation is retired, it left more particles failed (docs/research/log.md); the prior chooses"
+NO_DECAY = "this decay is retired, no kept run used it (docs/research/log.md); there are linear and cosine"
 TRAJECTORY = "trajectories are kept as trace.png and, as numbers, in the records"
 QUOTES = "characters such as = ( ) { } : and commas need quotes"
 KEYS = "there is no such key; --cfg job shows every key"
@@ -134,7 +134,7 @@ PASTED = [
     ("recombination.choice=correlation", f"recombination.choice=correlation: {NO_CHOICE}; leave it out"),
     (
         "repulsion.similarity=image",
-        "repulsion.similarity=image: comparing whole pictures is retired, no kept run used it (docs/log.md); "
+        "repulsion.similarity=image: comparing whole pictures is retired, no kept run used it (docs/research/log.md); "
         "write repulsion.similarity=rotation",
     ),
     ("repulsion.decay=constant", f"repulsion.decay=constant: {NO_DECAY}; write repulsion.decay=linear"),

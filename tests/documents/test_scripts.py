@@ -109,7 +109,7 @@ def test_experiment_7_has_the_setting_of_its_certificate_on_a_real_prior_too(scr
     assert " model=imagenet256ldm task_group=ldm sampler=short_denoised experiment=exp7_sequential " in command
     assert (
         "model=imagenet256ldm task_group=ldm experiment=exp7_sequential sampler=short_denoised"
-        in (PROJECT / "docs/real_models.md").read_text()
+        in (PROJECT / "docs/research/real_models.md").read_text()
     )
 
 

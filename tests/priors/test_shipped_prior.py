@@ -1,4 +1,4 @@
-"""The shipped priors and the main job on them: no figure here is better than what docs/measured/ reports."""
+"""The shipped priors and the main job on them: no figure here is better than what docs/research/measured/ reports."""
 
 import json
 

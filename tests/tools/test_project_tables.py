@@ -40,8 +40,8 @@ def project(tmp_path, composed):
     write_run(tmp_path / "evidence", composed, [["0", "failed"], ["failed", "failed"]], name="exp1", pictures=False)
     (tmp_path / "evidence" / "tables.yaml").write_text(yaml.safe_dump(SPECS))
     (tmp_path / "PROJECT.md").write_text(DOCUMENT)
-    (tmp_path / "docs" / "measured").mkdir(parents=True)
-    (tmp_path / "docs" / "measured" / "cost.md").write_text(COSTS)
+    (tmp_path / "docs" / "research" / "measured").mkdir(parents=True)
+    (tmp_path / "docs" / "research" / "measured" / "cost.md").write_text(COSTS)
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def tool(project, monkeypatch, capsys):
 
 @pytest.mark.heavy
 def test_tables_are_replaced_and_the_text_around_them_is_not(tool, project):
-    cost = project / "docs/measured/cost.md"
+    cost = project / "docs/research/measured/cost.md"
     assert tool()[:2] == (0, f"{project}/PROJECT.md: replaced modes, notes\n{cost}: replaced cost\n")
     text = (project / "PROJECT.md").read_text()
     assert text.startswith("# Report\nbefore\n<!-- table: modes -->\n\n| experiment |") and text.endswith(
@@ -171,10 +171,10 @@ def test_a_table_of_priors_comes_from_their_files(tool, project):
         ),
         (lambda p: edit(p, "PROJECT.md", "old\n<!-- end -->\n", ""), "table modes has no closing line"),
         (
-            lambda p: edit(p, "docs/measured/cost.md", "<!-- table: cost -->\n<!-- end -->\n", ""),
+            lambda p: edit(p, "docs/research/measured/cost.md", "<!-- table: cost -->\n<!-- end -->\n", ""),
             "has a place for the table cost",
         ),
-        (lambda p: edit(p, "docs/measured/cost.md", "table: cost", "table: modes"), "table modes stands there and in"),
+        (lambda p: edit(p, "docs/research/measured/cost.md", "table: cost", "table: modes"), "table modes stands there and in"),
         (lambda p: edit(p, "PROJECT.md", "between", "<!-- table: modes -->\n<!-- end -->"), "table modes stands there twice"),
         (lambda p: edit(p, "PROJECT.md", "<!-- notes -->\n<!-- end -->\n", ""), "has no place for the notes of its tables"),
         (lambda p: edit(p, "PROJECT.md", "between", "<!-- notes -->\n<!-- end -->"), "the notes stand there twice"),

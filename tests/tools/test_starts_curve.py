@@ -7,7 +7,7 @@ from utils.errors import InputError
 from utils.paths import PROJECT
 
 EVIDENCE = PROJECT / "evidence"
-DOCUMENT = (PROJECT / "docs" / "measured" / "coarse.md").read_text()
+DOCUMENT = (PROJECT / "docs" / "research" / "measured" / "coarse.md").read_text()
 
 
 def test_the_document_holds_what_the_kept_runs_give():

@@ -2,7 +2,7 @@
 
     python tools/make_demo_data.py                     # the shipped test sets, dataset/demo-faces and demo-scenes
     python tools/make_demo_data.py --split val --count 16 --out DIR
-    python tools/make_demo_data.py --split confirm --out dataset/confirm   # docs/confirmation.md
+    python tools/make_demo_data.py --split confirm --out dataset/confirm   # docs/research/protocols/confirmation.md
 
 Image i of a family depends on (seed, i) alone, and each split has its own seed, so that training,
 validation (tuning), test and confirmation images never meet.

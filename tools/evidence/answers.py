@@ -1,4 +1,4 @@
-"""The questions of docs/confirmation.md, answered from the runs of a confirmation, as a table.
+"""The questions of docs/research/protocols/confirmation.md, answered from the runs of a confirmation, as a table.
 
     python tools/evidence/answers.py evidence/confirmation             # tools/evidence/confirmation.sh
     python tools/evidence/answers.py evidence/second_confirmation      # tools/evidence/second_confirmation.sh

@@ -6,7 +6,7 @@ A truth drawn from the prior, its noisy measurement, PARTICLES samples of the re
 every latent coordinate: if the samples are of the posterior, all ranks are equally probable, and a central interval of the
 samples covers the truth at its nominal rate (Talts et al., arXiv 1804.06788). Prior N(0, PRIOR_STD^2), a linear decoder and
 y = x + noise, in float64, where that can be tested. Each row is the program's own config with some overrides. See
-docs/measured/calibration.md.
+docs/research/measured/calibration.md.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The confirmation: images that nothing has used, settings frozen before (docs/confirmation.md). Resumable; the same command
+# The confirmation: images that nothing has used, settings frozen before (docs/research/protocols/confirmation.md). Resumable; the same command
 # with more images, or another seed, extends it.
 #   python tools/make_demo_data.py --split confirm --out dataset/confirm
 #   bash tools/evidence/confirmation.sh faces|scenes standard|hard|budget IMAGES SEED

@@ -4,7 +4,7 @@
 #   bash tools/evidence/experiments.sh photographs standard|low_noise IMAGES    # needs dataset/cifar10/mixed, made at tag before-house-2
 #   ONLY='exp0_fast exp7_sequential' bash ...    # these runs alone
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
-# image are the same in all of them. The tables in docs/measured/ are computed from the copies under evidence/.
+# image are the same in all of them. The tables in docs/research/measured/ are computed from the copies under evidence/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 family=$1 difficulty=$2 images=$3

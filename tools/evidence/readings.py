@@ -5,7 +5,7 @@
 
 reading_symmetry.jpg, reading_genetic.jpg and reading_planning.jpg show one validation scene at the hard setting: the first
 from 16 on in which a child mixes the channels of two particles and the same particle fails without the exchange. They
-illustrate, nothing is counted. docs/readings.md explains them.
+illustrate, nothing is counted. docs/research/readings.md explains them.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The second confirmation: the runs of the first with their final latents denoised, on a second hundred of images a set
-# (docs/second_confirmation.md). Resumable; the same command with more images, or another seed, extends it.
+# (docs/research/protocols/second_confirmation.md). Resumable; the same command with more images, or another seed, extends it.
 #   python tools/make_demo_data.py --split confirm --count 200 --out dataset/second_confirmation
 #   bash tools/evidence/second_confirmation.sh faces|scenes IMAGES SEED
 set -euo pipefail

@@ -14,19 +14,19 @@ class Row(NamedTuple):
     why: str = ""  # a clause of its own; "": the key has another name
 
 
-WANDB = "Weights & Biases is a callback (pip install -e '.[wandb]'; docs/running.md)"
+WANDB = "Weights & Biases is a callback (pip install -e '.[wandb]'; docs/guide/running.md)"
 TRAJECTORY = "trajectories are kept as trace.png and, as numbers, in the records"
 SCORES = "PSNR, SSIM and LPIPS are always computed and shown"
 PIXELS = "this program samples in the latents of a prior, not in pixels"
 SCHEDULE = "the schedule is always DAPS's edm with poly-7"
 LOADED = "the model's _target_ and path say what is loaded"
-GUESS = "a guess where no particle has a channel did not help and was removed (docs/measured/recombination.md)"
-PORTFOLIO = "the portfolio is retired (it did not beat copies of its best entry; docs/log.md)"
-EARLY_STOP = "the early stop of particles is retired (it spared few passes and stopped good ones; docs/log.md)"
-FREE = "values kept out of the fit are retired, as their loss picks worse (docs/log.md)"
-CLOCK = "the clock by noise levels is retired, no kept run used it (docs/log.md); timesteps are 1000 (N - i) / N"
-CHOICE = "the choice by correlation is retired, it left more particles failed (docs/log.md); the prior chooses"
-DECAY = "this decay is retired, no kept run used it (docs/log.md); there are linear and cosine"
+GUESS = "a guess where no particle has a channel did not help and was removed (docs/research/measured/recombination.md)"
+PORTFOLIO = "the portfolio is retired (it did not beat copies of its best entry; docs/research/log.md)"
+EARLY_STOP = "the early stop of particles is retired (it spared few passes and stopped good ones; docs/research/log.md)"
+FREE = "values kept out of the fit are retired, as their loss picks worse (docs/research/log.md)"
+CLOCK = "the clock by noise levels is retired, no kept run used it (docs/research/log.md); timesteps are 1000 (N - i) / N"
+CHOICE = "the choice by correlation is retired, it left more particles failed (docs/research/log.md); the prior chooses"
+DECAY = "this decay is retired, no kept run used it (docs/research/log.md); there are linear and cosine"
 BOUNDED = (
     "the bounded residual is a plug-in (docs/examples/plugins/bounded_residual.py) with the keys of its YAML: "
     "--config-dir docs/examples/plugins experiment=bounded_residual"
@@ -37,7 +37,7 @@ TERM = (
 )
 COUPLING = (
     "the coupling of parents and children is retired to a plug-in, mechanisms.coupling.share under --config-dir "
-    "docs/examples/plugins experiment=coupling (docs/log.md)"
+    "docs/examples/plugins experiment=coupling (docs/research/log.md)"
 )
 FLAG = "the number of images is a flag of the scripts in commands_gpu/ alone"
 
@@ -142,7 +142,7 @@ ROWS = (
     Row(
         "repulsion.similarity=image",
         "repulsion.similarity=rotation",
-        "comparing whole pictures is retired, no kept run used it (docs/log.md)",
+        "comparing whole pictures is retired, no kept run used it (docs/research/log.md)",
     ),
     *(Row(f"optimization.{key}", None, BOUNDED) for key in ("parametrization", "bound", "warmup")),
     *(

@@ -19,7 +19,7 @@ import torch
 
 from operators.base import Operator
 
-AGREEING = 0.95  # correlation with the pick from which on a channel is the same solution: docs/measured/trust.md
+AGREEING = 0.95  # correlation with the pick from which on a channel is the same solution: docs/research/measured/trust.md
 RESOLVED = 1 / math.e
 
 

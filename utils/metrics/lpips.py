@@ -36,7 +36,9 @@ class Lpips(Metric):
         self.network: Any = None
         if missing:
             names = " and ".join(missing)
-            log.info("LPIPS is left out: put %s into %s (docs/data.md, section LPIPS)", names, folder, extra={"brief": ""})
+            log.info(
+                "LPIPS is left out: put %s into %s (docs/guide/data.md, section LPIPS)", names, folder, extra={"brief": ""}
+            )
         else:
             import piq
 

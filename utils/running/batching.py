@@ -12,7 +12,7 @@ from utils.running.build import Parts, load_batch
 
 log = logging.getLogger("latentdaps")
 
-CPU_PIXELS = 16 * 64 * 64  # of all pictures of a pass: measured up to there (docs/measured/speed.md)
+CPU_PIXELS = 16 * 64 * 64  # of all pictures of a pass: measured up to there (docs/research/measured/speed.md)
 MARGIN = 0.8  # of the free memory: what a batch needs beyond its passes, and fragmentation
 
 

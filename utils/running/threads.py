@@ -8,7 +8,7 @@ from utils.config.settings import Settings
 from utils.weights import weight_bytes
 
 OF_THE_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # what torch reads when it is imported
-SMALL = 2.5e11  # weights times pixels of a picture: about a quarter of a second a pass with one thread (docs/speed.md)
+SMALL = 2.5e11  # weights times pixels of a picture: about a quarter of a second a pass with one thread (docs/guide/speed.md)
 
 
 class Threads(NamedTuple):

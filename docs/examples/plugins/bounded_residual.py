@@ -12,7 +12,7 @@ posterior of a residual whose entries are N(0, 1) a priori. The base takes only 
 over blocks of a grid of COARSE x COARSE, an orthogonal projection; so it explains what is coarse in the measurement's
 residual and leaves the detail to r. Then it is detached: only rho moves, on the data alone.
 
-Ours, in the manner of bounded residual networks; no public source has it for this step. Measured: docs/log.md.
+Ours, in the manner of bounded residual networks; no public source has it for this step. Measured: docs/research/log.md.
 
     python posterior_sample.py --config-dir docs/examples/plugins experiment=bounded_residual
 """

@@ -14,7 +14,7 @@ one is from the noise floor F, at least the floor's standard deviation, so that 
 weighs 1/e. The steps that are left make one V: first down, up at the end; in between the chains alone act.
 
 Idea: the bi-level tree of PROJECT.md, phase 2; the V is that of multigrid solvers. The formulas are ours. Measured:
-docs/measured/children.md.
+docs/research/measured/children.md.
 """
 
 from typing import Literal, NamedTuple

@@ -2,7 +2,7 @@
 
     n sigma times the multi-scale gradient error of m - y (operators/gradients.py), n measurements
 
-That error is the score gradient_error of every run as well. As a term it sharpened nothing: docs/log.md.
+That error is the score gradient_error of every run as well. As a term it sharpened nothing: docs/research/log.md.
 
     python posterior_sample.py --config-dir docs/examples/plugins experiment=multiscale_gradient task=gaussian_blur
 """

@@ -3,7 +3,7 @@
     sigma^2 sum (d - mean d)^2,  d = log(m + sigma) - log(max(y, 0) + sigma)
 
 The scale-invariant error of Eigen et al., arXiv 1406.2283, eq. 1; epsilon is sigma, so that it is |m - y|^2 where both are
-far below the noise. It fits a factor, in the logarithm. Measured: docs/log.md.
+far below the noise. It fits a factor, in the logarithm. Measured: docs/research/log.md.
 
     python posterior_sample.py --config-dir docs/examples/plugins experiment=silog
 """

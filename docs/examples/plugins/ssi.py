@@ -3,7 +3,7 @@
     sum (m - mean m - (y - mean y) sd(m) / sd(y))^2
 
 Scale- and shift-invariant: Ranftl et al., arXiv 1907.01341, eq. 3 and 5, with mean and standard deviation; sd(m) outside the
-ratio counts as a constant. No gain measured: docs/log.md.
+ratio counts as a constant. No gain measured: docs/research/log.md.
 
     python posterior_sample.py --config-dir docs/examples/plugins experiment=ssi
 """
