@@ -18,7 +18,7 @@ demo: $(READY)  ## experiment 0 on one shipped image
 check: lint  ## before each commit, a minute or two: lint, and the quick tests, which start no whole run
 	$(PYTEST) -m "not slow and not program and not heavy" tests
 
-lint: $(READY)  ## what ruff, mypy (on the contracts) tools/lint.py (layout and prose) and tools/reference.py have to say
+lint: $(READY)  ## what ruff, mypy (on the contracts), tools/lint.py (layout and prose) and tools/reference.py have to say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

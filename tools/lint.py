@@ -71,14 +71,10 @@ def of_prose(text: str) -> Iterator[tuple[int, str]]:
         for end in [*(m.end() for m in re.finditer(r"[.!?][)\"*]*(?=\s+[^a-z\s])", prose)), len(prose)]:
             sentence, line = prose[start:end], first + prose[: end - len(prose[start:end].lstrip())].count("\n")
             words = [word for word in sentence.split() if re.search(r"\w", word)]
-            numbers = [m[0] for m in NUMBER.finditer(START.sub("", sentence, count=1))]
-            if len(words) > WORDS:
-                yield line, f"a sentence of {len(words)} words, {WORDS} at most: {' '.join(words[:8])} ..."
-            if len(numbers) > NUMBERS:
-                yield (
-                    line,
-                    f"a sentence of {len(numbers)} numbers, {NUMBERS} at most ({', '.join(numbers)}): {' '.join(words[:8])} ...",
-                )
+            numbers = len(NUMBER.findall(START.sub("", sentence, count=1)))
+            for count, most, what in ((len(words), WORDS, "words"), (numbers, NUMBERS, "numbers")):
+                if count > most:
+                    yield line, f"a sentence of {count} {what}, {most} at most: {' '.join(words[:8])} ..."
             start = end
 
 
