@@ -20,7 +20,7 @@ EXAMPLE_LINES = range(20, 61)
 WORDS, NUMBERS, LINE = 25, 2, 128  # at most: of a sentence, of a sentence, of a line
 DOCUMENTS = ("README.md", "PROJECT.md", "CONTRIBUTING.md", "docs/*.md", "docs/guide/*.md", "docs/reference/*.md")
 NO_PROSE = re.compile(  # code blocks; what is generated or kept word for word, up to its closing comment; comments
-    r"^```.*?^```$|^<!-- (table|notes|verbatim)\b.*?^<!-- (end|/verbatim) -->$|<!--.*?-->", re.MULTILINE | re.DOTALL
+    r"^```.*?^```$|^<!-- (table|notes|verbatim)\b.*?^<!-- (end|/verbatim) -->$|^<!--.*?-->$", re.MULTILINE | re.DOTALL
 )
 START = re.compile(r"\s*([-*]|\d+\.) |#+ ")  # of a list's entry or a heading: what stands before it has ended
 NUMBER = re.compile(r"(?<![\w.-])\d+([.,:/-]\d+)*")
@@ -85,7 +85,7 @@ def paragraphs(text: str) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate([*text.splitlines(), ""], start=1):
         code = line.startswith("    ") and not block  # an indented line right after others goes on with them
         left_out = not line.strip() or line.startswith(("|", ">")) or code
-        if block and (left_out or START.match(line)):
+        if block and (left_out or START.match(line) or block[0].startswith("#")):
             yield number - len(block), block
             block = []
         if not left_out:
