@@ -64,7 +64,11 @@ def main() -> None:
 
 def switches() -> str:
     """The page of all keys that posterior_sample.py takes, and of tools/train_prior.py."""
-    parts = ["# Switches", NOTE.format("configs"), "Every key of `python posterior_sample.py key=value ...`, with its default."]
+    parts = [
+        "# Switches",
+        NOTE.format("configs"),
+        "Every key with its default. One is given as in `python posterior_sample.py seed=43 name=another`.",
+    ]
     default = (CONFIGS / "default.yaml").read_text("utf-8")
     for title, rows in sections(default):
         parts += [f"## {title[0].upper()}{title[1:]}", table("key", "default", rows)]
@@ -75,7 +79,7 @@ def switches() -> str:
         parts += [f"## `{group}=`: {what}", table("choice", "", choices)]
         if group not in ("callbacks", "experiment"):
             parts += [table("key", "default", united(group, texts.values()))]
-    parts += ["## Training a prior", "The keys of `python tools/train_prior.py key=value ...`."]
+    parts += ["## Training a prior", "Its keys, as in `python tools/train_prior.py seed=1 name=another`."]
     of_training = [row for _, rows in sections((CONFIGS / "train_prior.yaml").read_text("utf-8")) for row in rows]
     return "\n\n".join([*parts, table("key", "default", of_training)]) + "\n"
 
