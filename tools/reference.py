@@ -158,7 +158,8 @@ def fields(block: type[BaseModel], above: str = "") -> Iterator[Row]:
     """A row for each field of a block of metrics.json, and for what lies below it."""
     hints = get_type_hints(block, include_extras=True)
     about = comments(block)
-    for name, field in block.model_fields.items():
+    for name in sorted(block.model_fields, key=lambda name: name not in block.__annotations__):  # inherited ones last
+        field = block.model_fields[name]
         words, inner, below = type_of(hints[name])
         key = above + ("NAME" if name == "scores" else f"{field.alias or name}{below}")
         yield Row(key, words, about.get(name) or (vars(inner).get("__doc__") or "" if inner else ""))
@@ -175,12 +176,12 @@ def type_of(hint: Any) -> tuple[str, type[BaseModel] | None, str]:
         for _ in range(depth):
             hint = get_args(hint)[0]
         words, inner, below = type_of(hint)
-        return f"{words} {length}".strip(), inner, below
+        return f"{words}, {length}" if length else words, inner, below
     if get_origin(hint) is Literal:
         return " / ".join(f"`{value}`" for value in arguments), None, ""
     if NoneType in arguments:
         words, inner, below = type_of(arguments[0] if len(arguments) == 2 else Any)
-        return f"{words}, or null", inner, below
+        return f"{words}{'; or null' if ',' in words else ' or null'}", inner, below
     if get_origin(hint) is list:
         words, inner, below = type_of(arguments[0])
         return f"list of {words}", inner, below
@@ -210,7 +211,7 @@ def table(name: str, value: str, rows: list[Row]) -> str:
     for row in (row for row in rows if row.value or row.meaning):
         cells = [
             f"`{row.name}`",
-            *([f"`{row.value}`" if value == "default" and row.value else row.value] if value else []),
+            *([f"`{row.value}`" if value == "default" and row.value not in ("", "by choice") else row.value] if value else []),
             row.meaning,
         ]
         lines.append(

@@ -69,7 +69,7 @@ def faults(text):
 
 
 def test_a_sentence_of_25_words_and_two_numbers_is_fine():
-    assert faults(f"# Heading\n\n{LONG}. It has 2 of 3.\n\n- {LONG}.\n- It has 2 of 3.\n") == []
+    assert faults(f"# Heading\n\n{LONG}. It has 2 of 3.\n\n- {LONG}.\n- It has 2 of 3.\n\n2. It has 2 of 3.\n") == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,8 @@ def test_what_follows_a_block_that_is_no_prose_keeps_its_line():
     assert [line for line, _ in faults(text)] == [9]
 
 
-def test_findings_may_be_dense_and_the_guide_may_not(tmp_path):
+def test_findings_may_be_dense_and_the_guide_may_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(lint, "NOT_YET", ())
     for name in (
         "docs/research/measured/a.md",
         "docs/guide/b.md",

@@ -53,11 +53,12 @@ def test_every_field_of_a_finished_run_stands_there():
 
 def test_lengths_are_said_in_words():
     cells = dict(rows(reference.metrics()))
-    assert cells["loss.sample"][0] == "number, or null per image and particle"
-    assert cells["pruning.loss"][0] == "number, or null per image and particle of the start"
-    assert cells["diversity.pairwise_distance"][0] == "number, or null per image and annealing step"
-    assert cells["selection.picked"][0] == "integer, or null per image"
-    assert cells["modes.label"][0].startswith("`0` / `180` / `mixed` / `failed`, or null")
+    assert cells["loss.sample"][0] == "number or null, per image and particle"
+    assert cells["pruning.loss"][0] == "number or null, per image and particle of the start"
+    assert cells["diversity.pairwise_distance"][0] == "number or null, per image and annealing step"
+    assert cells["selection.picked"][0] == "integer or null, per image"
+    assert cells["loss.r_factor"][0] == "number or null, per image and particle; or null"
+    assert cells["modes.label"][0].startswith("`0` / `180` / `mixed` / `failed` or null, per image")
 
 
 def test_a_comment_goes_on_in_the_next_line_and_a_heading_begins_a_table():
