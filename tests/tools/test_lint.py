@@ -136,3 +136,14 @@ def test_findings_may_be_dense_and_the_guide_may_not(tmp_path, monkeypatch):
         (tmp_path / name).write_text(f"Fine.\n{LONG} six.\n")
     named = [fault.removeprefix(f"{tmp_path}/").split(": ")[0] for fault in lint.of_documents(tmp_path)]
     assert sorted(named) == ["CONTRIBUTING.md:2", "README.md:2", "docs/d.md:2", "docs/guide/b.md:2", "docs/reference/c.md:2"]
+
+
+def test_a_long_sentence_fails_and_is_named_with_file_and_line(tests, monkeypatch, capsys):
+    monkeypatch.setattr(lint, "PROJECT", tests.parent)
+    (tests.parent / "docs").mkdir()
+    (tests.parent / "docs/a.md").write_text(f"# A\n\nFine.\n{LONG} six.\n")
+    with pytest.raises(SystemExit) as end:
+        lint.main()
+    assert end.value.code and capsys.readouterr().err.startswith(
+        f"{tests.parent}/docs/a.md:4: a sentence of 26 words, 25 at most"
+    )
