@@ -24,6 +24,10 @@ from utils.records.metrics import Metrics
 FOLDER = PROJECT / "docs/reference"
 CONFIGS = PROJECT / "configs"
 NOTE = "<!-- Written by tools/reference.py. Edit the comments of the {}, and run it again. -->"
+METRICS = (
+    "Each has a block NAME at the top of the file. `loss`, `r_factor` and `exposure` stand in the block `loss`.\n"
+    "`shifted_psnr` is there where the key `metrics` names it."
+)
 GROUPS = {
     "data": "images or measurements",
     "model": "the prior",
@@ -67,7 +71,7 @@ def switches() -> str:
     parts = [
         "# Switches",
         NOTE.format("configs"),
-        "Every key with its default. One is given as in `python posterior_sample.py seed=43 name=another`.",
+        "Every key with its default. `python posterior_sample.py seed=43` gives one.",
     ]
     default = (CONFIGS / "default.yaml").read_text("utf-8")
     for title, rows in sections(default):
@@ -125,33 +129,12 @@ def united(group: str, texts: Iterable[str]) -> list[Row]:
 def metrics() -> str:
     """The page of all fields of metrics.json."""
     about = [
-        Row(
-            m.name or m.__module__.rpartition(".")[2],
-            m.direction,
-            f"{m.title or m.name}{m.unit and f', in {m.unit}'}: {where(m)}",
-        )
-        for m in (*ORDER, *ON_REQUEST)
+        Row(m.name or "shifted_psnr", m.direction, f"{m.title or m.name}, {m.unit or 'no unit'}") for m in (*ORDER, *ON_REQUEST)
     ]
-    return (
-        "\n\n".join(
-            [
-                "# metrics.json",
-                NOTE.format("schema, utils/records/metrics.py, and of the mechanisms' plans"),
-                "Every run folder holds one. How to read it: [results.md](../guide/results.md).",
-                "## Fields",
-                table("field", "type", list(fields(Metrics))),
-                "## Metrics",
-                table("NAME", "better", about),
-            ]
-        )
-        + "\n"
-    )
-
-
-def where(metric: Any) -> str:
-    if metric.beside_loss:
-        return f"`loss.{metric.beside_loss}`"
-    return "where the key `metrics` names it" if metric in ON_REQUEST else "at the top of the file"
+    parts = ["# metrics.json", NOTE.format("schema, utils/records/metrics.py, and of the mechanisms' plans")]
+    parts += ["Every run folder holds one. How to read it: [results.md](../guide/results.md).", "## Fields"]
+    parts += [table("field", "type", fields(Metrics)), "## Metrics", METRICS, table("NAME", "better", about)]
+    return "\n\n".join(parts) + "\n"
 
 
 def fields(block: type[BaseModel], above: str = "") -> Iterator[Row]:
@@ -204,22 +187,14 @@ def comments(block: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def table(name: str, value: str, rows: list[Row]) -> str:
+def table(name: str, value: str, rows: Iterable[Row]) -> str:
     """Rows in Markdown; without a name for the second column there is none."""
-    head = [name, *([value] if value else []), "meaning"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = [[name, value, "meaning"], ["---"] * 3]
     for row in (row for row in rows if row.value or row.meaning):
-        cells = [
-            f"`{row.name}`",
-            *([f"`{row.value}`" if value == "default" and row.value not in ("", "by choice") else row.value] if value else []),
-            row.meaning,
-        ]
-        lines.append(
-            "| "
-            + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;" if cell[0:1] != "`" else "<") for cell in cells)
-            + " |"
-        )
-    return "\n".join(lines)
+        middle = f"`{row.value}`" if value == "default" and row.value not in ("", "by choice") else row.value
+        cells = [f"`{row.name}`", middle, row.meaning.replace("<", "&lt;")]
+        lines.append([cell.replace("|", "\\|") for cell in cells])
+    return "\n".join("| " + " | ".join(line if value else line[::2]) + " |" for line in lines)
 
 
 if __name__ == "__main__":
