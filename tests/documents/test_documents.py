@@ -3,35 +3,9 @@
 import re
 
 import pytest
-from omegaconf import OmegaConf
 
 from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, links, tags
 from utils.paths import PROJECT
-
-
-def switches_of_the_table():
-    """Keys in the first column of PROJECT.md's table of switches; a.{b,c} counts as a.b and a.c."""
-    section = (PROJECT / "PROJECT.md").read_text().split("\n## Switches\n")[1].split("\n## ")[0]
-    keys = set()
-    for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
-        for name in re.findall(r"`([^`]+)`", row):
-            stem, _, details = name.partition("{")
-            keys |= {stem + detail for detail in details.rstrip("}").split(",")} if details else {name}
-    return keys
-
-
-def switches_of_the_config():
-    """Keys of configs/default.yaml, those of its sections with a dot."""
-    keys = set()
-    for key, value in OmegaConf.load(PROJECT / "configs/default.yaml").items():
-        if key not in ("defaults", "hydra"):
-            keys |= {f"{key}.{detail}" for detail in value} if OmegaConf.is_dict(value) and value else {key}
-    return keys
-
-
-def test_the_table_of_switches_is_that_of_the_config():
-    in_groups = {"data.start_id", "data.end_id"}  # of configs/data
-    assert switches_of_the_table() - in_groups == switches_of_the_config()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
