@@ -77,8 +77,8 @@ def retired():
     """A pattern of every key, or key=value, that renamed.py answers with the reason why it is gone."""
     for row in ROWS:
         if re.search("is retired|are retired|was removed|is a plug-in", row.why):
-            is_also_a_word = re.fullmatch("[a-z]+", row.old)
-            yield rf"(?<![\w.]){re.escape(row.old).replace(re.escape('*'), '[^ ]*')}" + ("=" if is_also_a_word else r"(?![\w.])")
+            end = "=" if re.fullmatch("[a-z]+", row.old) else r"(?![\w.])"  # such a key is also a word
+            yield rf"(?<![\w.]){re.escape(row.old).replace(re.escape('*'), '[^ ]*')}{end}"
 
 
 def test_no_document_but_the_log_names_what_is_retired():
@@ -87,3 +87,9 @@ def test_no_document_but_the_log_names_what_is_retired():
         if path.name != "log.md":
             spans = [span for part in code(at(path.read_text())) for span in part]
             assert not [(path.name, span, key) for span in spans for key in retired() if re.search(key, span)]
+
+
+def test_the_workflow_makes_what_the_makefile_has():
+    wanted = re.findall(r"\bmake ([a-z-]+)", (PROJECT / ".github/workflows/ci.yml").read_text())
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert {"check", "test"} <= set(wanted) <= set(targets)
