@@ -77,7 +77,8 @@ def retired():
     """A pattern of every key, or key=value, that renamed.py answers with the reason why it is gone."""
     for row in ROWS:
         if re.search("is retired|are retired|was removed|is a plug-in", row.why):
-            end = "=" if re.fullmatch("[a-z]+", row.old) else r"(?![\w.])"  # such a key is also a word
+            also_else = re.fullmatch(r"[a-z]+|selection\.rule", row.old)  # a word, or what metrics.json says of the pick
+            end = "[=:]" if also_else else r"(?![\w.])"
             yield rf"(?<![\w.]){re.escape(row.old).replace(re.escape('*'), '[^ ]*')}{end}"
 
 
