@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, links, tags
+from utils.config.renamed import ROWS
 from utils.paths import PROJECT
 
 
@@ -44,3 +45,26 @@ def test_every_choice_of_a_group_is_shipped(path, tree):
             for group, choice in re.findall(r"(?<![\w./])(data|model|task|sampler|experiment)=([a-z][\w.-]+)", text):
                 shipped = [tree(tag) / folder / group / f"{choice}.yaml" for folder in ("configs", "docs/examples/plugins")]
                 assert (group, choice) in own or any(file.exists() for file in shipped), text
+
+
+def retired():
+    """A pattern of every key, or key=value, that renamed.py answers with the reason why it is gone."""
+    for row in ROWS:
+        if re.search("is retired|are retired|was removed|is a plug-in", row.why):
+            also_else = re.fullmatch(r"[a-z]+|selection\.rule", row.old)  # a word, or what metrics.json says of the pick
+            end = "[=:]" if also_else else r"(?![\w.])"
+            yield rf"(?<![\w.]){re.escape(row.old).replace(re.escape('*'), '[^ ]*')}{end}"
+
+
+def test_no_document_but_the_log_names_what_is_retired():
+    assert any(re.search(pattern, "portfolio=null") for pattern in retired())
+    for path in DOCUMENTS:
+        if path.name != "log.md":
+            spans = [span for part in code(at(path.read_text())) for span in part]
+            assert not [(path.name, span, key) for span in spans for key in retired() if re.search(key, span)]
+
+
+def test_the_workflow_makes_what_the_makefile_has():
+    wanted = re.findall(r"\bmake ([a-z-]+)", (PROJECT / ".github/workflows/ci.yml").read_text())
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert {"check", "test"} <= set(wanted) <= set(targets)
