@@ -2,8 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from utils.analysis.columns import Column, Table
 from utils.analysis.experiments import Experiment, folded
@@ -147,14 +146,6 @@ def _settings(e: Experiment, several: bool) -> dict[str, object]:
         and not key.startswith(left_out)
         and (key.startswith(own_task) or not key.startswith("task."))
     }
-
-
-def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """{dotted key: [value per config]} of the keys in which they differ, less where a run lies."""
-    flattened = [flatten(config) for config in configs]
-    keys = list(dict.fromkeys(key for config in flattened for key in config if key not in PLACES))
-    rows = {key: [str(config.get(key, "–")) for config in flattened] for key in keys}
-    return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, object]:

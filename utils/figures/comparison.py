@@ -71,15 +71,15 @@ def every(experiments: Sequence[Experiment], images: int = IMAGES) -> Iterator[t
     for e in measured:
         figure = reconstructions(e, images)
         if figure is not None:
-            yield picture_name(e), figure
+            yield name_of("reconstructions", e), figure
         figure = measured_figures.draw(e, [other for other in measured if other is not e], images)
         if figure is not None:
-            yield measured_name(e), figure
+            yield name_of("measured", e), figure
 
 
-def picture_name(experiment: Experiment) -> str:
-    """File name of an experiment's reconstructions, without suffix."""
-    return f"reconstructions_{experiment.label.replace('/', '--')}"
+def name_of(kind: str, experiment: Experiment) -> str:
+    """File name of a figure of one experiment, without suffix."""
+    return f"{kind}_{experiment.label.replace('/', '--')}"
 
 
 def reconstructions(experiment: Experiment, count: int = IMAGES) -> Figure | None:
@@ -87,11 +87,6 @@ def reconstructions(experiment: Experiment, count: int = IMAGES) -> Figure | Non
     run = experiment.runs[0]
     recorded = [(record, arrays) for record, arrays in run.records(count, wanted=PICTURES) if "images" in arrays]
     return draw_grid(recorded, run.config) if recorded else None
-
-
-def measured_name(experiment: Experiment) -> str:
-    """The same of measurements without a truth."""
-    return picture_name(experiment).replace("reconstructions_", "measured_", 1)
 
 
 def per_step(
