@@ -348,6 +348,17 @@ def test_each_step_is_told(model, images):
     assert told == [(0, 2), (1, 2), (2, 2)]
 
 
+def test_after_ctrl_c_the_model_gives_the_numbers_that_it_gives(model, images):
+    def interrupt(info):
+        raise KeyboardInterrupt
+
+    y = model.measure(images[:1])
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(y, progress=False, on_step=interrupt)
+    again, other = (model.sample(y, progress=False) for _ in range(2))
+    assert np.array_equal(again.images, other.images) and np.array_equal(again.loss, model.sample(y, False).loss)
+
+
 @pytest.mark.heavy
 def test_a_plot_shows_the_pick_and_leaves_matplotlib_as_it_was(result, monkeypatch):
     import matplotlib

@@ -133,11 +133,11 @@ def differing(experiments: Sequence[Experiment], baseline: str) -> tuple[str, li
 
 
 def _settings(e: Experiment, several: bool) -> dict[str, object]:
-    """{dotted key: value} of what its run was, less places, notes, groups of tasks that it does not use, and where there are
-    several samplers, which are told apart by their names, the sampler."""
+    """{dotted key: value} of what its run was, less places, notes, callbacks, groups of tasks that it does not use, and where
+    there are several samplers, which are told apart by their names, the sampler."""
     config = e.runs[0].config or {}
     own_task = f"task.{config.get('task_group')}."
-    left_out = ("sampler.",) if several else ()
+    left_out = ("callbacks.", "sampler.") if several else ("callbacks.",)
     return {
         key.removeprefix(own_task): value
         for key, value in flatten(config).items()
