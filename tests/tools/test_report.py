@@ -106,7 +106,7 @@ def test_the_page_needs_nothing_from_outside_and_names_are_escaped(page):
 def test_only_what_differs_is_among_the_differences(page):
     text = page.read_text()
     told = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
-    assert [value for _, value in told] == ["pruning_step=-1", "pruning_step=200"]
+    assert [value for _, value in told] == ["the baseline", "pruning_step=200"]
 
 
 @pytest.mark.heavy
