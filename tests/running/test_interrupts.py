@@ -1,3 +1,5 @@
+"""Signals as interrupts: one that Python cannot pass on, as it comes while an object ends, comes again."""
+
 import signal
 import time
 
