@@ -172,7 +172,7 @@ def psnr_distribution(experiments: Sequence[Experiment]) -> Figure:
     for i, e in enumerate(experiments):
         points = [(value, label) for run in e.runs for value, label in _particles(run.metrics, aligned)]
         grey, black = {"color": "0.5"}, {"color": "black"}
-        lines = {"boxprops": grey, "whiskerprops": grey, "medianprops": black, "showfliers": False}
+        lines: dict[str, Any] = {"boxprops": grey, "whiskerprops": grey, "medianprops": black, "showfliers": False}
         axis.boxplot([[value for value, _ in points]], positions=[i], widths=0.7, zorder=1, **lines)
         for label in LABEL_MARKERS:
             values = [value for value, particle_label in points if particle_label == label]

@@ -1,6 +1,7 @@
 """A measurement without a truth beside what its result would give, from the records of a run and of others of its files."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ def draw(experiment: Experiment, others: Sequence[Experiment], count: int) -> Fi
     beside = [(e.label, picks) for e in others if (picks := picks_of(e, {r["sha256"] for r, _ in recorded}))]
     summarised = 2 * any("summary_mean" in arrays for _, arrays in recorded)
     columns = 4 + summarised + len(beside)
-    size, bare = (1.95 * columns, 2.4 * len(recorded)), {"xticks": [], "yticks": []}
+    size, bare = (1.95 * columns, 2.4 * len(recorded)), dict[str, Any](xticks=[], yticks=[])
     figure, axes = plt.subplots(len(recorded), columns, squeeze=False, figsize=size, layout="constrained", subplot_kw=bare)
     for row, (record, arrays) in zip(axes, recorded):
         draw_spectra(row[:3], record, arrays)
