@@ -6,7 +6,7 @@
 
 Each image is encoded, and its latent goes on to the least squared residual of the noiseless measurement: what the two leave is
 above the noise in every reconstruction by this prior. The figures go into decoder_floor.json beside the checkpoint, one entry
-an operator, where runs find them: docs/guide/results.md, How far to trust it.
+an operator, where runs find them: docs/guide/results.md, The three answers.
 """
 
 from __future__ import annotations

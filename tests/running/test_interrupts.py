@@ -1,4 +1,4 @@
-"""Signals as interrupts: one that Python cannot pass on, as it comes while an object ends, comes again."""
+"""What interrupts a run, and where Python passes no exception on."""
 
 import signal
 import time
