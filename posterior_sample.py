@@ -78,7 +78,7 @@ def run(cfg: DictConfig, rank: Rank = ALONE, jobs: tuple[int, int] | None = None
     settings = rank.settings(check(cfg))
     images = select_images(settings)
     watch = Watch(settings, rank, jobs)
-    with RunFolder.open(settings, rank) as folder, watch:
+    with RunFolder.open(settings, rank, images) as folder, watch:
         with folder.writing():
             console.log_to(folder.log_path(settings))
         for note in settings.composition.notes:

@@ -19,7 +19,7 @@ from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import compose, quoted
 from utils.config.settings import Settings
-from utils.data import Given, Measurement, fitted, items_of, loaded, select_images
+from utils.data import PUT_BACK, Given, Lost, Measurement, fitted, items_of, loaded, select_images
 from utils.errors import InputError
 from utils.measurements import Convention, Reading, reading
 from utils.paths import PROJECT, find
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 IN_MEMORY = "given in Python"  # data.root, or model.path, of what is in no folder
 OF_ONES_OWN = ("mechanisms.", "metrics.", "fidelity.terms.")  # blocks to which a user adds keys
+OF_A_RUN = {  # keys that act in posterior_sample.py alone, with what takes their place here
+    "callbacks": "give on_step to sample, which is told of each step",
+    "workers": "leave it out: sample computes in this process",
+    "shard": "give measure a part of the images, and start_id",
+    "save_arrays": "result.images holds the pictures as float32",
+}
 
 
 def load(
@@ -42,18 +48,22 @@ def load(
     *,
     prior: "LatentPrior | None" = None,
     operator: "Operator | None" = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | str = (),
     **keys: Any,
 ) -> "Model":
     """Prior, operator and sampler of a configuration, ready to measure and to sample. Raises InputError.
 
     name: of configs/model; None: the default. Where a data set of configs/data has it too, that is the set of `measure()`
     prior, operator: objects in the place of those that the configuration names; `gpu` is then by default where the prior is
-    keys: any key of the configuration, nested ones as dicts: sampler="fast", data={"end_id": 3}
-    overrides: further ones as on the command line: "data.end_id=3"
+    keys: any key of the configuration but OF_A_RUN, nested ones as dicts: sampler="fast", data={"end_id": 3}
+    overrides: further ones as on the command line: ["data.end_id=3"]
     """
-    texts = [text for key, value in keys.items() for text in overrides_of(key, value)] + list(overrides)
+    further = [overrides] if isinstance(overrides, str) else list(overrides)
+    texts = [text for key, value in keys.items() for text in overrides_of(key, value)] + further
     first = [] if name is None else [f"model={name}"]
+    for key, part, needed in (("prior", prior, "device"), ("operator", operator, "sigma")):
+        if part is not None and (isinstance(part, type) or not hasattr(part, needed)):
+            raise InputError(f"{key}: {part!r:.80} has no {needed}; give an object of your {key}'s class")
     if prior is not None:
         first = ["model=own", f"gpu={devices.gpu_of(prior.device)}"]
     if first and not any(text.startswith(("data=", "experiment=")) for text in texts):
@@ -165,6 +175,10 @@ class Model:
         if operator is not None:
             self._cfg.task[self._cfg.task_group].operator = {**described(operator), "sigma": float(operator.sigma)}
         self.settings = self.settings_with({})
+        neutral = {"workers": (1, "auto"), "shard": ("0/1",)}
+        for key, remedy in OF_A_RUN.items():
+            if (value := getattr(self.settings, key)) and value not in neutral.get(key, ()):
+                raise InputError(f"{key}={value}: acts in posterior_sample.py alone; {remedy}")
         for note in self.settings.composition.notes:
             console.log.warning("%s", note)
         ready = None if prior is None else prepared(prior, self.settings, prior.device)
@@ -198,14 +212,19 @@ class Model:
 
         images: (N, 3, H, W) array or tensor in [0, 1], or paths of files, made as large as the model's pictures; None: the
         images (or, with data="measurement", the files) that the configuration names
-        seed: None as configured; start_id: number of the first of the images
+        seed: None as configured; start_id: number of the first of the images; of those that are configured, where to begin
         """
-        settings, root = self.settings_with({"seed": seed}), None
+        if not (isinstance(start_id, int) and start_id >= 0):
+            raise InputError(f"start_id={start_id}: give a number from 0 on")
+        first = {"data.start_id": start_id or None} if images is None else {}
+        settings, root = self.settings_with({"seed": seed, **first}), None
         if images is None and settings.data.root == IN_MEMORY:
             raise InputError("images: none are given, and no data= names a set of them; give an array or paths")
         if images is None:
             return self._measured(select_images(settings), settings, root)
         paths = [images] if isinstance(images, str | Path) else images
+        if not hasattr(paths, "__len__"):
+            raise InputError(f"images: are a {type(images).__name__}; give an array (N, 3, H, W), or paths")
         if not (len(paths) and all(isinstance(path, str | Path) for path in paths)):
             settings = self.settings_with({"seed": seed, "data.kind": "images"})
             return self._measured(pictures(images, start_id), settings, IN_MEMORY)
@@ -220,7 +239,10 @@ class Model:
             raise InputError(f"y: has shape {values.shape}; give measurements (N, ...)")
         convention = Convention.of(settings.data)
         items = [Array(i, Path(f"y[{i}]"), convention, raw=raw) for i, raw in enumerate(values)]
-        return self._measured(items, settings, IN_MEMORY)
+        try:
+            return self._measured(items, settings, IN_MEMORY)
+        except Lost as error:
+            raise InputError(str(error).replace(PUT_BACK, "give real numbers that float32 can hold")) from None
 
     def _measured(self, items: Sequence[Any], settings: Settings, root: str | None) -> Measurements:
         """Simulated of images, read of measurements; items: of utils.data.TestItem; root: their data.root."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from utils.errors import InputError, visible
 from utils.records.aggregate import aggregate
+from utils.records.files import read_record, record_path
 from utils.records.folder import RunFolder
 from utils.records.summary import verdict_of_pick
 from utils.running.ranks import Rank
@@ -92,9 +93,14 @@ class Result:
         from utils.metrics.registry import computed
 
         truths = self.measurements.truth if truth is None else as_array(truth).astype(np.float32)
-        if truths is None or truths.shape != self.images[:, 0].shape:
-            reason = "of the measurements none is known" if truths is None else f"has shape {truths.shape}"
-            raise InputError(f"truth: {reason}; give an array {self.images[:, 0].shape} in [0, 1]")
+        shape = self.images[:, 0].shape
+        if truths is None or truths.shape != shape or not (truths.min() >= 0 and truths.max() <= 1):
+            reason = "of the measurements none is known"
+            if truths is not None:
+                reason = (
+                    f"goes from {truths.min():g} to {truths.max():g}" if truths.shape == shape else f"has shape {truths.shape}"
+                )
+            raise InputError(f"truth: {reason}; give an array {shape} in [0, 1]")
         parts, success = self._model.parts, self._model.settings.success
         metrics = [metric for metric in (*computed(), *parts.metrics) if metric.of == "image"]
         columns: dict[str, list[Any]] = {}
@@ -123,9 +129,13 @@ class Result:
         """Write the run folder that posterior_sample.py would have written, or add to it. Raises InputError."""
         from utils.figures import draw_run
 
-        with RunFolder.open(self._model.settings_of(self.measurements, Path(folder)), Rank()) as opened:
+        folder = Path(folder) if Path(folder).name else Path(folder).absolute()
+        with RunFolder.open(self._model.settings_of(self.measurements, folder), Rank()) as opened:
             opened.pending(self.measurements.items)
             for each in self._kept:
+                path = record_path(opened.path, each.record["image_id"])
+                if path.exists() and not np.array_equal(read_record(path, ("y",))[1]["y"], each.arrays["y"], equal_nan=True):
+                    raise InputError(f"record {path} was made from other values of the same measurement; choose another folder")
                 opened.write(each.record, each.arrays)
             opened.aggregate()
         with our_figures():

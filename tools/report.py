@@ -24,7 +24,7 @@ from utils.analysis.calibrated import spread_sentence
 from utils.analysis.columns import FIRST, KINDS, Column, Table
 from utils.analysis.comparison import compare
 from utils.analysis.experiments import Experiment
-from utils.analysis.overview import answer, config_differences, differing, overview
+from utils.analysis.overview import answer, differing, overview
 from utils.analysis.runs import Run
 from utils.analysis.tables import Row, build, cells
 from utils.command_line import Parser, run, say, write_text
@@ -108,12 +108,9 @@ def details(measured: Sequence[Experiment], rows: Sequence[Row], grids: list[dic
     exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
     yield section("origins", "Who came from whom", tables=[html_table(table) for table in exchanges])
     yield section("runs", "Runs", tables=[html_table(run_table([each for e in measured for each in e.runs]), "left")])
-    known = [(e.label, e.runs[0].config) for e in measured if e.runs[0].config]
-    differences = config_differences([config for _, config in known])
-    heads = [Column(head, head) for head in ("key", *(label for label, _ in known))]
-    table = Table("Where they differ", heads, [[key, *values] for key, values in differences.items()])
-    merged = [{"title": label, "body": yaml.safe_dump(c, sort_keys=False, allow_unicode=True)} for label, c in known]
-    yield section("configs", "Configs", tables=[html_table(table, "left")] if differences else [], texts=merged)
+    known = [(e.label, config) for e in measured if (config := e.runs[0].config)]
+    texts = [{"title": label, "body": yaml.safe_dump(c, sort_keys=False, allow_unicode=True)} for label, c in known]
+    yield section("configs", "Configs", texts=texts)
 
 
 def says(table: Table) -> bool:
@@ -190,33 +187,27 @@ def thumbnail(picture: np.ndarray, alt: str, text: str = "", turned: bool = Fals
 def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(figures, all particles of each run), each a list of {uri, caption, broad}; a run whose records hold no pictures shows
     its own grid instead."""
-    figures, pictures = [], []
-    measured = {comparison_figures.measured_name(e): e.label for e in experiments if not e.derived}
-    grids = {comparison_figures.picture_name(e): e for e in experiments if not e.derived}
+    captions, grids = dict(CAPTIONS), dict[str, Experiment]()
+    for e in (e for e in experiments if not e.derived):
+        grids[(name := comparison_figures.name_of("reconstructions", e))] = e
+        recorded = e.runs[0].records(1, wanted=()) if e.runs[0].metrics.summary else []
+        spread = f" {spread_sentence(e.runs[0].folder, recorded[0][0]['fingerprint'])}" if recorded else ""
+        captions[name] = f"{e.label}: all particles, turned to the better orientation.{spread}"
+        captions[comparison_figures.name_of("measured", e)] = f"{e.label}: {MEASURED}"
+    drawn: dict[bool, list[dict[str, Any]]] = {True: [], False: []}  # whether it compares
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
         quality = {"lossless": True} if name in CAPTIONS else {"quality": 80}
         figure.savefig(buffer, format="webp", dpi=DPI, bbox_inches="tight", pil_kwargs=quality)
         comparison_figures.plt.close(figure)
-        uri = data_uri(buffer.getvalue())
-        if name in CAPTIONS:
-            figures.append({"uri": uri, "caption": CAPTIONS[name], "broad": name in BROAD})
-        elif name in measured:
-            pictures.append({"uri": uri, "caption": f"{measured[name]}: {MEASURED}"})
-        else:
-            e = grids.pop(name)
-            spread = f" {sentence(e.runs[0])}" if e.runs[0].metrics.summary else ""
-            pictures.append({"uri": uri, "caption": f"{e.label}: all particles, turned to the better orientation.{spread}"})
+        picture = {"uri": data_uri(buffer.getvalue()), "caption": captions[name], "broad": name in BROAD}
+        drawn[name in CAPTIONS].append(picture)
+        grids.pop(name, None)
     for e in grids.values():
         grid = e.runs[0].folder / "grid_results.png"
         if grid.is_file():
-            pictures.append({"uri": data_uri(grid.read_bytes(), "png"), "caption": f"{e.label}: results."})
-    return figures, pictures
-
-
-def sentence(run: Run) -> str:
-    """What may be said of the spread of a run that has records."""
-    return spread_sentence(run.folder, run.records(1)[0][0]["fingerprint"])
+            drawn[False].append({"uri": data_uri(grid.read_bytes(), "png"), "caption": f"{e.label}: results."})
+    return drawn[True], drawn[False]
 
 
 def data_uri(picture: bytes, kind: str = "webp") -> str:

@@ -3,13 +3,14 @@
     python tools/status.py DIR            # <save_dir>/<name>, or a folder of runs
     python tools/status.py DIR --watch    # again every ten seconds
 
-Reads the records, config.yaml and the logs, and changes nothing. Exit status: 0; 2 if DIR is no run folder and has none.
+Reads the records, config.yaml and what each process notes of its progress, and changes nothing. Exit status: 0; 2 if DIR is
+no run folder and has none.
 """
 
 import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,36 +23,45 @@ from utils.errors import InputError, one_line
 from utils.paths import find
 from utils.plain_files import Unreadable, read_yaml
 from utils.records.aggregate import finite
-from utils.records.files import RecordError, read_record, record_path, record_paths
+from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import names_seen
 from utils.records.kept import KEPT, kept_path
 from utils.records.progress import SUFFIX, Progress, read_progress
 from utils.records.summary import counted, resolution
 
-SILENT_IMAGES = 5  # a shard that was silent for so many images' time has probably stopped
-
-LAST = 20  # images by which the speed of a run is told
+SILENT_S, SILENT_STEPS = 60.0, 20  # so many seconds, and steps' time, without a sign: the process has probably stopped
 
 
-class Shard(NamedTuple):
+class Part(NamedTuple):
+    """What one process of the run does: all of it, a shard, or a rank's share."""
+
     name: str  # "k/n"
     done: int  # images
     total: int  # images
-    silent_s: float  # seconds since its last record or log line
-    remaining_s: float | None  # estimate; None: not known yet
-    progress: Progress | None  # of its last start; None: of an older program
+    silent_s: float  # seconds since its last sign
+    progress: Progress  # of its last start
 
     @property
-    def stopped(self) -> bool:
-        return self.done < self.total and self.progress is not None and self.progress.state in ("interrupted", "failed")
+    def step_s(self) -> float | None:
+        """None: not known yet."""
+        return self.progress.seconds / self.progress.steps_done if self.progress.steps_done else None
 
-    def state(self, silent: bool) -> str:
+    @property
+    def silent(self) -> bool:
+        return self.step_s is not None and self.silent_s > SILENT_S + SILENT_STEPS * self.step_s
+
+    @property
+    def at_work(self) -> bool:
+        return self.progress.state == "at work" and not self.silent
+
+    @property
+    def state(self) -> str:
         """In words."""
         if self.done == self.total:
             return "done"
-        if self.progress is not None and self.stopped:
+        if self.progress.state != "at work":
             return f"{self.progress.state} {duration(self.silent_s)} ago; the same command continues"
-        return f"last sign {duration(self.silent_s)} ago{'; has it stopped?' if silent else ''}"
+        return f"last sign {duration(self.silent_s)} ago{'; has it stopped?' * self.silent}"
 
 
 class Data(BaseModel):
@@ -99,43 +109,19 @@ def selection(folder: Path) -> range:
     return range(data.start_id, end)
 
 
-def shards(folder: Path) -> dict[tuple[int, int], Path]:
-    """{(k, n): path of the log} of the newest way in which the run was divided."""
-    logs = {}
-    for path in folder.glob("run*.log"):
-        match = re.fullmatch(r"run_shard-(\d{1,9})-of-([1-9]\d{0,8})\.log", path.name)
-        logs[(int(match[1]), int(match[2])) if match else (0, 1)] = path
-    if not logs:
-        return {}
-    newest = max(logs, key=lambda key: logs[key].stat().st_mtime)[1]
-    return {key: path for key, path in sorted(logs.items()) if key[1] == newest}
-
-
-def shard_status(
-    folder: Path,
-    key: tuple[int, int],
-    log_path: Path,
-    ids: range,
-    records: Mapping[int, dict[str, Any]],
-    image_s: float | None,
-    now: float,
-) -> Shard:
-    k, n = key
-    share = ids[k::n]
-    done = [i for i in records if i in share]
-    sign = log_path.with_suffix(SUFFIX)
-    touched = [path.stat().st_mtime for path in (log_path, *[sign] * sign.is_file(), *(record_path(folder, i) for i in done))]
-    left_s = (len(share) - len(done)) * image_s / at_once(folder, [records[i] for i in done]) if image_s is not None else None
-    return Shard(f"{k}/{n}", len(done), len(share), now - max(touched), left_s, read_progress(log_path))
-
-
-def at_once(folder: Path, done: Sequence[Mapping[str, Any]]) -> int:
-    """How many images a shard's workers sample at a time, by when its last ones were written and what they took."""
-    ends = sorted((record_path(folder, r["image_id"]).stat().st_mtime, r["time"]["image_s"]) for r in done)[-LAST:]
-    if not ends:
-        return 1
-    span = ends[-1][0] - min(end - took for end, took in ends)
-    return max(1, round(sum(took for _, took in ends) / span)) if span > 0 else 1
+def parts_of(folder: Path, ids: range, records: Mapping[int, dict[str, Any]], now: float) -> list[Part]:
+    """The processes of the newest way in which the run was divided; none of a run of an older program."""
+    signs: dict[tuple[int, int], Path] = {}
+    for path in folder.glob(f"run*{SUFFIX}"):
+        match = re.fullmatch(r"run_shard-(\d{1,9})-of-([1-9]\d{0,8})", path.stem)
+        signs[(int(match[1]), int(match[2])) if match else (0, 1)] = path
+    newest = max(signs, key=lambda key: signs[key].stat().st_mtime, default=(0, 1))[1]
+    parts = []
+    for (k, n), path in sorted(signs.items()):
+        if n == newest and (progress := read_progress(path)):
+            done = sum(i in records for i in ids[k::n])
+            parts.append(Part(f"{k}/{n}", done, len(ids[k::n]), now - path.stat().st_mtime, progress))
+    return parts
 
 
 def duration(seconds: float) -> str:
@@ -168,26 +154,25 @@ def describe(folder: Path, now: float | None = None) -> Iterator[str]:
         raise InputError(f"{folder}: no run folder (config.yaml and records/ are missing); name <save_dir>/<name>")
     (records, damaged), ids = read(folder), selection(folder)
     done = [i for i in records if i in ids]
-    image_s = statistics.fmean(records[i]["time"]["image_s"] for i in done) if done else None
-    parts = [shard_status(folder, key, path, ids, records, image_s, now) for key, path in shards(folder).items()]
+    parts = parts_of(folder, ids, records, now)
     working = [p for p in parts if p.done < p.total]
-    silent = [p for p in working if image_s is not None and p.silent_s > SILENT_IMAGES * image_s + 60]
+    going = [p for p in working if p.at_work]
     line = f"{folder}: {len(done)} of {counted(len(ids), 'image')} done"
-    if image_s is not None:
-        line += f", {image_s:.1f} s per image"
-        if len(done) < len(ids) and working and not silent and not any(p.stopped for p in parts):
-            line += f", about {duration(max(p.remaining_s for p in working))} left"
+    if done:
+        line += f", {statistics.fmean(records[i]['time']['image_s'] for i in done):.1f} s per image"
+    left_s = [(p.progress.steps - p.progress.steps_done) * p.step_s for p in going if p.step_s is not None]
+    if left_s and len(left_s) == len(working):
+        line += f", about {duration(max(left_s))} left"
     yield line
-    going = [p.progress for p in working if p.progress is not None and p not in silent and p.progress.state == "at work"]
-    if going:
-        yield f"at work: step {sum(p.steps_done for p in going)} of {sum(p.steps for p in going)}, {going[-1].best or '-'}"
+    if told := [p.progress for p in going if p.progress.steps]:
+        yield f"at work: step {sum(p.steps_done for p in told)} of {sum(p.steps for p in told)}, {told[-1].best or '-'}"
     diverged = [
         f"image {r['image_id']} p{p}" for r in records.values() for p, gone in zip(r["particles"], r["diverged"]) if gone
     ]
     yield f"{best_line(records)}; diverged particles: {len(diverged)}{' (' + ', '.join(diverged[:5]) + ')' if diverged else ''}"
     if len(parts) > 1 or working:
         for p in parts:
-            yield f"  shard {p.name}: {p.done} of {p.total}, {p.state(p in silent)}"
+            yield f"  shard {p.name}: {p.done} of {p.total}, {p.state}"
     if damaged:
         yield f"damaged records: {damaged}; the same command samples their images again"
 

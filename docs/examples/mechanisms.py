@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import latentdaps
-from utils.figures.style import bare_axes
+from utils.figures.style import plt
 
 SWITCHES = {"independent": [], "channels exchanged": ["recombination_step=300"]}
 common = {"gpu": -1, "sampler": "fast", "task_group": "demo_hard", "data": {"end_id": 2}}
@@ -23,10 +23,11 @@ for name, switches in SWITCHES.items():
         for event in record.get("recombination", {"events": []})["events"]:  # what the mechanism reports
             print(f"  step {event['step_index']}: children accepted {[p['accepted'] for p in event['particles']]}")
 
-figure, axes = bare_axes(len(rows), len(rows[0][2]), height=1.8, layout="constrained")
+figure, axes = plt.subplots(len(rows), len(rows[0][2]), squeeze=False, figsize=(7, 1.8 * len(rows)), layout="constrained")
 for line, (name, images, labels) in zip(axes, sorted(rows, key=lambda row: row[0].split(",")[0])):
     for axis, image, label in zip(line, images, labels):
         axis.imshow(image.transpose(1, 2, 0))
+        axis.set(xticks=[], yticks=[])
         axis.set_title(f"{name}\n{label}", fontsize=7)
 place = Path(model.settings.save_dir) / "example_mechanisms.jpg"
 place.parent.mkdir(parents=True, exist_ok=True)

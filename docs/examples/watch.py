@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import latentdaps
-from utils.figures.style import bare_axes
+from utils.figures.style import plt
 from utils.metrics.pixels import to_pixels
 
 model = latentdaps.load("demo-scenes", gpu=-1, sampler="fast", data={"start_id": 1, "end_id": 2}, overrides=sys.argv[1:])
@@ -29,11 +29,13 @@ for step, (sigma, loss) in enumerate(zip(sigmas, losses)):
     print(f"step {step:2d}  sigma {sigma:6.2f}  loss / noise floor {np.array2string(loss, precision=2, suppress_small=True)}")
 
 shown = np.unique(np.linspace(0, len(pictures) - 1, 7).round().astype(int))
-figure, axes = bare_axes(len(pictures[0]), len(shown), height=1.6, width=1.6, layout="constrained")
+size = len(pictures[0]), len(shown)
+figure, axes = plt.subplots(*size, squeeze=False, figsize=(1.6 * size[1], 1.6 * size[0]), layout="constrained")
 for column, step in enumerate(shown):
     axes[0, column].set_title(f"step {step}, sigma {sigmas[step]:.2f}", fontsize=8)
     for row, picture in enumerate(pictures[step]):
         axes[row, column].imshow(picture)
+        axes[row, column].set(xticks=[], yticks=[])
 
 place = Path(model.settings.save_dir) / "example_watch.jpg"
 place.parent.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,7 @@ def test_what_is_no_callback_ends_in_one_line(target, line):
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch, name):
-    monkeypatch.setattr("utils.callbacks.base.find_spec", lambda package: None)
+    monkeypatch.setattr("utils.callbacks.trackers.find_spec", lambda package: None)
     line = rf"callbacks.{name}: needs the package {name}; install it with pip install -e '.\[{name}\]'"
     with pytest.raises(InputError, match=line):
         Watch(check(composed_with(f"callbacks={name}")), Rank())

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from utils.callbacks.base import End, ImageDone, OfImage, Run, Step
-from utils.callbacks.mlflow import MLflow
-from utils.callbacks.tensorboard import TensorBoard
-from utils.callbacks.wandb import WeightsAndBiases
+from utils.callbacks.trackers import MLflow, TensorBoard, WeightsAndBiases
 
 TABLE = [("metric", "best of 2", "mean", "pick"), ("PSNR", "31.00", "30.00", "31.00")]
 PICTURES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
@@ -23,7 +21,7 @@ RESULT = {"seconds": 4.0, "psnr of the pick": 31.0, "loss of the pick": 2.0, "lo
 
 @pytest.fixture(autouse=True)
 def any_package(monkeypatch):
-    monkeypatch.setattr("utils.callbacks.base.find_spec", lambda package: True)
+    monkeypatch.setattr("utils.callbacks.trackers.find_spec", lambda package: True)
 
 
 def play(tracker, folder, how="done", shard="0/1"):

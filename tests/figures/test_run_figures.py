@@ -1,4 +1,4 @@
-"""A run's pictures: drawn once, again where a record has changed, and of very many images the first ones."""
+"""A run's pictures: drawn once, again where a record has changed, and of many images some on each call."""
 
 import logging
 import shutil
@@ -46,11 +46,12 @@ def test_pages_are_drawn_again_only_where_a_record_changed(folder):
     assert Image.open(folder / "trace.png").size[0] > 100
 
 
-def test_of_very_many_images_the_first_pages_are_drawn_and_the_log_says_so(folder, monkeypatch, caplog):
+def test_of_many_images_a_call_draws_some_pages_says_so_and_the_next_call_draws_the_next(folder, monkeypatch, caplog):
     monkeypatch.setattr(run_figures, "PAGES", 1)
     with caplog.at_level(logging.INFO, logger="latentdaps"):
         assert draw(folder) == FIRST
-    assert "pictures: of the first 2 of 4 images" in caplog.messages
+        assert caplog.messages == ["pictures: up to image 2 of 4; the same command draws those of the next ones"]
+        assert [draw(folder), draw(folder)] == [SECOND, []] and len(caplog.messages) == 1
 
 
 def test_a_page_from_before_pages_said_what_they_were_drawn_from_is_drawn_anew(folder):

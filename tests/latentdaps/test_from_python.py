@@ -152,6 +152,29 @@ def test_a_folder_of_other_images_is_refused(model, images, tmp_path):
         other.save(folder)
 
 
+def test_a_measurement_that_was_changed_replaces_no_record_of_the_one_before(model, images, tmp_path):
+    y = model.measure(images[:1])
+    folder = model.sample(y, progress=False).save(tmp_path / "run")
+    before = record_path(folder, 0).read_bytes()
+    y.values[0, :, :4] = np.nan
+    changed = model.sample(y, progress=False)
+    with pytest.raises(latentdaps.InputError, match=r"00000\.npz was made from other values of the same measurement"):
+        changed.save(folder)
+    assert record_path(folder, 0).read_bytes() == before and changed.save(tmp_path / "other")
+
+
+def test_a_truth_in_another_range_is_refused(result, images):
+    with pytest.raises(latentdaps.InputError, match=r"^truth: goes from \d+ to 2\d\d; give an array"):
+        result.scores(255 * images[:2])
+
+
+def test_start_id_begins_where_it_says(model, images):
+    assert [item.id for item in model.measure(images[:2], start_id=20).items] == [20, 21]
+    assert model.measure(start_id=2).items[0].id == 2
+    with pytest.raises(latentdaps.InputError, match="^start_id=-1: give a number from 0 on$"):
+        model.measure(images, start_id=-1)
+
+
 def test_measurements_of_others_have_no_truth(model, images):
     y = model.measure(images[:1])
     result = model.sample(torch.from_numpy(y.values), progress=False)
@@ -230,6 +253,14 @@ def test_a_prior_and_an_operator_may_be_objects(place, images, tmp_path):
         ({"data": {"end": 3}}, r"^data\.end=3: there is no such key; did you mean data\.end_id\?$"),
         ({"overrides": ["repulsion_scale=-1"]}, r"^repulsion_scale=-1"),
         ({"name": "a/b\x00"}, r"^name="),
+        ({"overrides": "num_samples=0"}, r"^num_samples=0: input"),
+        ({"callbacks": "tensorboard"}, r"^callbacks=.*: acts in posterior_sample\.py alone; give on_step to sample"),
+        ({"workers": 2}, r"^workers=2: acts in posterior_sample\.py alone; leave it out"),
+        ({"shard": "0/2"}, r"^shard=0/2: acts in posterior_sample\.py alone; give measure a part"),
+        ({"save_arrays": ["npy"]}, r"^save_arrays=\['npy'\]: acts in posterior_sample\.py alone; result\.images"),
+        ({"operator": len}, r"^operator: <built-in function len> has no sigma; give an object of your operator's class$"),
+        ({"operator": Half}, r"^operator: <class .*Half'> has no sigma; give an object of your operator's class$"),
+        ({"prior": "demo-faces"}, r"^prior: 'demo-faces' has no device; give an object of your prior's class$"),
         ({"seed": object()}, r"^seed: object is no value of a configuration; give a text, a number, a list or a dict$"),
     ],
 )
@@ -250,6 +281,7 @@ def test_wrong_keys_are_one_exception_with_the_line_of_the_command_line(keys, li
         (np.full((1, 3, 16, 16), np.nan), r"^images\[0\]: has shape \(3, 16, 16\) and float64 from nan to nan; give"),
         (np.zeros((0, 3, 16, 16)), r"^images: holds none"),
         ([], r"^images: holds none"),
+        (3, r"^images: are a int; give an array \(N, 3, H, W\), or paths$"),
         ("nowhere.png", r"^data\.root: .*nowhere\.png cannot be read \(No such file or directory\)"),
     ],
 )
@@ -314,6 +346,17 @@ def test_each_step_is_told(model, images):
     told = []
     model.sample(model.measure(images[:1]), progress=False, on_step=lambda info: told.append((info.step, len(info.loss))))
     assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_after_ctrl_c_the_model_gives_the_numbers_that_it_gives(model, images):
+    def interrupt(info):
+        raise KeyboardInterrupt
+
+    y = model.measure(images[:1])
+    with pytest.raises(KeyboardInterrupt):
+        model.sample(y, progress=False, on_step=interrupt)
+    again, other = (model.sample(y, progress=False) for _ in range(2))
+    assert np.array_equal(again.images, other.images) and np.array_equal(again.loss, model.sample(y, False).loss)
 
 
 @pytest.mark.heavy

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from tests.worlds import synthetic
 from utils.config.check import check
+from utils.data import select_images
 from utils.errors import InputError
 from utils.files import PARTIAL
 from utils.records.claim import claim_path, claimed, unclaimed
@@ -54,6 +56,29 @@ def test_what_was_read_to_open_a_folder_is_not_read_once_more_to_see_what_is_lef
     with opened() as folder:
         assert folder.pending([]) == [] and len(reads) == 1
         assert folder.pending([]) == [] and len(reads) == 2  # by now others may have written some
+
+
+def test_other_images_or_weights_under_the_same_names_are_refused_while_a_run_is_at_work(composed, tmp_path, tiny_images):
+    """And one process that selects others, or does not know the weights yet, is let in."""
+    images = shutil.copytree(tiny_images, tmp_path / "images")
+    settings = check(composed(f"save_dir={tmp_path}", "name=run", f"data.root={images}", "data.end_id=3"))
+    more = check(composed(f"save_dir={tmp_path}", "name=run", f"data.root={images}", "data.start_id=2", "data.end_id=5"))
+    with RunFolder.open(settings, ALONE, select_images(settings)):
+        (images / "00004.png").write_bytes((images / "00000.png").read_bytes())  # outside the first selection
+        with RunFolder.open(more, ALONE, select_images(more)):
+            pass
+        (images / "00002.png").write_bytes((images / "00000.png").read_bytes())
+        for content, name in ((select_images(settings), "image 2"), (select_images(more), "image 2")):
+            with pytest.raises(InputError, match=rf"^name=run: a run with another content of {name} is at work in .*process"):
+                RunFolder.open(settings, ALONE, content).__enter__()
+    fingerprint = settings.composition.fingerprint
+    with claimed(tmp_path / "run", fingerprint, content={"model.path": "0"}):
+        with claimed(tmp_path / "run", fingerprint, content={"image 0": "1"}), claimed(tmp_path / "run", fingerprint):
+            pass
+        with pytest.raises(InputError, match="another content of model.path"):
+            claimed(tmp_path / "run", fingerprint, content={"model.path": "1"}).__enter__()
+    with RunFolder.open(settings, ALONE, select_images(settings)):  # nobody is at work there any more
+        pass
 
 
 def test_resume_false_is_refused_while_another_is_at_work(opened):

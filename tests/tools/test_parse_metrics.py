@@ -24,7 +24,14 @@ EXP4 = [["0", None, "180", None], ["180", "0", None, None]]
 @pytest.fixture
 def results(tmp_path, composed):
     write_run(tmp_path, composed, EXP0, name="exp0_base")
-    write_run(tmp_path, composed, EXP4, name="exp4", gain=1.0, overrides=("pruning_step=200", "optimization_step=200"))
+    write_run(
+        tmp_path,
+        composed,
+        EXP4,
+        name="exp4",
+        gain=1.0,
+        overrides=("pruning_step=200", "optimization_step=200", "+callbacks.mine._target_=x.Y"),
+    )
     return tmp_path
 
 

@@ -1,8 +1,8 @@
 """tools/status.py: what it says about a run that goes on, has stopped, or is done."""
 
 import json
-import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -29,10 +29,16 @@ def half_done(tmp_path_factory, tiny_prior, no_pictures):
 
 @pytest.fixture
 def folder(half_done, tmp_path):
-    """A copy of it in which shard 1/2 has begun."""
+    """A copy of it in which shard 1/2 has begun, and taken 3 s for each of 37 steps."""
     folder = shutil.copytree(half_done, tmp_path / "status")
-    (folder / "run_shard-1-of-2.log").touch()
+    begun(folder, "at work")
     return folder
+
+
+def begun(folder, state, **more):
+    """Shard 1/2 as its process has left it, a moment after everything else."""
+    values = {"steps_done": 37, "seconds": 111.0, "best": "best PSNR 21.00 dB", **more}
+    write_progress(folder / "run_shard-1-of-2.log", Progress(state=state, images=2, steps=100, **values))
 
 
 def set_records(folder, **changes):
@@ -59,18 +65,27 @@ def test_the_images_of_an_open_end_are_counted(folder):
 
 def test_images_done_seconds_and_time_left(folder):
     set_records(folder, time={"image_s": 300.0})
-    os.utime(folder / "run_shard-1-of-2.log")
+    begun(folder, "at work")
     report = at(folder, 10)
-    assert "2 of 4 images done, 300.0 s per image, about 10 min left" in report  # shard 1/2 has two images to go
+    assert "2 of 4 images done, 300.0 s per image, about 3 min left" in report  # shard 1/2 has 63 steps of 3 s to go
     assert "shard 0/2: 2 of 2, done" in report
     assert "shard 1/2: 0 of 2, last sign 10 s ago" in report and "stopped" not in report
 
 
-def test_a_silent_shard_is_named_and_no_time_is_promised(folder):
-    set_records(folder, time={"image_s": 300.0})
-    report = at(folder, 5 * 300 + 100)
-    assert "shard 1/2: 0 of 2, last sign 26 min ago; has it stopped?" in report
-    assert "left" not in report
+def test_the_slowest_of_several_processes_tells_the_time_left(folder):
+    record_path(folder, 2).unlink()
+    write_progress(folder / "run_shard-0-of-2.log", Progress(images=1, steps=50, steps_done=10, seconds=120.0))
+    assert "about 8 min left" in at(folder, 1)  # 40 steps of 12 s
+    write_progress(folder / "run_shard-0-of-2.log", Progress(images=1, steps=50))
+    assert "left" not in at(folder, 1)
+
+
+def test_a_silent_process_is_named_and_no_time_is_promised(folder):
+    """Of another host nobody knows whether it lives."""
+    assert "stopped" not in at(folder, 60 + 20 * 3)
+    report = at(folder, 60 + 20 * 3 + 1)
+    assert "shard 1/2: 0 of 2, last sign 2 min ago; has it stopped?" in report.replace("121 s", "2 min")
+    assert "left" not in report and "at work" not in report
 
 
 def test_best_particle_and_diverged_particles(folder):
@@ -86,7 +101,7 @@ def test_best_particle_and_diverged_particles(folder):
 
 
 def test_before_the_first_record(folder):
-    for path in folder.glob("records/*.npz"):
+    for path in (*folder.glob("records/*.npz"), *folder.glob("*.progress")):
         path.unlink()
     assert "0 of 4 images done\nbest PSNR: none yet" in at(folder, 1)
 
@@ -121,46 +136,37 @@ def test_a_folder_of_others_steers_no_terminal(folder, monkeypatch, capsys):
     assert "\x1b" not in shown and r"a\x1b[2J\nb: 2 of 4 images done" in shown.splitlines()[0]
 
 
-@pytest.mark.parametrize("apart, left", [(0, "5 min"), (300, "10 min")], ids=["two at a time", "one after the other"])
-def test_workers_that_sample_at_the_same_time_shorten_the_time_left(folder, apart, left):
-    for log in folder.glob("run_shard*.log"):
-        log.unlink()
-    (folder / "run.log").touch()
-    set_records(folder, time={"image_s": 300.0})
-    now = record_path(folder, 0).stat().st_mtime
-    os.utime(record_path(folder, 0), (now - apart, now - apart))
-    os.utime(record_path(folder, 2), (now, now))
-    assert f"2 of 4 images done, 300.0 s per image, about {left} left" in at(folder, 10)
-
-
-def begun(folder, state, **done):
-    """Shard 1/2 as its process has left it, a moment after everything else."""
-    progress = Progress(state=state, images=2, steps=100, **done)
-    write_progress(folder / "run_shard-1-of-2.log", progress)
-    set_records(folder, time={"image_s": 300.0})
-
-
 def test_steps_are_told_before_the_first_image_is_done(folder):
-    begun(folder, "at work", steps_done=37, best="best PSNR 21.00 dB")
     for path in folder.glob("records/*.npz"):
         path.unlink()
+    for path in folder.glob("run_shard-0*"):
+        path.unlink()
     lines = at(folder, 1).splitlines()
-    assert lines[0].endswith("0 of 4 images done") and lines[1] == "at work: step 37 of 100, best PSNR 21.00 dB"
+    assert (
+        lines[0].endswith("0 of 4 images done, about 3 min left") and lines[1] == "at work: step 37 of 100, best PSNR 21.00 dB"
+    )
 
 
 @pytest.mark.parametrize("state", ["interrupted", "failed"])
 def test_no_time_is_promised_after_an_interrupt(folder, state):
-    begun(folder, "at work", steps_done=37)
-    assert "about 10 min left" in at(folder, 5)
-    begun(folder, state, steps_done=37)
+    assert "about 3 min left" in at(folder, 5)
+    begun(folder, state)
     report = at(folder, 5)
     assert "left" not in report and "at work" not in report
     assert f"shard 1/2: 0 of 2, {state} 5 s ago; the same command continues" in report
 
 
-def test_a_silent_process_is_not_at_work(folder):
-    begun(folder, "at work", steps_done=37)
-    assert "at work" not in at(folder, 5 * 300 + 100)
+def test_a_process_that_was_killed_before_its_first_image_is_not_at_work(folder, monkeypatch):
+    """kill -9 leaves no word; another host's process may live."""
+    for path in folder.glob("records/*.npz"):
+        path.unlink()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr("utils.records.progress.os.getpid", lambda: gone.pid)
+    begun(folder, "at work")
+    assert "shard 1/2: 0 of 2, killed 5 s ago; the same command continues" in at(folder, 5) and "step" not in at(folder, 5)
+    monkeypatch.setattr("utils.records.progress.socket.gethostname", lambda: "elsewhere")
+    assert "at work: step 37" in at(folder, 5)
 
 
 def test_the_next_start_takes_back_how_the_last_one_ended(folder):

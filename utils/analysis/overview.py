@@ -2,8 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from utils.analysis.columns import Column, Table
 from utils.analysis.experiments import Experiment, folded
@@ -134,11 +133,11 @@ def differing(experiments: Sequence[Experiment], baseline: str) -> tuple[str, li
 
 
 def _settings(e: Experiment, several: bool) -> dict[str, object]:
-    """{dotted key: value} of what its run was, less places, notes, groups of tasks that it does not use, and where there are
-    several samplers, which are told apart by their names, the sampler."""
+    """{dotted key: value} of what its run was, less places, notes, callbacks, groups of tasks that it does not use, and where
+    there are several samplers, which are told apart by their names, the sampler."""
     config = e.runs[0].config or {}
     own_task = f"task.{config.get('task_group')}."
-    left_out = ("sampler.",) if several else ()
+    left_out = ("callbacks.", "sampler.") if several else ("callbacks.",)
     return {
         key.removeprefix(own_task): value
         for key, value in flatten(config).items()
@@ -147,14 +146,6 @@ def _settings(e: Experiment, several: bool) -> dict[str, object]:
         and not key.startswith(left_out)
         and (key.startswith(own_task) or not key.startswith("task."))
     }
-
-
-def config_differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """{dotted key: [value per config]} of the keys in which they differ, less where a run lies."""
-    flattened = [flatten(config) for config in configs]
-    keys = list(dict.fromkeys(key for config in flattened for key in config if key not in PLACES))
-    rows = {key: [str(config.get(key, "–")) for config in flattened] for key in keys}
-    return {key: values for key, values in rows.items() if len(set(values)) > 1}
 
 
 def flatten(value: object, prefix: str = "") -> dict[str, object]:

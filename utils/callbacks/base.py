@@ -10,11 +10,8 @@ again. Callbacks are no part of the fingerprint.
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-from utils.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +25,14 @@ class Run(NamedTuple):
     shard: str  # "k/n", 0/1 where the run is not divided
     config: dict[str, Any]  # resolved
     images: list[int]  # ids of those that are still to be sampled
+
+    @property
+    def is_part(self) -> bool:
+        return not self.shard.endswith("/1")
+
+    @property
+    def shown_name(self) -> str:
+        return f"{self.name} shard {self.shard}" if self.is_part else self.name
 
 
 class OfImage(NamedTuple):
@@ -104,9 +109,3 @@ class Callback:
 def known(values: list[float]) -> list[float]:
     """Without those of diverged particles, unless that leaves none."""
     return [value for value in values if not math.isnan(value)] or [math.nan]
-
-
-def require(package: str, extra: str) -> None:
-    """Raises InputError where an optional package is missing."""
-    if find_spec(package) is None:
-        raise InputError(f"callbacks.{extra}: needs the package {package}; install it with pip install -e '.[{extra}]'")

@@ -71,15 +71,15 @@ def every(experiments: Sequence[Experiment], images: int = IMAGES) -> Iterator[t
     for e in measured:
         figure = reconstructions(e, images)
         if figure is not None:
-            yield picture_name(e), figure
+            yield name_of("reconstructions", e), figure
         figure = measured_figures.draw(e, [other for other in measured if other is not e], images)
         if figure is not None:
-            yield measured_name(e), figure
+            yield name_of("measured", e), figure
 
 
-def picture_name(experiment: Experiment) -> str:
-    """File name of an experiment's reconstructions, without suffix."""
-    return f"reconstructions_{experiment.label.replace('/', '--')}"
+def name_of(kind: str, experiment: Experiment) -> str:
+    """File name of a figure of one experiment, without suffix."""
+    return f"{kind}_{experiment.label.replace('/', '--')}"
 
 
 def reconstructions(experiment: Experiment, count: int = IMAGES) -> Figure | None:
@@ -87,11 +87,6 @@ def reconstructions(experiment: Experiment, count: int = IMAGES) -> Figure | Non
     run = experiment.runs[0]
     recorded = [(record, arrays) for record, arrays in run.records(count, wanted=PICTURES) if "images" in arrays]
     return draw_grid(recorded, run.config) if recorded else None
-
-
-def measured_name(experiment: Experiment) -> str:
-    """The same of measurements without a truth."""
-    return picture_name(experiment).replace("reconstructions_", "measured_", 1)
 
 
 def per_step(
@@ -170,37 +165,20 @@ def prtf(curves: Mapping[str, np.ndarray]) -> Figure:
 
 
 def psnr_distribution(experiments: Sequence[Experiment]) -> Figure:
-    """All particles of an experiment, their quartiles, and its mean best and mean label-free pick."""
+    """All particles of an experiment, and their quartiles."""
     aligned = all(e.runs[0].metrics.modes for e in experiments)
-    quantity = "psnr_aligned" if aligned else "psnr"
     figure, axis = plt.subplots(figsize=(3 + 0.75 * len(experiments), 4))
     spread = np.random.default_rng(0)
     for i, e in enumerate(experiments):
         points = [(value, label) for run in e.runs for value, label in _particles(run.metrics, aligned)]
-        if not points:
-            continue
-        axis.boxplot(
-            [[value for value, _ in points]],
-            positions=[i],
-            widths=0.7,
-            showfliers=False,
-            medianprops={"color": "black"},
-            boxprops={"color": "0.5"},
-            whiskerprops={"color": "0.5"},
-            zorder=1,
-        )
+        grey, black = {"color": "0.5"}, {"color": "black"}
+        lines: dict[str, Any] = {"boxprops": grey, "whiskerprops": grey, "medianprops": black, "showfliers": False}
+        axis.boxplot([[value for value, _ in points]], positions=[i], widths=0.7, zorder=1, **lines)
         for label in LABEL_MARKERS:
             values = [value for value, particle_label in points if particle_label == label]
             axis.scatter(i + spread.uniform(-0.25, 0.25, len(values)), values, zorder=2, **point_style(label))
-        for part, marker in (("best", "_"), ("pick", "*")):
-            values = e.values(f"{quantity}.{part}")
-            if values:
-                axis.scatter([i + 0.42], [np.mean(values)], marker=marker, s=90, color="black", zorder=3)
-    if aligned:
-        for label in LABEL_MARKERS:
-            axis.scatter([], [], label=f"{label}°" if label in ("0", "180") else label, **point_style(label))
-    axis.scatter([], [], marker="_", s=90, color="black", label="mean of the best")
-    axis.scatter([], [], marker="*", s=90, color="black", label="mean of the pick")
+    for label in LABEL_MARKERS if aligned else ():
+        axis.scatter([], [], label=f"{label}°" if label in ("0", "180") else label, **point_style(label))
     names = [shown_name(e.label) for e in experiments]
     axis.set_xticks(range(len(experiments)), names, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
     axis.set_ylabel("PSNR, better orientation (dB)" if aligned else "PSNR (dB)")

@@ -1,6 +1,7 @@
 """A measurement without a truth beside what its result would give, from the records of a run and of others of its files."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from utils.analysis.experiments import Experiment
 from utils.figures.run import draw_summary
-from utils.figures.style import Arrays, Record, bare_axes
+from utils.figures.style import Arrays, Record, plt
 from utils.records.verdict import verdict_in
 
 WANTED = ("y", "calculated", "images", "summary_mean", "summary_std")
@@ -28,7 +29,8 @@ def draw(experiment: Experiment, others: Sequence[Experiment], count: int) -> Fi
     beside = [(e.label, picks) for e in others if (picks := picks_of(e, {r["sha256"] for r, _ in recorded}))]
     summarised = 2 * any("summary_mean" in arrays for _, arrays in recorded)
     columns = 4 + summarised + len(beside)
-    figure, axes = bare_axes(len(recorded), columns, height=2.4, width=1.95, layout="constrained")
+    size, bare = (1.95 * columns, 2.4 * len(recorded)), dict[str, Any](xticks=[], yticks=[])
+    figure, axes = plt.subplots(len(recorded), columns, squeeze=False, figsize=size, layout="constrained", subplot_kw=bare)
     for row, (record, arrays) in zip(axes, recorded):
         draw_spectra(row[:3], record, arrays)
         show_pick(row[3], f"{record['file']}\npick", record, arrays)

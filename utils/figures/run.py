@@ -47,7 +47,7 @@ from utils.records.summary import resolution
 log = logging.getLogger("latentdaps")
 
 PAGE = 10
-PAGES = 10
+PAGES = 2  # drawn on a call: each takes about two seconds of a core
 PNG = {"compress_level": 2}  # half the time of matplotlib's own, and files hardly larger
 STATE = "LatentDAPS records"  # what a page says of the records that it was drawn from, in its PNG
 SPREAD_WARNING = (
@@ -58,20 +58,21 @@ SPREAD_WARNING = (
 def draw_all(folder: str | Path) -> list[Path]:
     """Draw the pages of a run folder whose records have changed since; returns the paths of those drawn.
 
-    Of very many images the first PAGES pages, which the log says.
+    Of many images the first PAGES pages that are missing or old, which the log says; the next call draws the next ones.
     """
     paths = record_paths(folder)
-    if len(paths) > PAGE * PAGES:
-        log.info("pictures: of the first %d of %d images", PAGE * PAGES, len(paths))
     config = config_of(Path(folder))
-    written = []
-    for page, start in enumerate(range(0, min(len(paths), PAGE * PAGES), PAGE)):
+    written: list[Path] = []
+    for page, start in enumerate(range(0, len(paths), PAGE)):
         of_page = paths[start : start + PAGE]
         number = "" if page == 0 else f"_{page + 1}"
         targets = {Path(folder) / f"{name}{number}.png": draw for name, draw in DRAWINGS.items()}
         state = state_of(of_page)
         if all(drawn_from(target) == state for target in targets):
             continue
+        if len(written) == PAGES * len(DRAWINGS):
+            log.info("pictures: up to image %d of %d; the same command draws those of the next ones", start, len(paths))
+            break
         records = [(record, arrays) for record, arrays in map(read_record, of_page) if arrays]
         if not records:  # stripped of their pictures
             continue

@@ -39,19 +39,6 @@ Record = dict[str, Any]  # of one image, as read_record gives it
 Arrays = dict[str, np.ndarray]
 
 
-def bare_axes(
-    rows: int, columns: int, height: float, width: float = 1.75, layout: str | None = None
-) -> tuple[Figure, np.ndarray]:
-    """(figure, axes (rows, columns)) without ticks and frames; height of a row and width of a column in inches."""
-    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(width * columns, height * rows), layout=layout)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
-    return figure, axes
-
-
 def picture_axes(rows: int, columns: int, above: float, width: float = 1.86, head: float = 0.0) -> tuple[Figure, np.ndarray]:
     """(figure, axes (rows, columns)) for pictures, each placed by hand: a layout engine draws a page twice or three times.
 

@@ -1,7 +1,8 @@
 """Who is at work in a run folder: any number of processes of one configuration, and never two configurations at once.
 
 Each process holds a shared lock on one file of the folder. Whoever is the first holds it alone for a moment, looks the folder
-over and writes into the file which run it is. The kernel, over NFS the server, drops the lock of a process or host that died.
+over and writes into the file which run it is and what it is made of. The kernel, over NFS the server, drops the lock of a
+process or host that died.
 """
 
 import fcntl
@@ -9,17 +10,18 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from utils.digests import other_content
 from utils.errors import InputError
 from utils.plain_files import Object, parse_json, shaped
 
 CLAIM = "latentdaps.lock"
-MOST = 2**12  # characters of it
+MOST = 2**18  # characters of it
 
 
 def claim_path(folder: str | Path) -> Path:
@@ -27,9 +29,12 @@ def claim_path(folder: str | Path) -> Path:
 
 
 @contextmanager
-def claimed(folder: Path, fingerprint: str, look_over: Callable[[], Any] = lambda: None) -> Iterator[None]:
+def claimed(
+    folder: Path, fingerprint: str, look_over: Callable[[], Any] = lambda: None, content: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Inside, `folder` (made if missing) belongs to runs of `fingerprint`. Raises InputError while it belongs to another.
 
+    content: digests of what the run is made of (utils/digests.py) and of its images; None where that is claimed already.
     look_over: called before that, if nobody else is at work there and while nobody can come in; what it raises ends the claim.
     """
     file, alone = _locked(folder)
@@ -37,11 +42,15 @@ def claimed(folder: Path, fingerprint: str, look_over: Callable[[], Any] = lambd
         if alone or (_holder(file).get("fingerprint") != fingerprint and _is_alone(file)):
             look_over()
             file.truncate(0)
-            file.write(json.dumps({"program": "LatentDAPS", "fingerprint": fingerprint, **_this_process()}))
+            about = {"fingerprint": fingerprint, **_this_process(), "content": content or {}}
+            file.write(json.dumps({"program": "LatentDAPS", **about}))
             file.flush()
             fcntl.flock(file, fcntl.LOCK_SH)  # another run may come in before this: the holder is read again
         if (holder := _holder(file)).get("fingerprint") != fingerprint:
             raise InputError(f"name={folder.name}: a run of another configuration is at work in {_where(folder, holder)}")
+        theirs = holder.get("content")
+        if content and isinstance(theirs, dict) and (other := other_content(theirs, content)):
+            raise InputError(f"name={folder.name}: a run with {other} is at work in {_where(folder, holder)}")
         yield
 
 

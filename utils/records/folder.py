@@ -39,6 +39,7 @@ from utils.records.summary import eval_markdown
 log = logging.getLogger("latentdaps")
 
 SEEN = "images.json"
+CLAIMED = 1000  # images that a claim names
 MOST_NAMES = 2**26  # bytes of that list
 
 Item = TypeVar("Item", bound=TestItem)
@@ -69,19 +70,20 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, settings: Settings, rank: Rank) -> Iterator["RunFolder"]:
+    def open(cls, settings: Settings, rank: Rank, images: Sequence[TestItem] = ()) -> Iterator["RunFolder"]:
         """Create the folder, or continue it, and hold it. Refuses one that holds something else, before touching anything.
 
-        Of several ranks the first one does it, and the others wait for it.
+        images: that it samples. Of several ranks the first one does it, and the others wait for it.
         """
         composition = settings.composition
         folder = cls(settings.folder, composition.fingerprint, composition.about)
         folder.digests = settings.digests()
+        content = folder.digests | {f"image {image.id}": image.sha256()[:16] for image in images[:CLAIMED]}
         with ExitStack() as held:
             if not rank.first:
                 rank.wait_for_first("folder open")
                 with folder.writing("choose another save_dir"):
-                    held.enter_context(claimed(folder.path, composition.fingerprint))
+                    held.enter_context(claimed(folder.path, composition.fingerprint, content=content))
                 yield folder
                 return
             with folder.writing("choose another save_dir"):
@@ -89,7 +91,7 @@ class RunFolder:
                     _keep_aside(folder.path)
                 _refuse_foreign(folder.path)
                 look_over = partial(folder.look_over, composition.identity)
-                held.enter_context(claimed(folder.path, composition.fingerprint, look_over))
+                held.enter_context(claimed(folder.path, composition.fingerprint, look_over, content))
                 folder.prepare()
                 folder.just_read = folder.records(foreign="refuse")
                 for name, text in composition.documents.items():

@@ -1,5 +1,7 @@
 """How far a process of a run is, in a small file beside its log, for whoever looks at the folder."""
 
+import os
+import socket
 from pathlib import Path
 from typing import Literal
 
@@ -12,25 +14,42 @@ SUFFIX = ".progress"
 
 
 class Progress(BaseModel):
-    state: Literal["at work", "done", "interrupted", "failed"] = "at work"
+    state: Literal["at work", "done", "interrupted", "failed", "killed"] = "at work"  # killed: as its reader finds
     images: int  # of this start
     images_done: int = 0
     steps: int  # annealing steps of all these images
     steps_done: int = 0
+    seconds: float = 0.0  # that they took
     best: str = ""  # of the last step, in words
+    host: str = ""
+    process: int = 0
 
 
-def write_progress(log: Path, progress: Progress) -> None:
-    """log: the process's. A full disk is told by what writes the records."""
+def write_progress(path: Path, progress: Progress) -> None:
+    """path: of the process's log, or of that file itself. A full disk is told by what writes the records."""
     try:
-        write_atomically(log.with_suffix(SUFFIX), progress.model_dump_json(), durable=False)
+        told = progress.model_copy(update={"host": socket.gethostname(), "process": os.getpid()})
+        write_atomically(path.with_suffix(SUFFIX), told.model_dump_json(), durable=False)
     except OSError:
         pass
 
 
-def read_progress(log: Path) -> Progress | None:
+def read_progress(path: Path) -> Progress | None:
     """None where there is none, or none that can be read."""
     try:
-        return read_json(log.with_suffix(SUFFIX), Progress)
+        progress = read_json(path.with_suffix(SUFFIX), Progress)
     except (OSError, Unreadable):
         return None
+    if progress.state == "at work" and progress.host == socket.gethostname() and not _lives(progress.process):
+        progress.state = "killed"
+    return progress
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        pass
+    return True

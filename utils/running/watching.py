@@ -36,7 +36,7 @@ class Watch:
         self.written_s, self.others = float("-inf"), list[Progress]()
 
     def begin(self, images: Sequence[TestItem]) -> None:
-        self.progress = Progress(images=len(images), steps=0)
+        self.keep(Progress(images=len(images), steps=0))
         s = self.settings
         self._call("run_begins", Run(s.name, s.folder, s.shard, s.composition.nodes, [image.id for image in images]))
 
@@ -46,6 +46,9 @@ class Watch:
     def keep(self, progress: Progress) -> list[Progress]:
         """Note how far this process is, now and then; returns that of all ranks, of the others as it was a moment ago."""
         self.progress, now = progress, time.monotonic()
+        if not progress.steps_done:
+            self.begun_s = now
+        progress.seconds = now - self.begun_s
         if now - self.written_s >= EVERY_S:
             self.written_s = now
             k, n = self.settings.shard_of
