@@ -1,7 +1,7 @@
 """How much of a measurement a prior's decoder cannot represent, on held-out images. Takes the overrides of posterior_sample.py.
 
     python tools/make_demo_data.py --split val --count 32 --out dataset/val
-    python tools/measure_decoder.py data.root=dataset/val/demo-faces data.end_id=32
+    python tools/measure_decoder.py data.root=dataset/val/demo-faces data.end_id=32 "data.source=tools/make_demo_data.py --split val"
     python tools/measure_decoder.py data.root=... +task.demo_langevin.operator.channels=1      # of grey data
 
 Each image is encoded, and its latent goes on to the least squared residual of the noiseless measurement: what the two leave is
@@ -56,7 +56,7 @@ def measured_of(settings: Settings) -> Measured:
     pictures = [torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images]
     of_images = [residuals(parts.prior, operator, x.to(parts.device)) for x in torch.stack(pictures).split(BATCH)]
     encoded, best = (torch.cat(each).tolist() for each in zip(*of_images))
-    names = f"{settings.data.root}: {images[0].path.name} to {images[-1].path.name}"
+    names = f"{settings.data.source}: {images[0].path.name} to {images[-1].path.name}"
     figures = {"mean": statistics.fmean(encoded), "high": float(np.quantile(encoded, 0.9)), "best": statistics.fmean(best)}
     return Measured(operator=operator_of(settings), images=names, count=len(best), **figures)
 

@@ -163,7 +163,8 @@ def test_measurements_of_others_have_no_truth(model, images):
 
 
 def test_numbers_of_an_instrument_are_read_as_the_configuration_means_them(place, model, images):
-    keys = {"data.quantity": "counts", "data.gain": 100.0, "data.mask": [-1]}
+    keys = {"data.quantity": "counts", "data.gain": 100.0, "data.mask": [-1], "fidelity.photons": 100.0}
+    keys |= {"fidelity.poisson": 1.0, "fidelity.gaussian": 0.0}
     counting = latentdaps.load(overrides=place.overrides, data="measurement", **keys)
     y = np.maximum(model.measure(images[:1]).values, 0)
     counts = 100 * y.astype(np.float64) ** 2
@@ -171,6 +172,20 @@ def test_numbers_of_an_instrument_are_read_as_the_configuration_means_them(place
     read = counting._of_others(counts).values
     assert np.isnan(read[0, 0, :3, :3]).all() and np.isnan(read).sum() == 9
     assert np.allclose(read[~np.isnan(read)], y[~np.isnan(read)], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        ({"data.center": [12, 11]}, "data.center=.12.0, 11.0.: "),
+        ({"data.support": 8}, "data.support=8: "),
+        ({"data.quantity": "counts", "data.gain": 100.0}, "data.quantity=counts: "),
+    ],
+)
+def test_what_only_files_tell_of_the_operator_is_refused_of_arrays(place, keys, said):
+    model = latentdaps.load(overrides=place.overrides, data="measurement", **keys)
+    with pytest.raises(latentdaps.InputError, match=f"^{said}what it says of the operator is found in files alone"):
+        model.sample(np.ones((1, 3, 24, 24)), progress=False)
 
 
 def test_what_is_changed_in_measurements_is_what_is_sampled(model, images):
