@@ -13,9 +13,9 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -41,10 +41,12 @@ from utils.stacks import frames_in
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_FILES, ROUNDS = 8, 3
+MOST_FILES = 8  # that are looked at
+ROUNDS = 3
 SMALLEST = 8  # pixels a side of a frame
 SHARED = 3  # pixels at the highest value by chance
 GAP = "#8fa3b3"  # what was not measured, in pictures
+KINDS = ("#f2f2f2", "#d9822b", "#26323c", GAP, "#d0021b")  # colours of what pixels are
 STYLES = {"refuse": "red", "warning": "yellow", "note": ""}
 SURE = ((0.75, "sure"), (0.4, "likely"), (0.04, "perhaps"), (0.0, "unknown"))
 
@@ -134,80 +136,63 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
-@dataclass
-class Look:
-    """What was seen of some files.
+class Look(NamedTuple):
+    """What was seen of some files."""
 
-    overrides:  {key: override}: those that were given, and the recommended ones
-    found:      {file: what it says}, of the first MOST_FILES
-    differing:  a line for each key of which the files say different things
-    refused:    whether a run with the given overrides alone would be
-    first, last: the first file's frame, as the given overrides have it and as the recommended ones do
-    left:       how many files were not looked at
-    """
-
-    overrides: dict[str, str]
-    found: dict[str, list[Finding]] = field(default_factory=dict)
-    differing: list[str] = field(default_factory=list)
-    refused: bool = False
-    first: Any = None
-    last: Any = None
-    left: int = 0
-
-    def add(self, found: dict[str, list[Finding]]) -> None:
-        """What the files say now, which takes the place of what they said of the same before."""
-        for name, after in found.items():
-            told = {each.what for each in after} | {key_of(each.override) for each in after if each.override}
-            before = [
-                each
-                for each in self.found.get(name, [])
-                if each.what == "reading it" or (key_of(each.override) if each.override else each.what) not in told
-            ]
-            changed = {each.what for each in before if each.override}
-            self.found[name] = [*before, *(each for each in after if each.override or each.what not in changed)]
-
-    def take_up(self, masked: Sequence[object]) -> bool:
-        """Whether something new is recommended of all files alike; masked: the values of data.mask, which stay."""
-        values: dict[str, dict[str, str]] = {}  # {key: {override: the first file that says it}}
-        for name, findings in self.found.items():
-            for override in (word for finding in findings for word in finding.override.split()):
-                values.setdefault(key_of(override), {}).setdefault(override, name)
-        if marks := [each.partition("=")[2].strip("[]") for each in values.pop("data.mask", {})]:
-            values["data.mask"] = {f"data.mask=[{','.join(dict.fromkeys([*map(str, masked), *marks]))}]": ""}
-        new = {key: next(iter(of_key)) for key, of_key in values.items()}
-        self.differing = [
-            f"the files differ: {', '.join(f'{override} ({name})' for override, name in of_key.items())}"
-            for of_key in values.values()
-            if len(of_key) > 1
-        ]
-        changed = any(self.overrides.get(key) != override for key, override in new.items())
-        self.overrides |= new
-        return changed and not self.differing
+    overrides: dict[str, str]  # {key: override}: the given ones and the recommended ones
+    found: dict[str, list[Finding]]  # {file: what it says}, of the first MOST_FILES
+    remarks: list[str]  # a line for each key of which the files say different things, and of what was left out
+    refused: bool  # whether a run with the given overrides alone would be
+    first: Frame  # of the first file, as the given overrides have it
+    last: Frame  # as the recommended ones do
 
 
-def look(path: Path, overrides: Sequence[str]) -> Look:
+def look(path: Path, given: Sequence[str]) -> Look:
     """At the files of a run, as often as something new is recommended. Raises InputError."""
-    seen, names = Look({key_of(each): each for each in overrides}), list[str]()
-    if (
-        seen.overrides.get("data.quantity") == "data.quantity=counts"
-        and not {"data.gain", "data.scale"} & seen.overrides.keys()
-    ):
-        seen.overrides["data.scale"] = "data.scale=free"
-    for _ in range(ROUNDS):
-        settings = settings_of(path, list(seen.overrides.values()))
-        items = measurements(settings)
-        if not items:
+    overrides, names = {key_of(each): each for each in given}, list[str]()
+    if overrides.get("data.quantity") == "data.quantity=counts" and not {"data.gain", "data.scale"} & overrides.keys():
+        overrides["data.scale"] = "data.scale=free"
+    found, rounds = dict[str, list[Finding]](), list[list[tuple[Frame, list[Finding]]]]()
+    while True:
+        settings = settings_of(path, list(overrides.values()))
+        if not (items := measurements(settings)):
             raise InputError(f"{path}: no measurement in it")
-        seen.left = max(0, len(items) - MOST_FILES)
-        names = names or [item.name for item in items[:MOST_FILES]]  # before a frame of each is chosen
-        frames, findings = zip(*(examine(item, settings) for item in items[:MOST_FILES]))
-        seen.last = frames[0]
-        if seen.first is None:
-            seen.first, seen.refused = frames[0], any(each.severity == "refuse" for of_file in findings for each in of_file)
-        seen.add(dict(zip(names, findings)))
-        if not seen.take_up(Convention.of(settings.data).mask_values):
+        items, more = items[:MOST_FILES], len(items) > MOST_FILES
+        names = names or [item.name for item in items]  # before a frame of each is chosen
+        rounds.append([examine(item, settings) for item in items])
+        found = {name: together(found.get(name, []), after) for name, (_, after) in zip(names, rounds[-1])}
+        new, remarks = recommended(found, Convention.of(settings.data).mask_values)
+        settled = all(overrides.get(key) == override for key, override in new.items())
+        overrides |= new
+        if settled or remarks or len(rounds) == ROUNDS:
             break
-    return seen
+    remarks += [f"only the first {MOST_FILES} files were looked at"] * more
+    refused = any(each.severity == "refuse" for _, findings in rounds[0] for each in findings)
+    return Look(overrides, found, remarks, refused, rounds[0][0][0], rounds[-1][0][0])
+
+
+def together(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    """What was recommended before stays, unless its key is recommended anew; of other things the latest word counts."""
+    told = {each.what for each in after if not each.override} | {key_of(each.override) for each in after if each.override}
+    kept = [each for each in before if each.what == "reading it" or (key_of(each.override) or each.what) not in told]
+    mended = {each.what for each in kept if each.override}
+    return [*kept, *(each for each in after if each.override or each.what not in mended)]
+
+
+def recommended(found: dict[str, list[Finding]], masked: Sequence[object]) -> tuple[dict[str, str], list[str]]:
+    """{key: override} of all files, and a line for each key of which they differ; masked: values of data.mask, which stay."""
+    values: dict[str, dict[str, str]] = {}  # {key: {override: the first file that says it}}
+    for name, findings in found.items():
+        for override in (word for finding in findings for word in finding.override.split()):
+            values.setdefault(key_of(override), {}).setdefault(override, name)
+    if marks := [each.partition("=")[2].strip("[]") for each in values.pop("data.mask", {})]:
+        values["data.mask"] = {f"data.mask=[{','.join(dict.fromkeys([*map(str, masked), *marks]))}]": ""}
+    differing = [
+        f"the files differ: {', '.join(f'{override} ({name})' for override, name in of_key.items())}"
+        for of_key in values.values()
+        if len(of_key) > 1
+    ]
+    return {key: next(iter(of_key)) for key, of_key in values.items()}, differing
 
 
 def draw_page(first: Frame, last: Frame, findings: Sequence[Finding], name: str, out: Path) -> None:
@@ -259,27 +244,18 @@ def _on_a_log_scale(axis: Axes, picture: np.ndarray, low: float, label: str, **o
 
 def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
     from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
 
     raw, missing = frame.reading.raw, frame.missing
     top = (raw == np.max(raw, initial=0, where=~missing)) & ~missing
-    kinds = {
-        "measured": ("#f2f2f2", ~missing),
-        "at the highest value": ("#d9822b", top & (np.count_nonzero(top) > SHARED)),
-        "zero": ("#26323c", (raw == 0) & ~missing),
-        "not measured": (GAP, missing),
-        "far above its opposite": ("#d0021b", hot),
-    }
+    top &= np.count_nonzero(top) > SHARED
+    kinds = {"at the highest value": top, "zero": (raw == 0) & ~missing, "not measured": missing, "far above its opposite": hot}
     codes = np.zeros(raw.shape[-2:], int)
-    for code, (_, where) in enumerate(kinds.values()):
+    for code, where in enumerate(kinds.values(), start=1):
         codes[where.any(0)] = code
-    colours = [colour for colour, _ in kinds.values()]
-    axis.imshow(codes, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest")
-    boxes = [
-        Patch(facecolor=colour, edgecolor="black", label=f"{kind}: {np.count_nonzero(where)}")
-        for kind, (colour, where) in kinds.items()
-    ]
-    axis.legend(handles=boxes, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, fontsize=8, frameon=False)
+    shown = axis.imshow(codes, cmap=ListedColormap(KINDS), vmin=-0.5, vmax=len(KINDS) - 0.5, interpolation="nearest")
+    bar = axis.figure.colorbar(shown, ax=axis, ticks=range(len(KINDS)), orientation="horizontal")
+    counted = [f"{kind}:\n{np.count_nonzero(where)}" for kind, where in kinds.items()]
+    bar.ax.set_xticklabels(["measured", *counted], fontsize=8)
     axis.set_title("what its pixels are, in any channel")
 
 
@@ -320,9 +296,7 @@ def main() -> None:
     seen = look(args.path, args.overrides)
     for i, (name, findings) in enumerate(seen.found.items()):
         show(name, [each for each in findings if i == 0 or each.severity != "note" or each.override])
-    if seen.left:
-        say(f"the first {MOST_FILES} of {MOST_FILES + seen.left} were looked at")
-    for line in seen.differing:
+    for line in seen.remarks:
         say(line)
     overrides = list(seen.overrides.values())
     say(f"recommended: {'no other override' if overrides == args.overrides else shlex.join(overrides)}")

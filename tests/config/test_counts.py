@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 from omegaconf import OmegaConf
+from PIL import Image
 
 from utils.config import check as checked
 from utils.config.check import check
