@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_FILES = 8  # that are looked at
-ROUNDS = 3
+ROUNDS = 5
 SMALLEST = 8  # pixels a side of a frame
 SHARED = 3  # pixels at the highest value by chance
 GAP = "#8fa3b3"  # what was not measured, in pictures

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -26,25 +26,11 @@ MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of sq
 
 
 class ConventionBlock(Protocol):
-    """What the block `data` of the config says of the files' content."""
+    """The block `data` of the config: these keys, and one for each field of Convention but `folders` and `kept`."""
 
-    dataset: str
-    mask_dataset: str | None
-    quantity: Literal["magnitude", "intensity", "counts"]
-    gain: float | None
-    center: str | list[float]
-    norm: Literal["ortho", "none"]
-    channels: Literal[1] | None
-    mask: Mask
-    scale: Literal["known", "free"]
-    support: Support
     root: str
     linked_folders: list[str]
-    frame: int | Literal["sum", "all"] | None
     crop: int | list[int] | None
-    bin: int
-    background: float | str | None
-    transpose: bool
 
 
 @dataclass(frozen=True)

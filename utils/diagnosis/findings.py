@@ -87,56 +87,42 @@ class Frame:
         raw = self.reading.raw.astype(np.float64)
         return estimate_center(raw, self.missing | (raw == 0) & plausibility.patches(raw, ~self.missing))
 
-    def about(self, center: tuple[float, float]) -> "Frame":
-        """The frame moved by whole pixels, so that the zero frequency lies where it was told to be."""
-        steps = tuple(told - found for told, found in zip(self.told, center))
-        order = (0, *steps)
-        y = scipy.ndimage.shift(self.reading.y, np.round(order), order=0, cval=np.nan)
-        raw = scipy.ndimage.shift(self.reading.raw, np.round(order), order=0)
-        told = tuple(place + round(step) for place, step in zip(center, steps))
-        return replace(self, reading=self.reading._replace(y=y, raw=raw), told=(told[0], told[1]))
-
-    def without(self, background: float) -> "Frame":
-        """The frame less so many counts a pixel."""
-        raw = self.reading.raw.astype(np.float64)
-        kept = np.clip(1 - background / np.maximum(raw, 1e-300), 0, None)
-        reading = self.reading._replace(y=self.reading.y * np.sqrt(kept), raw=raw * kept, whole=False)
-        return replace(self, reading=reading)
-
 
 def findings_of(frame: Frame) -> list[Finding]:
-    """All that one frame says, the gravest first. What one mistake explains is looked for behind it, and not said twice."""
+    """What one frame says, the gravest first, up to a mistake that others would follow from: mended, it says more."""
     marks, reading = negative_marks(frame.reading.raw, frame.missing, frame.convention), frame.reading
     if marks:
-        frame = replace(frame, reading=(reading := reading._replace(y=np.where(reading.raw < 0, np.nan, reading.y))))
-    saturated = plausibility.plateau(frame.reading, frame.reading.y, frame.noise)
+        reading = reading._replace(y=np.where(reading.raw < 0, np.nan, reading.y))
+        frame = replace(frame, reading=reading)
+    saturated = [
+        Finding("saturated", why, 0.9, key, "warning") for key, why in plausibility.plateau(reading, reading.y, frame.noise)
+    ]
     if saturated:
         y = np.where(reading.raw == np.max(reading.raw, initial=0, where=~frame.missing), np.nan, reading.y)
         frame = replace(frame, reading=reading._replace(y=y, at_limit=0))
     estimate = frame.estimate()
-    findings = [of_center(frame, estimate), *marks]
-    known = findings[0].sure > 0
-    if findings[0].override:
-        frame = frame.about((estimate.row, estimate.column))
-    hot = hot_pixels(frame) if known else np.zeros_like(frame.missing)
-    if hot.any():
-        frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
+    centre = of_center(frame, estimate)
+    if centre.severity == "refuse":
+        return [centre, *marks, *saturated]
+    if centre.override:
+        frame = replace(frame, told=(estimate.row, estimate.column))
+    hot = hot_pixels(frame) if centre.sure else np.zeros_like(frame.missing)
+    frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
     background, flat = of_background(frame)
     if flat:
-        frame = frame.without(flat)
+        frame = replace(frame, convention=replace(frame.convention, kept=flat))
     gain, convention = list(of_gain(frame)), list(of_plausibility(frame))
+    lost = [each for each in convention if each.severity == "refuse"]
     dark = gain and gain[0].override and not flat
-    if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each.severity == "warning"]:
-        lost = [each for each in convention if each.severity == "refuse" and not each.override]
-        findings += [*(gain if dark else wrong), *lost]
+    if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each not in lost]:
+        findings = [centre, *marks, *(gain if dark else wrong), *(each for each in lost if not each.override)]
     else:
-        findings += [*background, *convention, *(Finding("saturated", why, 0.9, key, "warning") for key, why in saturated)]
-        if hot.any() and not any(each.severity == "refuse" for each in convention):
+        findings = [centre, *marks, *background, *convention, *saturated, *([] if flat else gain)]
+        if hot.any() and not lost:
             value = f"{np.count_nonzero(hot)} are far brighter than their opposites: a mask file (0 where measured) takes them"
             findings.append(Finding("hot pixels", value, 0.8, "", "warning"))
-        findings += [] if flat else gain
         if not dark:
-            findings += [*(of_noise(frame) if known else ()), *of_support(frame)]
+            findings += [*(of_noise(frame) if centre.sure else ()), *of_support(frame)]
     return sorted(findings, key=lambda finding: ("refuse", "warning", "note").index(finding.severity))
 
 
