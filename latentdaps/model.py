@@ -20,8 +20,8 @@ from utils.config.check import check
 from utils.config.compose import compose, quoted
 from utils.config.settings import Settings
 from utils.data import Given, Measurement, fitted, items_of, loaded, select_images
-from utils.errors import InputError, short
-from utils.measurements import AUTO, Convention, Reading, reading
+from utils.errors import InputError
+from utils.measurements import Convention, Reading, reading
 from utils.paths import PROJECT, find
 from utils.records.files import clean
 from utils.records.folder import RunFolder
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from utils.sampling.outcome import SampleResult, StepInfo
 
 IN_MEMORY = "given in Python"  # data.root, or model.path, of what is in no folder
-OF_FILES = (
-    "what it says of the operator is found in files alone, not in arrays; save y and load data=measurement data.root=FILE"
-)
 OF_ONES_OWN = ("mechanisms.", "metrics.", "fidelity.terms.")  # blocks to which a user adds keys
 
 
@@ -222,12 +219,11 @@ class Model:
         if not values.size or values.ndim < 2:
             raise InputError(f"y: has shape {values.shape}; give measurements (N, ...)")
         convention = Convention.of(settings.data)
-        if isinstance(convention.center, list) or convention.center == AUTO:
-            raise InputError(f"data.center={convention.center}: {OF_FILES}")
-        if convention.support is not None:
-            raise InputError(f"data.support={short(str(convention.support))}: {OF_FILES}")
         if convention.quantity == "counts" and settings.fidelity.photons is None:
-            raise InputError(f"data.quantity=counts: {OF_FILES}; or set fidelity.photons, poisson and gaussian too")
+            raise InputError(
+                "data.quantity=counts: the likelihood follows from a file, not from an array; save y and load "
+                "data=measurement data.root=FILE, or set fidelity.photons, fidelity.poisson and fidelity.gaussian too"
+            )
         items = [Array(i, Path(f"y[{i}]"), convention, raw=raw) for i, raw in enumerate(values)]
         return self._measured(items, settings, IN_MEMORY)
 
