@@ -136,7 +136,8 @@ def run_table(runs: Sequence[Run]) -> Table:
     rows = []
     for each in runs:
         about = each.metrics.metadata
-        device = getattr(about.device, "name", about.device.type)
+        machine = about.device
+        device = getattr(machine, "name", machine.type)
         versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
         commit = (about.git_commit or "–")[:10]
         overrides = " ".join(about.overrides) or "–"

@@ -7,7 +7,6 @@ between pixels. An FFT of H x W samples has it at (H // 2, W // 2) once it is sh
 import math
 
 import numpy as np
-import scipy  # its parts load when they are first used
 
 Center = tuple[float, float]  # (row, column), pixels
 BRIGHTNESS = 0.25  # mean square of an image in [0, 1]: 0.06 to 0.6 on the validation images of the shipped sets
@@ -63,6 +62,8 @@ def corner_level(frame: np.ndarray) -> float:
     a hot pixel counts for nothing, and a background of less than a count is met, which a median would call 0.
     Raises ValueError where no corner was measured.
     """
+    import scipy.stats  # as slow to import as all that only looks at files
+
     rows, columns = (max(1, side // 8) for side in frame.shape[-2:])
     ends = [frame[..., r, c] for r in (slice(rows), slice(-rows, None)) for c in (slice(columns), slice(-columns, None))]
     values = np.concatenate([end.ravel() for end in ends])

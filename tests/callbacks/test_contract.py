@@ -168,6 +168,9 @@ class Measuring:
     def components(self, x, y):
         return {}
 
+    def visible(self, x):
+        return x
+
 
 @pytest.mark.parametrize("ambiguous, best", [(True, "best PSNR 20.00 dB"), (False, "best PSNR 15.23 dB")])
 def test_the_better_orientation_is_told_where_the_measurement_sees_none(ambiguous, best):

@@ -86,5 +86,5 @@ def test_a_grid_without_truths_has_no_column_for_them(tmp_path, composed):
     folder = measurement(tmp_path, composed, "ours", "ab")
     figure = run.draw_grid([read_record(path) for path in record_paths(folder)])
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles[0] == "measurement 0" and titles[1].startswith("p0") and len(titles) == 2 * 5
+    assert titles[0].startswith("0: measurement") and titles[1].startswith("p0") and len(titles) == 2 * 5
     assert all(axis.images for axis in figure.axes)

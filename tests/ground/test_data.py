@@ -421,7 +421,7 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
         np.testing.assert_array_equal(arrays["z"], its_arrays["z"])  # the same y, the same noise, the same result
         assert record["loss"][record["selection"]["picked"]] == min(record["loss"])
     assert (measured / "grid_results.png").stat().st_size > 1000
-    shown = (measured / "eval.md").read_text()
+    shown, log = (measured / "eval.md").read_text(), (measured / "run.log").read_text()
     for i, (record, _) in enumerate(records):
         loss, floor = min(record["loss"]), record["noise_floor"]
         assert metrics["loss"]["sample"][i] == record["loss"] and metrics["loss"]["noise_floor"][i] == floor
@@ -430,7 +430,7 @@ def test_run_on_measurements_has_null_scores_a_pick_and_its_loss(place, capsys, 
             f"| {i} ({record['file']}) | p{record['selection']['picked']} | {loss:.5g} | {floor:.5g} | {loss / floor:.3f} |"
             in shown
         )
-        assert f" {loss / floor:.3f} " in printed
+        assert f"image {i} ({record['file']}): lowest loss / floor {loss / floor:.3f}, " in log
     assert "loss / noise floor" in printed
 
 

@@ -126,7 +126,7 @@ def test_a_saved_folder_is_read_by_every_tool(model, images, tmp_path, capsys):
     one, two = (
         model.sample(model.measure(images[i : i + 1], start_id=i), progress=False).save(tmp_path / f"part{i}") for i in (0, 1)
     )
-    assert "1 of 1 images done" in next(status.describe(one))
+    assert "1 of 1 image done" in next(status.describe(one))
     merged = merge_runs.merge(tmp_path / "whole", [one, two])
     assert merged["metadata"]["image_ids"] == [0, 1]
     for tool, arguments in ((parse_metrics, []), (report, ["--out", str(tmp_path / "report.html")])):

@@ -70,7 +70,7 @@ def test_tables_are_replaced_and_the_text_around_them_is_not(tool, project):
         "<!-- end -->\nafter\n"
     )
     assert "old" not in text and "\n\n<!-- end -->\nbetween\n<!-- notes -->\n\nSuccess: a particle labelled" in text
-    assert "| exp0 | **100 %** (2/2) [34, 100] |" in cost.read_text()
+    assert "| exp0 | **2 of 2** |" in cost.read_text()
     assert cost.read_text().startswith("# Costs\n<!-- table: cost -->\n\n| experiment | success rate |")
     assert tool() == (0, f"{project}: all 2 tables of 2 documents are up to date\n", "")
 
@@ -82,7 +82,7 @@ def test_check_changes_nothing_and_fails_until_the_tables_are_right(tool, projec
     assert "PROJECT.md: out of date: modes, notes;" in error and "cost.md: out of date: cost;" in error
     tool()
     assert tool("--check")[0] == 0
-    edit(project, "PROJECT.md", "(2/2)", "(1/2)")
+    edit(project, "PROJECT.md", "**2 of 2**", "1 of 2")
     status, _, error = tool("--check")
     assert status == 1 and "out of date: modes;" in error and "cost.md" not in error
     tool()

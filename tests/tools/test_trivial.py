@@ -121,9 +121,8 @@ def test_the_gain_is_paired_on_the_images(tmp_path, composed):
     assert summary["trivial"]["name"] == "bicubic" and summary["trivial"]["psnr"]["mean"] == pytest.approx(19.05)
     assert summary["trivial"]["gain"]["difference"] == pytest.approx((0.5 + 5.0) / 2) and summary["trivial"]["gain"]["n"] == 2
     text = markdown(build("tasks", [summary]))
-    assert (
-        "| exp0 | 2 | 2 | bicubic | 19.05 ± 1.48 | 21.80 ± 4.67 |" in text and "+2.75 [-25.84, 31.34]" in text
-    )  # 12.7 standard errors
+    print(text)
+    assert "| exp0 | 2 | 2 | bicubic | 19.05 ± 1.48 | 21.80 ± 4.67 |" in text and "| +2.75 |" in text  # of two no interval
     kept = tmp_path / "kept"
     keep_evidence.keep(folder, kept)
     assert (kept / "trivial.json").read_text() == (folder / "trivial.json").read_text()

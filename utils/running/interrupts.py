@@ -1,6 +1,7 @@
 """Ctrl-C, SIGTERM and SIGHUP: each ends a run cleanly, and none cuts the last writing short."""
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +35,16 @@ def signals_interrupt() -> Iterator[None]:
             last = time.monotonic()
             raise KeyboardInterrupt
 
+    def raised_in_vain(unraisable: "sys.UnraisableHookArgs") -> None:
+        """Where Python passes no exception on, such as in a callback of an import, an interrupt comes again a moment later."""
+        nonlocal last
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            report(unraisable)
+            return
+        last = float("-inf")
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+
+    report, sys.unraisablehook = sys.unraisablehook, raised_in_vain
     ours = [number for number in SIGNALS if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
     before = {number: signal.signal(number, interrupt) for number in ours}
     try:
@@ -42,6 +53,7 @@ def signals_interrupt() -> Iterator[None]:
         before = dict.fromkeys(before, signal.SIG_IGN)
         raise
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 
