@@ -248,7 +248,7 @@ def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
     raw, missing = frame.reading.raw, frame.missing
     top = (raw == np.max(raw, initial=0, where=~missing)) & ~missing
     top &= np.count_nonzero(top) > SHARED
-    kinds = {"at the highest value": top, "zero": (raw == 0) & ~missing, "not measured": missing, "far above its opposite": hot}
+    kinds = {"highest value": top, "zero": (raw == 0) & ~missing, "not measured": missing, "hot": hot}
     codes = np.zeros(raw.shape[-2:], int)
     for code, where in enumerate(kinds.values(), start=1):
         codes[where.any(0)] = code

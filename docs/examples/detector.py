@@ -43,7 +43,7 @@ print("recommended:", *recommended)
 
 # the object's size is what the beam stop hides, and what the experimenter knows
 keys = {"data": "measurement", "sampler": "fast", "num_samples": 2, "gpu": -1}
-more = [f"data.root={frame}", *recommended, f"data.support={side}"]
+more = [*recommended, f"data.root={frame}", f"data.support={side}"]
 model = latentdaps.load("demo-faces", **keys, overrides=[*sys.argv[1:], *more])
 result = model.sample(model.measure())
 shown = result.images[0, result.pick[0]].mean(0) * support  # outside of the support nothing was measured
