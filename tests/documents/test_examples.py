@@ -23,7 +23,10 @@ PRINTS = {  # script: what it says of the tiny run's images
     "detector": r"^pick: -?\d+\.\d dB within the object, explains the data: \w+",
     "mechanisms": r"^  step 1: children accepted \[((True|False)(, )?){4}\]$",
 }
-MORE = {"mechanisms": ["recombination_step=900"]}  # acts within three annealing steps
+MORE = {  # acts within three annealing steps; one frame
+    "mechanisms": ["recombination_step=900"],
+    "detector": ["data.end_id=1"],
+}
 NOTEBOOK = json.loads((EXAMPLES / "tour.ipynb").read_text())
 CELLS = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
