@@ -86,7 +86,9 @@ def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]
 def readable(item: Measurement) -> tuple[Measurement, list[Finding]]:
     """A file that no run can read yet, with what lets it be read. Raises InputError, ValueError and OSError."""
     findings, path = list[Finding](), item.path
-    convention = replace(item.convention, gain=item.convention.gain or 1.0)  # none is chosen of what cannot be read
+    convention = item.convention
+    if convention.quantity == "counts" and convention.gain is None:  # none is chosen of what cannot be read
+        convention = replace(convention, gain=1.0)
 
     def take(what: str, value: str, key: str, setting: Any) -> Convention:
         text = str(setting).replace("'", "").replace(" ", "")
