@@ -1,23 +1,49 @@
 """One frame of a file, or the sum of all, with what was measured of it, in the file's own layout and numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK, MOST, NoSuchDataset, Stored, stored, taken
 
-if TYPE_CHECKING:
-    from utils.measurements import Convention
-
 MOST_OF_A_MASK = 1e300
 MOST_FRAMES = 2**17  # of a stack: a small file may say that it has any number
+
+
+class Layout(Protocol):
+    """What utils.measurements.Convention says of the places of numbers."""
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def mask_dataset(self) -> str | None: ...
+
+    @property
+    def mask(self) -> object: ...
+
+    @property
+    def mask_values(self) -> list[str | float]: ...
+
+    @property
+    def mask_file(self) -> Path | None: ...
+
+    @property
+    def channels(self) -> int | None: ...
+
+    @property
+    def frame(self) -> int | str | None: ...
+
+    @property
+    def transpose(self) -> bool: ...
+
+    @property
+    def folders(self) -> tuple[Path, ...]: ...
 
 
 class Taken(NamedTuple):
@@ -30,12 +56,12 @@ class Taken(NamedTuple):
     idle: tuple[tuple[str | float, str], ...]
 
 
-def frames_in(shape: tuple[int, ...], convention: Convention) -> int | None:
+def frames_in(shape: tuple[int, ...], convention: Layout) -> int | None:
     """How many frames a stack of this shape has; None of an array that is no stack."""
     return shape[0] if len(shape) > (2 if convention.channels == 1 else 3) and shape[0] != 1 else None
 
 
-def count_frames(path: Path, convention: Convention) -> int:
+def count_frames(path: Path, convention: Layout) -> int:
     """How many frames a file has, of which nothing but its shape is read. Raises InputError and ValueError."""
     with stored_at(path, convention.dataset, "data.dataset", convention) as array:
         count = frames_in(array.shape, convention)
@@ -44,13 +70,13 @@ def count_frames(path: Path, convention: Convention) -> int:
     return count or 1
 
 
-def take(path: Path, convention: Convention, most: int) -> Taken:
+def take(path: Path, convention: Layout, most: int) -> Taken:
     """Of a file; most: numbers of a frame. Raises InputError, TooLarge and ValueError."""
     with stored_at(path, convention.dataset, "data.dataset", convention) as array:
         return take_from(array, path, convention, most)
 
 
-def take_from(array: Stored, path: Path, convention: Convention, most: int) -> Taken:
+def take_from(array: Stored, path: Path, convention: Layout, most: int) -> Taken:
     """Of an array; path: where it is from."""
     marks, total, missing = None, np.zeros(()), np.zeros((), bool)
     idle, at_limit = list[dict[str | float, str]](), 0
@@ -74,7 +100,7 @@ def take_from(array: Stored, path: Path, convention: Convention, most: int) -> T
     return Taken(total, missing, len(numbers), at_limit, nowhere)
 
 
-def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:
+def _chosen(count: int | None, path: Path, convention: Layout) -> Sequence[int | None]:
     """The numbers of the frames that are added up; None of what is no stack. Raises InputError."""
     frame = convention.frame
     if count is None:
@@ -93,7 +119,7 @@ def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[i
     return [frame]
 
 
-def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float, str]]:
+def _idle(raw: np.ndarray, convention: Layout) -> Iterator[tuple[str | float, str]]:
     """The mask's values that no pixel has, and the nearest value that one has, "" for a word."""
     for value in convention.mask_values:
         if not _is_value(raw, value).any():
@@ -104,7 +130,7 @@ def _idle(raw: np.ndarray, convention: Convention) -> Iterator[tuple[str | float
             yield value, nearest
 
 
-def _of_a_value(raw: np.ndarray, path: Path, convention: Convention) -> np.ndarray:
+def _of_a_value(raw: np.ndarray, path: Path, convention: Layout) -> np.ndarray:
     """Where a frame has a value that means not measured, booleans. Raises InputError."""
     missing = np.zeros(raw.shape, bool)
     for value in convention.mask_values:
@@ -114,7 +140,7 @@ def _of_a_value(raw: np.ndarray, path: Path, convention: Convention) -> np.ndarr
     return missing
 
 
-def _marked(shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
+def _marked(shape: tuple[int, ...], path: Path, convention: Layout) -> np.ndarray:
     """Where a mask says that nothing was measured, booleans shaped like the file, or like its last axes. Raises InputError."""
     if file := convention.mask_file:
         return _mask(file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", shape, path, convention)
@@ -130,7 +156,7 @@ def _is_value(raw: np.ndarray, value: str | float) -> np.ndarray:
     return raw == (np.iinfo(raw.dtype).max if value == "max" else value)
 
 
-def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
+def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Layout) -> np.ndarray:
     with readable(file, key), stored_at(file, dataset, "data.mask_dataset", convention) as array:
         mask = without_batch(taken(array, None, min(math.prod(shape), MOST)))
     if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
@@ -151,7 +177,7 @@ def readable(file: Path, key: str) -> Iterator[None]:
 
 
 @contextmanager
-def stored_at(path: Path, dataset: str, key: str, convention: Convention) -> Iterator[Stored]:
+def stored_at(path: Path, dataset: str, key: str, convention: Layout) -> Iterator[Stored]:
     try:
         with stored(path, dataset, convention.folders) as array:
             yield array
