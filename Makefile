@@ -18,11 +18,12 @@ demo: $(READY)  ## experiment 0 on one shipped image
 check: lint  ## before each commit, a minute or two: lint, and the quick tests, which start no whole run
 	$(PYTEST) -m "not slow and not program and not heavy" tests
 
-lint: $(READY)  ## what ruff, mypy (on the contracts) and tools/lint.py (on the layout) have to say
+lint: $(READY)  ## what ruff, mypy (on the contracts), tools/lint.py (layout and prose) and tools/reference.py have to say
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/lint.py
+	$(BIN)/python tools/reference.py --check
 
 test: lint  ## lint and every test but the slow ones, also on XLA's CPU
 	$(PYTEST) tests

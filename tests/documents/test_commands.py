@@ -83,9 +83,9 @@ def test_every_override_composes(path, tag, tree):
 
 @pytest.mark.heavy
 def test_the_examples_of_quoting_mean_what_they_say(composed):
-    (words,) = [words for words in of(PROJECT / "README.md", "python") if any("=3/" in word for word in words)]
+    (words,) = [words for words in of(PROJECT / "docs/tutorial.md", "python") if any("=3/" in word for word in words)]
     assert composed(*words[2:]).data.root == "/data/run=3/{a} b"
-    (words,) = [words for words in of(PROJECT / "README.md", "python") if "-m" in words]
+    (words,) = [words for words in of(PROJECT / "docs/tutorial.md", "python") if "-m" in words]
     names = [composed(*overrides).name for overrides in combinations(words[3:])]
     assert names == ["push_0", "push_0.1"]
 

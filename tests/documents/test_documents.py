@@ -3,35 +3,10 @@
 import re
 
 import pytest
-from omegaconf import OmegaConf
 
 from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, links, tags
+from utils.config.renamed import ROWS
 from utils.paths import PROJECT
-
-
-def switches_of_the_table():
-    """Keys in the first column of PROJECT.md's table of switches; a.{b,c} counts as a.b and a.c."""
-    section = (PROJECT / "PROJECT.md").read_text().split("\n## Switches\n")[1].split("\n## ")[0]
-    keys = set()
-    for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE):
-        for name in re.findall(r"`([^`]+)`", row):
-            stem, _, details = name.partition("{")
-            keys |= {stem + detail for detail in details.rstrip("}").split(",")} if details else {name}
-    return keys
-
-
-def switches_of_the_config():
-    """Keys of configs/default.yaml, those of its sections with a dot."""
-    keys = set()
-    for key, value in OmegaConf.load(PROJECT / "configs/default.yaml").items():
-        if key not in ("defaults", "hydra"):
-            keys |= {f"{key}.{detail}" for detail in value} if OmegaConf.is_dict(value) and value else {key}
-    return keys
-
-
-def test_the_table_of_switches_is_that_of_the_config():
-    in_groups = {"data.start_id", "data.end_id"}  # of configs/data
-    assert switches_of_the_table() - in_groups == switches_of_the_config()
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -70,3 +45,26 @@ def test_every_choice_of_a_group_is_shipped(path, tree):
             for group, choice in re.findall(r"(?<![\w./])(data|model|task|sampler|experiment)=([a-z][\w.-]+)", text):
                 shipped = [tree(tag) / folder / group / f"{choice}.yaml" for folder in ("configs", "docs/examples/plugins")]
                 assert (group, choice) in own or any(file.exists() for file in shipped), text
+
+
+def retired():
+    """A pattern of every key, or key=value, that renamed.py answers with the reason why it is gone."""
+    for row in ROWS:
+        if re.search("is retired|are retired|was removed|is a plug-in", row.why):
+            also_else = re.fullmatch(r"[a-z]+|selection\.rule", row.old)  # a word, or what metrics.json says of the pick
+            end = "[=:]" if also_else else r"(?![\w.])"
+            yield rf"(?<![\w.]){re.escape(row.old).replace(re.escape('*'), '[^ ]*')}{end}"
+
+
+def test_no_document_but_the_log_names_what_is_retired():
+    assert any(re.search(pattern, "portfolio=null") for pattern in retired())
+    for path in DOCUMENTS:
+        if path.name != "log.md":
+            spans = [span for part in code(at(path.read_text())) for span in part]
+            assert not [(path.name, span, key) for span in spans for key in retired() if re.search(key, span)]
+
+
+def test_the_workflow_makes_what_the_makefile_has():
+    wanted = re.findall(r"\bmake ([a-z-]+)", (PROJECT / ".github/workflows/ci.yml").read_text())
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert {"check", "test"} <= set(wanted) <= set(targets)

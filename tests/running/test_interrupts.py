@@ -1,3 +1,5 @@
+"""What interrupts a run, and where Python passes no exception on."""
+
 import signal
 import time
 

@@ -8,7 +8,8 @@ import shlex
 
 from utils.paths import PROJECT
 
-DOCUMENTS = [PROJECT / "README.md", PROJECT / "PROJECT.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+FRONT = ("README.md", "PROJECT.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = [*(PROJECT / name for name in FRONT), *sorted((PROJECT / "docs").rglob("*.md"))]
 NAMES = [str(path.relative_to(PROJECT)) for path in DOCUMENTS]
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

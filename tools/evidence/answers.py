@@ -26,7 +26,7 @@ SETS = ("scenes", "faces")
 DAPS, FAST = "exp0_langevin", "exp0_fast"
 REPULSION, PRUNING, TWO, POLISH = "exp1_repulsion", "exp2_pruning", "exp3_2particle", "exp4_optimization"
 EXCHANGE, SEQUENTIAL = "exp6_recombination", "exp7_sequential"
-PASSES = 4000 / 30  # a thirtieth of DAPS's four runs
+PASSES = 4000 / 30  # a thirtieth of the four of exp0_langevin
 DECIBEL, POINTS, ERRORS = -0.3, -0.05, 0.05  # margins of quality and of success; falsely accepted images
 
 

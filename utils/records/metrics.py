@@ -21,27 +21,27 @@ from utils.records.record import SCHEMA, Described
 
 
 class Device(Block):
-    type: str
-    peak_memory_mb: Number
+    type: str  # cpu, cuda or xla
+    peak_memory_mb: Number  # of the whole run
 
 
 class Gpu(Block):
-    peak_vram_mb: Number
+    peak_vram_mb: Number  # the same, of a GPU
 
 
 class Metadata(Block):
-    name: str
-    seed: int
-    overrides: list[str]
-    git_commit: str | None
-    versions: dict[str, str]
-    num_images: int = Field(ge=1)
-    image_ids: PerImage[int]
+    name: str  # of the run
+    seed: int  # keys all noise
+    overrides: list[str]  # of the command
+    git_commit: str | None  # of the program
+    versions: dict[str, str]  # of Python and packages
+    num_images: int = Field(ge=1)  # done so far
+    image_ids: PerImage[int]  # positions in the whole set
     files: PerImage[str] | None = None  # of measurements without a truth, which their users know by name
-    num_samples: int = Field(ge=1)
+    num_samples: int = Field(ge=1)  # particles of an image at the start
     num_children: int = Field(default=0, ge=0)  # of an image, at most; lists per particle hold them after its particles
-    device: Device
-    gpu: Gpu
+    device: Device  # what the networks computed on
+    gpu: Gpu  # its memory, where it is a GPU
 
     @property
     def listed(self) -> int:
@@ -52,111 +52,111 @@ class Metadata(Block):
 class Score(Block):
     """Of one metric: per particle, and over each image's surviving particles."""
 
-    sample: PerParticle[Number]
-    mean: PerImage[Number]
-    std: PerImage[Number]
-    max: PerImage[Number]
-    min: PerImage[Number]
+    sample: PerParticle[Number]  # in the orientation as found; null where a particle was pruned or diverged
+    mean: PerImage[Number]  # over the particles that are left
+    std: PerImage[Number]  # of the same
+    max: PerImage[Number]  # the best by the truth, the official row where more is better
+    min: PerImage[Number]  # the same where less is better
 
 
 class Modes(Block):
-    label: PerParticle[Literal["0", "180", "mixed", "failed"] | None]
-    psnr_aligned: PerParticle[Number]
-    psnr_rotated_truth: PerImage[Number]
-    coverage: PerImage[int]
-    success: PerImage[bool]
+    label: PerParticle[Literal["0", "180", "mixed", "failed"] | None]  # mixed: its channels disagree; failed: none fits
+    psnr_aligned: PerParticle[Number]  # in the better orientation
+    psnr_rotated_truth: PerImage[Number]  # of the truth turned by 180 degrees against the truth
+    coverage: PerImage[int]  # orientations that were found
+    success: PerImage[bool]  # whether a particle is labelled 0 or 180
 
 
 class Selection(Block):
     picked: PerImage[int | None]  # position within the image's particles
-    psnr: PerImage[Number]
-    psnr_aligned: PerImage[Number]
-    rule: str
+    psnr: PerImage[Number]  # of the pick
+    psnr_aligned: PerImage[Number]  # of the pick, in the better orientation
+    rule: str  # how the pick is chosen
 
 
 class Term(Block):
-    sample: PerParticle[Number]
-    noise_floor: PerImage[Number]
+    sample: PerParticle[Number]  # without its weight
+    noise_floor: PerImage[Number]  # expected value of it at the true image
 
 
 class Loss(Block):
     sample: PerParticle[Number]  # the data term: by default the sum of squared residuals of the measurement
     noise_floor: PerImage[Number]  # expected value of it at the true image
-    ratio: PerParticle[Number]
+    ratio: PerParticle[Number]  # of the two: the only score where no truth is known
     terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
     r_factor: PerParticle[Number] | None = None  # sum |A(x) - y| / sum |y|
     exposure: PerParticle[Number] | None = None  # the intensity of y over that of the picture, where it was fitted
     r_factor_noise: PerImage[Number] | None = None  # of a measurement without a truth: of noise alone
-    scale: PerImage[Number] | None = None  # likewise: by which the pick's calculated values fit the measured ones best
+    scale: PerImage[Number] | None = None  # of the same: by which the pick's calculated values fit the measured ones best
     decoder_deviation: PerImage[Number] | None = None  # by how many standard deviations the decoder's error raises the floor
     # (loss - floor) in standard deviations of the true image's loss; not of older runs
     deviation: PerParticle[Number] | None = None
 
 
 class Diversity(Block):
-    pairwise_distance: PerStep[Number]
+    pairwise_distance: PerStep[Number]  # mean latent distance of an image's particles
 
 
 class Phase(Block):
-    time_s: float
-    steps: int
-    decoder_forward: float  # network calls per particle
-    decoder_forward_backward: float
-    denoiser_calls: float
-    encoder_forward: float = 0.0
+    time_s: float  # seconds
+    steps: int  # annealing steps
+    decoder_forward: float  # of a particle
+    decoder_forward_backward: float  # the same, with gradient
+    denoiser_calls: float  # a differentiated one counts as one
+    encoder_forward: float = 0.0  # per particle
     passes: Number = None  # decoder forward + backward of an image's particles, mean over images; not of an older program
     chain_s: Number = None  # seconds of the inner chains, over all images; not of an older program
     chain_passes: Number = None  # decoder forward + backward of a particle in them
 
 
 class Time(Block):
-    total_s: float
-    per_image_s: PerImage[float]
-    per_step_s: PerStep[float]
-    compile_s: Number = None
-    phases: dict[str, Phase]
+    total_s: float  # seconds of all images
+    per_image_s: PerImage[float]  # seconds
+    per_step_s: PerStep[float]  # seconds
+    compile_s: Number = None  # of XLA or torch.compile; contained in the others
+    phases: dict[str, Phase]  # of each phase of the annealing
 
 
 class Cost(Block):
-    time_x_memory_mb_s: Number
+    time_x_memory_mb_s: Number  # total time times peak memory
 
 
 class Summary(Block):
     """Of the particles of an image together."""
 
-    agreeing: PerParticle[bool | None]  # with the label-free pick
+    agreeing: PerParticle[bool | None]  # whether it is the same solution as the label-free pick
     psnr: PerImage[Number]  # of their aligned mean, in the better orientation where the task has two
     resolution: PerImage[Number]  # pixels a period
 
 
 class Round(Block):
-    particles: list[int]
-    passing: list[int]
+    particles: list[int]  # numbers of those started
+    passing: list[int]  # numbers of those that pass after it
     stopped: list[int] | None = None  # early; only in runs of before that was retired
 
 
 class Resolved(Block):
     """Pictures were solved at so many pixels a side, and are scaled up to those of the object."""
 
-    pixels: int
-    of: int
+    pixels: int  # of a picture
+    of: int  # of the object
 
 
 class Population(Block):
     """Of a sequential population."""
 
-    rule: dict[str, Number]
-    accepted_share: float
+    rule: dict[str, Number]  # thresholds of the certificate
+    accepted_share: float  # of all images
     mean_started: float  # particles of an image
-    most_started: int
-    false_accepts: Number  # shares of all images, by the truth
-    false_rejects: Number
-    accepted: PerImage[bool]
-    started: PerImage[int]
-    wrong: PerImage[bool | None]
-    missed: PerImage[bool | None]
-    rounds: PerImage[list[Round]]
-    signals: dict[str, PerParticle[Number]]
+    most_started: int  # likewise
+    false_accepts: Number  # share of all images, by the truth: accepted, and the pick is no success
+    false_rejects: Number  # not accepted, though one of those started is a success
+    accepted: PerImage[bool]  # whether a particle passes
+    started: PerImage[int]  # how many particles
+    wrong: PerImage[bool | None]  # accepted, and the pick is no success
+    missed: PerImage[bool | None]  # not accepted, though one is a success
+    rounds: PerImage[list[Round]]  # how it went
+    signals: dict[str, PerParticle[Number]]  # the certificate's numbers
 
 
 def _of_mechanisms() -> type[Block]:
@@ -173,22 +173,22 @@ OfMechanisms: Any = _of_mechanisms()
 class Metrics(OfMechanisms):
     """The whole file."""
 
-    version: Literal[1] = Field(alias="schema")
-    metadata: Metadata
-    scores: dict[str, Score]  # by the name of the metric; in the file each stands at the top
-    modes: Modes | None
-    selection: Selection
-    loss: Loss | None = None  # not in files of an older program
-    diversity: Diversity
-    time: Time
-    vram: dict[str, Number]
-    cost: Cost
-    summary: Summary | None = None  # not in files of an older program
-    described: dict[str, Described] = Field({}, alias="metrics")  # those of one's own among the scores
-    population: Population | None = None  # of a sequential one
+    version: Literal[1] = Field(alias="schema")  # of the file
+    metadata: Metadata  # what was run, and where
+    scores: dict[str, Score]  # by the name of the metric (below); each stands at the top of the file
+    modes: Modes | None  # of phase retrieval: which orientation was found; else null
+    selection: Selection  # the label-free pick: what a user without the truth gets
+    loss: Loss | None = None  # how well the measurement is explained; not in older files
+    diversity: Diversity  # how far apart particles are
+    time: Time  # seconds and network calls
+    vram: dict[str, Number]  # peak memory of each phase in MB
+    cost: Cost  # time and memory in one number
+    summary: Summary | None = None  # of an image's particles together; null for one, not in older files
+    described: dict[str, Described] = Field({}, alias="metrics")  # metrics of your own: how each is shown
+    population: Population | None = None  # of population=sequential; else absent
     resolved: Resolved | None = None  # where that is less than the object
-    mechanisms: dict[str, PerImage[Any]] = {}  # of one's own: {name: a block per image}
-    diverged: PerParticle[bool]
+    mechanisms: dict[str, PerImage[Any]] = {}  # what mechanisms of your own tell of each image
+    diverged: PerParticle[bool]  # its numbers are null
 
     @property
     def psnr(self) -> Score:

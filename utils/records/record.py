@@ -30,11 +30,11 @@ Numbers = list[float | None]
 class Described(Part):
     """A metric of one's own, as tables need to know it: utils/metrics/base.py."""
 
-    title: str
-    unit: str
-    direction: Literal["max", "min"]
-    digits: int = Field(ge=0, le=12)
-    of: Literal["image", "measurement"]
+    title: str  # in eval.md and in tables
+    unit: str  # shown behind it
+    direction: Literal["max", "min"]  # which end is good
+    digits: int = Field(ge=0, le=12)  # shown after the point
+    of: Literal["image", "measurement"]  # by the truth, or by the measurement
 
 
 class Modes(Part):

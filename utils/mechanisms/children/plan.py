@@ -33,8 +33,8 @@ class Recorded(Part):
 class Aggregated(Block):
     """Children, born at a pruning."""
 
-    step_index: int
-    timestep: float
+    step_index: int  # annealing step of their birth, from 0
+    timestep: float  # of 1000
     stay: bool  # whether the parents went on beside them: in older runs alone
     parent: PerImage[dict[str, int]]  # {number of a child: number of its parent}
 

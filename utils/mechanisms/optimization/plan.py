@@ -37,10 +37,12 @@ class Recorded(Part):
 
 
 class Aggregated(Block):
-    calls: PerParticle[int]
-    iterations: PerParticle[int]
-    stopped_by: PerParticle[list[str]]
-    time_s: PerImage[float]
+    """How far each particle was optimised; null when off."""
+
+    calls: PerParticle[int]  # of the optimisation
+    iterations: PerParticle[int]  # of all calls
+    stopped_by: PerParticle[list[str]]  # of each call
+    time_s: PerImage[float]  # seconds
 
 
 class OptimizationPlan(Plan):

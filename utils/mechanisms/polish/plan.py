@@ -48,9 +48,11 @@ class Recorded(Part):
 
 
 class Aggregated(Block):
-    step_index: int
-    kept: PerImage[list[int]]
-    dropped: PerImage[list[int]]
+    """Who annealed once more; absent when off."""
+
+    step_index: int  # first step of the second stage
+    kept: PerImage[list[int]]  # numbers of those that went on
+    dropped: PerImage[list[int]]  # numbers of those that ended
     loss: PerImage[list[Number]]  # of all, before it
 
 

@@ -40,12 +40,14 @@ class Recorded(Part):
 
 
 class Aggregated(Block):
-    step_index: int
-    timestep: float
-    kept: PerImage[list[int]]
-    dropped: PerImage[list[int]]
-    loss: PerStarted[Number]
-    distance: PerImage[list[Number]]
+    """Whom the pruning kept; null when off."""
+
+    step_index: int  # annealing step, from 0
+    timestep: float  # of 1000
+    kept: PerImage[list[int]]  # numbers of the particles
+    dropped: PerImage[list[int]]  # likewise
+    loss: PerStarted[Number]  # when it acted
+    distance: PerImage[list[Number]]  # latent distance of each pair
 
 
 class PruningPlan(Plan):

@@ -63,7 +63,7 @@ class Recorded(Part):
 class LevelOfImage(Block):
     """What one level before the last found on one image."""
 
-    resolution: int
+    resolution: int  # pixels a side
     loss: list[Number]  # of each particle, over the noise floor; null where it was not there at the end
     kept: list[int]  # numbers of the particles that went on, best first
     agreement: Number  # of the best of them with the nearest other
@@ -71,6 +71,8 @@ class LevelOfImage(Block):
 
 
 class Aggregated(Block):
+    """What the levels before the last found; absent when off."""
+
     field: int  # pixels of the object
     levels: PerImage[list[LevelOfImage]]
 

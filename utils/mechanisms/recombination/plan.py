@@ -34,12 +34,12 @@ class Keys(Section):
 class Recombined(Block):
     """One particle of one image at one event."""
 
-    index: int
+    index: int  # number of the particle
     donors: list[int]  # whose channels it has now, by number
-    turned: list[bool]
+    turned: list[bool]  # each channel, by 180 degrees
     loss: list[Number]  # per channel, before
     score: list[Number]  # of each candidate
-    accepted: bool
+    accepted: bool  # whether it was changed
 
     @model_validator(mode="after")
     def one_turn_a_donor(self) -> Self:
@@ -49,8 +49,8 @@ class Recombined(Block):
 
 
 class Event(Block):
-    step_index: int
-    timestep: float
+    step_index: int  # annealing step, from 0
+    timestep: float  # of 1000
     particles: list[Recombined]
 
 
@@ -59,7 +59,9 @@ class Recorded(Part):
 
 
 class Aggregated(Block):
-    events: PerImage[list[Event]]
+    """Who took which channels; null when off."""
+
+    events: PerImage[list[Event]]  # of the image, in order
 
 
 class RecombinationPlan(Plan):

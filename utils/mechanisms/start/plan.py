@@ -44,12 +44,14 @@ class Recorded(Part):
 
 
 class Aggregated(Block):
-    step_index: int
-    timestep: float
+    """Which particles began at classical reconstructions; absent when off."""
+
+    step_index: int  # annealing step at which they joined, from 0
+    timestep: float  # of 1000
     particles: PerImage[list[int]]  # that began at the bank; the others began in noise
     rank: PerImage[list[int]]  # within the bank, 0 is the best
     residual: PerImage[list[Number]]  # over the noise floor
-    turned: PerImage[list[bool]]
+    turned: PerImage[list[bool]]  # by 180 degrees, as a whole
 
 
 class StartPlan(Plan):
