@@ -238,6 +238,11 @@ class Model:
         if not values.size or values.ndim < 2:
             raise InputError(f"y: has shape {values.shape}; give measurements (N, ...)")
         convention = Convention.of(settings.data)
+        if convention.quantity == "counts" and settings.fidelity.photons is None:
+            raise InputError(
+                "data.quantity=counts: the likelihood follows from a file, not from an array; save y and load "
+                "data=measurement data.root=FILE, or set fidelity.photons, fidelity.poisson and fidelity.gaussian too"
+            )
         items = [Array(i, Path(f"y[{i}]"), convention, raw=raw) for i, raw in enumerate(values)]
         try:
             return self._measured(items, settings, IN_MEMORY)

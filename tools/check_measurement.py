@@ -3,7 +3,8 @@
     python tools/check_measurement.py FILE_OR_FOLDER [overrides of posterior_sample.py] [--out PAGE.png]
     python tools/check_measurement.py scan.cxi data.quantity=counts data.gain=250 model=demo-scenes
 
-Reads what data=measurement would read, and what that refuses as far as it can be read. Draws one page of the first frame.
+Reads what data=measurement would read, and what that refuses as far as it can be read. Looks again with what it recommends,
+until nothing is left to say. Draws one page of the first frame.
 Exit status: 0; 1 if a run would be refused; 2 for wrong input.
 """
 
@@ -11,11 +12,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -24,26 +24,29 @@ from rich.text import Text
 
 from utils.command_line import Parser, run, say
 from utils.config.check import check
-from utils.config.compose import compose
+from utils.config.compose import compose, quoted
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, measurements
-from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels
+from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels, negative_marks
 from utils.diagnosis.frames import SURE as SURE_CENTER
-from utils.diagnosis.frames import Radial, by_radius
+from utils.diagnosis.frames import by_radius
 from utils.diagnosis.support import filled
 from utils.errors import InputError, one_line, visible
-from utils.formats import HDF5, NoSuchDataset, read_array
-from utils.measurements import Convention, Reading
+from utils.formats import read_array
+from utils.hdf5 import arrays_in
+from utils.measurements import Convention
+from utils.stacks import frames_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.image import AxesImage
 
-MOST_FILES = 8
+MOST_FILES = 8  # that are looked at
+ROUNDS = 5
+SMALLEST = 8  # pixels a side of a frame
 SHARED = 3  # pixels at the highest value by chance
 GAP = "#8fa3b3"  # what was not measured, in pictures
+KINDS = ("#f2f2f2", "#d9822b", "#26323c", GAP, "#d0021b")  # colours of what pixels are
 STYLES = {"refuse": "red", "warning": "yellow", "note": ""}
 SURE = ((0.75, "sure"), (0.4, "likely"), (0.04, "perhaps"), (0.0, "unknown"))
 
@@ -52,95 +55,73 @@ def settings_of(path: Path, overrides: Sequence[str]) -> Settings:
     """Of a run on these files. Raises InputError."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    root = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    settings = check(compose(["data=measurement", f'data.root="{root}"', *overrides]))
+    settings = check(compose(["data=measurement", *overrides, quoted("data.root", str(path))]))
     if settings.group.operator.target not in SPECTRA:
         raise InputError(f"task_group={settings.task_group}: its measurement is no spectrum, of which alone this tool knows")
     return settings
 
 
 def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]]:
-    """One file, as a run reads it, or else as it is. Raises InputError for one of which nothing can be read."""
+    """One file, as a run reads it, or else as it can be read. Raises InputError for one of which nothing can be read."""
     findings: list[Finding] = []
-    convention, sigma = item.convention, settings.group.operator.sigma
+    sigma, channels = settings.group.operator.sigma, item.convention.channels or 3
     try:
         reading = item.read()
-        if reading.y.ndim != 3 or len(reading.y) != (convention.channels or 3):
-            raise ValueError(f"has shape {reading.y.shape}; this task measures {convention.channels or 3} channels")
+        if reading.y.ndim != 3 or len(reading.y) != channels:
+            raise ValueError(f"has shape {reading.y.shape}; this task measures {channels} channels")
     except (InputError, ValueError, OSError) as error:
-        findings.append(Finding("reading it", one_line(error), 1.0, _negative(error), "refuse"))
-        reading, convention, more = as_it_is(item, convention)
-        findings += more
-        if convention.gain:
-            sigma = 0.5 * (reading.unit / convention.gain) ** 0.5
-    frame = Frame.of(reading, convention, settings.data.resolution, sigma, f"task.{settings.task_group}.operator.sigma")
+        try:
+            item, findings = readable(item)
+            reading = item.read()
+        except (ValueError, OSError) as worse:
+            raise InputError(f"{item.path}: nothing of it can be read ({one_line(worse)})") from None
+        findings.insert(0, Finding("reading it", one_line(error), 1.0, severity="refuse"))
+        if gain := item.convention.gain:
+            sigma = 0.5 * (reading.unit / gain) ** 0.5
+    key = f"task.{settings.task_group}.operator.sigma"
+    frame = Frame.of(reading, item.convention, settings.data.resolution, sigma, key)
     return frame, [*findings, *findings_of(frame)]
 
 
-def _negative(error: Exception) -> str:
-    return "data.background=0" if "negative values" in str(error) else ""
+def readable(item: Measurement) -> tuple[Measurement, list[Finding]]:
+    """A file that no run can read yet, with what lets it be read. Raises InputError, ValueError and OSError."""
+    findings, path = list[Finding](), item.path
+    convention = item.convention
+    if convention.quantity == "counts" and convention.gain is None:  # none is chosen of what cannot be read
+        convention = replace(convention, gain=1.0)
 
+    def take(what: str, value: str, key: str, setting: Any) -> Convention:
+        text = str(setting).replace("'", "").replace(" ", "")
+        findings.append(Finding(what, value, 0.9, f"data.{key}={text}"))
+        return replace(convention, **{key: setting})
 
-def as_it_is(item: Measurement, convention: Convention) -> tuple[Reading, Convention, list[Finding]]:
-    """A file that no run can read yet: its largest array, the sum of its frames, and what follows. Raises InputError."""
-    findings, path = [], item.path
-    try:
-        try:
-            array = read_array(path, convention.dataset, convention.folders)
-        except NoSuchDataset:
-            name = max(arrays_in(path), default=(0, ""))[1]
-            if not name:
-                raise
-            findings.append(Finding("array", f"{name} is the largest", 0.6, f"data.dataset={name}"))
-            array = read_array(path, name, convention.folders)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: nothing of it can be read ({one_line(error)})") from None
-    if array.ndim < 2 or array.dtype.kind not in "fiu" or min(array.shape[-2:]) < 8:
+    sizes = arrays_in(path)
+    if sizes and convention.dataset not in sizes:
+        name = max(sizes, key=sizes.__getitem__)
+        convention = take("array", f"{name} is the largest", "dataset", name)
+    array = read_array(path, convention.dataset, convention.folders)
+    if array.ndim < 2 or array.dtype.kind not in "fiu" or min(array.shape[-2:]) < SMALLEST:
         raise InputError(f"{path}: holds {array.dtype} of shape {array.shape}, which is no frame of real numbers")
-    own = 1 if convention.channels == 1 else 3
-    frames = array.reshape(-1, *array.shape[-2:]).astype(np.float64)
-    if array.ndim == 3 and len(array) == own or own == 3 and array.ndim == 4 and array.shape[1] == 3:
-        frames = array.astype(np.float64).reshape(-1, own, *array.shape[-2:])  # (N, C, H, W)
-    else:
-        frames = frames[:, None]
-        if own == 3:
-            findings.append(Finding("channels", "one, and the task has three", 0.9, "data.channels=1"))
-    count = len(frames)
-    if count > 1:
-        findings.append(Finding("frames", f"a stack of {count}", 1.0, "data.frame=sum"))
-        mean, variance = frames.mean(0), frames.var(0, ddof=1)
-        lit = mean > 1
-        if lit.any():
-            ratio = float(variance[lit].mean() / mean[lit].mean())
-            findings.append(Finding("numbers a count", f"{ratio:.3g}, the variance over the mean of {count} frames", 0.7))
-    raw = frames.sum(0)
-    whole = bool((raw == np.round(raw)).all())
-    y = raw if convention.quantity == "magnitude" else np.sqrt(np.maximum(raw, 0) / count / (convention.gain or 1))
-    y = y / (y.shape[-1] * y.shape[-2]) ** 0.5 if convention.norm == "none" else y
-    if convention.center == "corner":
-        y, raw = (np.fft.fftshift(each, axes=(-2, -1)) for each in (y, raw))
-    y = np.where(np.isfinite(raw) & (raw >= 0), y, np.nan).astype(np.float32)
-    return Reading(y, raw, whole, 0, unit=1 / count), replace(convention, center="shifted", bin=1), findings
-
-
-def arrays_in(path: Path) -> Iterator[tuple[int, str]]:
-    """(numbers, name) of the arrays of frames in an HDF5 file, 0 for a link, which is not followed here."""
-    if path.suffix.lower() not in HDF5:
-        return
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        found: list[tuple[int, str]] = []
-
-        def add(name: str, link: object) -> None:
-            node = file[name] if isinstance(link, h5py.HardLink) else None
-            if isinstance(node, h5py.Dataset) and len(node.shape or ()) >= 2 and node.dtype.kind in "fiu":
-                found.append((node.size, name))
-            elif not isinstance(link, h5py.HardLink):
-                found.append((0, name))
-
-        file.visititems_links(add)
-    yield from found
+    if convention.channels is None and array.shape[-3:-2] != (3,):
+        convention = take("channels", "one, and the task has three", "channels", 1)
+    absent = np.isin(array, [value for value in convention.mask_values if not isinstance(value, str)]) | np.isnan(array)
+    if np.isnan(array).any() and "nan" not in convention.mask_values:
+        convention = take("marked pixels", "some are NaN", "mask", [*convention.mask_values, "nan"])
+    if convention.quantity != "magnitude" and convention.background is None and (array[~absent] < 0).any():
+        if negative_marks(array, absent, convention):
+            lowest = array[~absent].min().item()
+            marks = [*convention.mask_values, lowest]
+            convention = take("marked pixels", f"{lowest}, the one negative value", "mask", marks)
+        else:
+            convention = take("background", "was taken off already: some counts are negative", "background", 0)
+    if (count := frames_in(array.shape, convention)) and convention.frame is None:
+        convention = take("frames", f"a stack of {count}", "frame", "sum")
+        counts = np.where(absent, 0, array).astype(np.float64)
+        if (lit := counts.mean(0) > 1).any():
+            ratio = counts.var(0, ddof=1)[lit].mean() / counts.mean(0)[lit].mean()
+            value = f"{ratio:.3g}, the variance over the mean of {count} frames"
+            findings.append(Finding("numbers a count", value, 0.7))
+    return replace(item, convention=convention, own_frame=None, measured_shape=None), findings
 
 
 def show(name: str, findings: Sequence[Finding]) -> None:
@@ -154,12 +135,61 @@ def show(name: str, findings: Sequence[Finding]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def recommended(found: dict[str, list[Finding]]) -> tuple[dict[str, str], list[str]]:
-    """{key: override} of all files, and a line for each key of which the files say different things."""
+def key_of(override: str) -> str:
+    return override.partition("=")[0]
+
+
+class Look(NamedTuple):
+    """What was seen of some files."""
+
+    overrides: dict[str, str]  # {key: override}: the given ones and the recommended ones
+    found: dict[str, list[Finding]]  # {file: what it says}, of the first MOST_FILES
+    remarks: list[str]  # a line for each key of which the files say different things, and of what was left out
+    refused: bool  # whether a run with the given overrides alone would be
+    first: Frame  # of the first file, as the given overrides have it
+    last: Frame  # as the recommended ones do
+
+
+def look(path: Path, given: Sequence[str]) -> Look:
+    """At the files of a run, as often as something new is recommended. Raises InputError."""
+    overrides, names = {key_of(each): each for each in given}, list[str]()
+    if overrides.get("data.quantity") == "data.quantity=counts" and not {"data.gain", "data.scale"} & overrides.keys():
+        overrides["data.scale"] = "data.scale=free"
+    found, rounds = dict[str, list[Finding]](), list[list[tuple[Frame, list[Finding]]]]()
+    while True:
+        settings = settings_of(path, list(overrides.values()))
+        if not (items := measurements(settings)):
+            raise InputError(f"{path}: no measurement in it")
+        items, more = items[:MOST_FILES], len(items) > MOST_FILES
+        names = names or [item.name for item in items]  # before a frame of each is chosen
+        rounds.append([examine(item, settings) for item in items])
+        found = {name: together(found.get(name, []), after) for name, (_, after) in zip(names, rounds[-1])}
+        new, remarks = recommended(found, Convention.of(settings.data).mask_values)
+        settled = all(overrides.get(key) == override for key, override in new.items())
+        overrides |= new
+        if settled or remarks or len(rounds) == ROUNDS:
+            break
+    remarks += [f"only the first {MOST_FILES} files were looked at"] * more
+    refused = any(each.severity == "refuse" for _, findings in rounds[0] for each in findings)
+    return Look(overrides, found, remarks, refused, rounds[0][0][0], rounds[-1][0][0])
+
+
+def together(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    """What was recommended before stays, unless its key is recommended anew; of other things the latest word counts."""
+    told = {each.what for each in after if not each.override} | {key_of(each.override) for each in after if each.override}
+    kept = [each for each in before if each.what == "reading it" or (key_of(each.override) or each.what) not in told]
+    mended = {each.what for each in kept if each.override}
+    return [*kept, *(each for each in after if each.override or each.what not in mended)]
+
+
+def recommended(found: dict[str, list[Finding]], masked: Sequence[object]) -> tuple[dict[str, str], list[str]]:
+    """{key: override} of all files, and a line for each key of which they differ; masked: values of data.mask, which stay."""
     values: dict[str, dict[str, str]] = {}  # {key: {override: the first file that says it}}
     for name, findings in found.items():
         for override in (word for finding in findings for word in finding.override.split()):
-            values.setdefault(override.partition("=")[0], {}).setdefault(override, name)
+            values.setdefault(key_of(override), {}).setdefault(override, name)
+    if marks := [each.partition("=")[2].strip("[]") for each in values.pop("data.mask", {})]:
+        values["data.mask"] = {f"data.mask=[{','.join(dict.fromkeys([*map(str, masked), *marks]))}]": ""}
     differing = [
         f"the files differ: {', '.join(f'{override} ({name})' for override, name in of_key.items())}"
         for of_key in values.values()
@@ -168,121 +198,96 @@ def recommended(found: dict[str, list[Finding]]) -> tuple[dict[str, str], list[s
     return {key: next(iter(of_key)) for key, of_key in values.items()}, differing
 
 
-def draw_page(frame: Frame, findings: Sequence[Finding], name: str, out: Path) -> None:
-    """Frame, mask, radial means and autocorrelation in one figure. Raises InputError."""
+def draw_page(first: Frame, last: Frame, findings: Sequence[Finding], name: str, out: Path) -> None:
+    """The frame as told; its pixels, radial means and autocorrelation with what is recommended. Raises InputError."""
     from utils.figures.style import plt, save_figure
 
-    estimate = frame.estimate()
+    estimate = last.estimate()
     sure = estimate.confidence >= SURE_CENTER
-    center = (estimate.row, estimate.column) if sure else frame.told
-    hot = hot_pixels(replace(frame, told=center)) if sure else np.zeros_like(frame.missing)
-    y = np.where(hot, np.nan, frame.reading.y.astype(np.float64))
-    figure = plt.figure(figsize=(12.5, 10.5))
-    grid = figure.add_gridspec(2, 2, left=0.07, right=0.93, bottom=0.07, top=0.91, wspace=0.28, hspace=0.28)
-    axes = [figure.add_subplot(place) for place in grid]
-    channels = "one channel" if len(y) == 1 else f"{len(y)} channels"
-    figure.suptitle(visible(f"{name}: {y.shape[-2]} x {y.shape[-1]} pixels, {channels}"), fontsize=14)
-    _draw_frame(axes[0], frame, center if sure else None)
-    _draw_kinds(axes[1], frame, hot)
-    _draw_radial(axes[2], by_radius(y, center), frame, sure)
-    _draw_lags(axes[3], y, next((each for each in findings if each.what == "support"), None))
+    center = (estimate.row, estimate.column) if sure else last.told
+    hot = hot_pixels(replace(last, told=center)) if sure else np.zeros_like(last.missing)
+    y = np.where(hot, np.nan, last.reading.y.astype(np.float64))
+    figure, axes = plt.subplots(2, 2, figsize=(12.5, 10.5), layout="constrained")
+    shape = f"{first.missing.shape[-2]} x {first.missing.shape[-1]} pixels, channels: {len(y)}"
+    figure.suptitle(visible(f"{name}: {shape}"), fontsize=14)
+    _draw_frame(axes[0, 0], first)
+    _draw_kinds(axes[0, 1], last, hot)
+    _draw_radial(axes[1, 0], y, center, last.sigma, sure)
+    _draw_lags(axes[1, 1], y, next((each for each in findings if each.what == "support"), None))
     save_figure(figure, out, dpi=100)
 
 
-def _draw_frame(axis: Axes, frame: Frame, found: tuple[float, float] | None) -> None:
+def _draw_frame(axis: Axes, frame: Frame) -> None:
+    raw = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
+    picture = np.where(np.isnan(raw).all(0), np.nan, np.nansum(raw, 0))
+    lit = picture[picture > 0]
+    _on_a_log_scale(axis, picture, float(np.quantile(lit, 0.02)) if lit.size else 1.0, "number in the file")
+    axis.plot(*frame.told[::-1], "+", color="white", markersize=17, markeredgewidth=1.5, label="centre as told")
+    estimate = frame.estimate()
+    if estimate.confidence >= SURE_CENTER:
+        place = (estimate.column, estimate.row)
+        axis.plot(*place, "o", color="#35e0c2", markersize=14, fillstyle="none", markeredgewidth=2, label="centre found")
+    axis.legend(loc="upper right", fontsize=8, facecolor="#555555", labelcolor="white")
+    axis.set_title("the frame, grey where not measured")
+
+
+def _on_a_log_scale(axis: Axes, picture: np.ndarray, low: float, label: str, **options: Any) -> None:
+    """Grey where NaN, black below `low`."""
+    from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
-    raw = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
-    known = ~np.isnan(raw).all(0)
-    picture = np.where(known, np.nansum(raw, 0) / np.maximum((~np.isnan(raw)).sum(0), 1), np.nan)
-    lit = picture[picture > 0]
-    low, high = (float(np.quantile(lit, 0.02)), float(lit.max())) if lit.size else (1.0, 10.0)
-    low = max(low, 1e-7 * high)
-    shown = axis.imshow(
-        np.where(known, np.maximum(picture, low / 10), np.nan),
-        norm=LogNorm(low, max(high, 2 * low)),
-        cmap=_colours("magma").with_extremes(bad=GAP, under="black"),
-    )
-    _colour_bar(axis, shown, "number in the file" + ", mean of the channels" * (len(raw) > 1))
-    axis.plot(*frame.told[::-1], "+", color="white", markersize=17, markeredgewidth=1.5, label="centre as told")
-    if found is not None:
-        axis.plot(*found[::-1], "o", color="#35e0c2", markersize=14, fillstyle="none", markeredgewidth=2, label="centre found")
-    axis.legend(loc="upper right", fontsize=8, facecolor="#555555", labelcolor="white")
-    axis.set_title("the frame" if known.all() else "the frame, grey where not measured")
+    high = max(float(np.nanmax(picture, initial=0.0)), 1e-300)
+    norm = LogNorm(min(max(low, 1e-7 * high), high / 2), high)
+    colours = colormaps["magma"].with_extremes(bad=GAP, under="black")
+    shown = axis.imshow(np.where(picture <= 0, norm.vmin / 10, picture), norm=norm, cmap=colours, **options)
+    bar = axis.figure.colorbar(shown, ax=axis, label=label, extend="min")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the default writes formulas
+    bar.ax.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
     from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
 
     raw, missing = frame.reading.raw, frame.missing
     top = (raw == np.max(raw, initial=0, where=~missing)) & ~missing
-    several = top & (np.count_nonzero(top) > SHARED)
-    kinds = {
-        "at the highest value": several,
-        "zero": (raw == 0) & ~missing,
-        "not measured": missing,
-        "far above its opposite": hot,
-    }
-    colours = ("#f2f2f2", "#d9822b", "#26323c", GAP, "#d0021b")
+    top &= np.count_nonzero(top) > SHARED
+    kinds = {"highest value": top, "zero": (raw == 0) & ~missing, "not measured": missing, "hot": hot}
     codes = np.zeros(raw.shape[-2:], int)
     for code, where in enumerate(kinds.values(), start=1):
         codes[where.any(0)] = code
-    axis.imshow(codes, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5, interpolation="nearest")
-    texts = ["measured", *(f"{kind}: {np.count_nonzero(where)}" for kind, where in kinds.items())]
-    boxes = [Patch(facecolor=colour, edgecolor="black", label=text) for colour, text in zip(colours, texts)]
-    axis.legend(handles=boxes, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3, fontsize=8, frameon=False)
+    shown = axis.imshow(codes, cmap=ListedColormap(KINDS), vmin=-0.5, vmax=len(KINDS) - 0.5, interpolation="nearest")
+    bar = axis.figure.colorbar(shown, ax=axis, ticks=range(len(KINDS)), orientation="horizontal")
+    counted = [f"{kind}:\n{np.count_nonzero(where)}" for kind, where in kinds.items()]
+    bar.ax.set_xticklabels(["measured", *counted], fontsize=8)
     axis.set_title("what its pixels are, in any channel")
 
 
-def _draw_radial(axis: Axes, radial: Radial, frame: Frame, sure: bool) -> None:
+def _draw_radial(axis: Axes, y: np.ndarray, center: tuple[float, float], sigma: float, sure: bool) -> None:
+    radial = by_radius(y, center)
     axis.plot(radial.mean, color="#1f4e79", linewidth=2, label="mean magnitude of a ring")
     if sure:
         axis.plot(radial.noise, ".", color="#d0021b", markersize=4, label="noise there, from opposite pixels")
-    axis.axhline(frame.sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {frame.sigma:.3g}")
+    axis.axhline(sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {sigma:.3g}")
     axis.set_yscale("log")
-    lit = radial.mean[radial.mean > 0]
-    axis.set_ylim(0.2 * min(frame.sigma or np.inf, float(np.median(lit))) if lit.size else None)
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set_xlabel("pixels from the centre")
-    axis.set_ylabel("magnitude, as the operator has it")
+    axis.set(xlabel="pixels from the centre", ylabel="magnitude, as the operator has it")
     axis.set_title("magnitude and noise by radius" if sure else "magnitude by radius; without a sure centre no noise")
     axis.legend(fontsize=8)
-    axis.grid(alpha=0.3)
 
 
 def _draw_lags(axis: Axes, y: np.ndarray, support: Finding | None) -> None:
-    from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
     lags = np.fft.fftshift(np.abs(np.fft.fft2(filled(y) ** 2)).sum(0))
     rows, columns = (side // 2 for side in lags.shape)
-    lags /= max(lags[rows, columns], 1e-300)
     extent = (-columns - 0.5, lags.shape[1] - columns - 0.5, lags.shape[0] - rows - 0.5, -rows - 0.5)
-    shown = axis.imshow(lags, norm=LogNorm(max(1e-6, 0.5 * float(np.quantile(lags, 0.02))), 1), cmap="viridis", extent=extent)
-    _colour_bar(axis, shown, "of lag 0")
-    axis.set_xlabel("lag in pixels of the object")
-    axis.set_title("autocorrelation")
-    if support is None:
-        return
-    axis.set_xlabel("\n".join(textwrap.wrap(f"support: {support.value}", 70)), fontsize=8)
-    if support.override:
+    _on_a_log_scale(axis, lags / lags.max(), 0.5 * float(np.quantile(lags / lags.max(), 0.02)), "of lag 0", extent=extent)
+    axis.set(title="autocorrelation", xlabel="lag in pixels of the object")
+    if support is not None and support.override:
         height, width = (int(side) for side in support.override.partition("[")[2].rstrip("]").split(","))
         corner = (-width + 0.5, -height + 0.5)
         axis.add_patch(Rectangle(corner, 2 * width - 1, 2 * height - 1, fill=False, color="white", linewidth=1.5))
         axis.set_title(f"autocorrelation, box: {support.override}")
-
-
-def _colours(name: str) -> Colormap:
-    from matplotlib import colormaps
-
-    return colormaps[name]
-
-
-def _colour_bar(axis: Axes, shown: AxesImage, label: str) -> None:
-    bar = shown.figure.colorbar(shown, ax=axis, label=label, extend="min", fraction=0.046, pad=0.03)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    bar.ax.yaxis.set_minor_formatter(lambda value, _: "")
 
 
 def main() -> None:
@@ -291,28 +296,19 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as posterior_sample.py takes them")
     parser.add_argument("--out", type=Path, help="the page (default: NAME.check.png in this folder)")
     args = parser.parse_args()
-    settings = settings_of(args.path, args.overrides)
-    items = measurements(settings)
-    if not items:
-        raise InputError(f"{args.path}: no measurement in it")
-    found: dict[str, list[Finding]] = {}
-    for i, item in enumerate(items[:MOST_FILES]):
-        frame, found[item.name] = examine(item, settings)
-        if i == 0:
-            first = frame
-        show(item.name, [each for each in found[item.name] if i == 0 or each.severity != "note" or each.override])
-    if len(items) > MOST_FILES:
-        say(f"the first {MOST_FILES} of {len(items)} were looked at")
-    overrides, differing = recommended(found)
-    for line in differing:
+    seen = look(args.path, args.overrides)
+    for i, (name, findings) in enumerate(seen.found.items()):
+        show(name, [each for each in findings if i == 0 or each.severity != "note" or each.override])
+    for line in seen.remarks:
         say(line)
-    given = [each for each in args.overrides if each.partition("=")[0] not in overrides]
-    say(f"recommended: {shlex.join([*given, *overrides.values()])}" if overrides else "recommended: no other override")
+    overrides = list(seen.overrides.values())
+    say(f"recommended: {'no other override' if overrides == args.overrides else shlex.join(overrides)}")
     say("not to be known from a file: the exact gain, which of two turns by 180 degrees is meant, what a mask hides")
-    out = args.out or Path(f"{Path(items[0].name).stem}.check.png")
-    draw_page(first, found[items[0].name], items[0].name, out)
+    name, findings = next(iter(seen.found.items()))
+    out = args.out or Path(f"{Path(name).stem}.check.png")
+    draw_page(seen.first, seen.last, findings, name, out)
     say(f"page: {out}")
-    sys.exit(any(each.severity == "refuse" for findings in found.values() for each in findings))
+    sys.exit(seen.refused)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def stored_in_hdf5(path: Path, dataset: str) -> Iterator[h5py.Dataset | Reversed
             dataset = named(dataset, [name for name, node in file.items() if isinstance(node, h5py.Dataset)])
         node = file[dataset] if dataset in file else None
         if not isinstance(node, h5py.Dataset):
-            raise NoSuchDataset(_missing(_arrays_in(file)))
+            raise NoSuchDataset(_missing([said for said, _ in _arrays_in(file).values()]))
         if node.shape is None:
             raise ValueError(f"{short(dataset)} holds nothing")
         try:
@@ -182,20 +182,29 @@ def stored_in_hdf5(path: Path, dataset: str) -> Iterator[h5py.Dataset | Reversed
             raise
 
 
-def _arrays_in(file: h5py.File) -> list[str]:
-    """The names of the datasets and links in an HDF5 file."""
+def _arrays_in(file: h5py.File) -> dict[str, tuple[str, int]]:
+    """{name: (as an error lists it, numbers in it)} of the datasets and links; 0 for a link, and for what holds no frames."""
     import h5py
 
-    names: list[str] = []
+    entries: dict[str, tuple[str, int]] = {}
 
     def add(name: str, link: object) -> None:
-        if isinstance(link, h5py.ExternalLink):
-            names.append(f"{name} (a link to {short(link.filename)})")
-        elif isinstance(link, h5py.SoftLink) or isinstance(file.get(name), h5py.Dataset):
-            names.append(name)
+        node = file.get(name) if isinstance(link, h5py.HardLink) else None
+        if isinstance(node, h5py.Dataset):
+            entries[name] = name, node.size if len(node.shape or ()) >= 2 and node.dtype.kind in "fiu" else 0
+        elif not isinstance(link, h5py.HardLink):
+            entries[name] = f"{name} (a link to {short(link.filename)})" if isinstance(link, h5py.ExternalLink) else name, 0
 
     file.visititems_links(add)
-    return names
+    return entries
+
+
+def arrays_in(path: Path) -> dict[str, int]:
+    """{name: numbers} of the arrays of frames in an HDF5 file, 0 for a link, which is not followed; nothing of other files."""
+    if path.suffix.lower() not in HDF5:
+        return {}
+    with _opened_hdf5(path) as file:
+        return {name: size for name, (_, size) in _arrays_in(file).items()}
 
 
 def _lacking_filter(node: h5py.Dataset) -> str | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -26,50 +26,22 @@ MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of sq
 
 
 class ConventionBlock(Protocol):
-    """What the block `data` of the config says of the files' content."""
+    """The block `data` of the config: these keys, and one for each field of Convention but `folders` and `kept`."""
 
-    dataset: str
-    mask_dataset: str | None
-    quantity: Literal["magnitude", "intensity", "counts"]
-    gain: float | None
-    center: str | list[float]
-    norm: Literal["ortho", "none"]
-    channels: Literal[1] | None
-    mask: Mask
-    scale: Literal["known", "free"]
-    support: Support
     root: str
     linked_folders: list[str]
-    frame: int | Literal["sum", "all"] | None
     crop: int | list[int] | None
-    bin: int
-    background: float | str | None
-    transpose: bool
 
 
 @dataclass(frozen=True)
 class Convention:
-    """How the numbers of a set of files are meant; the defaults are what the operators measure.
+    """How the numbers of a set of files are meant, by the keys of configs/data/measurement.yaml, which says what they hold.
 
-    dataset:      where y lies in an HDF5, CXI or .npz file
-    mask_dataset: where a mask lies: in the file that `mask` names, else in the file of y; None: there is none
-    quantity:     magnitude | intensity = magnitude^2 | counts = gain * intensity
-    gain:         counts per unit of intensity, > 0; of quantity counts alone
-    center:       where the zero frequency lies: shifted (the middle, H // 2) | corner (0, as an FFT gives it) | [row, column],
-                  pixels from 0, also between them | auto: found in the files, and taken for shifted until it is
-    norm:         of the Fourier transform: ortho | none (magnitudes sqrt(H W) times as large)
-    channels:     None: as the operator; 1: files may be (H, W)
-    mask:         what is not measured: None, a file (anything but 0), or values of y: numbers, "nan", "max" (an integer type's)
-    scale:        known | free: y is known up to a factor
-    support:      where the object lies: None: in all of the field | a side or [rows, columns], in the middle of it | a file
-                  (anything but 0) | auto: found in the files
-    folders:      where other files may lie that an HDF5 file has its data read from
-    frame:        of a stack: its number, or sum; `all` stands for each of them in turn
-    crop:         (rows, columns) around the centre, after the binning; None: as they are
-    bin:          so many pixels a side are added up
-    background:   counts or intensity per pixel and frame of the file: a number, a file of the shape of y, or auto
-    transpose:    rows and columns of the file are swapped
-    kept:         of the background, counts per pixel of y that the likelihood has and that are not taken off
+    The defaults are what the operators measure. A `center` of auto is taken for shifted until it is found.
+
+    folders: where other files may lie that an HDF5 file has its data read from
+    crop:    (rows, columns)
+    kept:    of the background, counts per pixel of y that the likelihood has and that are not taken off
     """
 
     dataset: str = CXI_DATA

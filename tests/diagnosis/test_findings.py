@@ -139,7 +139,7 @@ def faulty():
     cases["an object of 40"] = (
         lambda x: rng.poisson(100 * magnitude(x[:, 12:52, 12:52]) ** 2),
         lambda x: {"quantity": "counts", "gain": 100.0},
-        "data.support=[4",
+        "data.support=[",
         "note",
     )
     return cases

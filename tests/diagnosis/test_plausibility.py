@@ -113,6 +113,14 @@ def test_a_single_mistake_names_its_key(values, convention, keys, seed, tmp_path
     assert found(tmp_path, values(seed), 0.0 if convention.get("quantity") == "counts" else SIGMA, **convention) == keys
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_background_that_the_likelihood_has_is_no_brightness_of_the_image(seed, tmp_path):
+    y = np.random.default_rng(seed).poisson(2 * magnitude(seed) ** 2 + 10)
+    told = {"quantity": "counts", "gain": 2.0, "background": 10.0, "kept": 10.0}
+    assert found(tmp_path, y, 0.3, **told) == []
+    assert found(tmp_path, y, 0.3, quantity="counts", gain=2.0) != []
+
+
 def test_a_stop_in_one_channel_is_a_stop(tmp_path):
     y = measured(0)
     y[1] = stopped(y)[1]

@@ -20,9 +20,13 @@ PRINTS = {  # script: what it says of the tiny run's images
     "reconstruct": r"^image 1: particle \d fits best, -?\d+\.\d dB, labels \[('\w+'(, )?){4}\]$",
     "watch": r"^step  2  sigma +0\.\d+  loss / noise floor \[( *\d\S*){4}\]$",
     "own_operator": r"^image 1: mean of the particles -?\d+\.\d dB, spread 0\.\d+$",
+    "detector": r"^pick: -?\d+\.\d dB within the object, explains the data: \w+",
     "mechanisms": r"^  step 1: children accepted \[((True|False)(, )?){4}\]$",
 }
-MORE = {"mechanisms": ["recombination_step=900"]}  # acts within three annealing steps
+MORE = {  # acts within three annealing steps; one frame
+    "mechanisms": ["recombination_step=900"],
+    "detector": ["data.end_id=1"],
+}
 NOTEBOOK = json.loads((EXAMPLES / "tour.ipynb").read_text())
 CELLS = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 

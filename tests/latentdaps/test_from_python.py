@@ -186,7 +186,8 @@ def test_measurements_of_others_have_no_truth(model, images):
 
 
 def test_numbers_of_an_instrument_are_read_as_the_configuration_means_them(place, model, images):
-    keys = {"data.quantity": "counts", "data.gain": 100.0, "data.mask": [-1]}
+    keys = {"data.quantity": "counts", "data.gain": 100.0, "data.mask": [-1], "fidelity.photons": 100.0}
+    keys |= {"fidelity.poisson": 1.0, "fidelity.gaussian": 0.0}
     counting = latentdaps.load(overrides=place.overrides, data="measurement", **keys)
     y = np.maximum(model.measure(images[:1]).values, 0)
     counts = 100 * y.astype(np.float64) ** 2
@@ -194,6 +195,15 @@ def test_numbers_of_an_instrument_are_read_as_the_configuration_means_them(place
     read = counting._of_others(counts).values
     assert np.isnan(read[0, 0, :3, :3]).all() and np.isnan(read).sum() == 9
     assert np.allclose(read[~np.isnan(read)], y[~np.isnan(read)], atol=1e-5)
+
+
+def test_counts_in_an_array_whose_likelihood_nothing_says_are_refused(place):
+    model = latentdaps.load(overrides=place.overrides, data="measurement", **{"data.quantity": "counts", "data.gain": 100.0})
+    with pytest.raises(latentdaps.InputError, match="^data.quantity=counts: the likelihood follows from a file, not from"):
+        model.sample(np.ones((1, 3, 24, 24)), progress=False)
+    for key, value in {"data.center": [12, 11], "data.support": 8}.items():
+        with pytest.raises(latentdaps.InputError, match="no file can be read, which tells where its beam and its object lie"):
+            latentdaps.load(overrides=place.overrides, data="measurement", **{key: value})
 
 
 def test_what_is_changed_in_measurements_is_what_is_sampled(model, images):

@@ -81,6 +81,24 @@ def test_a_stack_of_another_dataset_is_opened_and_told_how(checked, tmp_path):
     assert status == 0 and "recommended: no other override" in text
 
 
+def test_a_grey_frame_alone_tells_the_whole_line(checked, tmp_path):
+    counts = np.random.default_rng(3).poisson(2000 * intensity((50, 47), channels=1)[0] + 10)
+    counts[48:53, 45:50] = -1
+    np.save(tmp_path / "y.npy", counts)
+    status, text = checked(tmp_path / "y.npy", "data.mask=[-2]")
+    overrides = dict(each.split("=", 1) for each in recommended(text))
+    assert status == 1 and overrides["data.mask"] == "[-2,-1]", "what was masked stays so"
+    assert {key: overrides[key] for key in ("data.channels", "data.center", "data.quantity", "data.scale")} == {
+        "data.channels": "1",
+        "data.center": "[50,47]",
+        "data.quantity": "counts",
+        "data.scale": "free",
+    }
+    assert float(overrides["data.background"]) == pytest.approx(10, rel=0.1)
+    assert 2000 / 3 < float(overrides["data.gain"]) < 6000
+    assert "data.scale" in dict(each.split("=", 1) for each in recommended(checked(tmp_path / "y.npy", COUNTS[0])[1]))
+
+
 def test_files_of_a_folder_that_say_different_things_are_told_apart(checked, tmp_path):
     for name, center in (("a", (49, 48)), ("b", (48, 46))):
         np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).poisson(250 * intensity(center)))

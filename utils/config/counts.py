@@ -17,6 +17,7 @@ from utils.config.sections import Fidelity
 from utils.config.settings import Settings
 from utils.data import measurements
 from utils.errors import InputError
+from utils.frames import middle, usual_energy
 from utils.measurements import Reading
 from utils.paths import PROJECT
 from utils.plain_files import read_yaml
@@ -24,7 +25,6 @@ from utils.plain_files import read_yaml
 log = logging.getLogger("latentdaps")
 
 TASK = PROJECT / "configs" / "task" / "phase_retrieval.yaml"
-BRIGHTNESS = 0.25  # mean square of an image in [0, 1]: 0.06 to 0.6 on the validation images of the shipped sets
 ROUNDED = 1.01  # a key may be written with a few digits
 
 
@@ -42,11 +42,12 @@ def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, An
     if reading is None:
         return {}
     keys: dict[str, Any] = {}
-    gain, (height, width) = s.data.gain, (s.data.resolution, s.data.resolution)
+    gain, side = s.data.gain, s.data.resolution
     if gain is None:
-        if np.isnan(reading.y[:, reading.y.shape[-2] // 2, reading.y.shape[-1] // 2]).any():
-            raise InputError("data.gain: the zero frequency is not measured, so the counts do not tell it; give it roughly")
-        gain = keys["data.gain"] = _rounded(float(np.nansum(reading.y**2)) / (len(reading.y) * height * width * BRIGHTNESS))
+        known = ~np.isnan(reading.y)
+        center = tuple(place - off for place, off in zip(middle(known.shape), reading.offset))
+        usual = len(known) * side**2 * usual_energy(known, (center[0], center[1]), side)
+        gain = keys["data.gain"] = _rounded(float(np.nansum(reading.y**2)) / usual)
     photons = gain / reading.unit
     given, sigma = s.fidelity.photons, f"task.{s.task_group}.operator.sigma"
     if given is not None and (given > ROUNDED * photons or s.data.background is not None and ROUNDED * given < photons):

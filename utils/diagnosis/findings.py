@@ -14,6 +14,7 @@ import scipy
 from utils.diagnosis import plausibility
 from utils.diagnosis.frames import SURE, CenterEstimate, estimate_center, opposite
 from utils.diagnosis.support import estimate_support
+from utils.frames import usual_energy
 from utils.measurements import AUTO, Convention, Reading
 
 OFF, SLIGHTLY = 0.75, 0.3  # pixels from the centre that was told: refused; a warning. Centres of the shipped sets: within 0.2
@@ -23,9 +24,7 @@ FLAT = 0.5  # of the counts in dark squares that do not vary as speckles do; wit
 HOT = 12.0  # deviations of the noise between opposite pixels
 LARGER = 1.7  # noise as a multiple of sigma; that of few counts is up to 1.5 times smaller than sigma
 BRIGHT = 5.0  # deviations of the noise above which a magnitude's noise is not folded at 0
-TYPICAL = 0.25  # mean square of an image in [0, 1]; of the shipped sets 0.06 to 0.6
 CLEAR = 4.0  # times the noise's energy, from which on an autocorrelation tells where it ends
-ROOM = 4  # pixels more than the autocorrelation shows, whose last lags are dim: a support too small costs the answer
 SMALL = 0.85  # of the field: an object below it is worth a support
 
 
@@ -88,55 +87,52 @@ class Frame:
         raw = self.reading.raw.astype(np.float64)
         return estimate_center(raw, self.missing | (raw == 0) & plausibility.patches(raw, ~self.missing))
 
-    def about(self, center: tuple[float, float]) -> "Frame":
-        """The frame moved by whole pixels, so that the zero frequency lies where it was told to be."""
-        steps = tuple(told - found for told, found in zip(self.told, center))
-        order = (0, *steps)
-        y = scipy.ndimage.shift(self.reading.y, np.round(order), order=0, cval=np.nan)
-        raw = scipy.ndimage.shift(self.reading.raw, np.round(order), order=0)
-        told = tuple(place + round(step) for place, step in zip(center, steps))
-        return replace(self, reading=self.reading._replace(y=y, raw=raw), told=(told[0], told[1]))
-
-    def without(self, background: float) -> "Frame":
-        """The frame less so many counts a pixel."""
-        raw = self.reading.raw.astype(np.float64)
-        kept = np.clip(1 - background / np.maximum(raw, 1e-300), 0, None)
-        reading = self.reading._replace(y=self.reading.y * np.sqrt(kept), raw=raw * kept, whole=False)
-        return replace(self, reading=reading)
-
 
 def findings_of(frame: Frame) -> list[Finding]:
-    """All that one frame says, the gravest first. What one mistake explains is looked for behind it, and not said twice."""
-    saturated = plausibility.plateau(frame.reading, frame.reading.y, frame.noise)
+    """What one frame says, the gravest first, up to a mistake that others would follow from: mended, it says more."""
+    marks, reading = negative_marks(frame.reading.raw, frame.missing, frame.convention), frame.reading
+    if marks:
+        reading = reading._replace(y=np.where(reading.raw < 0, np.nan, reading.y))
+        frame = replace(frame, reading=reading)
+    saturated = [
+        Finding("saturated", why, 0.9, key, "warning") for key, why in plausibility.plateau(reading, reading.y, frame.noise)
+    ]
     if saturated:
-        reading = frame.reading
         y = np.where(reading.raw == np.max(reading.raw, initial=0, where=~frame.missing), np.nan, reading.y)
         frame = replace(frame, reading=reading._replace(y=y, at_limit=0))
     estimate = frame.estimate()
-    findings = [of_center(frame, estimate)]
-    known = findings[0].sure > 0
-    if findings[0].override:
-        frame = frame.about((estimate.row, estimate.column))
-    hot = hot_pixels(frame) if known else np.zeros_like(frame.missing)
-    if hot.any():
-        frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
+    centre = of_center(frame, estimate)
+    if centre.severity == "refuse":
+        return [centre, *marks, *saturated]
+    if centre.override:
+        frame = replace(frame, told=(estimate.row, estimate.column))
+    hot = hot_pixels(frame) if centre.sure else np.zeros_like(frame.missing)
+    frame = replace(frame, reading=frame.reading._replace(y=np.where(hot, np.nan, frame.reading.y)))
     background, flat = of_background(frame)
     if flat:
-        frame = frame.without(flat)
+        frame = replace(frame, convention=replace(frame.convention, kept=flat))
     gain, convention = list(of_gain(frame)), list(of_plausibility(frame))
+    lost = [each for each in convention if each.severity == "refuse"]
     dark = gain and gain[0].override and not flat
-    if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each.severity == "warning"]:
-        lost = [each for each in convention if each.severity == "refuse" and not each.override]
-        findings += [*(gain if dark else wrong), *lost]
+    if wrong := [each for each in convention if "data.mask" not in each.override + each.value and each not in lost]:
+        findings = [centre, *marks, *(gain if dark else wrong), *(each for each in lost if not each.override)]
     else:
-        findings += [*background, *convention, *(Finding("saturated", why, 0.9, key, "warning") for key, why in saturated)]
-        if hot.any() and not any(each.severity == "refuse" for each in convention):
+        findings = [centre, *marks, *background, *convention, *saturated, *([] if flat else gain)]
+        if hot.any() and not lost:
             value = f"{np.count_nonzero(hot)} are far brighter than their opposites: a mask file (0 where measured) takes them"
             findings.append(Finding("hot pixels", value, 0.8, "", "warning"))
-        findings += [] if flat else gain
         if not dark:
-            findings += [*(of_noise(frame) if known else ()), *of_support(frame)]
+            findings += [*(of_noise(frame) if centre.sure else ()), *of_support(frame)]
     return sorted(findings, key=lambda finding: ("refuse", "warning", "note").index(finding.severity))
+
+
+def negative_marks(raw: np.ndarray, missing: np.ndarray, convention: Convention) -> list[Finding]:
+    """Of whole numbers: the one negative value that marks what was not measured."""
+    values = np.unique(raw[~missing & (raw < 0)])
+    if len(values) != 1 or convention.background is not None or (raw[~missing] != np.round(raw[~missing])).any():
+        return []
+    said = f"{np.count_nonzero(~missing & (raw < 0))} pixels are {values[0]!s}, and no other is negative: not measured"
+    return [Finding("marked pixels", said, 0.9, f"data.mask=[{values[0]!s}]", "warning")]
 
 
 def of_center(frame: Frame, estimate: CenterEstimate) -> Finding:
@@ -173,8 +169,9 @@ def of_plausibility(frame: Frame) -> Iterator[Finding]:
         if key.startswith("data.mask") and (lost or (key == "data.mask=[0]" and not frame.on_a_pixel)):
             continue
         if key == "data.quantity=counts with data.gain":
-            gain = brightness(frame, np.where(frame.missing, np.nan, np.sqrt(np.maximum(frame.reading.raw, 0)))) / TYPICAL
-            key = f"data.quantity=counts data.gain={_plain(gain * frame.reading.unit)} data.scale=free"
+            counts = np.maximum(np.where(frame.missing, 0, frame.reading.raw), 0).sum() * frame.reading.unit
+            usual = len(frame.missing) * frame.side**2 * usual_energy(~frame.missing, frame.told, frame.side)
+            key = f"data.quantity=counts data.gain={_plain(float(counts) / usual)} data.scale=free"
         yield Finding("convention", reason if key.startswith("data.") else f"{reason}: {key}?", 0.9, _override(key), "warning")
 
 
@@ -307,10 +304,12 @@ def of_support(frame: Frame) -> Iterator[Finding]:
     if energy < (1 + CLEAR) * noise**2 * np.count_nonzero(~np.isnan(y)):
         yield Finding("support", "not known: the noise hides where the autocorrelation ends", 0.0)
     elif any(each >= samples for each, samples in zip(sides, y.shape[-2:])):
-        yield Finding("support", f"as large as the field of {side} pixels, or not to be told at this oversampling", 0.3)
+        hidden = " behind a beam stop" if frame.missing[:, round(frame.told[0]), round(frame.told[1])].any() else ""
+        value = f"as large as the field of {side} pixels, or not to be told{hidden}: write data.support=SIDE if you know it"
+        yield Finding("support", value, 0.3)
     elif ratio <= SMALL:
         value = f"the autocorrelation ends as that of {sides[0]} x {sides[1]} pixels in a field of {side}"
-        yield Finding("support", value, 0.7, f"data.support=[{sides[0] + ROOM},{sides[1] + ROOM}]")
+        yield Finding("support", value, 0.7, f"data.support=[{sides[0]},{sides[1]}]")
     elif ratio > 1.1:
         crop = [2 * round(samples / ratio / 2) for samples in y.shape[-2:]]
         value = f"the object of {sides[0]} x {sides[1]} samples is larger than the model's {side} pixels: fewer frequencies"

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from utils.diagnosis.frames import opposite
+from utils.frames import middle
 from utils.measurements import Convention, Reading
 
 FLATNESS = (0.15, 1.15)  # square roots up to 0.095 | magnitudes 0.58 to 0.97 | intensities from 1.36
@@ -75,7 +77,9 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
     squares = patches(raw, known)
     impossible = squares & ~_clipped(raw, known)
     if convention is not None:
-        bright = scipy.ndimage.median_filter(_opposite(y) > BRIGHT * noise, (1, 3, 3))  # a single one is a hot pixel
+        bright = scipy.ndimage.median_filter(
+            opposite(y, middle(y.shape)) > BRIGHT * noise, (1, 3, 3)
+        )  # a single one is a hot pixel
         if not _centre(_filled(y.astype(np.float64)), convention):
             bright[:, y.shape[-2] // 2, y.shape[-1] // 2] = True
         impossible |= squares & (y == 0) & bright
@@ -137,7 +141,9 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     stop = _beam_stop(y)
     if stop:
         y = np.where(y == 0, np.nan, y)
-    scale = _quantity(y, pixels, reading.whole, convention) or _energy(y, pixels, sigma, convention)
+    background = convention.kept * reading.unit / (convention.gain or 1)  # the likelihood's, in y^2
+    energy, known = _filled(y) - background, ~np.isnan(y)
+    scale = _quantity(energy, known, pixels, reading.whole, convention) or _energy(energy, known, pixels, sigma, convention)
     holes = [] if stop or scale else _holes(y, noise)  # the noise's size is known where that of y is
     return findings + saturated + centre + stop + scale + holes
 
@@ -164,13 +170,7 @@ def _beam_stop(y: np.ndarray) -> list[Finding]:
 
 def _holes(y: np.ndarray, noise: float) -> list[Finding]:
     """Zeros whose opposite frequency, equal for a real image, is bright: 23 counts against none, or 8 times the noise."""
-    return _zeros(y, "with bright opposites") if ((y == 0) & (_opposite(y) > BRIGHT * noise)).any() else []
-
-
-def _opposite(y: np.ndarray) -> np.ndarray:
-    """The value at the opposite frequency."""
-    plain = np.fft.ifftshift(y, axes=(-2, -1))
-    return np.fft.fftshift(np.roll(np.flip(plain, (-2, -1)), 1, (-2, -1)), axes=(-2, -1))
+    return _zeros(y, "with bright opposites") if ((y == 0) & (opposite(y, middle(y.shape)) > BRIGHT * noise)).any() else []
 
 
 def _zeros(y: np.ndarray, where: str) -> list[Finding]:
@@ -190,18 +190,13 @@ def plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
     return [Finding(f"data.mask=[{value!s}]", f"{count} of its pixels share the highest value {value!s}: saturated")]
 
 
-def _local(y: np.ndarray) -> np.ndarray:
-    """Mean square over the measured pixels of the neighbourhood, 0 where there are none."""
-    measured = ~np.isnan(y)
-    size = (1, WINDOW, WINDOW)
+def _filled(y: np.ndarray) -> np.ndarray:
+    """y^2, and where not measured its mean over the measured pixels of the neighbourhood, 0 without any."""
+    measured, size = ~np.isnan(y), (1, WINDOW, WINDOW)
     square = scipy.ndimage.uniform_filter(np.where(measured, y, 0.0) ** 2, size, mode="wrap")
     share = scipy.ndimage.uniform_filter(measured.astype(float), size, mode="wrap")
-    return np.where(share > 0.5 / WINDOW**2, square / np.maximum(share, 1e-12), 0.0)
-
-
-def _filled(y: np.ndarray) -> np.ndarray:
-    """y^2, with the neighbours' mean where not measured."""
-    return np.where(np.isnan(y), _local(y), y**2)
+    mean = np.where(share > 0.5 / WINDOW**2, square / np.maximum(share, 1e-12), 0.0)
+    return np.where(measured, y**2, mean)
 
 
 def _centre(energy: np.ndarray, convention: Convention) -> list[Finding]:
@@ -216,38 +211,43 @@ def _centre(energy: np.ndarray, convention: Convention) -> list[Finding]:
     return [Finding(f"data.center={other}", f"most of its energy lies {place}")]
 
 
-def _quantity(y: np.ndarray, pixels: int, whole: bool, convention: Convention) -> list[Finding]:
-    """Squares of magnitudes, or their square roots; whole numbers as intensities."""
+def _quantity(energy: np.ndarray, known: np.ndarray, pixels: int, whole: bool, convention: Convention) -> list[Finding]:
+    """Squares of magnitudes, or their square roots; whole numbers as intensities, or as magnitudes beyond a white image's."""
+    counts = "data.quantity=counts with data.gain"
     if whole and convention.quantity == "intensity":
-        return [Finding("data.quantity=counts with data.gain", "it holds whole numbers")]
-    middle = y[:, y.shape[-2] // 2, y.shape[-1] // 2]  # (C,)
-    energy = np.maximum(_filled(y).sum((1, 2)), 1e-300)
-    flatness = float(np.median(middle**2 * (y.shape[-1] * y.shape[-2]) / (pixels * energy)))  # NaN where one is missing
+        return [Finding(counts, "it holds whole numbers")]
+    samples, whole_energy = energy.shape[-1] * energy.shape[-2], np.maximum(energy.sum((1, 2)), 1e-300)
+    if whole and convention.quantity == "magnitude" and whole_energy.max() > samples * pixels:
+        return [Finding(counts, "it holds whole numbers, far brighter than any image's magnitudes")]
+    at = (..., energy.shape[-2] // 2, energy.shape[-1] // 2)
+    flatness = np.median(np.where(known[at], energy[at], np.nan) * samples / (pixels * whole_energy))  # NaN: one is missing
     if flatness > FLATNESS[1] and convention.quantity == "magnitude":
-        key = "data.quantity=counts with data.gain" if whole else "data.quantity=intensity"
-        return [Finding(key, "its bright frequencies stand out as in a square of magnitudes")]
+        return [
+            Finding(
+                counts if whole else "data.quantity=intensity", "its bright frequencies stand out as in a square of magnitudes"
+            )
+        ]
     if flatness < FLATNESS[0] and convention.quantity != "magnitude":
         return [Finding("data.quantity=magnitude", "its bright frequencies stand out as little as in a root of magnitudes")]
     return []
 
 
-def _energy(y: np.ndarray, pixels: int, sigma: float, convention: Convention) -> list[Finding]:
+def _energy(energy: np.ndarray, known: np.ndarray, pixels: int, sigma: float, convention: Convention) -> list[Finding]:
     """The energy of the measured pixels as a multiple of a white image's, per channel."""
     if convention.scale == "free":
         return []
-    frame = y.shape[-1] * y.shape[-2]
-    most = float(np.nansum(y**2, axis=(1, 2)).max()) / (pixels + frame * sigma**2)
-    least = float(_filled(y).sum((1, 2)).max()) / pixels
+    samples = energy.shape[-1] * energy.shape[-2]
+    most = float(np.where(known, energy, 0.0).sum((1, 2)).max()) / (pixels + samples * sigma**2)
+    least = float(energy.sum((1, 2)).max()) / pixels
     if most > MARGIN:
-        other = convention.norm == "ortho" and DARKEST < most / frame <= MARGIN
-        return [
-            Finding(_scale_key(other, "none", "larger", convention), f"its energy is {most:,.4g} times that of a white image")
-        ]
-    if least < DARKEST:
-        other = convention.norm == "none" and DARKEST < least * frame <= MARGIN
-        reason = f"its energy is {least:.2g} of a white image's, so that it is all but black"
-        return [Finding(_scale_key(other, "ortho", "smaller", convention), reason)]
-    return []
+        other = convention.norm == "ortho" and DARKEST < most / samples <= MARGIN
+        reason, keys = f"its energy is {most:,.4g} times that of a white image", ("none", "larger")
+    elif least < DARKEST:
+        other = convention.norm == "none" and DARKEST < least * samples <= MARGIN
+        reason, keys = f"its energy is {least:.2g} of a white image's, so that it is all but black", ("ortho", "smaller")
+    else:
+        return []
+    return [Finding(_scale_key(other, *keys, convention), reason)]
 
 
 def _scale_key(other_norm: bool, norm: str, gain: str, convention: Convention) -> str:

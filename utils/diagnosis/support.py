@@ -3,7 +3,8 @@
 import numpy as np
 import scipy
 
-from utils.frames import Center
+from utils.diagnosis.frames import opposite
+from utils.frames import Center, middle
 
 ABOVE = 1.5  # times the level of the noise, whose lines of 130 lags reached 1.3
 RIM = 4.0  # pixels over which the weight of a frame falls to 0 at what is missing
@@ -32,8 +33,7 @@ def estimate_support(y: np.ndarray, noise: float) -> tuple[int, int]:
 
 def filled(y: np.ndarray) -> np.ndarray:
     """Magnitudes (C, H, W), 0 frequency in the middle, without gaps."""
-    flipped = np.roll(np.flip(y, (-2, -1)), [1 - side % 2 for side in y.shape[-2:]], (-2, -1))
-    y = np.where(np.isnan(y), flipped, y)
+    y = np.where(np.isnan(y), opposite(y, middle(y.shape)), y)
     return np.where(np.isnan(y), np.nanmean(y, axis=(-2, -1), keepdims=True), y)
 
 

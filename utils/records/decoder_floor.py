@@ -1,8 +1,6 @@
 """What a prior cannot draw: how far an image's encoding stays from its measurement, beside the checkpoint.
 
-tools/measure_decoder.py measures it on held-out images, for one operator at a time. The verdict goes by the encoding, not by
-the latent that fits best, which is none that the prior knows. Validation faces from 1e4 counts: what sampler=fast leaves above
-the noise is 1.02 and 0.98, where encodings leave 1.03 on average and the best latents 0.39.
+tools/measure_decoder.py measures it on held-out images, for one operator at a time.
 """
 
 from pathlib import Path
@@ -27,9 +25,8 @@ class Measured(BaseModel):
     operator: dict[str, Any]  # as `operator_of` describes it
     images: str  # which they were, in words
     count: int
-    mean: float  # of the encodings
-    high: float  # below which nine tenths of the encodings lie
-    best: float  # the mean after the latents were optimised
+    mean: float
+    high: float  # below which nine tenths of them lie
 
 
 class DecoderFloor(BaseModel):

@@ -21,6 +21,7 @@ from utils.diagnosis.support import estimate_support, refined_center
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK, read_array
 from utils.measurements import AUTO, MOST_SAMPLES, Convention, Reading
+from utils.stacks import readable
 
 log = logging.getLogger("latentdaps")
 APART = 0.75  # pixels between the centres of two files, which an estimate of half a pixel does not explain
@@ -125,10 +126,8 @@ def found_support(items: Sequence[Measurement], convention: Convention, side: in
 def drawn_support(file: Path, convention: Convention, side: int) -> np.ndarray:
     """Of a mask file. Raises InputError."""
     key = f"data.support={short(str(convention.support))}"
-    try:
+    with readable(file, key):
         mask = np.squeeze(read_array(file, convention.mask_dataset or CXI_MASK, convention.folders, 4 * side * side))
-    except ValueError as error:
-        raise InputError(f"{key}: {file} cannot be read ({error})") from None
     if mask.shape != (side, side) or mask.dtype.kind not in "biuf":
         raise InputError(f"{key}: is {mask.dtype} of shape {mask.shape}; write {side} x {side}, not 0 where the object lies")
     inside = mask != 0
