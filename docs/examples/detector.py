@@ -12,7 +12,7 @@ from PIL import Image
 import latentdaps
 from tools.check_measurement import look, show
 from utils.config.compose import compose
-from utils.figures.style import bare_axes
+from utils.figures.style import picture_axes
 from utils.paths import PROJECT
 
 config = compose(["model=demo-faces", *sys.argv[1:]])
@@ -50,7 +50,7 @@ shown = result.images[0, result.pick[0]].mean(0) * support  # outside of the sup
 error = min(np.mean((way - picture)[support > 0] ** 2) for way in (shown, shown[::-1, ::-1]))  # y does not know the turn
 print(f"pick: {-10 * np.log10(error):.1f} dB within the object, explains the data: {result.verdict[0]}")
 
-_, axes = bare_axes(1, 3, height=2.6, width=2.4, layout="constrained")
+_, axes = picture_axes(1, 3, above=0.3, width=2.4)
 panels = {"counts (log)": np.log10(np.maximum(counts, 1)), "object": picture, "label-free pick": shown}
 for axis, (title, values) in zip(axes[0], panels.items()):
     axis.imshow(values, cmap="gray")

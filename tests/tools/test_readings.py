@@ -123,5 +123,5 @@ def test_the_image_is_the_first_whose_mixed_child_fails_alone(monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_shows_each_figure_and_it_is_small(name):
     page = (PROJECT / "docs/research/readings.md").read_text()
-    assert f"](pictures/reading_{name}.jpg)" in page and len(page.splitlines()) <= 60
+    assert f"](../pictures/reading_{name}.jpg)" in page and len(page.splitlines()) <= 60
     assert (PROJECT / f"docs/pictures/reading_{name}.jpg").stat().st_size < 150_000

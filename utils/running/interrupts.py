@@ -27,12 +27,12 @@ def signals_interrupt() -> Iterator[None]:
         yield
         return
 
-    last = float("-inf")
+    last, received = float("-inf"), signal.SIGINT
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal last
+        nonlocal last, received
         if time.monotonic() - last >= LEAVING_S:
-            last = time.monotonic()
+            last, received = time.monotonic(), signal.Signals(number)
             raise KeyboardInterrupt
 
     def raised_in_vain(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -42,7 +42,7 @@ def signals_interrupt() -> Iterator[None]:
             report(unraisable)
             return
         last = float("-inf")
-        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(0.05, signal.raise_signal, [received]).start()
 
     report, sys.unraisablehook = sys.unraisablehook, raised_in_vain
     ours = [number for number in SIGNALS if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)]
