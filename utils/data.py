@@ -288,7 +288,8 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """
     data, root = settings.data, find(settings.data.root)
     if not _is(root, Path.exists):
-        raise InputError(f"data.root={data.root}: folder {root} not found; get it from: {data.source}")
+        source = "; name one that is there" if data.source.startswith("your own") else f"; get it from: {data.source}"
+        raise InputError(f"data.root={data.root}: folder {root} not found{source}")
     if (place := root.resolve()) == place.parent:
         raise InputError(f"data.root={data.root}: is the whole machine; name the folder of the set")
     files = _files(data)

@@ -99,15 +99,18 @@ class Convergence:
         if "decoder_floor" in record:  # the figure of the verdict
             allowed = f" (this prior can draw the object to {1 + record['decoder_floor'] / floor:.3g})"
         fall = (found.before - found.after) / (found.before - floor) if found.before > floor else 0.0
-        if std and (loss - floor) / std > WITHIN and fall > FALLING:
+        explained = not std or (loss - floor) / std <= WITHIN
+        if not explained and fall > FALLING:
             self.finding = (
                 f"under-run: {at}, and {found.iterations} more iterations of its last chain lower what is above the floor by "
-                f"{100 * fall:.0f} %; raise the chain's num_steps, or the annealing's"
+                f"{100 * fall:.0f} %; raise sampler.chain.num_steps, which goes before the task "
+                "group's, or sampler.annealing_scheduler_config.num_steps"
             )
+        outcome = "has converged: ok" if explained else "is not explained, and more iterations would not help"
         log.info(
             "chain_check: %s%s; %d more iterations of its last chain change it by %+.1f %% (%s, after the last phase)",
             *(at, allowed, found.iterations, 100 * found.change, found.spent),
-            extra={"brief": "" if self.finding else f"chain_check: image {self.image.id} has converged: ok"},
+            extra={"brief": "" if self.finding else f"chain_check: image {self.image.id} {outcome}"},
         )
 
     def close(self) -> None:
