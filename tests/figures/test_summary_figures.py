@@ -34,6 +34,18 @@ def test_mean_and_spread_stand_beside_the_particles_and_the_spread_with_its_warn
     assert "no error bar" in figure.texts[0].get_text()
 
 
+@pytest.mark.parametrize("picked, quarters", [(0, 0), (1, 2)])
+def test_a_mean_that_lies_as_a_turned_pick_is_shown_turned_back(folder, picked, quarters):
+    record, arrays = next(read_record(path) for path in record_paths(folder))
+    record["selection"]["picked"] = picked  # labelled 0 and 180
+    for name in ("summary_mean", "summary_std"):
+        arrays[name] = np.arange(arrays[name].size).reshape(arrays[name].shape).astype(np.uint8)
+    figure = run.draw_grid([(record, arrays)])
+    mean, spread = (axis.images[0].get_array() for axis in figure.axes[4:6])
+    assert np.array_equal(mean, np.rot90(arrays["summary_mean"], quarters))
+    assert np.array_equal(spread, np.rot90(arrays["summary_std"].astype(float).mean(0), quarters))
+
+
 def test_without_agreement_there_is_no_spread(folder):
     found = [read_record(path) for path in record_paths(folder)]
     found[0][0]["summary"] |= {"agreeing": [True, False], "psnr": None}

@@ -35,7 +35,7 @@ def draw(experiment: Experiment, others: Sequence[Experiment], count: int) -> Fi
         draw_spectra(row[:3], record, arrays)
         show_pick(row[3], f"{record['file']}\npick", record, arrays)
         if "summary_mean" in arrays:
-            draw_summary(row[4:], record["summary"], arrays)
+            draw_summary(row[4:], record, arrays)
         for axis, (label, picks) in zip(row[4 + summarised :], beside):
             if record["sha256"] in picks:
                 show_pick(axis, label, *picks[record["sha256"]])

@@ -131,7 +131,7 @@ def draw_grid(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, Any
             row[known].set_title(f"{record['image_id']}: {row[known].get_title()}", fontsize=8)
         draw_particles(row[known + 1 : known + 1 + particles], record, arrays)
         if "summary_mean" in arrays:
-            draw_summary(row[known + 1 + particles :], record["summary"], arrays)
+            draw_summary(row[known + 1 + particles :], record, arrays)
     figure.text(0.01, 1 - 0.08 / figure.get_figheight(), "\n".join(lines), fontsize=8, va="top")
     return figure
 
@@ -153,16 +153,21 @@ def draw_particles(axes: np.ndarray, record: Record, arrays: Arrays) -> None:
             frame(axis, linewidth=3, linestyle="--" if turned else "-", color=PICKED)
 
 
-def draw_summary(axes: np.ndarray, summary: Record, arrays: Arrays) -> None:
-    """The aligned mean, and beside it the spread of a pixel over particles, averaged over channels; axes: (2,) or more."""
+def draw_summary(axes: np.ndarray, record: Record, arrays: Arrays) -> None:
+    """The aligned mean, and beside it the spread of a pixel over particles, averaged over channels; axes: (2,) or more.
+
+    Both lie as the pick was found, and are shown turned back where it is.
+    """
+    summary, picked = record["summary"], record["selection"]["picked"]
     agreeing = finite(summary["agreeing"])
     score = "" if summary["psnr"] is None else f"\n{summary['psnr']:.1f} dB"
-    axes[0].imshow(arrays["summary_mean"])
+    quarters = 2 if picked is not None and is_turned(record, picked) else 0
+    axes[0].imshow(np.rot90(arrays["summary_mean"], quarters))
     axes[0].set_title(f"mean of {sum(agreeing)} of {len(agreeing)}{score}", fontsize=8)
     if "summary_std" not in arrays:
         axes[1].set_title("no spread:\nnone agrees", fontsize=8)
         return
-    spread = arrays["summary_std"].astype(np.float64).mean(0)
+    spread = np.rot90(arrays["summary_std"].astype(np.float64).mean(0), quarters)
     axes[1].imshow(spread, cmap="gray", vmin=0, vmax=spread.max() or 1)
     axes[1].set_title(f"std, white: {spread.max():.3f}\nof [0, 1]", fontsize=8)
 

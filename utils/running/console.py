@@ -168,7 +168,7 @@ def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     words = [word for i in range(n) if (word := verdict_of_pick(metrics, i))]
     if words:
         within, drawn = sum(word in ("within", TO_THE_NOISE) for word in words), words.count(TO_THE_PRIOR)
-        of_all = "ok" if within == len(words) else f"on {within} of {counted(len(words), 'image')}"
+        of_all = "ok" if within == len(words) else f"on {within or 'none'} of {counted(len(words), 'image')}"
         of_all += f", to what this prior can draw on {drawn}" if drawn else ""
         lines.append(f"the pick explains the measurement up to its noise: {of_all}")
     heads, *rows = headed_table(metrics)
