@@ -174,7 +174,8 @@ def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     heads, *rows = headed_table(metrics)
     rows = [row for row in rows if row[0] != "PSNR" or not modes]
     shown = sorted(rows, key=lambda row: row[0] not in (*FIRST, "PSNR"))[: MOST_LINES - len(lines) - 2]
-    lines += aligned_columns([heads, *shown])
+    table = [column for column in zip(heads, *shown) if set(column[1:]) != {"–"}]  # of the truth none is known of a measurement
+    lines += aligned_columns(list(zip(*table)))
     left_out = f", with {counted(len(rows) - len(shown), 'row')} more" if len(rows) > len(shown) else ""
     return [*lines, f"all of it: {folder / 'eval.md'}{left_out}"]
 
