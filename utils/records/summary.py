@@ -204,7 +204,7 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
         f"Label-free pick: {metrics['selection']['rule']}.",
         "Loss: sum of squared residuals of the measurement; noise floor: its expected value at the true image, so that a ratio "
         f"near 1 explains the measurement up to its noise: within, up to {WITHIN:g} standard deviations (sd) of the true "
-        "image's loss above it; a star: above.",
+        "image's loss above it; in a table of measurements a star marks a particle that lies higher.",
     ]
     if metrics["loss"].get("decoder_deviation"):
         lines.append(
