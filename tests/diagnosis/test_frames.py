@@ -3,25 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.worlds.scenes import image
 from utils.diagnosis.frames import SURE, estimate_center
 
-SIDE, FRAME, GAIN = 64, 96, 100.0
+FRAME, GAIN = 96, 100.0
 CENTERS = [(48, 48), (49, 46), (45, 51), (48.5, 47.5), (50.25, 45.75)]
 QUADRANT = (slice(None), slice(0, FRAME // 2), slice(0, FRAME // 2))
 STOP = (slice(None), slice(44, 53), slice(44, 53))
-
-
-def image(seed):
-    """(3, SIDE, SIDE) in [0, 1]: a soft scene with boxes."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    picture = np.stack(
-        [0.45 + 0.25 * np.sin(2 * np.pi * (rng.uniform(0.3, 2) * x + rng.uniform(0.3, 2) * y)) for _ in range(3)]
-    )
-    for _ in range(6):
-        top, left, size = rng.integers(0, 44), rng.integers(0, 44), rng.integers(6, 20)
-        picture[:, top : top + size, left : left + size] = rng.uniform(0, 1, (3, 1, 1))
-    return np.clip(picture, 0, 1)
 
 
 def intensity(picture, center, side=FRAME):

@@ -4,24 +4,12 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.worlds.scenes import SIDE, image
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum
 from utils.measurements import Convention, Reading, read
 
-SIDE, FRAME, SIGMA, GAIN = 64, 96, 0.05, 100.0
+FRAME, SIGMA, GAIN = 96, 0.05, 100.0
 CENTRE = slice(FRAME // 2 - 2, FRAME // 2 + 3)
-
-
-def image(seed):
-    """(3, SIDE, SIDE) in [0, 1]: a blurred scene with edges, as bright as pictures are."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    picture = np.stack(
-        [0.45 + 0.25 * np.sin(2 * np.pi * (rng.uniform(0.3, 2) * x + rng.uniform(0.3, 2) * y)) for _ in range(3)]
-    )
-    for _ in range(6):
-        top, left, size = rng.integers(0, 44), rng.integers(0, 44), rng.integers(6, 20)
-        picture[:, top : top + size, left : left + size] = rng.uniform(0, 1, (3, 1, 1))
-    return np.clip(picture, 0, 1)
 
 
 def magnitude(seed):
