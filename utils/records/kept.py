@@ -45,11 +45,6 @@ def kept_path(folder: str | Path) -> Path:
     return Path(folder) / KEPT
 
 
-def has_records(folder: str | Path) -> bool:
-    """Whether a folder holds records in either form."""
-    return bool(record_paths(folder)) or kept_path(folder).is_file()
-
-
 def read_records(
     folder: str | Path, images: Collection[int] | None = None, wanted: Collection[str] | None = None
 ) -> Iterator[RecordAndArrays]:
