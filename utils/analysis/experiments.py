@@ -44,14 +44,14 @@ class Experiment:
     @property
     def images(self) -> set[tuple[str | None, int]]:
         """{(data, image id)} of all seeds."""
-        return {(unit.data, unit.image) for unit in self.units}
+        return {unit.picture for unit in self.units}
 
     def clusters(self, quantity: str) -> list[list[float]]:
         """Known values grouped by image, one per seed."""
         grouped: dict[tuple[str | None, int], list[float]] = {}
         for unit, values in self.units.items():
             if values.get(quantity) is not None:
-                grouped.setdefault((unit.data, unit.image), []).append(values[quantity])
+                grouped.setdefault(unit.picture, []).append(values[quantity])
         return list(grouped.values())
 
     @property

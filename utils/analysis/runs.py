@@ -65,6 +65,11 @@ class Unit(NamedTuple):
     seed: int
     image: int
 
+    @property
+    def picture(self) -> tuple[str | None, int]:
+        """What all seeds of an image share."""
+        return self.data, self.image
+
 
 @dataclass
 class Run:
@@ -224,6 +229,7 @@ def _reading() -> Iterator[None]:
 
 def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metrics:
     """What metrics.json would hold. Raises InputError where the records are not of one run."""
+    known: Digests = {}
     for record in records:
         if any((record[key] is None) != (records[0][key] is None) for key in OPTIONAL) or (
             record["fingerprint"] != records[0]["fingerprint"]
@@ -232,8 +238,6 @@ def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metri
                 f"{folder}: the records of images {records[0]['image_id']} and {record['image_id']} belong to different "
                 "configurations; keep one run in a folder"
             )
-    known: Digests = {}
-    for record in records:
         if other := other_content(known, record.get("digests", {})):
             raise InputError(
                 f"{folder}: image {record['image_id']} was made with {other} than those before it; keep one run in a folder"
@@ -328,6 +332,10 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
+
+    def of_pick(row: Sequence[float | None]) -> float | None:
+        return None if picked is None else row[picked]
+
     values: dict[str, float | None] = {}
     by_truth = (m.modes.psnr_aligned if m.modes else m.psnr.sample)[i]
     for metric in m.compared:
@@ -336,7 +344,7 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
         values |= {
             f"{table_key(metric)}.best": best,
             f"{table_key(metric)}.mean": block.mean[i],
-            f"{table_key(metric)}.pick": None if picked is None else block.sample[i][picked],
+            f"{table_key(metric)}.pick": of_pick(block.sample[i]),
             f"{table_key(metric)}.spread": block.std[i],
         }
     if m.modes:
@@ -359,18 +367,16 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
         values |= {
             "loss.best": at_best(ratio, by_truth),
             "loss.mean": _mean(ratio),
-            "loss.pick": None if picked is None else ratio[picked],
+            "loss.pick": of_pick(ratio),
             "noise_floor": m.loss.noise_floor[i],
         }
-    for metric in BESIDE_LOSS if m.loss else ():
-        of_particles = None if metric is Loss else getattr(m.loss, str(metric.beside_loss))
-        if of_particles:
-            row = of_particles[i]
-            values |= {f"{metric.name}.mean": _mean(row), f"{metric.name}.pick": None if picked is None else row[picked]}
+        for metric in BESIDE_LOSS:
+            if metric is not Loss and (rows := getattr(m.loss, str(metric.beside_loss))):
+                values |= {f"{metric.name}.mean": _mean(rows[i]), f"{metric.name}.pick": of_pick(rows[i])}
+        if m.loss.deviation is not None:
+            values["loss.deviation"] = of_pick(m.loss.deviation[i])
     if m.summary:
         values["aligned_mean"] = m.summary.psnr[i]
-    if m.loss and m.loss.deviation is not None:
-        values["loss.deviation"] = None if picked is None else m.loss.deviation[i][picked]
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     if run.trivial:
         floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]
