@@ -65,7 +65,7 @@ def summarise(experiment: Experiment, reference: Experiment | None = None) -> di
     if own_metrics:
         row["metrics"] = {name: {**m.about(), **_parts(e, table_key(m))} for name, m in own_metrics.items()}
     for name in RATES:
-        row[name] = rate(e.values(name), e.clusters(name))
+        row[name] = rate(e.clusters(name))
     row["failed"], row["failures"] = failed(e.units), _failures(e)
     row["success_single"] = complement(row["failed"])
     row["robust"] = {part: _distribution(e, part) for part in ("single", "pick", "best")}

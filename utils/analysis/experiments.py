@@ -12,7 +12,6 @@ from utils.config.fingerprint import identity
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.metrics.base import table_key
-from utils.records.aggregate import finite
 from utils.records.metrics import Metrics
 
 Values = dict[str, float | None]  # {quantity: number or None} of one image
@@ -36,10 +35,6 @@ class Experiment:
     def __post_init__(self) -> None:
         if not self.units:
             self.units = {unit: image_values(run, i, self.until) for run in self.runs for i, unit in enumerate(run.units)}
-
-    def values(self, quantity: str) -> list[float]:
-        """Known values of one quantity over all units."""
-        return finite([values.get(quantity) for values in self.units.values()])
 
     @property
     def images(self) -> set[tuple[str | None, int]]:

@@ -10,8 +10,9 @@ from utils.analysis.runs import Unit
 Rate = dict[str, float]  # rate, count, n, low, high
 
 
-def rate(values: Sequence[float], clusters: Sequence[Sequence[float]]) -> Rate | None:
+def rate(clusters: Sequence[Sequence[float]]) -> Rate | None:
     """{rate, count, n, low, high} of values in [0, 1], with Wilson's interval over their clusters; None of none."""
+    values = [value for cluster in clusters for value in cluster]
     if not values:
         return None
     return _rate(stats.wilson(statistics.fmean(values), len(clusters)), math.fsum(values), len(values))
