@@ -154,6 +154,13 @@ def test_the_pages_of_a_report_read_of_all_images_only_what_they_draw(folder, un
     assert unpacked == ["summary_prtf.npy"] * 2
 
 
+@pytest.mark.parametrize("damage", ["a bomb", "a pipe"])
+def test_an_array_of_a_damaged_file_is_one_line(folder, damage):
+    DAMAGE[damage](record_path(folder, 1))
+    with pytest.raises(InputError, match="00001.npz: damaged record"):
+        runs.load(folder).arrays("summary_prtf")
+
+
 @pytest.mark.parametrize("damage", ["y is missing", "one picture too few", "more promised than there", "a bomb", "a pipe"])
 def test_type_and_shape_of_arrays_are_looked_at_though_they_are_not_read(folder, damage):
     DAMAGE[damage](record_path(folder, 1))
