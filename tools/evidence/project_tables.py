@@ -11,8 +11,7 @@ table:
       folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of the project
       kind: modes                                        # quality, robust, perception, modes, tuning, loss, failures,
                                                          # tasks, cost, phases, paired, paired_tests; prior: files of
-                                                         # tools/prior_quality.py; answers: the folder above the
-                                                         # runs of tools/evidence/confirmation.sh
+                                                         # tools/prior_quality.py
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
       columns: [experiment, success, paired.success]     # instead of the kind's own columns
       common: true                                       # only the images that all of the runs hold
@@ -30,7 +29,6 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from tools.evidence import answers
 from utils.analysis.arguments import read_experiments
 from utils.analysis.columns import KINDS, NEEDS, Table, known_keys
 from utils.analysis.comparison import compare
@@ -55,7 +53,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Field(pattern=r"^\S+$")
     folders: list[str] = Field(min_length=1)
-    kind: Literal[*KINDS, "prior", "answers"]
+    kind: Literal[*KINDS, "prior"]
     baseline: str | None = None
     columns: list[str] | None = None
     common: bool = False
@@ -174,8 +172,6 @@ def paragraphs(notes: Iterable[str]) -> str:
 
 def table_of(spec: Spec, root: Path) -> Table:
     """The Table that a Spec describes. Raises InputError."""
-    if spec.kind == "answers":
-        return answers.table(root / spec.folders[0])
     return prior_table(spec, root) if spec.kind == "prior" else run_table(spec, root)
 
 
