@@ -7,7 +7,7 @@ begin this level at noise pyramid.sigma, where the coarse structure stands and t
 
 import math
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,29 +20,21 @@ from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
 from utils.sampling.outcome import SampleResult
 from utils.sampling.particles import Particles
-from utils.sampling.phases import Phases
 from utils.sampling.pictures import enlarged
 from utils.sampling.profiler import Profiler
 
 
-class Below(Protocol):
-    """What runs the level below: utils.algorithms.contract.Algorithm."""
-
-    prior: LatentPrior
-    operator: Operator
-    mechanisms: tuple[Mechanism, ...]
-    phases: Phases
-
-    def sample(self, particles: Particles, profiler: Profiler | None = None, on_step: OnStep = ...) -> SampleResult: ...
-
-
 class Pyramid(Mechanism):
-    """Brings in what the level below found. keep: particles of an image; step, sigma: where this level begins."""
+    """Brings in what the level below found.
+
+    below: the utils.algorithms.contract.Algorithm of that level; keep: particles of an image; step, sigma: where this level
+    begins; field: pixels of the object
+    """
 
     name = "pyramid"
     needs_all = True
 
-    def __init__(self, below: Below, keep: int, step: int, sigma: float, field: int) -> None:
+    def __init__(self, below: Any, keep: int, step: int, sigma: float, field: int) -> None:
         self.below, self.keep, self.sigma, self.field = below, keep, sigma, field
         self.size = below.prior.resolution
         self.prefix = f"level_{self.size}_"
@@ -78,8 +70,7 @@ class Pyramid(Mechanism):
         compared = compared.double().cpu().nan_to_num(torch.inf)
         ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
         rows, report = [], {}
-        for image in dict.fromkeys(particles.image.tolist()):
-            where = particles.of_image(image)
+        for image, where in particles.by_image().items():
             order = where[compared[where].argsort(stable=True)][: self.keep]
             rows.append(order.sort().values)
             report[image] = {
