@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from utils.command_line import run, say
+from utils.command_line import run, say, wrong_input_in_one_line
 from utils.config.check import check
 from utils.config.compose import call
-from utils.errors import InputError
 from utils.paths import PROJECT
 from utils.running.console import setup_logging
 
@@ -67,11 +66,8 @@ BROKEN = ("cut", "zero", "non-finite", "fails")
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
 def main(cfg: DictConfig) -> None:
     setup_logging()
-    try:
+    with wrong_input_in_one_line():
         rows = gradients_of(cfg)
-    except InputError as error:  # Hydra would print a traceback
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     show(rows)
     sys.exit(any(row.findings for row in rows))
 

@@ -119,8 +119,10 @@ class Recombination(Mechanism):
             fresh = sampler.noise.draw(particles, "velocity", s.step + 1)
             new = replace(new, velocity=torch.where(column(accepted, fresh), fresh, particles.velocity))
         outcome = {"source": source, "turned": turned[rows, chosen], "loss": loss, "score": score, "accepted": accepted}
-        outcome |= {"step": s.step, "index": particles.index}
-        return new, {image: {"where": where, **outcome} for image, where in particles.by_image().items()}
+        return new, {
+            image: {"step": s.step, "where": where, "index": particles.index, **outcome}
+            for image, where in particles.by_image().items()
+        }
 
     def judge(
         self, offspring: torch.Tensor, particles: Particles, s: StepScalars, sampler: Sampler
