@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo_prior.real_images import FEWEST_SAMPLES, SEED, Family, Folder
-from utils.command_line import Parser, run, write_text
+from utils.command_line import Parser, write_text
 from utils.errors import InputError, visible
 
 if TYPE_CHECKING:
@@ -244,7 +244,3 @@ def save_samples(prior: LatentDiffusionPrior, latents: torch.Tensor, path: str |
     path = Path(path).with_stem(f"{Path(path).stem}_{name}") if several else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_sheet(prior.decode(latents), path)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -29,8 +29,7 @@ from tools.demo_prior.training_images import HELD_OUT_FOLDER, HELD_OUT_LIST
 from tools.demo_prior.unet_stage import load_autoencoder, train_unet
 from tools.demo_prior.views import image_folder
 from utils import device as devices
-from utils.command_line import run, wrong_input_in_one_line
-from utils.config.compose import call
+from utils.command_line import wrong_input_in_one_line
 from utils.errors import InputError
 from utils.files import write_atomically, write_folder
 from utils.paths import PROJECT
@@ -127,7 +126,3 @@ def train(config: DictConfig, rank: Rank = ALONE) -> None:
             (export if stage == "export" else report_quality)(cfg)
     if rank.count > 1:
         torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    run(lambda: call(main))

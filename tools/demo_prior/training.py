@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +17,7 @@ from tools.demo_prior.training_images import damaged
 from utils.device import is_out_of_memory
 from utils.errors import InputError
 from utils.files import picture_format, write_atomically
+from utils.metrics.pixels import to_pixels
 from utils.running.ranks import Rank
 
 ALONE = Rank()
@@ -163,15 +165,10 @@ def after_first(rank: Rank, event: str) -> None:
         rank.wait_for_first(event)
 
 
-def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(N,) PSNR in dB of images in [-1, 1]."""
-    return -10 * torch.log10(((a.clamp(-1, 1) - b) / 2).square().flatten(1).mean(1))
-
-
 def save_sheet(images: torch.Tensor, path: str | Path, columns: int = 10) -> None:
     """Save (N, 3, H, W) images in [-1, 1] as one picture, twice their size."""
-    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows = [torch.cat(list(pixels[i : i + columns]), dim=2) for i in range(0, len(pixels) - columns + 1, columns)]
-    sheet = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+    pixels = to_pixels(images)  # (N, H, W, 3)
+    rows = [np.concatenate(list(pixels[i : i + columns]), axis=1) for i in range(0, len(pixels) - columns + 1, columns)]
+    sheet = Image.fromarray(np.concatenate(rows))
     sheet = sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST)
     write_atomically(path, lambda file: sheet.save(file, format=picture_format(path)))

@@ -18,8 +18,9 @@ from tools.demo_prior.networks import (
 from tools.demo_prior.settings import Training
 from tools.demo_prior.training import Trainer, after_first, save_sheet
 from tools.demo_prior.training_images import drawn_images, kept
-from tools.demo_prior.views import FolderImages, rotated, to_model
+from tools.demo_prior.views import FolderImages, to_model
 from utils.errors import InputError
+from utils.evaluation.scores import rotated
 from utils.paths import find
 from utils.running.ranks import Rank
 

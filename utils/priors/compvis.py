@@ -106,8 +106,8 @@ def build_vq(
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """The noise schedule that the networks were trained on; they predict epsilon."""
+def build_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
+    """The noise schedule that the networks were trained on; the public ones predict epsilon."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
@@ -115,7 +115,7 @@ def build_scheduler() -> DDIMScheduler:
         beta_end=0.0195,
         clip_sample=False,
         set_alpha_to_one=False,
-        prediction_type="epsilon",
+        prediction_type=prediction_type,
     )
 
 
