@@ -33,17 +33,6 @@ if TYPE_CHECKING:
     from utils.diagnosis.gradient_check import Row
 
 
-def gradients_of(cfg: DictConfig) -> list[Row]:
-    """utils.diagnosis.gradient_check.Row of each stage of a composed config. Raises InputError."""
-    settings = check(cfg)  # before torch
-    from utils import device as devices
-    from utils.diagnosis.gradient_check import check_gradients
-    from utils.running.build import build
-
-    with devices.out_of_memory_in_one_line():
-        return list(check_gradients(build(settings, tried=False), settings))
-
-
 def show(rows: Sequence[Row]) -> None:
     """The table, and below it what is wrong."""
     table = Table(title="the gradient, from the loss to the latent")
@@ -67,7 +56,13 @@ BROKEN = ("cut", "zero", "non-finite", "fails")
 def main(cfg: DictConfig) -> None:
     setup_logging()
     with wrong_input_in_one_line():
-        rows = gradients_of(cfg)
+        settings = check(cfg)  # before torch
+        from utils import device as devices
+        from utils.diagnosis.gradient_check import check_gradients
+        from utils.running.build import build
+
+        with devices.out_of_memory_in_one_line():
+            rows = list(check_gradients(build(settings, tried=False), settings))
     show(rows)
     sys.exit(any(row.findings for row in rows))
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from utils.analysis.arguments import read_experiments
 from utils.analysis.columns import KINDS, NEEDS, Table, known_keys
@@ -37,7 +37,7 @@ from utils.command_line import Parser, run
 from utils.errors import InputError, one_line
 from utils.files import write_atomically
 from utils.paths import PROJECT
-from utils.plain_files import Object, Unreadable, read_json
+from utils.plain_files import Object, Unreadable, read_json, shaped
 
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 NOTES = re.compile(r"^<!-- notes -->$", re.MULTILINE)
@@ -102,12 +102,11 @@ def read(path: Path) -> str:
 def read_specs(path: Path) -> dict[str, Spec]:
     """{name: Spec} of tables.yaml. Raises InputError."""
     try:
-        specs = TypeAdapter(list[Spec]).validate_python(yaml.safe_load(read(path)))
+        specs = shaped(yaml.safe_load(read(path)), list[Spec])  # with aliases, so no plain YAML
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({one_line(error)})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except Unreadable as error:
+        raise InputError(f"{path}: entry {error}") from None
     twice = next((s.name for i, s in enumerate(specs) if s.name in [other.name for other in specs[:i]]), None)
     if twice:
         raise InputError(f"{path}: table {twice} stands there twice")

@@ -37,7 +37,7 @@ class Pyramid(Mechanism):
     def __init__(self, below: Any, keep: int, step: int, sigma: float, field: int) -> None:
         self.below, self.keep, self.sigma, self.field = below, keep, sigma, field
         self.size = below.prior.resolution
-        self.prefix = f"level_{self.size}_"
+        self.prefix, self.name_of_below = f"level_{self.size}_", f"{self.size} of {field} pixels"
         self.entrance = Entrance(step, (*(self.prefix + name for name in below.phases.names), "scaling_up"))
 
     def waits(self, particles: Particles) -> torch.Tensor:
@@ -48,7 +48,7 @@ class Pyramid(Mechanism):
         z = torch.empty(len(particles), *below.prior.latent_shape, dtype=below.prior.dtype, device=particles.z.device)
         y = sampler.operator.centre(particles.y, sampler.prior.resolution, self.size)
         start = Particles(z, y, particles.image, particles.index)
-        result = below.sample(start, inner, lambda info: on_step(info._replace(level=self.level_of(info.level))))
+        result = below.sample(start, inner, lambda info: on_step(info._replace(level=info.level or self.name_of_below)))
         profiler.adopt(self.prefix, inner)
         rows, report = self.chosen(result)
         kept = particles.select(self.rows_of(particles, result.particles.select(rows)))
@@ -56,10 +56,6 @@ class Pyramid(Mechanism):
             x = enlarged(result.image[rows.to(result.image.device)], sampler.prior.resolution)
             z = sampler.prior.encode(x.to(sampler.prior.dtype))
             return kept.at(z + self.sigma * sampler.noise.draw(kept, "initial")), report
-
-    def level_of(self, level: str | None) -> str:
-        """The name of the level that a step belongs to; None: the level right below."""
-        return level or f"{self.size} of {self.field} pixels"
 
     def chosen(self, result: SampleResult) -> tuple[torch.Tensor, Report]:
         """Positions of the particles that go on, those of an image together, and what the level found on each image."""
