@@ -8,7 +8,7 @@ betas sqrt-linear from 0.0015 to 0.0195.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,7 +156,8 @@ def vq_structure(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def convert_unet(state: Mapping[str, torch.Tensor], source: str | Path, sample_size: int) -> UNet:
     """A loaded UNet from original names (without prefix) and tensors."""
     structure = unet_structure(state)
-    unet = _on_meta(lambda: build_unet(**structure, sample_size=sample_size))
+    with torch.device("meta"):
+        unet = build_unet(**structure, sample_size=sample_size)
     converted = convert_ldm_unet_checkpoint({UNET + k: v for k, v in state.items()}, unet.config)
     _check_all_used(state, converted, UNET, source)
     if structure["context"] is None:
@@ -192,16 +193,12 @@ def convert_vq(state: Mapping[str, torch.Tensor], source: str | Path, sample_siz
         raise InputError(
             f"{source}: its first stage has no codebook, so it is no VQ model (Stable Diffusion?); use a diffusers folder of it"
         )
-    vq = _on_meta(lambda: build_vq(**vq_structure(state), sample_size=sample_size, scaling_factor=scaling_factor))
+    with torch.device("meta"):
+        vq = build_vq(**vq_structure(state), sample_size=sample_size, scaling_factor=scaling_factor)
     converted = convert_ldm_vae_checkpoint({VQ + k: v for k, v in state.items()}, vq.config)
     converted["quantize.embedding.weight"] = state["quantize.embedding.weight"]  # diffusers converts no codebook
     _check_all_used(state, converted, VQ, source)
     return _load(vq, converted, "VQ first stage", source)
-
-
-def _on_meta(build: Callable[[], Network]) -> Network:
-    with torch.device("meta"):
-        return build()
 
 
 def _check_all_used(
