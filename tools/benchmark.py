@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,11 +44,11 @@ from utils.paths import PROJECT
 from utils.running.console import setup_logging
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
-    from utils.running.build import Parts
+    from utils.priors.base import LatentPrior
     from utils.sampling.outcome import StepInfo
-    from utils.sampling.particles import Particles
 
 
 Figures = Mapping[str, str | float | None]  # {name: value}
@@ -100,7 +100,7 @@ def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timing
     parts = build(settings)
     particles, truth = load_batch(parts, settings, images[: images_per_batch(parts, settings, images)])
     trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
-    pieces = Pieces(parts, particles)
+    pieces = Pieces(parts.prior, particles.z, lambda x: parts.operator.loss(x, particles.y))
     timed = (DECODER, OPERATOR, DENOISER) if parts_too else (DECODER,)
     for name in (DECODER, DENOISER):  # warm-up, and compiling
         pieces.run(name, 3)
@@ -145,13 +145,15 @@ def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timing
 class Pieces:
     """What sampling is made of, each alone, at the batch of the run."""
 
-    def __init__(self, parts: Parts, particles: Particles) -> None:
+    def __init__(
+        self, prior: LatentPrior, like: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
+        """like: latents (P, C, h, w); loss: of images (P, 3, H, W), (P,), None where the operator is not asked for."""
         import torch
 
-        self.parts, self.y = parts, particles.y
-        self.z = torch.zeros_like(particles.z)
+        self.prior, self.loss, self.z = prior, loss, torch.zeros_like(like)
         with torch.no_grad():
-            self.image = parts.prior.decode(self.z)
+            self.image = prior.decode(self.z)
         self.sigma = torch.ones((), dtype=self.z.dtype, device=self.z.device)
         self.work = {DECODER: self.decoder, OPERATOR: self.operator, DENOISER: self.denoiser}
 
@@ -159,20 +161,20 @@ class Pieces:
         import torch
 
         z = self.z.detach().requires_grad_()
-        image = self.parts.prior.decode(z)
+        image = self.prior.decode(z)
         torch.autograd.grad(image, z, torch.ones_like(image))
 
     def operator(self) -> None:
         import torch
 
         image = self.image.detach().requires_grad_()
-        torch.autograd.grad(self.parts.operator.loss(image, self.y).sum(), image)
+        torch.autograd.grad(self.loss(image).sum(), image)
 
     def denoiser(self) -> None:
         import torch
 
         with torch.no_grad():
-            self.parts.prior.denoise(self.z, self.sigma)
+            self.prior.denoise(self.z, self.sigma)
 
     def run(self, name: str, count: int) -> list[float]:
         """Seconds of each of `count` calls."""
@@ -181,9 +183,9 @@ class Pieces:
         seconds = []
         with torch.enable_grad():  # the sampler's callback runs without
             for _ in range(count):
-                started = devices.clock(self.parts.device)
+                started = devices.clock(self.z.device)
                 self.work[name]()
-                seconds.append(devices.clock(self.parts.device) - started)
+                seconds.append(devices.clock(self.z.device) - started)
         return seconds
 
     def decoder_flops(self) -> int:

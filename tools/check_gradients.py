@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 def show(rows: Sequence[Row]) -> None:
     """The table, and below it what is wrong."""
+    from utils.diagnosis.gradient_check import BROKEN
+
     table = Table(title="the gradient, from the loss to the latent")
     for heading in ("stage", "in", "out", "gradient", "finite differences", "other particle", "batch"):
         table.add_column(heading, overflow="fold", justify="left")
@@ -47,9 +49,6 @@ def show(rows: Sequence[Row]) -> None:
         for kind, texts in ((row.gradient if row.gradient in BROKEN else "wrong", row.findings), ("note", row.notes)):
             for text in texts:
                 say(f"{kind}: {row.stage} ({row.part}): {text}")
-
-
-BROKEN = ("cut", "zero", "non-finite", "fails")
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
