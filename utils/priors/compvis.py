@@ -18,6 +18,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from safetensors.torch import save_file
 
 from utils.checkpoint_file import read_averaged, read_state_dict
+from utils.data import few
 from utils.errors import InputError
 from utils.files import write_atomically, write_folder
 from utils.plain_files import Unreadable, read_json
@@ -208,7 +209,7 @@ def _check_all_used(
     used = {tensor.data_ptr() for tensor in converted.values()}
     left = sorted(prefix + name for name, tensor in state.items() if tensor.data_ptr() not in used)
     if left:
-        raise InputError(f"{source}: unexpected keys, the checkpoint is of another family: {_few(left)}")
+        raise InputError(f"{source}: unexpected keys, the checkpoint is of another family: {few(left)}")
 
 
 def _load(module: Network, state: Mapping[str, torch.Tensor], what: str, source: str | Path) -> Network:
@@ -224,15 +225,11 @@ def check_keys(
 ) -> None:
     """Raises InputError if the weights of a network are not exactly its own. what: the network, for the message."""
     for problem, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshaped)):
-        if few := _few(sorted(names)):
+        if found := sorted(names):
             raise InputError(
-                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {few}; "
+                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {few(found)}; "
                 "get it again from its source"
             )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def convert(checkpoint: str | Path, out: str | Path, weights: str = "raw", resolution: int = 256) -> Path:
@@ -257,7 +254,7 @@ def convert(checkpoint: str | Path, out: str | Path, weights: str = "raw", resol
     if not vq_state or left:
         raise InputError(
             f"{checkpoint}: is no latent-diffusion checkpoint of FFHQ, CelebA or cin256-v2: "
-            + (f"unexpected keys {_few(left)}" if left else f"no key starts with {VQ}")
+            + (f"unexpected keys {few(left)}" if left else f"no key starts with {VQ}")
         )
     parts = {"vqvae": convert_vq(vq_state, checkpoint, resolution, float(state.get("scale_factor", 1.0)))}
     embedding = networks.get(CLASSES)
@@ -285,7 +282,7 @@ def _averaged(
         return {name: state[flat] for name, flat in names.items()}
     beside = _under(read_averaged(source), UNET)
     if beside.keys() != unet_state.keys():
-        raise InputError(f"{source}: model.weights=ema: missing keys {_few(missing)}; use model.weights=raw")
+        raise InputError(f"{source}: model.weights=ema: missing keys {few(missing)}; use model.weights=raw")
     return beside
 
 
