@@ -92,6 +92,7 @@ def main() -> None:
         "thresholds": chosen[wanted].thresholds._asdict(),
         "sigmas": args.sigmas,
         "holds_for": held,
+        "complete": True,
         "prior": of_prior(settings[0].model_node),
         "images": len({group.image for group in groups}),
         "rates": {

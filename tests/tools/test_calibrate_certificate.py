@@ -126,10 +126,11 @@ def test_particles_speak_for_one_another_only_where_none_is_a_copy(place, tmp_pa
     for name, donors in (("turning", False), ("exchanging", True)):
         call(monkeypatch, place.run(name, *exchange, f"recombination.donors={donors}"), "--out", out)
         assert ("No agreement is tried" in " ".join(capsys.readouterr().out.split())) == donors
-        assert json.loads(out.read_text())["holds_for"].get("donors") == (None if donors else False)
+        content = json.loads(out.read_text())
+        assert content["holds_for"]["recombination"]["donors"] is donors and content["complete"]
     rounds = ("population=sequential", "sequential.start=1", f"sequential.certificate={out}", *exchange)
     (note,) = check(runs.config(place.all("reads", *rounds, "recombination.donors=false"))).composition.notes
-    assert "calibrated elsewhere: donors is the default there and False here" in note
+    assert "calibrated elsewhere: recombination.donors is True there and False here" in note
 
 
 def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monkeypatch):

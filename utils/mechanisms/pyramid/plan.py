@@ -82,7 +82,6 @@ class PyramidPlan(Plan):
     block, Recorded, Aggregated = "pyramid", Recorded, Aggregated
     needs_all = True
     resizes = True
-    certified = ("pyramid",)
 
     def off(self) -> dict[str, Any]:
         return {self.key: OFF}

@@ -57,7 +57,6 @@ class Aggregated(Block):
 class StartPlan(Plan):
     name, key, Keys = "start", "start", Keys
     block, Recorded, Aggregated = "start", Recorded, Aggregated
-    certified = ("start",)
     BEFORE, AFTER, PHASE = "above_start", "below_start", "bank"
 
     def off(self) -> dict[str, Any]:
