@@ -78,8 +78,10 @@ def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monk
     labels = [label for row in runs.metrics_of(fixed)["modes"]["label"] for label in row]
     assert "failed" in labels and {"0", "180"} & set(labels)
     out = tmp_path / "new" / "tiny.json"
+    monkeypatch.setenv("COLUMNS", "300")  # of the terminal
     call(monkeypatch, fixed, "--start", 1, "--add", 1, "--accept", 0.3, "--out", out)
     shown = capsys.readouterr().out
+    assert 70 < max(len(line.rstrip()) for line in shown.splitlines() if str(out) not in line) <= 80
     assert "4 images of 2 particles" in shown and "1 + 1 ..." in shown and f"{out}: the thresholds of" in shown
     assert "…" not in shown, "numbers cut off"
     content = json.loads(out.read_text())
