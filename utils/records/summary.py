@@ -120,6 +120,12 @@ def population(metrics: dict[str, Any]) -> str:
     return counted(metadata["num_samples"], "particle") + (f" and {newborn} born later" if newborn else "") + note
 
 
+def seconds(metrics: dict[str, Any]) -> str:
+    """What sampling took, in words: of images that processes sampled side by side the time passed is less than their sum."""
+    total, several = metrics["time"]["total_s"], metrics["metadata"]["num_images"] > 1
+    return f"{total:.1f} s" + " added up over the images" * several
+
+
 def resolution(resolved: dict[str, int]) -> str:
     """Of pictures that were solved at fewer pixels than the object has."""
     return f"resolved to {resolved['pixels']} of {resolved['of']} pixels"
@@ -200,7 +206,7 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
         lines += ["", f"**{remark[0].upper()}{remark[1:]}.**"]
     lines += [
         "",
-        f"{metrics['time']['total_s']:.1f} s in all; diverged particles: {diverged}.",
+        f"Time: {seconds(metrics)}; diverged particles: {diverged}.",
         f"Label-free pick: {metrics['selection']['rule']}.",
         "Loss: sum of squared residuals of the measurement; noise floor: its expected value at the true image, so that a ratio "
         f"near 1 explains the measurement up to its noise: within, up to {WITHIN:g} standard deviations (sd) of the true "

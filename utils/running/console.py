@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from utils.callbacks.base import ImageDone, Step
 from utils.errors import one_line, visible
 from utils.records.progress import Progress as HowFar
-from utils.records.summary import aligned_columns, certified, counted, headed_table, population, verdict_of_pick
+from utils.records.summary import aligned_columns, certified, counted, headed_table, population, seconds, verdict_of_pick
 from utils.records.verdict import TO_THE_NOISE, TO_THE_PRIOR, remarks
 from utils.running.watching import Watch
 
@@ -158,8 +158,8 @@ MOST_LINES = 9  # and one of the pictures
 
 def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     """What the terminal says at the end of a run. What is wrong is no part of it: utils.records.verdict."""
-    n, modes, seconds = metrics["metadata"]["num_images"], metrics["modes"], metrics["time"]["total_s"]
-    lines = [f"{folder}: {counted(n, 'image')}, {population(metrics)}, {seconds:.1f} s"]
+    n, modes = metrics["metadata"]["num_images"], metrics["modes"]
+    lines = [f"{folder}: {counted(n, 'image')}, {population(metrics)}, {seconds(metrics)}"]
     if modes:
         both = sum(c == 2 for c in modes["coverage"])
         lines.append(f"success {sum(modes['success'])} of {counted(n, 'image')}, both orientations on {both}")
