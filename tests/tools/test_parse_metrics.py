@@ -68,6 +68,7 @@ def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
         "Paired differences to exp0_base, 95 % intervals",
         "Paired tests against exp0_base",
     ]
+    assert "better orientation: as found or turned by 180 degrees, whichever" in text.split("### ")[1]
     for block in text.split("### ")[1:]:
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert "pick" in rows[0] and len({row.count("|") for row in rows}) == 1 and len(rows) >= 3

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from utils.errors import visible
-from utils.metrics.base import Described, row_name
+from utils.metrics.base import BETTER_ORIENTATION, Described, row_name
 from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
 from utils.records.verdict import NOT_EXPLAINED, TO_THE_PRIOR, WITHIN, remarks, verdicts
 
 MEAN_IMAGE = "PSNR of the aligned mean"  # known without the truth, so in the column of the pick
 NOT_ITS = "–"
+BEST_PLACE = "also moved to where it is nearest, since magnitudes do not tell where an object with dark margins lies"
 
 
 def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
@@ -191,6 +192,8 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
     ]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     if metrics["modes"] is not None:
+        place = f" Place: {BEST_PLACE}." if any("place" in row[0] for row in rows) else ""
+        lines += ["", f"Better orientation: {BETTER_ORIENTATION}.{place}"]
         success, coverage = metrics["modes"]["success"], metrics["modes"]["coverage"]
         lines += [
             "",
