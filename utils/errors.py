@@ -7,9 +7,7 @@ from typing import Any
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 # what to do where a part of one's own is not found
-TO_BE_FOUND = (
-    "put the folder of your module on PYTHONPATH or install its package, and name the folder of your configs with --config-dir"
-)
+TO_BE_FOUND = "put your module's folder on PYTHONPATH or install its package, and name that of your configs by --config-dir"
 
 
 class InputError(Exception):

@@ -131,7 +131,7 @@ def test_the_closing_summary_has_ten_lines_with_the_pictures(capsys):
     lines = closing(found, capsys)
     assert len(lines) == 9 and lines[0] == "folder: 2 images, 2 particles, 2.0 s added up over the images"
     heads = [line.split("  ")[0] for line in lines[3:8]]
-    assert heads == ["metric", "PSNR, better orientation", "loss / noise floor", "SSIM", "LPIPS"]
+    assert heads == ["metric", "PSNR, better orientation", "loss / noise floor", "SSIM, as found", "LPIPS, as found"]
     assert lines[-1].startswith("all of it: folder/eval.md, with ") and lines[-1].endswith("rows more")
 
 

@@ -104,8 +104,7 @@ class ReSample(GuidedDDIM):
 
     def in_latents(self, particles: Particles, on_step: OnStep) -> torch.Tensor:
         """argmin_z |y - A(D(z))|^2 from the particles' latents."""
-        of_latents = self.latents, self.latent_rate, self.latent_iterations
-        return self.optimised(particles.z, particles, *of_latents, on_step, PATIENCE)
+        return self.optimised(particles.z, particles, self.latents, self.latent_rate, self.latent_iterations, on_step, PATIENCE)
 
     def latents(self, particles: Particles, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradient of the loss in the latents z, the loss (P,), and the images."""

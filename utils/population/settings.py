@@ -79,19 +79,14 @@ class Certificate(Section):
         return {**content, "thresholds": kept, "early_stop": stops}
 
     def held_against(self, own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """`holds_for` to compare with `own`, that of a run, and the keys of `own` of which an older calibration says nothing.
-
-        Such a key has its value of the run.
-        """
+        """(`holds_for` with what an older one says nothing of as in `own`, a run's; the keys of that)."""
         if self.complete:
             return self.holds_for, []
         held = self.holds_for
         for plan in PLANS:
             held = dict(plan.of_older_certificate(held))
         untold = []
-        for key, value in own.items():
-            if key in HELD_ONCE:
-                continue
+        for key, value in ((key, value) for key, value in own.items() if key not in HELD_ONCE):
             if isinstance(value, dict) and isinstance(held.get(key, {}), dict):
                 untold += [f"{key}.{name}" for name in value if name not in held.get(key, {})]
                 held[key] = {**value, **held.get(key, {})}

@@ -193,7 +193,7 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     if metrics["modes"] is not None:
         place = f" Place: {BEST_PLACE}." if any("place" in row[0] for row in rows) else ""
-        lines += ["", f"Better orientation: {BETTER_ORIENTATION}.{place}"]
+        lines += ["", f"Better orientation: {BETTER_ORIENTATION}; PSNR, SSIM and LPIPS alone: as found.{place}"]
         success, coverage = metrics["modes"]["success"], metrics["modes"]["coverage"]
         lines += [
             "",

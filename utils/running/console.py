@@ -153,6 +153,7 @@ class SamplingBar(SamplingSteps):
 
 
 FIRST = ("PSNR, better orientation", "loss / noise floor")  # of eval.md's rows
+AS_FOUND = ("SSIM", "LPIPS", "LPIPS (AlexNet)")  # low where the picture is upside down
 MOST_LINES = 9  # and one of the pictures
 
 
@@ -172,7 +173,8 @@ def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         of_all += f", to what this prior can draw on {drawn}" if drawn else ""
         lines.append(f"the pick explains the measurement up to its noise: {of_all}")
     heads, *rows = headed_table(metrics)
-    rows = [row for row in rows if row[0] != "PSNR" or not modes]
+    if modes:
+        rows = [(f"{name}, as found" if name in AS_FOUND else name, *cells) for name, *cells in rows if name != "PSNR"]
     shown = sorted(rows, key=lambda row: row[0] not in (*FIRST, "PSNR"))[: MOST_LINES - len(lines) - 2]
     table = [column for column in zip(heads, *shown) if set(column[1:]) != {"–"}]  # of the truth none is known of a measurement
     lines += aligned_columns(list(zip(*table)))
