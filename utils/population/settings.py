@@ -16,8 +16,7 @@ from utils.weights import is_hub_id, is_original
 FILE = "certificate.json"
 TOOL = "tools/calibrate_certificate.py"
 EARLY_STOP = ("stop_step", "stop_deviation")  # of thresholds from before it was retired
-# of a configuration: all that a certificate does not depend on, since it says which particles there are, where they are
-# computed, or how a file writes its numbers, and not what particles are; of weights a certificate holds digests
+# what a certificate does not depend on: which particles there are, where, how files write numbers; of weights it has digests
 NOT_HELD = (
     *("num_samples", "first_particle", "population", "sequential", "seed", "success", "task_group", "use_tpu", "step_clock"),
     *("model.path", "data.root", "data.kind", "data.dataset", "data.quantity", "data.gain", "data.center", "data.norm"),

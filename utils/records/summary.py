@@ -123,8 +123,7 @@ def population(metrics: dict[str, Any]) -> str:
 
 def seconds(metrics: dict[str, Any]) -> str:
     """What sampling took, in words: of images that processes sampled side by side the time passed is less than their sum."""
-    total, several = metrics["time"]["total_s"], metrics["metadata"]["num_images"] > 1
-    return f"{total:.1f} s" + " added up over the images" * several
+    return f"{metrics['time']['total_s']:.1f} s" + " added up over the images" * (metrics["metadata"]["num_images"] > 1)
 
 
 def resolution(resolved: dict[str, int]) -> str:

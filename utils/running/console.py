@@ -153,7 +153,7 @@ class SamplingBar(SamplingSteps):
 
 
 FIRST = ("PSNR, better orientation", "loss / noise floor")  # of eval.md's rows
-AS_FOUND = ("SSIM", "LPIPS", "LPIPS (AlexNet)")  # low where the picture is upside down
+AS_FOUND = ("SSIM", "LPIPS", "LPIPS (AlexNet)")  # bad where the picture is upside down
 MOST_LINES = 9  # and one of the pictures
 
 
