@@ -95,6 +95,10 @@ def run(cfg: DictConfig, rank: Rank = ALONE, jobs: tuple[int, int] | None = None
                 watch.begin(pending)
                 sample_all(settings, pending, folder, rank, watch)
             rank.wait_for_all("sampling done")
+        except KeyboardInterrupt:
+            if not any(record_path(folder.path, image.id).exists() for image in images):
+                raise KeyboardInterrupt("no image was finished yet, the same command begins with the first one") from None
+            raise
         finally:  # after Ctrl-C or an error too: what is done counts
             if rank.first:
                 with uninterrupted():
@@ -146,9 +150,10 @@ def start() -> None:
             if not SWEEP.refused:
                 print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if Rank.of_this_process().first:
-                print("interrupted: finished images are kept, the same command continues", file=sys.stderr)
+                kept = str(interrupt) or "finished images are kept, the same command continues"
+                print(f"interrupted: {kept}", file=sys.stderr)
             sys.exit(130)
         finally:
             SWEEP.close()

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 BATCH = 16  # images whose particles are scored together
+WIDTH = 80  # characters of the table and its notes, in any terminal
 
 
 def main() -> None:
@@ -92,6 +93,7 @@ def main() -> None:
         "thresholds": chosen[wanted].thresholds._asdict(),
         "sigmas": args.sigmas,
         "holds_for": held,
+        "complete": True,
         "prior": of_prior(settings[0].model_node),
         "images": len({group.image for group in groups}),
         "rates": {
@@ -232,7 +234,7 @@ def joined(pieces: Sequence[Piece], operator: Operator, margin: float | None = N
 def show(
     groups: Sequence[Particles], schedules: Mapping[str, tuple[int, ...]], chosen: Mapping[str, Choice], aim: Aim, passes: float
 ) -> None:
-    """The table on the terminal, 80 columns wide: thresholds, what they decide, and what it costs."""
+    """The table on the terminal, WIDTH columns wide: thresholds, what they decide, and what it costs."""
     images = len({group.image for group in groups})
     note = (
         "" if aim.agreement else " No agreement is tried: with the exchange a later particle may be a copy of an earlier one."
@@ -252,7 +254,7 @@ def show(
         shares = [rate(value, images) for value in (outcome.wrong, outcome.failed)]
         cost = f"{outcome.started * passes:.0f}/{sum(sizes) * passes:.0f}"
         table.add_row(name, numbers, f"{100 * outcome.accepted:.0f} %", *shares, f"{outcome.psnr:.2f}", cost)
-    console = Console()
+    console = Console(width=WIDTH)
     console.print(table)
     lowest = ", ".join(
         f"{sum(s)}: {100 * Sequences(groups, s).picked_wrong():.3g} %" for s in schedules.values() if len(s) == 1

@@ -129,7 +129,8 @@ def united(group: str, texts: Iterable[str]) -> list[Row]:
 def metrics() -> str:
     """The page of all fields of metrics.json."""
     about = [
-        Row(m.name or "shifted_psnr", m.direction, f"{m.title or m.name}, {m.unit or 'no unit'}") for m in (*ORDER, *ON_REQUEST)
+        Row(m.name or "shifted_psnr", m.direction, f"{m.title}, {m.unit or 'no unit'}. {str(m.__doc__).splitlines()[0]}")
+        for m in (*ORDER, *ON_REQUEST)
     ]
     parts = ["# metrics.json", NOTE.format("schema, utils/records/metrics.py, and of the mechanisms' plans")]
     parts += ["Every run folder holds one. How to read it: [results.md](../guide/results.md).", "## Fields"]

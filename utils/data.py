@@ -299,7 +299,8 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     if not files:
         raise InputError(f"data.root={data.root}: no {KINDS[data.kind]} in {root}{beside}")
     if left:
-        log.info("data.root=%s: %d files are no %s%s", data.root, len(left), KINDS[data.kind], beside)
+        files_are = "1 file is" if len(left) == 1 else f"{len(left)} files are"
+        log.info("data.root=%s: %s no %s%s", data.root, files_are, KINDS[data.kind], beside)
     items = whole_set(settings, files)
     end = data.end_id if data.end_id is not None else len(items)
     if end > len(items):

@@ -6,6 +6,9 @@ from typing import Any
 # they steer a terminal, end a line, or turn the direction of what follows: control, line and bidirectional characters
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+# what to do where a part of one's own is not found
+TO_BE_FOUND = "put your module's folder on PYTHONPATH or install its package, and name that of your configs by --config-dir"
+
 
 class InputError(Exception):
     """Wrong input: one line saying what was wrong, with which value, and what to do. The program exits with 2."""

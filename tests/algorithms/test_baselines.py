@@ -194,6 +194,20 @@ def test_resample_is_the_plain_reference_and_counts_its_passes(name, y):
     assert (phase.decoder_forward, phase.encoder_forward) == (4, 3)
 
 
+def test_an_optimisation_within_a_step_is_told_of_now_and_then():
+    """So that the bar moves; such a run within the run is no step."""
+    seen = []
+    loop_of("resample_fair").sample(start(MIXTURE, [-8.0, 9.0], 3), on_step=seen.append)
+    steps, within = ([info for info in seen if (info.level is None) == is_step] for is_step in (True, False))
+    assert [info.step for info in steps] == list(range(12))
+    assert {info.level for info in within} == {"optimisation"} and {(info.step + 1) % 20 for info in within} == {0}
+    assert len(within) >= 3 * 80 // 20 + 2 * 200 // 20  # three in the pixels, and two in the latents, until patience ends
+    for info in within:
+        torch.testing.assert_close(info.loss, loop_of("resample").operator.loss(info.image, info.particles.y))
+    since = seen.index(steps[-1])
+    assert [info.step for info in seen[since + 1 :]][:3] == [19, 39, 59], "the optimisation at the end is told of too"
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_particle_alone_is_that_of_the_batch(name):
     """Beside other particles and another image, of which less was measured; and in passes of any size."""

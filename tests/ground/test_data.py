@@ -243,6 +243,11 @@ def test_what_is_not_read_is_counted_and_named_in_one_line(tmp_path, caplog):
         assert [item.path.name for item in select_images(settings(tmp_path))] == ["a.jpg", "b.png"]
     assert len(caplog.records) == 1
     assert "4 files are no PNG" in caplog.text and "left out: gone.png, notes.txt, x.gif and 1 more" in caplog.text
+    for name in ("x.gif", "y.heic", "gone.png"):
+        (tmp_path / name).unlink()
+    with caplog.at_level("INFO", "latentdaps"):
+        select_images(settings(tmp_path))
+    assert "1 file is no PNG" in caplog.records[-1].getMessage()
 
 
 def test_linked_folders_are_followed_and_loops_end(tmp_path):

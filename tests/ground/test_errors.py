@@ -53,6 +53,19 @@ def test_a_part_of_ones_own_that_cannot_be_built_says_why(module, tmp_path, monk
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("target", ["no_such_module.Gray", "own_empty.Gray", "os.path.NoSuchName"])
+def test_a_class_that_is_not_found_is_answered_by_both_ways_to_name_its_place(target, tmp_path, monkeypatch):
+    (tmp_path / "own_empty.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=f"metrics.mine._target_={target}: cannot be built ") as caught:
+        make("metrics.mine", {"_target_": target})
+    line = str(caught.value)
+    assert "PYTHONPATH" in line and "install its package" in line and "--config-dir" in line and "\n" not in line
+    with pytest.raises(InputError, match=r"cannot be built .*unexpected keyword .*; check this block's keys") as caught:
+        make("metrics.mine", {"_target_": "json.JSONDecoder", "bad": 1})
+    assert "PYTHONPATH" not in str(caught.value)
+
+
 STEERING = ["\x1b[31m", "\n", "\r", "\x9b", "\u202e", "\u2066", "\u200f", "\u2028", "\x7f"]
 
 

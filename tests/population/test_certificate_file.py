@@ -1,9 +1,11 @@
 """A sequential population at its start: the certificate's file and what it was calibrated for, and what is refused."""
 
+import copy
 import json
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.worlds import populations, runs
 from tests.worlds.populations import ALWAYS
@@ -50,8 +52,11 @@ def certificate(path, **changes):
 
     held = holds_for(check(runs.config(changes.pop("overrides"))).composition.identity)
     content = {"thresholds": {"deviation": 2.0, "denoising": 0.5, "agreement": None}, "sigmas": [0.3, 0.5, 0.7]}
-    path.write_text(json.dumps({**content, "holds_for": held, "images": 9, "rates": {}, **changes}))
+    path.write_text(json.dumps({**content, "holds_for": held, "complete": True, "images": 9, "rates": {}, **changes}))
     return path
+
+
+EXCHANGE = ("recombination_step=700", "recombination.donors=false")
 
 
 def checked(place, *overrides):
@@ -106,6 +111,76 @@ def test_a_certificate_of_another_setting_is_named_once(place, tmp_path):
     assert "was calibrated elsewhere: temperature is" in note
     (note,) = checked(place, f"sequential.certificate={path}", "precision=bf16").composition.notes
     assert "was calibrated elsewhere: precision is the default there and bf16 here" in note
+
+
+def leaves(nodes, *above):
+    """(path, value) of all values of a nested dict."""
+    for key, value in nodes.items():
+        yield from leaves(value, *above, key) if isinstance(value, dict) else [((*above, key), value)]
+
+
+# which particles there are, where they are computed, and how files write numbers
+COUNTS_FOR_NOTHING = {
+    *("num_samples", "first_particle", "seed", "task_group", "success.threshold_db", "success.margin_db"),
+    *("population", "sequential.start", "sequential.add", "sequential.sigmas", "sequential.thresholds"),
+    *("use_tpu", "step_clock", "model.path", "data.root", "data.kind", "data.quantity", "data.gain"),
+}
+
+
+def test_a_certificate_holds_for_every_setting_that_changes_what_particles_are(place):
+    from utils.config.fingerprint import identity
+    from utils.population.settings import holds_for
+
+    on = ("recombination_step=700", "optimization_step=400", "repulsion_scale=0.1", "pruning_step=500", "children=2")
+    on += ("start.bank=1", "polish.keep=1", "pyramid.levels=[8,16]", "+mechanisms.mine={_target_:mine.Mine,share:1}")
+    on += ("population=sequential", "temperature=2", "precision=bf16", "fidelity.poisson=1")
+    on += (
+        "+data.quantity=intensity",
+        "+data.gain=2",
+        "+data.bin=2",
+        "+data.support=16",
+        "+data.mask=[0]",
+        "+model.scaling_factor=1",
+    )
+    whole = identity(OmegaConf.to_container(runs.config(place.all("checked", *on)), resolve=True))
+    counts_for_nothing = set()
+    for path, _ in leaves(whole):
+        changed = copy.deepcopy(whole)
+        block = changed
+        for key in path[:-1]:
+            block = block[key]
+        block[path[-1]] = "another"
+        if holds_for(changed) == holds_for(whole):
+            counts_for_nothing.add(".".join(path))
+    assert counts_for_nothing == COUNTS_FOR_NOTHING
+
+
+@pytest.mark.heavy
+def test_a_detail_of_a_mechanism_that_differs_is_named(place, tmp_path):
+    path = certificate(tmp_path / "faces.json", overrides=place.all("checked", *EXCHANGE))
+    of_file = (*EXCHANGE, f"sequential.certificate={path}")
+    assert checked(place, *of_file, "num_samples=2", "seed=7", "sequential.add=1").composition.notes == ()
+    (note,) = checked(place, *of_file, "recombination.excess=2.5").composition.notes
+    assert note.endswith("was calibrated elsewhere: recombination.excess is 1.0 there and 2.5 here")
+
+
+@pytest.mark.heavy
+def test_an_older_certificate_says_what_it_cannot_tell(place, tmp_path):
+    """It held the switches, and of the exchange that it takes nothing from other particles."""
+    older = certificate(tmp_path / "older.json", overrides=place.all("checked", *EXCHANGE))
+    content = json.loads(older.read_text())
+    held = {key: content["holds_for"][key] for key in ("task", "sampler", "recombination_step")}
+    del content["complete"]
+    of_file = (*EXCHANGE, f"sequential.certificate={older}")
+    older.write_text(json.dumps({**content, "holds_for": held | {"donors": False}}))
+    for override in ("recombination.excess=1.0", "recombination.excess=2.5"):
+        (note,) = checked(place, *of_file, override).composition.notes
+        assert f"{older} is older and cannot tell whether it holds for recombination.every, recombination.excess, " in note
+        assert "donors" not in note and "choice" not in note and "recombination_step" not in note and "\n" not in note
+    found = checked(place, *of_file, "temperature=2").composition.notes
+    assert "was calibrated elsewhere: temperature is the default there and 2 here" in found[0] and "older" in found[1]
+    older.write_text(json.dumps({**content, "holds_for": held}))
+    assert "recombination.donors is True there and False here" in checked(place, *of_file).composition.notes[0]
 
 
 @pytest.mark.heavy

@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from tests.worlds.synthetic import forget_truth, make_record
 from utils.errors import visible
+from utils.metrics.shifted_psnr import ShiftedPsnr
 from utils.records.aggregate import aggregate, at_best, loss_block
 from utils.records.metrics import check_metrics
 from utils.records.record import problem
@@ -37,6 +38,20 @@ def test_the_block_has_losses_floors_and_ratios():
     }
     noiseless = [record | {"noise_floor": 0.0} for record in records(True)]
     assert loss_block(noiseless)["ratio"] == [[None, None]] * 2
+
+
+def test_eval_md_says_what_the_better_orientation_and_place_are():
+    found = records(True)
+    text = eval_markdown(aggregate(found, "x").content())
+    assert text.index("| PSNR, better orientation |") < text.index("Better orientation: as found or turned by 180 degrees")
+    assert "Place:" not in text
+    for record in found:
+        record["scores"]["placed"] = [20.0, 21.0]
+        record["metrics"] = {"placed": ShiftedPsnr().about()}
+    text = eval_markdown(aggregate(found, "x").content())
+    assert text.index("| PSNR, better orientation and place (dB) |") < text.index("Place: also moved to where it is nearest")
+    blind = eval_markdown(aggregate(records(False), "x").content())
+    assert "orientation" not in blind.lower()
 
 
 @pytest.mark.parametrize("scores, value", [([1.0, 3.0, 2.0], "b"), ([None, None, 2.0], "c"), ([5.0, 5.0, 1.0], "a")])
@@ -114,9 +129,9 @@ def test_the_closing_summary_has_ten_lines_with_the_pictures(capsys):
         record["r_factor"] = [0.1, 0.2]
         record["floor_std"] = 1.0
     lines = closing(found, capsys)
-    assert len(lines) == 9 and lines[0] == "folder: 2 images, 2 particles, 2.0 s"
+    assert len(lines) == 9 and lines[0] == "folder: 2 images, 2 particles, 2.0 s added up over the images"
     heads = [line.split("  ")[0] for line in lines[3:8]]
-    assert heads == ["metric", "PSNR, better orientation", "loss / noise floor", "SSIM", "LPIPS"]
+    assert heads == ["metric", "PSNR, better orientation", "loss / noise floor", "SSIM, as found", "LPIPS, as found"]
     assert lines[-1].startswith("all of it: folder/eval.md, with ") and lines[-1].endswith("rows more")
 
 

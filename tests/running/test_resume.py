@@ -188,6 +188,37 @@ def test_signals_end_cleanly_with_the_records_so_far_aggregated(place, number):
     assert runs.metrics_of(place.path(name))["metadata"]["image_ids"] == done
 
 
+@pytest.mark.parametrize(
+    "where, said",
+    [
+        ("build", "interrupted: no image was finished yet, the same command begins with the first one\n"),
+        ("report", "interrupted: finished images are kept, the same command continues\n"),  # after a record is written
+    ],
+)
+def test_an_interrupt_says_whether_anything_is_kept(place, undisturbed, monkeypatch, capsys, where, said):
+    import posterior_sample
+    from utils.running import sampling
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    overrides = (f"at_{where}", "data.end_id=3", "workers=1")
+    monkeypatch.setattr(posterior_sample, "call", lambda main: place.run(*overrides))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+        patch.setattr(sampling, where, interrupted)
+        posterior_sample.start()
+    assert capsys.readouterr().err.endswith(said)
+    assert runs.scores(runs.metrics_of(place.run(*overrides))) == undisturbed
+
+
+def test_several_images_warn_of_the_same_thing_once_a_run(place, caplog):
+    """lr: so large that the chain jumps and no image is explained."""
+    with caplog.at_level("WARNING", "latentdaps"):
+        place.run("warned", "data=folder", "data.end_id=4", *runs.set_chain(lr=1.0e-2), "chain_check=true")
+    kinds = [re.sub(r"[-+0-9.e]+", "N", record.getMessage())[:40] for record in caplog.records]
+    assert len(kinds) >= 2 and len(kinds) == len(set(kinds)), kinds
+
+
 @pytest.mark.parametrize("write", [1, 3, 7, 11])
 def test_a_full_disk_is_one_line_and_the_same_command_continues(place, undisturbed, monkeypatch, write):
     """The disk is full from the `write`-th file on: during the first image, between images, at metrics.json."""

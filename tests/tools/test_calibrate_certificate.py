@@ -78,8 +78,10 @@ def test_a_certificate_is_written_and_read_by_a_run(place, fixed, tmp_path, monk
     labels = [label for row in runs.metrics_of(fixed)["modes"]["label"] for label in row]
     assert "failed" in labels and {"0", "180"} & set(labels)
     out = tmp_path / "new" / "tiny.json"
+    monkeypatch.setenv("COLUMNS", "300")  # of the terminal
     call(monkeypatch, fixed, "--start", 1, "--add", 1, "--accept", 0.3, "--out", out)
     shown = capsys.readouterr().out
+    assert 70 < max(len(line.rstrip()) for line in shown.splitlines() if str(out) not in line) <= 80
     assert "4 images of 2 particles" in shown and "1 + 1 ..." in shown and f"{out}: the thresholds of" in shown
     assert "…" not in shown, "numbers cut off"
     content = json.loads(out.read_text())
@@ -126,10 +128,11 @@ def test_particles_speak_for_one_another_only_where_none_is_a_copy(place, tmp_pa
     for name, donors in (("turning", False), ("exchanging", True)):
         call(monkeypatch, place.run(name, *exchange, f"recombination.donors={donors}"), "--out", out)
         assert ("No agreement is tried" in " ".join(capsys.readouterr().out.split())) == donors
-        assert json.loads(out.read_text())["holds_for"].get("donors") == (None if donors else False)
+        content = json.loads(out.read_text())
+        assert content["holds_for"]["recombination"]["donors"] is donors and content["complete"]
     rounds = ("population=sequential", "sequential.start=1", f"sequential.certificate={out}", *exchange)
     (note,) = check(runs.config(place.all("reads", *rounds, "recombination.donors=false"))).composition.notes
-    assert "calibrated elsewhere: donors is the default there and False here" in note
+    assert "calibrated elsewhere: recombination.donors is True there and False here" in note
 
 
 def test_what_gives_no_calibration_ends_in_one_line(place, fixed, tmp_path, monkeypatch):

@@ -68,6 +68,7 @@ def test_markdown_has_every_table_and_the_pick_in_each(parse, results):
         "Paired differences to exp0_base, 95 % intervals",
         "Paired tests against exp0_base",
     ]
+    assert "better orientation: as found or turned by 180 degrees, whichever" in text.split("### ")[1]
     for block in text.split("### ")[1:]:
         rows = [line for line in block.splitlines() if line.startswith("|")]
         assert "pick" in rows[0] and len({row.count("|") for row in rows}) == 1 and len(rows) >= 3
@@ -115,6 +116,19 @@ def test_long_names_are_folded_and_markup_in_them_is_text(parse, tmp_path, compo
     text = parse(tmp_path)[1]
     assert max(map(len, text.splitlines())) <= 100
     assert "".join(line[:24].strip() for line in text.splitlines()[3:-2]) == name
+
+
+@pytest.mark.parametrize("terminal", ["30", "300"])
+def test_the_one_table_and_its_settings_are_100_characters_wide_in_any_terminal(
+    terminal, parse, tmp_path, composed, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", terminal)
+    changed = ("seed=1", "temperature=2", "repulsion_scale=0.15", "pruning_step=200", "optimization_step=200")
+    for name, overrides in (("a", ()), ("b" * 60, changed)):
+        write_run(tmp_path, composed, [["0", "180"]] * 5, name=name, overrides=overrides, pictures=False)
+    text = parse(tmp_path)[1]
+    assert 90 < max(map(len, text.splitlines())) <= 100
+    assert all(override in " ".join(text.split()) for override in changed)
 
 
 def test_without_a_truth_the_one_table_has_the_loss(parse, tmp_path, composed):

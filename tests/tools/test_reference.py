@@ -61,6 +61,14 @@ def test_lengths_are_said_in_words():
     assert cells["modes.label"][0].startswith("`0` / `180` / `mixed` / `failed` or null, per image")
 
 
+def test_words_of_metrics_are_explained_where_they_first_stand():
+    lines = reference.metrics().splitlines()
+    first = {words: next(line for line in lines if words in line) for words in ("better orientation", "and place", "R-factor")}
+    assert "turned by 180 degrees, whichever is nearer to the truth" in first["better orientation"]
+    assert "the best shift" in first["and place"] and r"sum \|A(x) - y\| / sum \|y\|" in first["R-factor"]
+    assert not any(line.startswith("| `") and line.endswith(("None |", ": |")) for line in lines)
+
+
 def test_a_comment_goes_on_in_the_next_line_and_a_heading_begins_a_table():
     text = """# the file
 

@@ -89,11 +89,11 @@ class GuidedDDIM(Algorithm):
         """The clean latent at which `error` is taken."""
         return tweedie(z, eps, level)
 
-    def corrected(self, particles: Particles, step: int) -> Particles:
-        """The particles after the pull of one step; here as they are."""
+    def corrected(self, particles: Particles, step: int, on_step: OnStep) -> Particles:
+        """The particles after the pull of one step; here as they are. on_step: is told of what takes long within it."""
         return particles
 
-    def ended(self, particles: Particles) -> Particles:
+    def ended(self, particles: Particles, on_step: OnStep) -> Particles:
         """The particles after the last step; here as they are."""
         return particles
 
@@ -106,10 +106,10 @@ class GuidedDDIM(Algorithm):
                     seen = self.guided(particles, level)
                     z = moved(particles.z, seen.eps, level, then) - self.weight(level) * seen.gradient
                     devices.mark_step(z.device)
-                    particles = self.corrected(particles.at(z), step)
+                    particles = self.corrected(particles.at(z), step, on_step)
                     devices.mark_step(z.device)
                 on_step(StepInfo(step, particles.at(seen.z0), seen.image, seen.loss))
-            return self.finished(self.ended(particles), profiler)
+            return self.finished(self.ended(particles, on_step), profiler)
 
     def predicted_noise(self, z: torch.Tensor, level: Level) -> torch.Tensor:
         """eps of z (P, C, h, w); one denoiser call."""

@@ -25,14 +25,17 @@ import torch
 
 from operators.base import column, measurements
 from utils import device as devices
+from utils.algorithms.contract import OnStep
 from utils.algorithms.ddim import GuidedDDIM, Level, moved, norm
+from utils.sampling.outcome import StepInfo
 from utils.sampling.particles import Particles
 
 TRAVEL = 5  # DDIM steps before each resampling
 TOLERANCE = 1e-6  # mean squared residual at which an optimisation ends
 PATIENCE = 200  # iterations after which the loss in the latents must not be above what it was
+TOLD_EVERY = 20  # iterations of an optimisation, which may take minutes
 
-Gradient = Callable[[Particles, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+Gradient = Callable[[Particles, torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class ReSample(GuidedDDIM):
@@ -73,21 +76,21 @@ class ReSample(GuidedDDIM):
         """The mean squared residual below which an optimisation ends, (P,)."""
         return torch.full_like(measurements(y), TOLERANCE)
 
-    def corrected(self, particles: Particles, step: int) -> Particles:
+    def corrected(self, particles: Particles, step: int, on_step: OnStep) -> Particles:
         index, third = self.num_steps - 1 - step, self.num_steps // 3
         if index == 0 or index > self.num_steps - third or index % self.every:
             return particles
         z0 = self.travelled(particles.z, step)
         if index >= third:
-            x = self.optimised(self.prior.decode(z0), particles, self.pixels, self.pixel_rate, self.pixel_iterations)
+            x = self.optimised(self.prior.decode(z0), particles, self.pixels, self.pixel_rate, self.pixel_iterations, on_step)
             z0 = self.prior.encode(x)
         else:
-            z0 = self.in_latents(particles.at(z0))
+            z0 = self.in_latents(particles.at(z0), on_step)
         noise = self.noise.draw(particles, "annealing", step)
         return particles.at(resampled(z0, particles.z, *self.levels[step : step + 2], self.resampling, noise))
 
-    def ended(self, particles: Particles) -> Particles:
-        return particles.at(self.in_latents(particles))
+    def ended(self, particles: Particles, on_step: OnStep) -> Particles:
+        return particles.at(self.in_latents(particles, on_step))
 
     def travelled(self, z: torch.Tensor, step: int) -> torch.Tensor:
         """The clean latent that the last of the DDIM steps after `step` sees."""
@@ -99,16 +102,16 @@ class ReSample(GuidedDDIM):
             devices.mark_step(z.device)
         return z0
 
-    def in_latents(self, particles: Particles) -> torch.Tensor:
+    def in_latents(self, particles: Particles, on_step: OnStep) -> torch.Tensor:
         """argmin_z |y - A(D(z))|^2 from the particles' latents."""
-        return self.optimised(particles.z, particles, self.latents, self.latent_rate, self.latent_iterations, PATIENCE)
+        return self.optimised(particles.z, particles, self.latents, self.latent_rate, self.latent_iterations, on_step, PATIENCE)
 
-    def latents(self, particles: Particles, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient of the loss in the latents z, and the loss (P,)."""
-        return self.data_gradient(particles.at(z))[:2]
+    def latents(self, particles: Particles, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradient of the loss in the latents z, the loss (P,), and the images."""
+        return self.data_gradient(particles.at(z))
 
-    def pixels(self, particles: Particles, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient of the loss in the images x, and the loss (P,)."""
+    def pixels(self, particles: Particles, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradient of the loss in the images x, the loss (P,), and the images."""
 
         def one_pass(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             with torch.enable_grad():
@@ -117,10 +120,17 @@ class ReSample(GuidedDDIM):
                 (gradient,) = torch.autograd.grad(loss.sum(), x)
             return gradient, loss.detach()
 
-        return self.passes(one_pass, x, particles.y)
+        return *self.passes(one_pass, x, particles.y), x
 
     def optimised(
-        self, x: torch.Tensor, particles: Particles, gradient_of: Gradient, rate: float, iterations: int, patience: int = 0
+        self,
+        x: torch.Tensor,
+        particles: Particles,
+        gradient_of: Gradient,
+        rate: float,
+        iterations: int,
+        on_step: OnStep,
+        patience: int = 0,
     ) -> torch.Tensor:
         """AdamW from x (P, ...) on each particle's mean squared residual; who has stopped costs no more passes.
 
@@ -131,7 +141,8 @@ class ReSample(GuidedDDIM):
         going, losses = torch.ones_like(count, dtype=torch.bool), []
         rows = torch.arange(len(x), device=x.device)
         for i in range(iterations):
-            gradient, loss = gradient_of(particles.select(rows), x[rows])
+            left = particles.select(rows)
+            gradient, loss, image = gradient_of(left, x[rows])
             x.grad, before = torch.zeros_like(x), x.clone()
             x.grad[rows] = gradient / column(count[rows], gradient)
             losses.append(torch.zeros_like(count).index_copy(0, rows, loss) / count)
@@ -141,6 +152,8 @@ class ReSample(GuidedDDIM):
             if patience and i >= patience:
                 going &= losses[-1] <= losses[i - patience]
             devices.mark_step(x.device)
+            if (i + 1) % TOLD_EVERY == 0:
+                on_step(StepInfo(i, left, image, loss, level="optimisation"))
             if not going.any():
                 break
             if devices.batch_may_shrink(x.device):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from utils.analysis.stats import FEW
 from utils.mechanisms.registry import PLANS
-from utils.metrics.base import Described, described, heading, table_key
+from utils.metrics.base import BETTER_ORIENTATION, Described, described, heading, table_key
 from utils.metrics.registry import ORDER
 
 
@@ -220,9 +220,9 @@ FAILURES = (
 DISTANCE = "Pairwise distance: of the latents, in all rows at the t where the first phase 1 ends."
 
 NOTES = {
-    "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; best: "
-    "per image by the truth; mean: over particles; pick: the particle chosen without the truth, by the lowest "
-    "measurement loss.",
+    "quality": "Mean ± standard deviation over images. As is: in the orientation as found, the official row; better "
+    f"orientation: {BETTER_ORIENTATION}; best: per image by the truth; mean: over particles; pick: the particle chosen "
+    "without the truth, by the lowest measurement loss.",
     "robust": "In the better orientation where the task has two; single particles: all that were not pruned; best: per "
     f"image by the truth; pick: by the lowest measurement loss. {RATES} {FAILURES} Of a subset of the particles only "
     "expectations are known, and they have no quantiles.",

@@ -50,7 +50,7 @@ class Step(NamedTuple):
 
     number: int  # from 0; each round of a sequential population begins anew
     images: dict[int, OfImage]
-    level: str | None = None  # of a coarser level that the run begins with: its name
+    level: str | None = None  # of a run within the run, such as a coarser level or an optimisation: its name
 
     @property
     def best(self) -> str:

@@ -132,31 +132,34 @@ def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresho
             f"{UNCALIBRATED.deviation:g} standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with "
             f"another, hence two at least; {TOOL} makes one",
         )
-    tried, prior = [], of_prior(own_identity["model"])
+    tried, prior, own = [], of_prior(own_identity["model"]), holds_for(own_identity)
     for path in paths:
         certificate = read_certificate(path)
         if other_content(certificate.prior, prior):
             continue
-        changed = differences(certificate.holds_for, holds_for(own_identity))
+        held, untold = certificate.held_against(own)
+        changed = differences(held, own)
         if certificate.sigmas != s.sigmas:
             changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:
-            return certificate.thresholds, _retired(path, certificate)
-        tried.append((path, certificate, changed))
+            return certificate.thresholds, _older(path, certificate, untold)
+        tried.append((path, certificate, changed, untold))
     if not tried:
         raise InputError(
             f"certificate {paths[0]}: was calibrated for other weights than those of model.path={short(model_path)}; make it "
             f"again with {TOOL}, or give sequential.thresholds"
         )
-    path, certificate, changed = tried[0]
+    path, certificate, changed, untold = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
     note = f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}"
-    return certificate.thresholds, (note, *_retired(path, certificate))
+    return certificate.thresholds, (note, *_older(path, certificate, untold))
 
 
-def _retired(path: Path, certificate: Certificate) -> tuple[str, ...]:
-    """What the log says of a certificate from before the early stop was retired."""
-    return (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
+def _older(path: Path, certificate: Certificate, untold: Sequence[str]) -> tuple[str, ...]:
+    """What the log says of a certificate of an older version; untold: keys of the run that it says nothing of."""
+    stops = (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
+    says_nothing = f"certificate {path} is older and cannot tell whether it holds for {', '.join(untold)}; {TOOL} makes it anew"
+    return stops + (says_nothing,) * bool(untold)
 
 
 def _documents(cfg: DictConfig, of_command: bool) -> dict[str, str]:

@@ -20,7 +20,7 @@ class Trace:
     Use it as the sampler's callback. `truths` is {image id: (3, H, W)} on the device; None without any: PSNR is None.
     Rounds of a sequential population, which all begin at step 0, meet in one trace: the distance is the mean over the
     pairs that ran together.
-    on_progress: gets each step, of a coarser level that the run begins with too
+    on_progress: gets each step, also of a run within the run, such as a coarser level that it begins with
     operator: to know the noise floor, the terms of a loss that has several, and whether a turned picture is as good; None: none
     """
 
@@ -38,7 +38,7 @@ class Trace:
 
     def __call__(self, info: StepInfo) -> None:
         images = info.particles.image.tolist()
-        if info.level is not None:  # of a coarser image: nothing that a trace compares
+        if info.level is not None:  # of a coarser image, or between two steps: nothing that a trace compares
             self._tell(info, images)
             return
         psnrs: list[Any] = [None] * len(images)

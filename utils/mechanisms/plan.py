@@ -67,7 +67,6 @@ class Plan:
     separable: whether it needs a data term that is a sum over channels
     removed:   keys of its section that are gone, with the value at which they did nothing
     read:      dotted keys that finished runs are asked for
-    certified: top-level keys of the config that a certificate of particles depends on
     measured:  what its block tells of an image, in the table of costs
     """
 
@@ -88,7 +87,6 @@ class Plan:
     separable = False
     removed: Mapping[str, Any] = {}
     read: tuple[str, ...] = ()
-    certified: tuple[str, ...] = ()
     measured: tuple[Measured, ...] = ()
 
     # of a config that is to run
@@ -148,9 +146,9 @@ class Plan:
         """How many steps follow the annealing, all at t = 0."""
         return 0
 
-    def holds_for(self, identity: Nodes) -> dict[str, Any]:
-        """What a certificate depends on beyond the values of `certified`."""
-        return {}
+    def of_older_certificate(self, held: Nodes) -> Nodes:
+        """What a certificate holds for that was made before all settings were compared, under today's keys."""
+        return held
 
     # of records
     def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:

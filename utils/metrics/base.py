@@ -12,6 +12,7 @@ from utils.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+BETTER_ORIENTATION = "as found or turned by 180 degrees, whichever is nearer to the truth"  # in which scores are taken
 ABOUT = ("title", "unit", "direction", "digits", "of")  # what files say of one's own
 
 

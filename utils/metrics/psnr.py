@@ -20,6 +20,8 @@ def psnr(x: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 class Psnr(Metric):
+    """Of the picture in the orientation as found."""
+
     name, title, unit, digits = "psnr", "PSNR", "dB", 2
     row = "PSNR"
     tables = {"quality": (("best", "as is: best"), ("mean", "as is: mean"), ("pick", "as is: pick"))}

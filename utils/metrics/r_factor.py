@@ -37,6 +37,8 @@ def best_factor(seen: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 class RFactor(Metric):
+    """sum |A(x) - y| / sum |y|: the share of the measurement y that the picture x does not explain."""
+
     name, of, title, direction, digits = "r_factor", "measurement", "R-factor", "min", 4
     optional, beside_loss = True, "r_factor"
     tables = {"loss": (("mean", "R-factor: mean"), ("pick", "R-factor: pick"))}

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Ssim(Metric):
+    """Of the picture in the orientation as found; 1 is perfect."""
+
     name, title = "ssim", "SSIM"
     tables = {"perception": (("best", "SSIM best"), ("mean", "SSIM mean"), ("pick", "SSIM pick"))}
 

@@ -16,12 +16,17 @@ from utils.weights import is_hub_id, is_original
 FILE = "certificate.json"
 TOOL = "tools/calibrate_certificate.py"
 EARLY_STOP = ("stop_step", "stop_deviation")  # of thresholds from before it was retired
-# of a configuration: what a certificate holds for, beside the prior
-HOLDS_FOR = (
-    *("task", "sampler", "temperature", "precision", "fidelity", "mechanisms"),
-    *(key for plan in PLANS for key in plan.certified),
+# what a certificate does not depend on: which particles there are, where, how files write numbers; of weights it has digests
+NOT_HELD = (
+    *("num_samples", "first_particle", "population", "sequential", "seed", "success", "task_group", "use_tpu", "step_clock"),
+    *("model.path", "data.root", "data.kind", "data.dataset", "data.quantity", "data.gain", "data.center", "data.norm"),
+    "data.transpose",
 )
-MEASURED = ("channels", "mask", "mask_dataset", "scale")  # of the block `data`: what of a spectrum is known
+# what a certificate held before all of the others were compared; one that is off is absent
+HELD_ONCE = (
+    *("task", "sampler", "temperature", "precision", "fidelity", "mechanisms", *(plan.key for plan in PLANS)),
+    *("data.channels", "data.mask", "data.mask_dataset", "data.scale"),
+)
 
 
 class Thresholds(Section):
@@ -60,6 +65,7 @@ class Certificate(Section):
     images: int
     rates: dict[str, Any]
     early_stop: bool = False  # whether its thresholds had one, which is left out
+    complete: bool = False  # whether holds_for has every setting that counts; in an older one it has those of HELD_ONCE
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +76,23 @@ class Certificate(Section):
         kept = {key: value for key, value in thresholds.items() if key not in EARLY_STOP}
         stops = any(thresholds.get(key) is not None for key in EARLY_STOP)
         return {**content, "thresholds": kept, "early_stop": stops}
+
+    def held_against(self, own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """(`holds_for` with what an older one says nothing of as in `own`, a run's; the keys of that)."""
+        if self.complete:
+            return self.holds_for, []
+        held = self.holds_for
+        for plan in PLANS:
+            held = dict(plan.of_older_certificate(held))
+        untold = []
+        for key, value in ((key, value) for key, value in own.items() if key not in HELD_ONCE):
+            if isinstance(value, dict) and isinstance(held.get(key, {}), dict):
+                untold += [f"{key}.{name}" for name in value if name not in held.get(key, {})]
+                held[key] = {**value, **held.get(key, {})}
+            elif key not in held:
+                untold.append(key)
+                held[key] = value
+        return held, untold
 
 
 def certificate_path(model_path: str) -> Path | None:
@@ -99,8 +122,6 @@ def read_certificate(path: Path) -> Certificate:
 
 def holds_for(identity: dict[str, Any]) -> dict[str, Any]:
     """The part of a configuration's identity that a certificate depends on; switches that are off are absent."""
-    held = {key: identity[key] for key in HOLDS_FOR if identity.get(key) not in (None, -1, 0, 0.0)}
-    held |= {f"data.{key}": identity["data"][key] for key in MEASURED if key in identity["data"]}
-    for plan in PLANS:
-        held |= plan.holds_for(identity)
-    return held
+    blocks = {f"{block}.{key}": value for block in ("data", "model") for key, value in identity[block].items()}
+    others = {key: value for key, value in identity.items() if key not in ("data", "model") and value not in (None, -1, 0, 0.0)}
+    return {key: value for key, value in {**others, **blocks}.items() if key not in NOT_HELD}

@@ -57,7 +57,8 @@ class Score(Block):
 
 class Modes(Block):
     label: PerParticle[Literal["0", "180", "mixed", "failed"] | None]  # mixed: its channels disagree; failed: none fits
-    psnr_aligned: PerParticle[Number]  # in the better orientation
+    # in the better orientation: as found or turned by 180 degrees, whichever is nearer to the truth
+    psnr_aligned: PerParticle[Number]
     psnr_rotated_truth: PerImage[Number]  # of the truth turned by 180 degrees against the truth
     coverage: PerImage[int]  # orientations that were found
     success: PerImage[bool]  # whether a particle is labelled 0 or 180
@@ -80,7 +81,8 @@ class Loss(Block):
     noise_floor: PerImage[Number]  # expected value of it at the true image
     ratio: PerParticle[Number]  # of the two: the only score where no truth is known
     terms: dict[str, Term] | None = None  # of a data term that is not the default, without their weights
-    r_factor: PerParticle[Number] | None = None  # sum |A(x) - y| / sum |y|
+    # R-factor: sum |A(x) - y| / sum |y| over what is measured, 0 at best; A(x) is what the picture x would measure, y what was
+    r_factor: PerParticle[Number] | None = None
     exposure: PerParticle[Number] | None = None  # the intensity of y over that of the picture, where it was fitted
     r_factor_noise: PerImage[Number] | None = None  # of a measurement without a truth: of noise alone
     scale: PerImage[Number] | None = None  # of the same: by which the pick's calculated values fit the measured ones best

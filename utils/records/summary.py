@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from utils.errors import visible
-from utils.metrics.base import Described, row_name
+from utils.metrics.base import BETTER_ORIENTATION, Described, row_name
 from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
 from utils.records.verdict import NOT_EXPLAINED, TO_THE_PRIOR, WITHIN, remarks, verdicts
 
 NOT_ITS = "–"
+BEST_PLACE = "also moved to where it is nearest, since magnitudes do not tell where an object with dark margins lies"
 
 
 def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
@@ -104,6 +105,11 @@ def population(metrics: dict[str, Any]) -> str:
     return counted(metadata["num_samples"], "particle") + (f" and {newborn} born later" if newborn else "") + note
 
 
+def seconds(metrics: dict[str, Any]) -> str:
+    """What sampling took, in words: of images that processes sampled side by side the time passed is less than their sum."""
+    return f"{metrics['time']['total_s']:.1f} s" + " added up over the images" * (metrics["metadata"]["num_images"] > 1)
+
+
 def resolution(resolved: dict[str, int]) -> str:
     """Of pictures that were solved at fewer pixels than the object has."""
     return f"resolved to {resolved['pixels']} of {resolved['of']} pixels"
@@ -169,6 +175,8 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
     ]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     if metrics["modes"] is not None:
+        place = f" Place: {BEST_PLACE}." if any("place" in row[0] for row in rows) else ""
+        lines += ["", f"Better orientation: {BETTER_ORIENTATION}; PSNR, SSIM and LPIPS alone: as found.{place}"]
         success, coverage = metrics["modes"]["success"], metrics["modes"]["coverage"]
         lines += [
             "",
@@ -184,7 +192,7 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
         lines += ["", f"**{remark[0].upper()}{remark[1:]}.**"]
     lines += [
         "",
-        f"{metrics['time']['total_s']:.1f} s in all; diverged particles: {diverged}.",
+        f"Time: {seconds(metrics)}; diverged particles: {diverged}.",
         f"Label-free pick: {metrics['selection']['rule']}.",
         "Loss: sum of squared residuals of the measurement; noise floor: its expected value at the true image, so that a ratio "
         f"near 1 explains the measurement up to its noise: within, up to {WITHIN:g} standard deviations (sd) of the true "

@@ -37,7 +37,7 @@ from utils.diagnosis.tryout import (  # noqa: E402
     try_similarity,
     try_term,
 )
-from utils.errors import InputError, one_line, short  # noqa: E402
+from utils.errors import TO_BE_FOUND, InputError, one_line, short  # noqa: E402
 from utils.measurements import Convention  # noqa: E402
 from utils.mechanisms import registry  # noqa: E402
 from utils.mechanisms.plan import Course  # noqa: E402
@@ -162,9 +162,7 @@ def load_algorithm(
     try:
         algorithm = resolve_name(target)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"sampler._target_={target}: cannot be imported ({one_line(error)}); put the folder of your module on PYTHONPATH"
-        ) from None
+        raise InputError(f"sampler._target_={target}: cannot be imported ({one_line(error)}); {TO_BE_FOUND}") from None
     if not (isinstance(algorithm, type) and issubclass(algorithm, Algorithm)):
         raise InputError(f"sampler._target_={target}: is no utils.algorithms.contract.Algorithm; subclass it")
     if mechanisms and not algorithm.takes_mechanisms:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from utils.callbacks.base import ImageDone, Step
 from utils.errors import one_line, visible
 from utils.records.progress import Progress as HowFar
-from utils.records.summary import aligned_columns, certified, counted, headed_table, population, verdict_of_pick
+from utils.records.summary import aligned_columns, certified, counted, headed_table, population, seconds, verdict_of_pick
 from utils.records.verdict import TO_THE_NOISE, TO_THE_PRIOR, remarks
 from utils.running.watching import Watch
 
@@ -153,13 +153,14 @@ class SamplingBar(SamplingSteps):
 
 
 FIRST = ("PSNR, better orientation", "loss / noise floor")  # of eval.md's rows
+AS_FOUND = ("SSIM", "LPIPS", "LPIPS (AlexNet)")  # bad where the picture is upside down
 MOST_LINES = 9  # and one of the pictures
 
 
 def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
     """What the terminal says at the end of a run. What is wrong is no part of it: utils.records.verdict."""
-    n, modes, seconds = metrics["metadata"]["num_images"], metrics["modes"], metrics["time"]["total_s"]
-    lines = [f"{folder}: {counted(n, 'image')}, {population(metrics)}, {seconds:.1f} s"]
+    n, modes = metrics["metadata"]["num_images"], metrics["modes"]
+    lines = [f"{folder}: {counted(n, 'image')}, {population(metrics)}, {seconds(metrics)}"]
     if modes:
         both = sum(c == 2 for c in modes["coverage"])
         lines.append(f"success {sum(modes['success'])} of {counted(n, 'image')}, both orientations on {both}")
@@ -172,7 +173,8 @@ def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         of_all += f", to what this prior can draw on {drawn}" if drawn else ""
         lines.append(f"the pick explains the measurement up to its noise: {of_all}")
     heads, *rows = headed_table(metrics)
-    rows = [row for row in rows if row[0] != "PSNR" or not modes]
+    if modes:
+        rows = [(f"{name}, as found" if name in AS_FOUND else name, *cells) for name, *cells in rows if name != "PSNR"]
     shown = sorted(rows, key=lambda row: row[0] not in (*FIRST, "PSNR"))[: MOST_LINES - len(lines) - 2]
     table = [column for column in zip(heads, *shown) if set(column[1:]) != {"–"}]  # of the truth none is known of a measurement
     lines += aligned_columns(list(zip(*table)))

@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from pydantic import ValidationError
 
 from utils.config.section import refusal
-from utils.errors import InputError, one_line
+from utils.errors import TO_BE_FOUND, InputError, one_line
 
 
 def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
@@ -20,7 +20,6 @@ def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
         if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
             raise refusal(key, error.__cause__) from None
         reason = one_line(error.__cause__ or error)
-        raise InputError(
-            f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
-            "and the files that it names"
-        ) from None
+        not_found = str(error).startswith("Error locating target") and "No module named" in reason
+        remedy = f"check its spelling; {TO_BE_FOUND}" if not_found else "check this block's keys and the files that it names"
+        raise InputError(f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); {remedy}") from None

@@ -51,7 +51,6 @@ class OptimizationPlan(Plan):
     ends_annealing = True
     removed = {"parametrization": "free"}
     read = ("optimization_step",)
-    certified = ("optimization_step",)
     measured = (("optimization_calls", "optimisation calls", 1), ("optimization_iterations", "iterations", 1))
     PHASE = "optimization"
 

@@ -63,7 +63,6 @@ class PolishPlan(Plan):
     needs_all = True
     resizes = True
     ends_annealing = True
-    certified = ("polish",)
     BEFORE, AFTER = "annealing", "polish"
 
     def off(self) -> dict[str, Any]:

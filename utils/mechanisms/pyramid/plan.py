@@ -83,7 +83,6 @@ class PyramidPlan(Plan):
     shared = ("field",)
     needs_all = True
     resizes = True
-    certified = ("pyramid",)
 
     def off(self) -> dict[str, Any]:
         return {self.key: OFF}

@@ -71,7 +71,6 @@ class RecombinationPlan(Plan):
     rounded = True
     removed = {"rescue": "none", "choice": "prior"}
     separable = True
-    certified = ("recombination_step",)
 
     def is_on(self, s: Settings) -> bool:
         return s.recombination_step >= 0
@@ -109,9 +108,12 @@ class RecombinationPlan(Plan):
     def retired(self, nodes: Nodes) -> Nodes:
         return {"choice": "prior", **nodes}
 
-    def holds_for(self, identity: Nodes) -> dict[str, Any]:
-        """Only where particles exchange nothing although they could: certificates are older than that choice."""
-        return {} if identity.get(self.name, {}).get("donors", True) else {"donors": False}
+    def of_older_certificate(self, held: Nodes) -> Nodes:
+        """It says `donors` alone of the section, and only where particles exchange nothing although they could."""
+        if self.key not in held:
+            return held
+        others = {key: value for key, value in held.items() if key != "donors"}
+        return {**others, self.name: self.retired({"donors": held.get("donors", True)})}
 
     def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
         return [("exchange", event["step_index"] + 1) for event in block["events"]]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from operators.base import Operator, column
-from utils.errors import InputError
+from utils.errors import TO_BE_FOUND, InputError
 from utils.mechanisms.plan import Course, Settings
 from utils.mechanisms.repulsion.plan import PLAN, SIMILARITIES
 from utils.mechanisms.repulsion.plan import Repulsion as Section
@@ -56,9 +56,7 @@ def own_similarity(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     try:
         return resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"repulsion.similarity={name}: cannot be imported ({error}); put the folder of your module on PYTHONPATH"
-        ) from None
+        raise InputError(f"repulsion.similarity={name}: cannot be imported ({error}); {TO_BE_FOUND}") from None
 
 
 def bandwidth_of(distances_squared: torch.Tensor, pairs: torch.Tensor, bandwidth: Literal["median"] | float) -> torch.Tensor:

@@ -35,7 +35,6 @@ class Keys(Section):
 class RepulsionPlan(Plan):
     name, key, Keys = "repulsion", "repulsion_scale", Keys
     read = ("repulsion_scale", "repulsion.end_step")
-    certified = ("repulsion_scale",)
 
     def off(self) -> dict[str, Any]:
         return {"repulsion_scale": 0.0}

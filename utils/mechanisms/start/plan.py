@@ -58,7 +58,6 @@ class StartPlan(Plan):
     name, key, Keys = "start", "start", Keys
     block, Recorded, Aggregated = "start", Recorded, Aggregated
     shared = ("step_index", "timestep")
-    certified = ("start",)
     BEFORE, AFTER, PHASE = "above_start", "below_start", "bank"
 
     def off(self) -> dict[str, Any]:
