@@ -19,9 +19,10 @@ from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import compose, quoted
 from utils.config.settings import Settings
+from utils.conventions import Convention
 from utils.data import PUT_BACK, Given, Lost, Measurement, fitted, items_of, loaded, select_images
 from utils.errors import InputError
-from utils.measurements import Convention, Reading, reading
+from utils.measurements import Reading, reading
 from utils.paths import PROJECT, find
 from utils.records.files import clean
 from utils.records.folder import RunFolder
@@ -229,7 +230,7 @@ class Model:
             settings = self.settings_with({"seed": seed, "data.kind": "images"})
             return self._measured(pictures(images, start_id), settings, IN_MEMORY)
         root = os.path.commonpath([find(path).resolve().parent for path in paths])
-        items = items_of(settings, [(i, find(path)) for i, path in enumerate(paths, start_id)])
+        items = items_of(settings, [find(path) for path in paths], start_id)
         return self._measured(items, settings, None if Path(root) == find(settings.data.root).resolve() else root)
 
     def _of_others(self, y: Any) -> Measurements:
@@ -263,7 +264,7 @@ class Model:
             truths = [loaded(item, partial(item.pixels, self.parts.side)) for item in items]
             ys = [measure(self.parts, torch.from_numpy(x), item.id)[0].cpu().numpy() for x, item in zip(truths, items)]
         values = np.stack(ys)  # what is given are its rows, so that changing them changes what is sampled
-        given = [Given(item.id, item.path, y, truth, item.sha256()) for item, y, truth in zip(items, values, truths)]
+        given = [Given(item.id, item.path, y, truth, item.sha256) for item, y, truth in zip(items, values, truths)]
         return Measurements(values, given, settings.seed, settings.data.kind, root)
 
     def sample(self, y: Any, progress: bool = True, on_step: "Callable[[StepInfo], None] | None" = None) -> Result:

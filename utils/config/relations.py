@@ -7,9 +7,9 @@ from utils.config.model import check_model
 from utils.config.operators import OURS, SPECTRA, check_operator
 from utils.config.sections import TAU_MIN, Fidelity
 from utils.config.settings import Settings
+from utils.conventions import Convention
 from utils.errors import InputError, short
 from utils.formats import READERS
-from utils.measurements import Convention
 from utils.mechanisms import registry
 from utils.mechanisms.plan import Course
 from utils.sampling.schedule import StepClock

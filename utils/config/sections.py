@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from utils.config.section import LARGEST, LARGEST_SIDE, MOST_STEPS, Section
+from utils.conventions import AUTO, WORDS, Mask
 from utils.errors import STEERING, short
 from utils.formats import CXI_DATA
-from utils.measurements import AUTO, WORDS, Mask
 from utils.sampling.schedule import annealing_sigmas
 
 LARGEST_FRAME = 2**16  # pixels a side
@@ -106,7 +106,7 @@ class Data(Section):
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
     source: str
-    # how the numbers of measurements are meant: utils.measurements.Convention
+    # how the numbers of measurements are meant: utils.conventions.Convention
     dataset: Annotated[str, Field(min_length=1)] = CXI_DATA
     mask_dataset: Annotated[str, Field(min_length=1)] | None = None
     quantity: Literal["magnitude", "intensity", "counts"] = "magnitude"
@@ -114,9 +114,9 @@ class Data(Section):
     center: Annotated[Any, PlainValidator(_center)] = "shifted"  # also auto, [row, column]
     norm: Literal["ortho", "none"] = "ortho"
     channels: Literal[1] | None = None
-    mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
+    mask: Annotated[Any, PlainValidator(_mask)] = None
     scale: Literal["known", "free"] = "known"
-    support: Annotated[Any, PlainValidator(_support)] = None  # utils.measurements.Support
+    support: Annotated[Any, PlainValidator(_support)] = None
     linked_folders: list[PathText] = []
     frame: Annotated[Any, PlainValidator(_frame)] = None
     crop: Annotated[Any, PlainValidator(_crop)] = None

@@ -26,6 +26,7 @@ from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
+from utils.conventions import Convention  # noqa: E402
 from utils.data import Given, Measurement, TestItem, loaded  # noqa: E402
 from utils.diagnosis.findings import Frame, findings_of, of_the_frame  # noqa: E402
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
@@ -38,7 +39,6 @@ from utils.diagnosis.tryout import (  # noqa: E402
     try_term,
 )
 from utils.errors import InputError, one_line, short  # noqa: E402
-from utils.measurements import Convention  # noqa: E402
 from utils.mechanisms import registry  # noqa: E402
 from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
@@ -344,7 +344,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
     for image in images:
         reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
         missing[image.name] = float(np.isnan(reading.y).mean())
-        idle.append(dict(reading.idle))
+        idle.append(reading.idle)
         remarks.update((text, image.name) for text in reading.remarks(image.convention) if text not in remarks)
         if reading.y.shape != wanted:
             wrong.append((image.path, reading.y.shape))

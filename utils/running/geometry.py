@@ -14,14 +14,15 @@ import numpy as np
 
 from utils.config.operators import OURS, SPECTRA
 from utils.config.settings import Settings
+from utils.conventions import AUTO, Convention
 from utils.data import Measurement, measurements
 from utils.diagnosis.frames import estimate_center
 from utils.diagnosis.plausibility import noise_on
 from utils.diagnosis.support import estimate_support, refined_center
 from utils.errors import InputError, short
-from utils.formats import CXI_MASK, read_array
-from utils.measurements import AUTO, MOST_SAMPLES, Convention, Reading
-from utils.stacks import readable
+from utils.formats import CXI_MASK
+from utils.measurements import MOST_SAMPLES, Reading
+from utils.stacks import read_beside
 
 log = logging.getLogger("latentdaps")
 APART = 0.75  # pixels between the centres of two files, which an estimate of half a pixel does not explain
@@ -126,8 +127,7 @@ def found_support(items: Sequence[Measurement], convention: Convention, side: in
 def drawn_support(file: Path, convention: Convention, side: int) -> np.ndarray:
     """Of a mask file. Raises InputError."""
     key = f"data.support={short(str(convention.support))}"
-    with readable(file, key):
-        mask = np.squeeze(read_array(file, convention.mask_dataset or CXI_MASK, convention.folders, 4 * side * side))
+    mask = np.squeeze(read_beside(file, convention.mask_dataset or CXI_MASK, key, convention, 4 * side * side))
     if mask.shape != (side, side) or mask.dtype.kind not in "biuf":
         raise InputError(f"{key}: is {mask.dtype} of shape {mask.shape}; write {side} x {side}, not 0 where the object lies")
     inside = mask != 0
