@@ -17,6 +17,7 @@ from utils.config.metadata import run_metadata
 from utils.config.model import check_model
 from utils.config.overrides import unknown_key
 from utils.config.relations import check_chain, check_relations, clock_of
+from utils.config.section import fault
 from utils.config.settings import Composition, Settings, settings_of
 from utils.digests import of_prior, other_content
 from utils.errors import InputError, one_line, short
@@ -50,12 +51,9 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = _key(first["loc"], cfg)
-        value = "" if first["type"] == "missing" else f"={short(first['input'])}"
-        if first["type"] == "extra_forbidden":
-            raise InputError(unknown_key(f"{key}{value}")) from None
-        raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        where, reason = fault(error, nodes)
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        raise InputError(unknown_key(where) if unknown else f"{where}: {reason}") from None
     check_relations(settings)
     if of_counts := settings_of_counts(settings, overridden()):
         cfg = cfg.copy()
@@ -168,19 +166,3 @@ def _documents(cfg: DictConfig, of_command: bool) -> dict[str, str]:
         documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
         documents[".hydra/overrides.yaml"] = yaml.safe_dump(list(hydra.overrides.task))
     return documents
-
-
-def _key(location: tuple[int | str, ...], cfg: DictConfig) -> str:
-    """The dotted key of a pydantic error, without the name of the alternative that pydantic appends at a union."""
-    key: list[str] = []
-    node: Any = cfg
-    for part in location:
-        if OmegaConf.is_list(node):
-            key[-1] += f"[{part}]"
-            node = node[part] if isinstance(part, int) else None
-        else:
-            key.append(str(part))
-            node = node.get(part) if OmegaConf.is_dict(node) else None
-        if not OmegaConf.is_config(node):
-            break
-    return ".".join(key)

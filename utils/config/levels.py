@@ -56,5 +56,5 @@ def model_node(name: str) -> dict[str, Any]:
     try:
         Model.model_validate(node)
     except ValidationError as error:
-        raise refusal(f"{file}: model", error) from None
+        raise refusal(error, node, f"{file}: model") from None
     return node

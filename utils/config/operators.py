@@ -172,7 +172,7 @@ def check_operator(key: str, target: str, arguments: dict[str, Any], resolution:
     try:
         checked = OURS[target].model_validate(arguments)
     except ValidationError as error:
-        raise refusal(key, error) from None
+        raise refusal(error, arguments, key) from None
     configured = getattr(checked, "resolution", resolution)
     if configured != resolution:
         raise InputError(

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
-from utils.config.section import LARGEST, LARGEST_SIDE, MOST_STEPS, Section
-from utils.conventions import AUTO, WORDS, Mask
-from utils.errors import STEERING, short
+from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
+from utils.errors import STEERING
 from utils.formats import CXI_DATA
 from utils.sampling.schedule import annealing_sigmas
 
@@ -35,58 +34,18 @@ def nan_as_word(value: Any) -> Any:
     return "nan" if isinstance(value, float) and value != value else value
 
 
-def _mask(value: Any) -> Mask:
-    value = nan_as_word(value)
-    values = value if isinstance(value, list) and value else [value]
-    for each in values:
-        number = isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < float("inf")
-        file = isinstance(each, str) and each and not isinstance(value, list)
-        if not (number or each in WORDS or file or value is None):
-            raise ValueError(f"{short(each)} marks nothing; write a mask file, nan, max, or values such as [0,-1,max]")
-    return _possible_path(value) if isinstance(value, str) else value
+def _written(kind: Any, words: str) -> PlainValidator:
+    """A value of a kind; the error for any other says in words what may be written."""
+    values: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
+    def checked(value: Any) -> Any:
+        try:
+            return values.validate_python(value)
+        except ValidationError as error:
+            reasons = [each["msg"] for each in error.errors() if each["type"] == "value_error"]  # of a path
+            raise ValueError(reasons[0].removeprefix("Value error, ") if reasons else f"write {words}") from None
 
-def _pair(value: Any, of: type) -> bool:
-    """Whether a value is two plain numbers."""
-    return isinstance(value, list) and len(value) == 2 and all(type(each) in (int, of) for each in value)
-
-
-def _center(value: Any) -> str | list[float]:
-    if value in ("shifted", "corner", AUTO):
-        return value
-    if not _pair(value, float) or not all(0 <= each <= LARGEST_FRAME for each in value):
-        raise ValueError("write shifted, corner, auto, or [row, column] of the zero frequency in pixels from 0")
-    return [float(each) for each in value]
-
-
-def _support(value: Any) -> str | int | list[int] | None:
-    if isinstance(value, str) and value:
-        return _possible_path(value)
-    sides = value if isinstance(value, list) else [value] * 2
-    if value is not None and not (_pair(sides, int) and min(sides) >= 1):
-        raise ValueError("write a side in pixels, [rows, columns], a mask file, auto, or null")
-    return value
-
-
-def _frame(value: Any) -> int | str | None:
-    if not (value in (None, "sum", "all") or type(value) is int and value >= 0):
-        raise ValueError("write the number of a frame from 0, sum, all, or null")
-    return value
-
-
-def _crop(value: Any) -> int | list[int] | None:
-    sides = value if isinstance(value, list) else [value] * 2
-    if value is not None and not (_pair(sides, int) and all(1 <= side <= LARGEST_FRAME for side in sides)):
-        raise ValueError("write [rows, columns] in pixels, one number for both, or null")
-    return value
-
-
-def _background(value: Any) -> float | str | None:
-    if type(value) in (int, float) and abs(value) <= LARGEST:
-        return float(value)
-    if value is not None and not (isinstance(value, str) and value):
-        raise ValueError("write a number, a file, auto, or null")
-    return _possible_path(value) if value else None
+    return PlainValidator(checked)
 
 
 def _number_as_text(value: Any) -> Any:
@@ -94,7 +53,20 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-PathText = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text), AfterValidator(_possible_path)]
+PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
+PathText = Annotated[PlainPath, BeforeValidator(_number_as_text)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_FRAME)]
+Sides = Annotated[list[Side], Field(min_length=2, max_length=2)]
+Pixel = Annotated[list[Annotated[float, Field(ge=0, le=LARGEST_FRAME)]], Field(min_length=2, max_length=2)]
+Mark = int | float | Literal["nan", "max"]
+Marks = Annotated[list[Mark], Field(min_length=1)]
+
+Center = _written(Literal["shifted", "corner", "auto"] | Pixel, "shifted, corner, auto, or [row, column] in pixels from 0")
+Mask = _written(Mark | Marks | PlainPath | None, "a mask file, nan, max, or values such as [0,-1,max]")
+Support = _written(Side | Sides | PlainPath | None, "a side in pixels, [rows, columns], a mask file, auto, or null")
+Frame = _written(Annotated[int, Field(ge=0)] | Literal["sum", "all"] | None, "the number of a frame from 0, sum, all, or null")
+Crop = _written(Side | Sides | None, "[rows, columns] in pixels, one number for both, or null")
+Background = _written(float | PlainPath | None, "a number, a file, auto, or null")
 
 
 class Data(Section):
@@ -111,17 +83,17 @@ class Data(Section):
     mask_dataset: Annotated[str, Field(min_length=1)] | None = None
     quantity: Literal["magnitude", "intensity", "counts"] = "magnitude"
     gain: float | None = Field(default=None, gt=0)
-    center: Annotated[Any, PlainValidator(_center)] = "shifted"  # also auto, [row, column]
+    center: Annotated[Any, Center] = "shifted"
     norm: Literal["ortho", "none"] = "ortho"
     channels: Literal[1] | None = None
-    mask: Annotated[Any, PlainValidator(_mask)] = None
+    mask: Annotated[Any, Mask, BeforeValidator(nan_as_word)] = None
     scale: Literal["known", "free"] = "known"
-    support: Annotated[Any, PlainValidator(_support)] = None
+    support: Annotated[Any, Support] = None
     linked_folders: list[PathText] = []
-    frame: Annotated[Any, PlainValidator(_frame)] = None
-    crop: Annotated[Any, PlainValidator(_crop)] = None
+    frame: Annotated[Any, Frame] = None
+    crop: Annotated[Any, Crop] = None
     bin: int = Field(default=1, ge=1, le=LARGEST_SIDE)
-    background: Annotated[Any, PlainValidator(_background)] = None
+    background: Annotated[Any, Background] = None
     transpose: bool = False
 
     def unusual(self) -> dict[str, Any]:

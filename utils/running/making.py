@@ -18,7 +18,7 @@ def make(key: str, node: dict[str, Any], **arguments: Any) -> Any:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         if isinstance(error.__cause__, ValidationError):  # of a part that reads its keys as a section
-            raise refusal(key, error.__cause__) from None
+            raise refusal(error.__cause__, node, key) from None
         reason = one_line(error.__cause__ or error)
         raise InputError(
             f"{key}._target_={node.get('_target_')}: cannot be built ({reason}); check this block's keys "
