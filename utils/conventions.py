@@ -10,6 +10,7 @@ from utils.paths import find
 Mask = str | float | list[str | float] | None
 AUTO = "auto"
 WORDS = ("nan", "max")
+OF_A_SPECTRUM = ("quantity", "gain", "center", "norm", "channels", "scale", "support", "background", "bin", "crop")  # keys
 
 
 class DataBlock(Protocol):

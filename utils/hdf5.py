@@ -211,12 +211,8 @@ def _lacking_filter(node: h5py.Dataset) -> str | None:
     import h5py
 
     properties = node.id.get_create_plist()
-    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
-    return next(
-        (
-            short(name.decode(errors="replace").partition(";")[0]) or f"filter {code}"
-            for code, _, _, name in filters
-            if not h5py.h5z.filter_avail(code)
-        ),
-        None,
-    )
+    for i in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            return short(name.decode(errors="replace").partition(";")[0]) or f"filter {code}"
+    return None

@@ -1,7 +1,7 @@
 """One frame of a file, or the sum of all, with what was measured of it, in the file's own layout and numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +54,7 @@ def take(path: Path, convention: Convention, most: int) -> Taken:
 def take_from(array: Stored, path: Path, convention: Convention, most: int) -> Taken:
     """Of an array; path: where it is from."""
     marks, total, missing = None, np.zeros(()), np.zeros((), bool)
-    idle, at_limit = dict.fromkeys(convention.mask_values, ""), 0
+    idle, at_limit = list[dict[str | float, str]](), 0
     numbers = _chosen(frames_in(array.shape, convention), path, convention)
     for number in numbers:
         raw = without_batch(taken(array, number, most))
@@ -63,15 +63,20 @@ def take_from(array: Stored, path: Path, convention: Convention, most: int) -> T
         if raw.dtype.kind not in "fiu":
             raise ValueError(f"holds {raw.dtype} values, not real numbers")
         marks = _marked(array.shape if number is not None else raw.shape, path, convention) if marks is None else marks
-        of_values, nearest = _of_values(raw, path, convention)
+        of_values, unseen = _of_values(raw, path, convention)
+        idle.append(unseen)
         lost = of_values | (marks[number] if marks.ndim > raw.ndim else marks)
-        idle = {value: nearest[value] for value in idle if value in nearest}
         if raw.dtype.kind in "iu":
             at_limit += int((raw[~lost] == np.iinfo(raw.dtype).max).sum())
         total, missing = (raw, lost) if len(numbers) == 1 else (total + raw.astype(np.float64), missing | lost)
     if convention.transpose:
         total, missing = total.swapaxes(-1, -2), missing.swapaxes(-1, -2)
-    return Taken(total, missing, len(numbers), at_limit, idle)
+    return Taken(total, missing, len(numbers), at_limit, in_all(idle))
+
+
+def in_all(found: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]:
+    """The entries of the first one whose keys all others have too."""
+    return {key: value for key, value in found[0].items() if all(key in other for other in found)}
 
 
 def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:

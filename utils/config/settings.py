@@ -44,13 +44,13 @@ class Composition:
     about: dict[str, Any]  # what every record says about the run
     documents: dict[str, str]  # what the run folder keeps, {file name: text}
     notes: tuple[str, ...] = ()  # what the log says of it
+    below: "Settings | None" = None  # of the coarser level at which the image is solved first
 
 
 class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mechanisms' own keys
     """The whole config, as typed and checked values. Field names are the keys that users write."""
 
     _composition: Composition | None = PrivateAttr(None)
-    _below: Self | None = PrivateAttr(None)
 
     num_samples: int = Field(ge=1, le=100_000)
     first_particle: int = Field(ge=0, lt=2**31)
@@ -90,15 +90,10 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         self._composition = composition
         return self
 
-    def above(self, below: Self | None) -> Self:
-        """The settings as those of a level, with those of the level below."""
-        self._below = below
-        return self
-
     @property
-    def below(self) -> Self | None:
+    def below(self) -> "Settings | None":
         """The settings of the coarser level at which this run solves its image first; None: it begins here."""
-        return self._below
+        return self._composition.below if self._composition else None
 
     @property
     def pixel(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.config.operators import OURS, SPECTRA
+from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.conventions import AUTO, Convention
 from utils.data import Measurement, measurements
@@ -71,11 +71,10 @@ def geometry_of(settings: Settings) -> Geometry:
         return Geometry(convention)
     _, reading = first
     rows, columns = reading.y.shape[1:]
-    frame = (rows, columns) if all(side <= samples <= MOST_SAMPLES * side for samples in (rows, columns)) else None
-    own = OURS[operator.target].model_validate(operator.model_dump(exclude={"target"})).measured_shape(side)
-    if frame == own[1:]:
+    frame: tuple[int, int] | None = (rows, columns)
+    if frame == settings.own_frame.sides or not all(side <= samples <= MOST_SAMPLES * side for samples in frame):
         frame = None
-    elif frame:
+    else:
         log.info("frames of %d x %d samples: %.3g x %.3g for each pixel of the object", *frame, rows / side, columns / side)
     inside = found_support(items, convention, side, operator.sigma) if convention.support is not None else None
     return Geometry(convention, frame, reading.offset, inside)

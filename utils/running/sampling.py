@@ -23,7 +23,8 @@ from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
-from utils.running.build import Parts, build, check_measurements, load_batch
+from utils.running.build import Parts, build, load_batch
+from utils.running.checking import check_measurements
 from utils.running.results import results_of
 from utils.running.watching import Watch
 from utils.sampling.mechanism import OnStep
