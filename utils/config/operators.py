@@ -153,14 +153,6 @@ LINEAR = tuple(
 SPECTRA = ("operators.phase_retrieval.PhaseRetrieval",)
 
 
-def measured_shape(target: str, arguments: dict[str, Any], side: int) -> tuple[int, ...] | None:
-    """Of the measurement of an image of `side` pixels; None where only the operator itself knows it.
-
-    arguments: as `check_operator` has found them right.
-    """
-    return OURS[target].model_validate(arguments).measured_shape(side) if target in OURS else None
-
-
 def check_operator(key: str, target: str, arguments: dict[str, Any], resolution: int) -> None:
     """Raises InputError for a wrong argument of one of our operators.
 

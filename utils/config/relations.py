@@ -50,7 +50,7 @@ def check_relations(s: Settings) -> None:
     _check_population(s)
     _check_fidelity(s)
     operator = s.group.operator
-    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.arguments, s.data.resolution)
     check_model(s.model)
 
 

@@ -102,9 +102,20 @@ class Data(Section):
         return {name: getattr(self, name) for name, default in optional.items() if getattr(self, name) != default}
 
 
-class Model(Section):
+class Part(Section):
+    """A class, `_target_`, and the arguments that it takes."""
+
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")  # which keys our loaders take: utils/config/model.py
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"target"})
+
+
+class Model(Part):
+    """Which keys our loaders take: utils/config/model.py."""
+
     path: PathText
     timestep_map: Literal["trained", "official"] = "trained"
     resolution: int = Field(ge=8, le=LARGEST_SIDE)
@@ -158,16 +169,9 @@ class Sampler(Section):
         return annealing_sigmas(grid.num_steps, grid.sigma_max, grid.sigma_min)
 
 
-class OtherAlgorithm(Section):
-    """An algorithm that is not LatentDAPS: its class, a utils.algorithms.contract.Algorithm, and the arguments it takes."""
+class Operator(Part):
+    """Its arguments: utils/config/operators.py."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
-
-
-class Operator(Section):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")  # its arguments: utils/config/operators.py
     sigma: float = Field(ge=0)
 
 
@@ -188,11 +192,9 @@ class TaskGroup(Section):
     mcmc_sampler_config: MCMC
 
 
-class OwnTerm(Section):
+class OwnTerm(Part):
     """A term of one's own: its class, its weight, and the arguments that it takes beside sigma."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
     weight: float = Field(default=1.0, ge=0)
 
     @property
@@ -223,13 +225,6 @@ class Fidelity(Section):
     def is_default(self) -> bool:
         """Whether the data term is the operator's own."""
         return self.weights == {"gaussian": 1.0} and not self.free_scale
-
-
-class OwnPart(Section):
-    """A mechanism, a metric or a callback of your own: its class, and the arguments that it takes."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
 
 
 class Success(Section):

@@ -6,15 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from utils.config.operators import SPECTRA, measured_shape
+from utils.config.operators import OURS, SPECTRA
 from utils.config.sections import (
     DAPS,
     MCMC,
     Data,
     Fidelity,
     Model,
-    OtherAlgorithm,
-    OwnPart,
+    Part,
     PathText,
     Sampler,
     Success,
@@ -76,9 +75,9 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     resume: bool
     sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
-    mechanisms: dict[str, OwnPart] = {}
-    metrics: dict[str, OwnPart] = {}
-    callbacks: dict[str, OwnPart] = {}
+    mechanisms: dict[str, Part] = {}  # of one's own, as are the next two
+    metrics: dict[str, Part] = {}
+    callbacks: dict[str, Part] = {}
     success: Success
     data: Data
     model: Model
@@ -145,8 +144,10 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 
     @property
     def _own_shape(self) -> tuple[int, ...] | None:
-        arguments = self.group.operator.model_dump(exclude={"target"})
-        return measured_shape(self.group.operator.target, arguments, self.data.resolution)
+        operator = self.group.operator
+        if operator.target not in OURS:
+            return None
+        return OURS[operator.target].model_validate(operator.arguments).measured_shape(self.data.resolution)
 
     @property
     def own_frame(self) -> OwnFrame | None:
@@ -210,7 +211,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 class OtherSettings(Settings):
     """Those of a run with an algorithm that is not LatentDAPS."""
 
-    sampler: OtherAlgorithm  # type: ignore[assignment]
+    sampler: Part  # type: ignore[assignment]
 
 
 def settings_of(nodes: dict[str, Any]) -> Settings:
