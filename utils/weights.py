@@ -117,7 +117,7 @@ def stored_as(folder: Path) -> dict[str, Any]:
 def side(config: Mapping[str, Any]) -> int | None:
     """A UNet's sample_size: a number, a pair or null in what diffusers writes. Raises ValueError if it is no square."""
     size = config.get("sample_size")
-    if isinstance(size, (list, tuple)) and len(set(size)) == 1:
+    if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
     if not isinstance(size, int | None):
         raise ValueError(f"draws latents of sample_size={short(size)}; only squares are supported")
