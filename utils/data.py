@@ -154,13 +154,9 @@ def _digest(*files: Path) -> str:
     return total.hexdigest()
 
 
-def files_in(root: Path, kind: str, beside: Sequence[Path] = ()) -> list[Path]:
-    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
-
-    beside: files that belong to all of them and are none of them, such as a mask.
-    """
-    others = {file.resolve() for file in beside}
-    return sorted(file for file in _below(root) if _is_read(file, kind) and not (others and file.resolve() in others))
+def files_in(root: Path, kind: str) -> list[Path]:
+    """Those of data.kind `kind` in `root` and its folders, less hidden ones, sorted by path."""
+    return sorted(file for file in _below(root) if _is_read(file, kind))
 
 
 def _is_read(file: Path, kind: str) -> bool:
@@ -225,10 +221,11 @@ class Selection(Protocol):
 
 def _files(data: DataBlock) -> list[Path]:
     """Those of the whole set, less masks and the like, and less what other files of the set have their data read from."""
+    files = files_in(find(data.root), data.kind)
     if data.kind != "measurement":
-        return files_in(find(data.root), data.kind)
-    convention, others = Convention.of(data), set[Path]()
-    files = files_in(find(data.root), data.kind, convention.files)
+        return files
+    convention = Convention.of(data)
+    others = {file.resolve() for file in convention.files}
     for file in files:
         with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
             others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
