@@ -273,7 +273,7 @@ class Model:
         y: what `measure` gives, or an array or tensor (N, ...) of measurements of others, without a truth
         progress: whether a bar is shown; on_step: is told of each annealing step (utils.sampling.outcome.StepInfo)
         """
-        from utils.running.sampling import Alone, report, sample_with
+        from utils.running.sampling import Turn, report, sample_with
         from utils.sampling.pictures import enlarged
 
         y = y if isinstance(y, Measurements) else self._of_others(y)
@@ -289,5 +289,5 @@ class Model:
             report(record, settings.data.kind == "measurement")
 
         with devices.out_of_memory_in_one_line():
-            sample_with(self.parts, settings, y.items, Alone(y.items, progress=progress), keep, on_step)
+            sample_with(self.parts, settings, y.items, Turn(y.items, progress=progress), keep, on_step)
         return Result(self, y, kept)
