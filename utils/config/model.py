@@ -1,7 +1,7 @@
 """What a model block must hold, and whether the weights that it names can be there. Needs no torch."""
 
 import os
-from importlib.util import find_spec
+from importlib import util
 from pathlib import Path
 
 from utils.config.sections import Model
@@ -136,7 +136,7 @@ def _check_stable_diffusion(model: Model) -> None:
     for key in ("prompt", "guidance_scale", "inner_resolution"):
         if getattr(model, key) is None:
             raise InputError(f"model.{key}: missing; Stable Diffusion needs it (see configs/model)")
-    if find_spec("transformers") is None:
+    if util.find_spec("transformers") is None:
         raise InputError("model: Stable Diffusion needs the package transformers; install it with pip install -e '.[sd]'")
 
 
