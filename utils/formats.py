@@ -80,14 +80,15 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 
 class _Whole:
-    """An array that its library reads as a whole, and only when it is asked for."""
+    """An array that its library reads as a whole, and only when it is asked for; or maps, which reads nothing."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, load: Callable[[], np.ndarray]) -> None:
-        self.shape, self.dtype, self.load = shape, dtype, load
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, load: Callable[[], np.ndarray], mapped: bool = False) -> None:
+        self.shape, self.dtype, self.load, self.mapped = shape, dtype, load, mapped
 
     @cached_property
     def values(self) -> np.ndarray:
-        check_size(self.shape, self.dtype, MOST)
+        if not self.mapped:
+            check_size(self.shape, self.dtype, MOST)
         return self.load()
 
     def __getitem__(self, index: Any) -> Any:
@@ -104,7 +105,7 @@ def _numpy(path: Path, dataset: str) -> Iterator[Stored]:
         if len(shape) < 3 or not math.prod(shape):
             yield _Whole(shape, dtype, lambda: np.load(file, allow_pickle=False))
         else:  # of a stack only the frames that are asked for
-            yield np.load(path, mmap_mode="r", allow_pickle=False)
+            yield _Whole(shape, dtype, lambda: np.load(path, mmap_mode="r", allow_pickle=False), mapped=True)
 
 
 @contextmanager
