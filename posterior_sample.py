@@ -26,8 +26,8 @@ from utils.command_line import lasting_streams
 from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
-from utils.data import PUT_BACK, TestItem, few, names_in_set, select_images
-from utils.errors import InputError, visible
+from utils.data import PUT_BACK, TestItem, select_images, whole_set
+from utils.errors import InputError, few, visible
 from utils.figures import draw_run
 from utils.paths import PROJECT
 from utils.priors import library
@@ -86,7 +86,7 @@ def run(cfg: DictConfig, rank: Rank = ALONE, jobs: tuple[int, int] | None = None
 
         metrics = None
         try:
-            names = names_in_set(settings)
+            names = [item.name for item in whole_set(settings)]  # an image's id is its place here
             pending = folder.pending(images, names)
             folder.remember(names, settings.data.end_id or len(names))
             if len(pending) < len(images):

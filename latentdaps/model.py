@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,10 @@ from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import compose, quoted
 from utils.config.settings import Settings
-from utils.data import PUT_BACK, Given, Lost, Measurement, fitted, items_of, loaded, select_images
+from utils.conventions import Convention
+from utils.data import PUT_BACK, Given, Lost, Measurement, fitted, items_of, select_images
 from utils.errors import InputError
-from utils.measurements import Convention, Reading, reading
+from utils.measurements import Reading, reading
 from utils.paths import PROJECT, find
 from utils.records.files import clean
 from utils.records.folder import RunFolder
@@ -216,20 +216,20 @@ class Model:
         """
         if not (isinstance(start_id, int) and start_id >= 0):
             raise InputError(f"start_id={start_id}: give a number from 0 on")
-        first = {"data.start_id": start_id or None} if images is None else {}
-        settings, root = self.settings_with({"seed": seed, **first}), None
-        if images is None and settings.data.root == IN_MEMORY:
-            raise InputError("images: none are given, and no data= names a set of them; give an array or paths")
         if images is None:
-            return self._measured(select_images(settings), settings, root)
+            settings = self.settings_with({"seed": seed, "data.start_id": start_id or None})
+            if settings.data.root == IN_MEMORY:
+                raise InputError("images: none are given, and no data= names a set of them; give an array or paths")
+            return self._measured(select_images(settings), settings, None)
         paths = [images] if isinstance(images, str | Path) else images
         if not hasattr(paths, "__len__"):
             raise InputError(f"images: are a {type(images).__name__}; give an array (N, 3, H, W), or paths")
         if not (len(paths) and all(isinstance(path, str | Path) for path in paths)):
             settings = self.settings_with({"seed": seed, "data.kind": "images"})
             return self._measured(pictures(images, start_id), settings, IN_MEMORY)
+        settings = self.settings_with({"seed": seed})
         root = os.path.commonpath([find(path).resolve().parent for path in paths])
-        items = items_of(settings, [(i, find(path)) for i, path in enumerate(paths, start_id)])
+        items = items_of(settings, [find(path) for path in paths], start_id)
         return self._measured(items, settings, None if Path(root) == find(settings.data.root).resolve() else root)
 
     def _of_others(self, y: Any) -> Measurements:
@@ -253,17 +253,18 @@ class Model:
         """Simulated of images, read of measurements; items: of utils.data.TestItem; root: their data.root."""
         import torch
 
-        from utils.running.build import check_measurements, measure
+        from utils.running.build import measured
+        from utils.running.checking import check_measurements
 
         self._under(settings.seed)
         if settings.data.kind == "measurement":
             check_measurements(self.parts, items)
-            truths, ys = [None] * len(items), [loaded(item, item.values) for item in items]
-        else:
-            truths = [loaded(item, partial(item.pixels, self.parts.side)) for item in items]
-            ys = [measure(self.parts, torch.from_numpy(x), item.id)[0].cpu().numpy() for x, item in zip(truths, items)]
-        values = np.stack(ys)  # what is given are its rows, so that changing them changes what is sampled
-        given = [Given(item.id, item.path, y, truth, item.sha256()) for item, y, truth in zip(items, values, truths)]
+        ys, truths = zip(*(measured(self.parts, settings, item) for item in items))
+        values = torch.stack(ys).cpu().numpy()  # what is given are its rows, so that changing them changes what is sampled
+        given = [
+            Given(item.id, item.path, y, None if truth is None else truth.numpy(), item.sha256)
+            for item, y, truth in zip(items, values, truths)
+        ]
         return Measurements(values, given, settings.seed, settings.data.kind, root)
 
     def sample(self, y: Any, progress: bool = True, on_step: "Callable[[StepInfo], None] | None" = None) -> Result:
@@ -272,7 +273,7 @@ class Model:
         y: what `measure` gives, or an array or tensor (N, ...) of measurements of others, without a truth
         progress: whether a bar is shown; on_step: is told of each annealing step (utils.sampling.outcome.StepInfo)
         """
-        from utils.running.sampling import Alone, report, sample_with
+        from utils.running.sampling import Turn, report, sample_with
         from utils.sampling.pictures import enlarged
 
         y = y if isinstance(y, Measurements) else self._of_others(y)
@@ -288,5 +289,5 @@ class Model:
             report(record, settings.data.kind == "measurement")
 
         with devices.out_of_memory_in_one_line():
-            sample_with(self.parts, settings, y.items, Alone(y.items, progress=progress), keep, on_step)
+            sample_with(self.parts, settings, y.items, Turn(y.items, progress=progress), keep, on_step)
         return Result(self, y, kept)

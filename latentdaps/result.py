@@ -153,19 +153,15 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The same and the pictures."""
-        picture = b64encode(jpeg(self.plot())).decode()
+        content = io.BytesIO()
+        self.plot().savefig(content, format="jpeg", dpi=80, bbox_inches="tight")
+        picture = b64encode(content.getvalue()).decode()
         return f'<pre>{html.escape(repr(self))}</pre><img style="max-width: 100%" src="data:image/jpeg;base64,{picture}">'
 
 
 def as_array(values: Any) -> np.ndarray:
     """Of a tensor, wherever it is, or of what NumPy takes."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-def jpeg(figure: "Figure") -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="jpeg", dpi=80, bbox_inches="tight")
-    return content.getvalue()
 
 
 @contextmanager

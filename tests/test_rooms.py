@@ -17,6 +17,7 @@ GROUND = (
     "formats",
     "hdf5",
     "pictures",
+    "conventions",
     "stacks",
     "frames",
     "plain_files",

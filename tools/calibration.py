@@ -108,7 +108,7 @@ def particles_of(parts: Parts, settings: Settings, image: int, truth: torch.Tens
     from utils.sampling.particles import Particles
     from utils.sampling.profiler import Profiler
 
-    if parts.measuring is not None:
+    if parts.instrument is not parts.operator:
         raise InputError(
             f"data.resolution={parts.side}: truths are drawn by the prior, at {parts.prior.resolution} pixels; "
             "leave the levels out"

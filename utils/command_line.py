@@ -23,13 +23,6 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def write_what_the_terminal_lacks_as_escapes() -> None:
-    """A character that the encoding of the terminal has not, as of ASCII, ends no program."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook puts in its place
-            stream.reconfigure(errors="backslashreplace")
-
-
 class Lasting:
     """A standard stream that may end before its program: a closed pipe or terminal, a full disk. From then on it is silent.
 
@@ -68,9 +61,10 @@ class Lasting:
 @contextmanager
 def lasting_streams(lost: Callable[[str, OSError], None] = lambda name, error: None) -> Iterator[None]:
     """Inside, standard output and standard error are `Lasting`. lost: is told of each one that ends, by its name."""
-    write_what_the_terminal_lacks_as_escapes()
     before = {name: getattr(sys, name) for name in STREAMS}  # None where a user has closed one
     for name, stream in before.items():
+        if isinstance(stream, io.TextIOWrapper):  # not what a test or a notebook puts in its place
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding has not
         if stream is not None:
             setattr(sys, name, Lasting(stream, partial(lost, STREAMS[name])))
     try:

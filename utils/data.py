@@ -2,20 +2,22 @@
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from utils.errors import InputError, one_line, short
+from utils.conventions import Convention, DataBlock
+from utils.errors import InputError, few, one_line, short
 from utils.formats import READERS, linked
-from utils.measurements import Convention, ConventionBlock, OwnFrame, Reading, read
+from utils.measurements import OwnFrame, Reading, read
 from utils.paths import find
 from utils.pictures import READ_AS, TWELVE_BITS, in_srgb, opened_picture, read_rgb, white
 from utils.stacks import count_frames
@@ -56,12 +58,9 @@ class TestItem:
         """As tables, log and records call it."""
         return self.path.name
 
+    @cached_property
     def sha256(self) -> str:
         """Of the file as it was when this was first asked, for a run at its start."""
-        return self._sha256
-
-    @cached_property
-    def _sha256(self) -> str:
         return self.digest()
 
     def digest(self) -> str:
@@ -151,30 +150,17 @@ def _digest(*files: Path) -> str:
     total = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(2**20):
-                total.update(block)
+            hashlib.file_digest(file, lambda: total)
     return total.hexdigest()
 
 
-def files_in(root: Path, kind: str, beside: Sequence[Path] = ()) -> list[Path]:
-    """The files of the whole set, sorted by path: those of data.kind `kind` in `root` and its folders, less hidden ones.
-
-    beside: files that belong to all of them and are none of them, such as a mask.
-    """
-    others = {file.resolve() for file in beside}
-    return sorted(file for file in _below(root) if _is_read(file, kind) and not (others and file.resolve() in others))
+def files_in(root: Path, kind: str) -> list[Path]:
+    """Those of data.kind `kind` in `root` and its folders, less hidden ones, sorted by path."""
+    return sorted(file for file in _below(root) if _is_read(file, kind))
 
 
 def _is_read(file: Path, kind: str) -> bool:
-    return file.suffix.lower() in SUFFIXES[kind] and _is(file, Path.is_file)
-
-
-def _is(path: Path, what: Callable[[Path], bool]) -> bool:
-    """Whether a path is what `what` says; not, where the system cannot tell: without rights, or beyond its longest path."""
-    try:
-        return what(path)
-    except OSError:
-        return False
+    return file.suffix.lower() in SUFFIXES[kind] and os.path.isfile(file)
 
 
 def _below(root: Path) -> Iterator[Path]:
@@ -208,57 +194,10 @@ def _below(root: Path) -> Iterator[Path]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is(entry, Path.is_dir):
+            if os.path.isdir(entry):  # not where the system cannot tell: without rights, or beyond its longest path
                 waiting.append((entry, above | {place}))
             else:
                 yield entry
-
-
-def names_in_set(settings: "Selection") -> list[str]:
-    """Names of the whole set, those of its files; an image's id is its position here."""
-    return [item.name for item in whole_set(settings)]
-
-
-def _files(data: "DataBlock") -> list[Path]:
-    """Those of the whole set, less masks and the like, and less what other files of the set have their data read from."""
-    if data.kind != "measurement":
-        return files_in(find(data.root), data.kind)
-    convention, others = Convention.of(data), set[Path]()
-    files = files_in(find(data.root), data.kind, convention.files)
-    for file in files:
-        with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
-            others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
-    return [file for file in files if file.resolve() not in others]
-
-
-def measurements(settings: "Selection") -> list[Measurement]:
-    """The whole set, as far as it can be told; what is wrong with it is said by `select_images`."""
-    with suppress(InputError):
-        return [item for item in whole_set(settings) if isinstance(item, Measurement)]
-    return []
-
-
-def whole_set(settings: "Selection", files: list[Path] | None = None) -> list[TestImage] | list[Measurement]:
-    """All items, in their order. Raises InputError for a stack that cannot be read, where its frames are to be counted."""
-    files = _files(settings.data) if files is None else files
-    if settings.data.kind != "measurement":
-        return [TestImage(i, file) for i, file in enumerate(files)]
-    convention = replace(Convention.of(settings.data), kept=settings.kept_background)
-    made = [Measurement(0, file, convention, settings.measured_shape, settings.own_frame) for file in files]
-    if convention.frame == "all":
-        counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
-        made = [replace(item, convention=replace(convention, frame=i)) for item, n in counts for i in range(n)]
-    return [replace(item, id=i) for i, item in enumerate(made)]
-
-
-class DataBlock(ConventionBlock, Protocol):
-    """The block `data` of the config: where the set lies, and which of its items are meant."""
-
-    root: str
-    kind: Literal["images", "measurement"]
-    start_id: int
-    end_id: int | None
-    source: str
 
 
 class Selection(Protocol):
@@ -280,6 +219,39 @@ class Selection(Protocol):
     def kept_background(self) -> float: ...
 
 
+def _files(data: DataBlock) -> list[Path]:
+    """Those of the whole set, less masks and the like, and less what other files of the set have their data read from."""
+    files = files_in(find(data.root), data.kind)
+    if data.kind != "measurement":
+        return files
+    convention = Convention.of(data)
+    others = {file.resolve() for file in convention.files}
+    for file in files:
+        with suppress(OSError, ValueError):  # what is wrong with it is said when it is read
+            others.update(place.resolve() for place in linked(file, convention.dataset, convention.folders))
+    return [file for file in files if file.resolve() not in others]
+
+
+def measurements(settings: Selection) -> list[Measurement]:
+    """The whole set, as far as it can be told; what is wrong with it is said by `select_images`."""
+    with suppress(InputError):
+        return [item for item in whole_set(settings) if isinstance(item, Measurement)]
+    return []
+
+
+def whole_set(settings: Selection, files: list[Path] | None = None) -> list[TestImage] | list[Measurement]:
+    """All items, numbered in their order. Raises InputError for a stack that cannot be read, whose frames are to be counted."""
+    files = _files(settings.data) if files is None else files
+    if settings.data.kind != "measurement":
+        return [TestImage(i, file) for i, file in enumerate(files)]
+    convention = replace(Convention.of(settings.data), kept=settings.kept_background)
+    made = [Measurement(0, file, convention, settings.measured_shape, settings.own_frame) for file in files]
+    if convention.frame == "all":
+        counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
+        made = [replace(item, convention=replace(convention, frame=i)) for item, n in counts for i in range(n)]
+    return [replace(item, id=i) for i, item in enumerate(made)]
+
+
 def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     """The items of this run, sorted by path: data.start_id to data.end_id, every n-th for a shard.
 
@@ -287,7 +259,7 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     the set's files, and how unusual ones are read, is said in one line of the log each.
     """
     data, root = settings.data, find(settings.data.root)
-    if not _is(root, Path.exists):
+    if not os.path.exists(root):
         source = "; name one that is there" if data.source.startswith("your own") else f"; get it from: {data.source}"
         raise InputError(f"data.root={data.root}: folder {root} not found{source}")
     if (place := root.resolve()) == place.parent:
@@ -311,10 +283,9 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     return _read_once(items[data.start_id : end][k::n], settings)
 
 
-def items_of(settings: Selection, chosen: Sequence[tuple[int, Path]]) -> list[TestImage] | list[Measurement]:
-    """The items that some files, numbered one after the other, are for this run; each is read once, and kept as a digest."""
-    items = whole_set(settings, [file for _, file in chosen])
-    return _read_once([replace(item, id=chosen[0][0] + item.id) for item in items], settings)
+def items_of(settings: Selection, files: list[Path], first: int) -> list[TestImage] | list[Measurement]:
+    """The items that some files are for this run, numbered from `first`; each is read once, and kept as a digest."""
+    return _read_once([replace(item, id=first + item.id) for item in whole_set(settings, files)], settings)
 
 
 def _read_once(chosen: Sequence[TestItem], settings: Selection) -> list[TestImage] | list[Measurement]:
@@ -325,7 +296,7 @@ def _read_once(chosen: Sequence[TestItem], settings: Selection) -> list[TestImag
     images = [item for item in chosen if isinstance(item, TestImage)]
     found = [(item.name, key) for item in images for key in _readable(item, item.check)]
     for item in images:
-        _readable(item, item.sha256)
+        _readable(item, lambda: item.sha256)
     for key, (level, text) in READ_AS.items():
         if names := [name for name, of_file in found if of_file == key]:
             log.log(level, "%s: %s", text, few(names))
@@ -337,7 +308,7 @@ def _check(items: Sequence[Measurement], convention: Convention, root: str) -> N
     units = dict[float, str]()
     for item in items:
         units.setdefault(_readable(item, item.read).unit, item.name)
-        _readable(item, item.sha256)
+        _readable(item, lambda: item.sha256)
     if len(units) > 1 and convention.quantity == "counts":
         raise InputError(
             f"data.root={root}: {' and '.join(list(units.values())[:2])} differ in the size or number of their frames, so that "
@@ -353,7 +324,7 @@ def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
     """What `read` finds in an item's file when its turn has come. Raises Lost if it has gone or changed."""
     try:
         value, digest = _readable(item, read, PUT_BACK), _readable(item, item.digest, PUT_BACK)
-        if digest != item.sha256():
+        if digest != item.sha256:
             raise InputError(f"data.root: {item.path} has changed since the run began; {PUT_BACK}")
         return value
     except InputError as error:
@@ -367,8 +338,3 @@ def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)  # of a file that is not there, its name stands before
         raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
-
-
-def few(names: list[str]) -> str:
-    """The first of some names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -17,7 +17,7 @@ from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError, short
+from utils.errors import InputError, few, short
 from utils.files import write_atomically
 from utils.paths import PROJECT, find
 from utils.weights import ORIGINAL_SUFFIXES, PATTERNS, cache_folder, cached_snapshot, is_hub_id, is_original
@@ -39,8 +39,7 @@ def other_content(before: Mapping[str, str], now: Mapping[str, str]) -> str | No
     So what was made before there were digests, or while a file was not there, agrees.
     """
     changed = [key for key in before if key in now and before[key] != now[key]]
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return f"another content of {', '.join(map(short, changed[:3]))}{more}" if changed else None
+    return f"another content of {few([short(key) for key in changed])}" if changed else None
 
 
 def of_config(named: Any, key: str = "") -> Digests:

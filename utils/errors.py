@@ -1,6 +1,7 @@
 """Wrong input, in one line."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # they steer a terminal, end a line, or turn the direction of what follows: control, line and bidirectional characters
@@ -26,6 +27,11 @@ def short(value: Any) -> str:
     """One line of at most 80 characters: of a longer one the middle is left out, since a path is told by its end."""
     text = str(value).encode("unicode_escape").decode() if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else f"{text[:47]}...{text[-30:]}"
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def one_line(error: BaseException, length: int = 400) -> str:

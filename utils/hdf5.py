@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.errors import short
+from utils.errors import few, short
 
 if TYPE_CHECKING:
     import h5py
@@ -51,8 +51,7 @@ def named(dataset: str, names: list[str]) -> str:
 
 
 def _missing(names: list[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"has {', '.join(names[:LISTED])}{more}" if names else "has no array at all"
+    return f"has {few(names, LISTED)}" if names else "has no array at all"
 
 
 def linked(path: Path, dataset: str, folders: Sequence[Path] = ()) -> list[Path]:
@@ -212,12 +211,8 @@ def _lacking_filter(node: h5py.Dataset) -> str | None:
     import h5py
 
     properties = node.id.get_create_plist()
-    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
-    return next(
-        (
-            short(name.decode(errors="replace").partition(";")[0]) or f"filter {code}"
-            for code, _, _, name in filters
-            if not h5py.h5z.filter_avail(code)
-        ),
-        None,
-    )
+    for i in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            return short(name.decode(errors="replace").partition(";")[0]) or f"filter {code}"
+    return None

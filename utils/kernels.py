@@ -103,12 +103,5 @@ def replace_upsampling(decoder: torch.nn.Module) -> None:
 
     for parent in list(decoder.modules()):
         for name, module in parent.named_children():
-            if (
-                isinstance(module, Upsample2D)
-                and module.use_conv
-                and module.interpolate
-                and module.norm is None
-                and not module.use_conv_transpose
-                and module.name == "conv"
-            ):
+            if isinstance(module, Upsample2D) and module.use_conv and module.conv is not None:
                 setattr(parent, name, UpsampleByTwo(module.conv))

@@ -4,96 +4,20 @@ In this order: frame, transpose, mask, background, bin, crop and padding around 
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple
 
 import numpy as np
 
+from utils.conventions import AUTO, Convention
 from utils.errors import InputError, short
-from utils.formats import CXI_DATA, MOST, TooLarge, taken
+from utils.formats import MOST, TooLarge
 from utils.frames import Center, bin_frame, corner_level, crop_around, middle
-from utils.paths import find
-from utils.stacks import Taken, readable, stored_at, take, take_from, without_batch
+from utils.stacks import Taken, read_beside, take, take_from
 
-Mask = str | float | list[str | float] | None
-Support = str | int | list[int] | None
-AUTO = "auto"
-WORDS = ("nan", "max")
 MOST_SAMPLES = 8  # of a frame for a pixel of the object: more are another scale, not a finer one
 MOST_SQUARED = float(np.sqrt(np.finfo(np.float32).max))  # a loss is a sum of squares
-
-
-class ConventionBlock(Protocol):
-    """The block `data` of the config: these keys, and one for each field of Convention but `folders` and `kept`."""
-
-    root: str
-    linked_folders: list[str]
-    crop: int | list[int] | None
-
-
-@dataclass(frozen=True)
-class Convention:
-    """How the numbers of a set of files are meant, by the keys of configs/data/measurement.yaml, which says what they hold.
-
-    The defaults are what the operators measure. A `center` of auto is taken for shifted until it is found.
-
-    folders: where other files may lie that an HDF5 file has its data read from
-    crop:    (rows, columns)
-    kept:    of the background, counts per pixel of y that the likelihood has and that are not taken off
-    """
-
-    dataset: str = CXI_DATA
-    mask_dataset: str | None = None
-    quantity: str = "magnitude"
-    gain: float | None = None
-    center: str | list[float] = "shifted"
-    norm: str = "ortho"
-    channels: int | None = None
-    mask: Mask = None
-    scale: str = "known"
-    support: Support = None
-    folders: tuple[Path, ...] = ()
-    frame: int | str | None = None
-    crop: tuple[int, int] | None = None
-    bin: int = 1
-    background: float | str | None = None
-    transpose: bool = False
-    kept: float = 0.0
-
-    @classmethod
-    def of(cls, data: ConventionBlock) -> Self:
-        keys = {field.name: getattr(data, field.name) for field in fields(cls) if field.name not in ("folders", "kept")}
-        if data.crop is not None:
-            keys["crop"] = (data.crop, data.crop) if isinstance(data.crop, int) else tuple(data.crop)
-        root = find(data.root)
-        folders = (root.parent if root.is_file() else root, *map(find, data.linked_folders))
-        return cls(**keys, folders=folders)
-
-    @property
-    def mask_values(self) -> list[str | float]:
-        """The values of y that mean "not measured"."""
-        if self.mask is None or self.mask_file:
-            return []
-        return self.mask if isinstance(self.mask, list) else [self.mask]
-
-    @property
-    def mask_file(self) -> Path | None:
-        return find(self.mask) if isinstance(self.mask, str) and self.mask not in WORDS else None
-
-    @property
-    def support_file(self) -> Path | None:
-        return find(self.support) if isinstance(self.support, str) and self.support != AUTO else None
-
-    @property
-    def background_file(self) -> Path | None:
-        return find(self.background) if isinstance(self.background, str) and self.background != AUTO else None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Those that belong to every measurement."""
-        return tuple(file for file in (self.mask_file, self.support_file, self.background_file) if file is not None)
 
 
 class OwnFrame(NamedTuple):
@@ -110,7 +34,7 @@ class Reading(NamedTuple):
     raw: np.ndarray  # the same pixels as the file has them
     whole: bool  # its measured values are whole numbers, as counts are
     at_limit: int  # measured pixels at the highest value of the file's integer type
-    idle: tuple[tuple[str | float, str], ...] = ()  # values of the mask that no pixel has, each with the nearest that one has
+    idle: Mapping[str | float, str] = {}  # values of the mask that no pixel has, each with the nearest that one has
     offset: Center = (0.0, 0.0)  # of its samples from the whole frequencies, in samples
     unit: float = 1.0  # y^2 is this times the file's intensities, or counts / gain, added up in a pixel of y
     frame: tuple[int, ...] = ()  # (H, W) of the file
@@ -206,8 +130,7 @@ def _without_background(y: np.ndarray, path: Path, convention: Convention, count
         background = np.array(convention.background) * count
     else:
         key = f"data.background={short(str(convention.background))}"
-        with readable(file, key), stored_at(file, convention.dataset, key, convention) as array:
-            background = without_batch(taken(array, None, y.size)).astype(np.float64) * count
+        background = read_beside(file, convention.dataset, key, convention, y.size).astype(np.float64) * count
         background = background.swapaxes(-1, -2) if convention.transpose and background.ndim > 1 else background
         if not background.ndim or background.shape != y.shape[y.ndim - background.ndim :]:
             raise InputError(

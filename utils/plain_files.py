@@ -37,18 +37,13 @@ def open_regular(path: str | Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
     Raises Unreadable for a larger one and for what is no file: a device or a pipe has no end. OSError for one that cannot be
     opened or read.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe is not waited for
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("is no file, but a folder, pipe or device")
         if found.st_size > most:
             raise Unreadable(f"has {found.st_size} bytes, and at most {most} are read")
         yield file, found.st_size
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """A pipe that nobody writes into would be waited for."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_json(path: str | Path, shape: Any = Object, most: int = MOST_JSON) -> Any:
@@ -107,14 +102,9 @@ def refuse_deep(text: str) -> None:
 def _is_deep(value: Any) -> bool:
     level = [value]
     for _ in range(DEEPEST + 1):
-        level = [inner for each in level for inner in _inside(each) if isinstance(inner, (dict, list))]
-        if not level:
-            return False
-    return True
-
-
-def _inside(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        groups = [each for each in level if isinstance(each, (dict, list))]
+        level = [inner for group in groups for inner in (group.values() if isinstance(group, dict) else group)]
+    return any(isinstance(each, (dict, list)) for each in level)
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -1,49 +1,19 @@
 """One frame of a file, or the sum of all, with what was measured of it, in the file's own layout and numbers."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
+from utils.conventions import Convention
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK, MOST, NoSuchDataset, Stored, stored, taken
 
 MOST_OF_A_MASK = 1e300
 MOST_FRAMES = 2**17  # of a stack: a small file may say that it has any number
-
-
-class Layout(Protocol):
-    """What utils.measurements.Convention says of the places of numbers."""
-
-    @property
-    def dataset(self) -> str: ...
-
-    @property
-    def mask_dataset(self) -> str | None: ...
-
-    @property
-    def mask(self) -> object: ...
-
-    @property
-    def mask_values(self) -> list[str | float]: ...
-
-    @property
-    def mask_file(self) -> Path | None: ...
-
-    @property
-    def channels(self) -> int | None: ...
-
-    @property
-    def frame(self) -> int | str | None: ...
-
-    @property
-    def transpose(self) -> bool: ...
-
-    @property
-    def folders(self) -> tuple[Path, ...]: ...
 
 
 class Taken(NamedTuple):
@@ -53,30 +23,35 @@ class Taken(NamedTuple):
     missing: np.ndarray
     frames: int
     at_limit: int
-    idle: tuple[tuple[str | float, str], ...]
+    idle: dict[str | float, str]
 
 
-def frames_in(shape: tuple[int, ...], convention: Layout) -> int | None:
+def frames_in(shape: tuple[int, ...], convention: Convention) -> int | None:
     """How many frames a stack of this shape has; None of an array that is no stack."""
     return shape[0] if len(shape) > (2 if convention.channels == 1 else 3) and shape[0] != 1 else None
 
 
-def count_frames(path: Path, convention: Layout) -> int:
+def count_frames(path: Path, convention: Convention) -> int:
     """How many frames a file has, of which nothing but its shape is read. Raises InputError and ValueError."""
-    with stored_at(path, convention.dataset, "data.dataset", convention) as array:
+    with _stored_at(path, convention) as array:
         count = frames_in(array.shape, convention)
-    if count is not None and not 0 < count <= MOST_FRAMES:
+    return 1 if count is None else len(_all_frames(count))
+
+
+def _all_frames(count: int) -> range:
+    """Their numbers. Raises ValueError for none and for too many."""
+    if not 0 < count <= MOST_FRAMES:
         raise ValueError(f"holds {count} frames; from 1 to {MOST_FRAMES} are read")
-    return count or 1
+    return range(count)
 
 
-def take(path: Path, convention: Layout, most: int) -> Taken:
+def take(path: Path, convention: Convention, most: int) -> Taken:
     """Of a file; most: numbers of a frame. Raises InputError, TooLarge and ValueError."""
-    with stored_at(path, convention.dataset, "data.dataset", convention) as array:
+    with _stored_at(path, convention) as array:
         return take_from(array, path, convention, most)
 
 
-def take_from(array: Stored, path: Path, convention: Layout, most: int) -> Taken:
+def take_from(array: Stored, path: Path, convention: Convention, most: int) -> Taken:
     """Of an array; path: where it is from."""
     marks, total, missing = None, np.zeros(()), np.zeros((), bool)
     idle, at_limit = list[dict[str | float, str]](), 0
@@ -88,19 +63,23 @@ def take_from(array: Stored, path: Path, convention: Layout, most: int) -> Taken
         if raw.dtype.kind not in "fiu":
             raise ValueError(f"holds {raw.dtype} values, not real numbers")
         marks = _marked(array.shape if number is not None else raw.shape, path, convention) if marks is None else marks
-        lost = marks[number] if marks.ndim > raw.ndim else np.broadcast_to(marks, raw.shape)
-        lost = lost | _of_a_value(raw, path, convention)
-        idle.append(dict(_idle(raw, convention)))
+        of_values, unseen = _of_values(raw, path, convention)
+        idle.append(unseen)
+        lost = of_values | (marks[number] if marks.ndim > raw.ndim else marks)
         if raw.dtype.kind in "iu":
             at_limit += int((raw[~lost] == np.iinfo(raw.dtype).max).sum())
         total, missing = (raw, lost) if len(numbers) == 1 else (total + raw.astype(np.float64), missing | lost)
-    nowhere = tuple((value, nearest) for value, nearest in idle[0].items() if all(value in of_frame for of_frame in idle))
     if convention.transpose:
         total, missing = total.swapaxes(-1, -2), missing.swapaxes(-1, -2)
-    return Taken(total, missing, len(numbers), at_limit, nowhere)
+    return Taken(total, missing, len(numbers), at_limit, in_all(idle))
 
 
-def _chosen(count: int | None, path: Path, convention: Layout) -> Sequence[int | None]:
+def in_all(found: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]:
+    """The entries of the first one whose keys all others have too."""
+    return {key: value for key, value in found[0].items() if all(key in other for other in found)}
+
+
+def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:
     """The numbers of the frames that are added up; None of what is no stack. Raises InputError."""
     frame = convention.frame
     if count is None:
@@ -113,52 +92,40 @@ def _chosen(count: int | None, path: Path, convention: Layout) -> Sequence[int |
             "sum adds them up, and all makes an image of each"
         )
     if not isinstance(frame, int):
-        return range(count_frames(path, convention))
+        return _all_frames(count)
     if frame >= count:
         raise InputError(f"data.frame={frame}: {path} holds {count} frames, from 0 to {count - 1}")
     return [frame]
 
 
-def _idle(raw: np.ndarray, convention: Layout) -> Iterator[tuple[str | float, str]]:
-    """The mask's values that no pixel has, and the nearest value that one has, "" for a word."""
-    for value in convention.mask_values:
-        if not _is_value(raw, value).any():
-            numbers, nearest = raw[np.isfinite(raw)], ""
-            if not isinstance(value, str):
-                wanted = float(max(-MOST_OF_A_MASK, min(value, MOST_OF_A_MASK)))  # an integer of a thousand digits is no float
-                nearest = str(numbers[np.abs(numbers.astype(np.float64) - wanted).argmin()])
-            yield value, nearest
+def _of_values(raw: np.ndarray, path: Path, convention: Convention) -> tuple[np.ndarray, dict[str | float, str]]:
+    """Where a frame has a value that means not measured, and of the values that it has nowhere {value: the nearest it has}.
 
-
-def _of_a_value(raw: np.ndarray, path: Path, convention: Layout) -> np.ndarray:
-    """Where a frame has a value that means not measured, booleans. Raises InputError."""
-    missing = np.zeros(raw.shape, bool)
+    The nearest is "" of a word. Raises InputError.
+    """
+    missing, idle = np.zeros(raw.shape, bool), dict[str | float, str]()
     for value in convention.mask_values:
         if value == "max" and raw.dtype.kind not in "iu":
             raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        missing |= _is_value(raw, value)
-    return missing
+        found = np.isnan(raw) if value == "nan" else raw == (np.iinfo(raw.dtype).max if value == "max" else value)
+        missing |= found
+        if not found.any():
+            idle[value] = "" if isinstance(value, str) else _nearest(raw[np.isfinite(raw)], value)
+    return missing, idle
 
 
-def _marked(shape: tuple[int, ...], path: Path, convention: Layout) -> np.ndarray:
+def _nearest(numbers: np.ndarray, value: float) -> str:
+    wanted = float(max(-MOST_OF_A_MASK, min(value, MOST_OF_A_MASK)))  # an integer of a thousand digits is no float
+    return str(numbers[np.abs(numbers.astype(np.float64) - wanted).argmin()])
+
+
+def _marked(shape: tuple[int, ...], path: Path, convention: Convention) -> np.ndarray:
     """Where a mask says that nothing was measured, booleans shaped like the file, or like its last axes. Raises InputError."""
-    if file := convention.mask_file:
-        return _mask(file, convention.mask_dataset or CXI_MASK, f"data.mask={short(convention.mask)}", shape, path, convention)
-    if convention.mask_dataset:
-        return _mask(path, convention.mask_dataset, f"data.mask_dataset={convention.mask_dataset}", shape, path, convention)
-    return np.zeros(shape[-1:], bool)
-
-
-def _is_value(raw: np.ndarray, value: str | float) -> np.ndarray:
-    """Where an array has a value of `Convention.mask_values`, booleans."""
-    if value == "nan":
-        return np.isnan(raw)
-    return raw == (np.iinfo(raw.dtype).max if value == "max" else value)
-
-
-def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path, convention: Layout) -> np.ndarray:
-    with readable(file, key), stored_at(file, dataset, "data.mask_dataset", convention) as array:
-        mask = without_batch(taken(array, None, min(math.prod(shape), MOST)))
+    file, dataset = convention.mask_file, convention.mask_dataset
+    if not (file or dataset):
+        return np.zeros(shape[-1:], bool)
+    key = f"data.mask={short(convention.mask)}" if file else f"data.mask_dataset={dataset}"
+    mask = read_beside(file or path, dataset or CXI_MASK, key, convention, min(math.prod(shape), MOST))
     if mask.dtype.kind not in "biuf" or not mask.ndim or mask.shape != shape[len(shape) - mask.ndim :]:
         raise InputError(
             f"{key}: is {mask.dtype} of shape {mask.shape}; {path} has {shape}, and a mask has that shape or its last axes, "
@@ -167,22 +134,24 @@ def _mask(file: Path, dataset: str, key: str, shape: tuple[int, ...], path: Path
     return mask != 0
 
 
-@contextmanager
-def readable(file: Path, key: str) -> Iterator[None]:
-    """Turns what is wrong with a file that a key names into an InputError."""
+def read_beside(file: Path, dataset: str, key: str, convention: Convention, most: int) -> np.ndarray:
+    """What belongs to every measurement: the mask, support or background that `key` names. Raises InputError."""
     try:
-        yield
+        with stored(file, dataset, convention.folders) as array:
+            return without_batch(taken(array, None, most))
+    except NoSuchDataset as error:
+        raise InputError(f"{key}: {file} has no dataset {dataset}; it {error}") from None
     except ValueError as error:
         raise InputError(f"{key}: {file} cannot be read ({error})") from None
 
 
 @contextmanager
-def stored_at(path: Path, dataset: str, key: str, convention: Layout) -> Iterator[Stored]:
+def _stored_at(path: Path, convention: Convention) -> Iterator[Stored]:
     try:
-        with stored(path, dataset, convention.folders) as array:
+        with stored(path, convention.dataset, convention.folders) as array:
             yield array
     except NoSuchDataset as error:
-        raise InputError(f"{key}={dataset}: {path} has no such dataset; it {error}") from None
+        raise InputError(f"data.dataset={convention.dataset}: {path} has no such dataset; it {error}") from None
 
 
 def without_batch(y: np.ndarray) -> np.ndarray:

@@ -12,17 +12,11 @@ from utils.paths import find
 from utils.plain_files import Object, Unreadable, read_json, shaped
 
 ORIGINAL_SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors")
-
 SUFFIXES = (*ORIGINAL_SUFFIXES, ".bin")
-
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
 LOCAL_FOLDERS = ("checkpoints", "results")  # a path below these is never taken for a hub id
-
 PATTERNS = ["unet/*", "vae/*", "vqvae/*", "scheduler/*", "text_encoder/*", "tokenizer/*", "model_index.json"]
-
-# half-precision, training and other copies of the same weights
-UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]
+UNNEEDED = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]  # half-precision, training and other copies of the same weights
 
 # what shapes do not tell of a checkpoint, by the part whose config says it; a default of the library is right for some only
 PROPERTIES = {
@@ -36,10 +30,7 @@ GIVEN = {
     "scaling_factor": "a number: 1 where latents are not scaled, 0.18215 for Stable Diffusion 1 and 2",
     "prediction_type": "epsilon or v_prediction",
 }
-
-
 WEIGHTS = ("*.safetensors", "*.bin")
-
 Size = Annotated[int, Field(ge=1, le=2**16)]
 
 
@@ -128,7 +119,7 @@ def side(config: Mapping[str, Any]) -> int | None:
     size = config.get("sample_size")
     if isinstance(size, (list, tuple)) and len(size) == 2 and size[0] == size[1]:
         size = size[0]
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+    if not isinstance(size, int | None):
         raise ValueError(f"draws latents of sample_size={short(size)}; only squares are supported")
     return size
 
@@ -149,17 +140,16 @@ def check_properties(folder: Path, configs: Mapping[str, Mapping[str, Any]], giv
     configs: {part: content of its config}; given: {key: value or None} of GIVEN, as the model's block has them.
     """
     files = config_files(folder)
-    for part, keys in PROPERTIES.items():
-        for key in keys:
-            said, value = configs[part].get(key), given.get(key)
-            if value is not None and said is not None and value != said:
-                raise InputError(f"model.{key}={value}: {files[part]} says {said}; say model.{key}=null, or correct that file")
-            if key in GIVEN and value is None and said is None:
-                raise InputError(
-                    f"model.path={folder}: {files[part]} has no {key}; write it there or give +model.{key}=, {GIVEN[key]}"
-                )
-            if key not in GIVEN and key not in configs[part]:
-                raise InputError(f"model.path={folder}: {files[part]} has no {key}; write it there, as the prior was trained")
+    for part, key in ((part, key) for part, keys in PROPERTIES.items() for key in keys):
+        said, value = configs[part].get(key), given.get(key)
+        if value is not None and said is not None and value != said:
+            raise InputError(f"model.{key}={value}: {files[part]} says {said}; say model.{key}=null, or correct that file")
+        if key in GIVEN and value is None and said is None:
+            raise InputError(
+                f"model.path={folder}: {files[part]} has no {key}; write it there or give +model.{key}=, {GIVEN[key]}"
+            )
+        if key not in GIVEN and key not in configs[part]:
+            raise InputError(f"model.path={folder}: {files[part]} has no {key}; write it there, as the prior was trained")
 
 
 def cache_folder(checkpoint: str | Path, weights: str = "raw") -> Path:
@@ -212,11 +202,10 @@ def snapshot(hub_id: str, ignore: Sequence[str] = ()) -> Path:
 
     ignore: further file patterns that are not needed.
     """
-    cached = cached_snapshot(hub_id)
-    if cached is not None:
-        return cached
     from huggingface_hub import snapshot_download
 
+    if (cached := cached_snapshot(hub_id)) is not None:
+        return cached
     try:
         return Path(snapshot_download(hub_id, allow_patterns=PATTERNS, ignore_patterns=[*UNNEEDED, *ignore]))
     except Exception as error:  # network, proxy, access and name errors come from three libraries

@@ -53,7 +53,7 @@ CASES = [
     ("model.timestep_map=guessed", "model.timestep_map=guessed"),
     ("+model.clas_label=3", "model.clas_label=3: this prior has no such key; it has path, resolution, timestep_map"),
     ("+model.prompt=a tree", "model.prompt=a tree: this prior has no such key"),
-    ("repulsion.similarity=rotated", "repulsion.similarity=rotated: value error, is none of latent, rotation"),
+    ("repulsion.similarity=rotated", "repulsion.similarity=rotated: is none of latent, rotation"),
     ("repulsion.similarity=a..b", "repulsion.similarity=a..b"),
     ("repulsion.similarity=3", "repulsion.similarity=3"),
 ]

@@ -5,7 +5,6 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from utils.config import check as checked
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.config.fingerprint import identity
@@ -17,14 +16,14 @@ COUNTS[:, 48, 48] = 9000
 
 
 @pytest.fixture
-def counted(tmp_path, monkeypatch):
+def counted(tmp_path):
     """counted(*overrides, frame=...) -> the settings of a run on one file."""
 
     def of(*overrides, frame=COUNTS):
         np.save(tmp_path / "y.npy", frame)
         keys = [f"data.root={tmp_path}", "data.quantity=counts", *overrides]
-        monkeypatch.setattr(checked, "overridden", lambda: [text.partition("=")[0] for text in keys])
-        return check(compose(["gpu=-1", "data=measurement", *keys]))
+        overrides = ["gpu=-1", "data=measurement", *keys]
+        return check(compose(overrides), overrides)
 
     return of
 

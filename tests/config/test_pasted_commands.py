@@ -184,8 +184,8 @@ PASTED = [
     ("seed=1,2", "seed=1,2: several values need -m"),
     ("name=1,2", "name=1,2: several values need -m, and one value with a comma quotes: 'name=\"1,2\"'"),
     ("gpu=0,1", f"gpu=0,1: {ONE_DEVICE}"),
-    ("gpu='\"0,1\"'", f"gpu=0,1: value error, {ONE_DEVICE}"),
-    ("gpu=[0,1]", f"gpu=[0, 1]: value error, {ONE_DEVICE}"),
+    ("gpu='\"0,1\"'", f"gpu=0,1: {ONE_DEVICE}"),
+    ("gpu=[0,1]", f"gpu=[0, 1]: {ONE_DEVICE}"),
     (
         "hydra.run.dir=/dev/null/x",
         "hydra.run.dir=/dev/null/x: cannot be made (Not a directory); leave it out, results go to save_dir/name",

@@ -1,15 +1,18 @@
 """Frames as detectors write them: of a stack, cut, padded, binned, turned, with a background; the scale is the object's."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import scipy.io
 import tifffile
 
+from utils.conventions import Convention
 from utils.data import Measurement
 from utils.errors import InputError
 from utils.frames import bin_frame, corner_level, crop_around
-from utils.measurements import Convention, OwnFrame, read
+from utils.measurements import OwnFrame, read, reading
 from utils.stacks import count_frames
 
 rng = np.random.default_rng(1)
@@ -107,6 +110,12 @@ def test_a_frame_of_a_stack_is_asked_for_by_its_number_by_sum_or_by_all(tmp_path
         assert total.unit == pytest.approx(1 / 5) and count_frames(path, counts()) == 5
         with pytest.raises(InputError, match="data.frame=5: .* holds 5 frames, from 0 to 4"):
             read(path, counts(frame=5))
+
+
+def test_a_stack_in_memory_is_summed_without_a_file():
+    stack = np.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+    found = reading(stack, Path("y[0]"), Convention(frame="sum", quantity="intensity"))
+    np.testing.assert_allclose(2 * found.y**2, stack.sum(0), rtol=1e-6)
 
 
 def test_a_pixel_that_one_frame_lacks_is_missing_in_the_sum_and_saturated_ones_add_up(tmp_path):

@@ -118,10 +118,10 @@ def test_a_mask_lies_in_the_file_or_in_one_of_its_own(tmp_path):
 
 def test_another_mask_is_another_measurement(tmp_path):
     path = save(tmp_path, Y)
-    hashes = [Measurement(0, path).sha256()]
+    hashes = [Measurement(0, path).sha256]
     for value in (0, 1):
         np.save(tmp_path / "mask.npy", np.full((24, 20), value))
-        hashes.append(Measurement(0, path, Convention(mask=str(tmp_path / "mask.npy"))).sha256())
+        hashes.append(Measurement(0, path, Convention(mask=str(tmp_path / "mask.npy"))).sha256)
     assert len(set(hashes)) == 3
 
 

@@ -303,7 +303,7 @@ def test_wrong_images_are_one_line(model, images, line):
 @pytest.mark.parametrize(
     "y, line",
     [
-        (np.zeros((1, 3, 5, 5), np.float32), r"^data\.root: y\[0\] has shape \(3, 5, 5\); this task measures \(3, 24, 24\)$"),
+        (np.zeros((1, 3, 5, 5), np.float32), r"^data\.root: y\[0\]: has shape \(3, 5, 5\); this task measures \(3, 24, 24\)$"),
         (np.zeros(3), r"^y: has shape \(3,\); give measurements \(N, \.\.\.\)$"),
         (np.full((1, 3, 24, 24), np.inf), r"^data\.root: y\[0\] cannot be read"),
     ],

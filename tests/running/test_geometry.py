@@ -154,9 +154,9 @@ def test_a_drawn_support_is_that_of_its_file_and_is_none_of_the_measurements(of,
     operator = load_operator(settings)
     np.testing.assert_array_equal(operator.support.numpy(), drawn[0] != 0)
     assert not operator.turns and [item.path.name for item in select_images(settings)] == ["0.npy"]
-    before = loaded_items(settings)[0].sha256()
+    before = loaded_items(settings)[0].sha256
     np.save(file, drawn[:, ::-1])
-    assert loaded_items(settings)[0].sha256() != before
+    assert loaded_items(settings)[0].sha256 != before
 
 
 @pytest.mark.parametrize(

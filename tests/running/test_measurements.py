@@ -61,7 +61,7 @@ def test_wrong_shapes_are_found_before_the_first_image_is_sampled(run, measureme
     monkeypatch.setattr(sampler.LatentDAPS, "sample", lambda *a, **k: pytest.fail("sampled"))
     wrong = np.zeros((2, 24, 24), np.float32)
     with pytest.raises(
-        InputError, match=r"1.npy has shape \(2, 24, 24\); this task measures \(3, 24, 24\), and 1 more"
+        InputError, match=r"1.npy \(and 1 more files\): has shape \(2, 24, 24\); this task measures \(3, 24, 24\)"
     ) as caught:
         run(*measurements(spectrum(), wrong, spectrum()[None], wrong))
     assert "\n" not in str(caught.value)
@@ -204,5 +204,5 @@ def test_a_run_on_a_frame_of_another_size_with_its_beam_between_pixels_and_a_sup
 
 
 def test_files_of_another_size_than_the_first_are_refused(run, measurements):
-    with pytest.raises(InputError, match=r"1.npy has shape \(3, 24, 24\); this task measures \(3, 25, 25\)"):
+    with pytest.raises(InputError, match=r"1.npy.*: has shape \(3, 24, 24\); this task measures \(3, 25, 25\)"):
         run(*measurements(np.pad(spectrum(), ((0, 0), (0, 1), (0, 1)), mode="edge"), spectrum()))

@@ -186,7 +186,7 @@ def test_nothing_is_sampled_before_all_measurements_are_looked_at(place):
         shape = (3, 24, 24) if i < 3 else (2, 24, 24)
         np.save(folder / f"{i}.npy", np.random.default_rng(i).uniform(1, 2, shape).astype(np.float32))
     overrides = ("data=measurement", f"data.root={folder}", f"data.resolution={runs.SIDE}", "data.end_id=null", "workers=2")
-    with pytest.raises(InputError, match=r"3\.npy has shape \(2, 24, 24\)"):
+    with pytest.raises(InputError, match=r"3\.npy: has shape \(2, 24, 24\)"):
         place.run("measured", *overrides)
     assert not record_paths(place.path("measured"))
 

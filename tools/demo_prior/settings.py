@@ -101,11 +101,12 @@ class Training(Section):
 def training_of(cfg: DictConfig) -> Training:
     """The typed values of a composed config. Raises InputError naming the first wrong key and its value."""
     try:
-        training = Training.model_validate(OmegaConf.to_container(cfg, resolve=True))
+        nodes = OmegaConf.to_container(cfg, resolve=True)
+        training = Training.model_validate(nodes)
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
     except ValidationError as error:
-        raise refusal("", error) from None
+        raise refusal(error, nodes) from None
     check_relations(training)
     return training
 

@@ -73,7 +73,7 @@ def check_algorithm(target: str, arguments: dict[str, Any], operator: str, most_
     try:
         checked = OURS[target].model_validate(arguments)
     except ValidationError as error:
-        raise refusal("sampler", error) from None
+        raise refusal(error, arguments, "sampler") from None
     if isinstance(checked, PSLD) and operator in OPERATORS and operator not in LINEAR:
         raise InputError(
             f"sampler=psld: {operator} is not linear; choose a task with "

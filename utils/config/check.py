@@ -1,6 +1,6 @@
 """Checks the composed config before anything heavy is imported or anything on disk is touched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from utils.config.metadata import run_metadata
 from utils.config.model import check_model
 from utils.config.overrides import unknown_key
 from utils.config.relations import check_chain, check_relations, clock_of
+from utils.config.section import fault
 from utils.config.settings import Composition, Settings, settings_of
 from utils.digests import of_prior, other_content
 from utils.errors import InputError, one_line, short
@@ -41,42 +42,27 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     overrides: what `cfg` was composed with in Python; None: on the command line, as Hydra knows it.
     Raises InputError naming the first wrong key and its value.
     """
-    try:
-        missing = sorted(OmegaConf.missing_keys(cfg))
-        if missing:
-            raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
-        nodes: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-        settings = settings_of(nodes)
-    except OmegaConfBaseException as error:  # ${...} that leads nowhere
-        raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = _key(first["loc"], cfg)
-        value = "" if first["type"] == "missing" else f"={short(first['input'])}"
-        if first["type"] == "extra_forbidden":
-            raise InputError(unknown_key(f"{key}{value}")) from None
-        raise InputError(f"{key}{value}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    hydra = HydraConfig.get() if overrides is None and HydraConfig.initialized() else None
+    given = list(hydra.overrides.task if hydra else overrides or ())
+    nodes, settings = _typed(cfg)
     check_relations(settings)
-    if of_counts := settings_of_counts(settings, overridden()):
-        cfg = cfg.copy()
-        for key, value in of_counts.items():
-            OmegaConf.update(cfg, key, value, force_add=True)
-        nodes = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-        settings = settings_of(nodes)
+    if of_counts := settings_of_counts(settings, [text.lstrip("+~").partition("=")[0] for text in given]):
+        cfg = _with(cfg, of_counts)
+        nodes, settings = _typed(cfg)
         check_relations(settings)
-    notes: tuple[str, ...] = ()
-    strangers = of_different_kinds(settings.data.root, settings.model.path)
+    notes = of_different_kinds(settings.data.root, settings.model.path)
     if settings.population == "sequential" and settings.sequential.thresholds is None:
-        thresholds, notes = thresholds_for(settings.sequential, identity(nodes))
-        cfg = cfg.copy()
-        OmegaConf.update(cfg, "sequential.thresholds", thresholds.model_dump(), force_add=True)
-        nodes["sequential"]["thresholds"] = thresholds.model_dump()
-        settings.sequential.thresholds = thresholds
-    about = run_metadata(settings.seed, settings.num_samples, overrides)
-    documents = _documents(cfg, of_command=overrides is None)
-    settings = settings.composed(
-        Composition(nodes, identity(nodes), fingerprint(nodes), about, documents, (*strangers, *notes))
-    )
+        thresholds, of_thresholds = thresholds_for(settings.sequential, identity(nodes))
+        cfg = _with(cfg, {"sequential.thresholds": thresholds.model_dump()})
+        nodes, settings = _typed(cfg)
+        notes += of_thresholds
+    documents = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}  # what a run folder keeps
+    if hydra:
+        documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
+        documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
+        documents[".hydra/overrides.yaml"] = yaml.safe_dump(given)
+    about = run_metadata(settings.seed, settings.num_samples, given)
+    settings = settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, documents, notes))
     level: Settings | None
     level = last = at_each_level(settings)
     while level is not None and level is not settings:
@@ -87,10 +73,27 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     return last
 
 
-def overridden() -> list[str]:
-    """The keys that the command line sets; none where the config was composed otherwise."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return [text.lstrip("+~").partition("=")[0] for text in overrides]
+def _typed(cfg: DictConfig) -> tuple[dict[str, Any], Settings]:
+    """The resolved config, and the same as typed values. Raises InputError."""
+    try:
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise InputError(f"{missing[0]}: give it a value, for example {missing[0]}=...")
+        nodes: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+        return nodes, settings_of(nodes)
+    except OmegaConfBaseException as error:  # ${...} that leads nowhere
+        raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
+    except ValidationError as error:
+        where, reason = fault(error, nodes)
+        unknown = error.errors()[0]["type"] == "extra_forbidden"
+        raise InputError(unknown_key(where) if unknown else f"{where}: {reason}") from None
+
+
+def _with(cfg: DictConfig, values: Mapping[str, Any]) -> DictConfig:
+    """A config with other values of some keys, which it may lack."""
+    cfg = cfg.copy()
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    return cfg
 
 
 # {what the images show: words in the names of sets and priors of them}, for kinds of which a prior of one draws no other
@@ -160,30 +163,3 @@ def _older(path: Path, certificate: Certificate, untold: Sequence[str]) -> tuple
     stops = (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
     says_nothing = f"certificate {path} is older and cannot tell whether it holds for {', '.join(untold)}; {TOOL} makes it anew"
     return stops + (says_nothing,) * bool(untold)
-
-
-def _documents(cfg: DictConfig, of_command: bool) -> dict[str, str]:
-    """What a run folder keeps of its config, {file name: text}."""
-    documents = {"config.yaml": OmegaConf.to_yaml(cfg, resolve=True)}
-    if of_command and HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
-        documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
-        documents[".hydra/overrides.yaml"] = yaml.safe_dump(list(hydra.overrides.task))
-    return documents
-
-
-def _key(location: tuple[int | str, ...], cfg: DictConfig) -> str:
-    """The dotted key of a pydantic error, without the name of the alternative that pydantic appends at a union."""
-    key: list[str] = []
-    node: Any = cfg
-    for part in location:
-        if OmegaConf.is_list(node):
-            key[-1] += f"[{part}]"
-            node = node[part] if isinstance(part, int) else None
-        else:
-            key.append(str(part))
-            node = node.get(part) if OmegaConf.is_dict(node) else None
-        if not OmegaConf.is_config(node):
-            break
-    return ".".join(key)

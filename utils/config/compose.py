@@ -1,14 +1,14 @@
 """Composing with Hydra, whose own refusals are one line as well."""
 
+import inspect
 import os
 import re
 import shlex
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
-from types import FunctionType
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,15 +33,7 @@ from utils.plain_files import refuse_deep
 RAISE = "HYDRA_FULL_ERROR"
 
 
-class HydraMain(Protocol):
-    """A function of @hydra.main."""
-
-    __wrapped__: FunctionType
-
-    def __call__(self) -> Any: ...
-
-
-def call(main: HydraMain) -> Any:
+def call(main: Callable[[], Any]) -> Any:
     """Calls a function of @hydra.main. Raises InputError for what this program or Hydra refuses before the function begins.
 
     Hydra prints its refusals in many lines and exits with 1. It raises them instead when HYDRA_FULL_ERROR=1, the variable
@@ -68,9 +60,10 @@ def call(main: HydraMain) -> Any:
         del os.environ[RAISE]
 
 
-def _began(main: HydraMain, error: BaseException) -> bool:
+def _began(main: Callable[[], Any], error: BaseException) -> bool:
     """Whether an exception comes from the function itself."""
-    return any(frame.f_code is main.__wrapped__.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
+    code = inspect.unwrap(main).__code__
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

@@ -35,8 +35,8 @@ def at_each_level(settings: Settings) -> Settings:
             diffusion = settings.sampler.diffusion_scheduler_config
             sampler["diffusion_scheduler_config"] = diffusion.model_copy(update={"final_sigma": 0.0})
         update |= {"model": Model.model_validate(node), "sampler": settings.sampler.model_copy(update=sampler)}
-        composition = replace(settings.composition, nodes={**settings.composition.nodes, "model": node})
-        below = settings.model_copy(update=update).composed(composition).above(below)
+        composition = replace(settings.composition, nodes={**settings.composition.nodes, "model": node}, below=below)
+        below = settings.model_copy(update=update).composed(composition)
     return below or settings
 
 
@@ -56,5 +56,5 @@ def model_node(name: str) -> dict[str, Any]:
     try:
         Model.model_validate(node)
     except ValidationError as error:
-        raise refusal(f"{file}: model", error) from None
+        raise refusal(error, node, f"{file}: model") from None
     return node

@@ -5,21 +5,14 @@ from collections.abc import Sequence
 from importlib import metadata as packages
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-
 from utils.config.overrides import changes_results
 from utils.paths import PROJECT
 
 PACKAGES = ("torch", "diffusers", "numpy", "hydra-core", "piq")
 
 
-def run_metadata(seed: int, num_samples: int, overrides: Sequence[str] | None = None) -> dict[str, Any]:
-    """Seed, particles at the start, overrides, commit, versions; without places and batching, so that shards agree.
-
-    overrides: None for those of the command line.
-    """
-    if overrides is None:
-        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+def run_metadata(seed: int, num_samples: int, overrides: Sequence[str]) -> dict[str, Any]:
+    """Seed, particles at the start, overrides, commit, versions; without places and batching, so that shards agree."""
     return {
         "seed": seed,
         "num_samples": num_samples,

@@ -1,6 +1,7 @@
 """What a model block must hold, and whether the weights that it names can be there. Needs no torch."""
 
 import os
+from importlib import util
 from pathlib import Path
 
 from utils.config.sections import Model
@@ -15,6 +16,7 @@ from utils.weights import (
     cache_folder,
     cached_snapshot,
     check_properties,
+    config_files,
     is_hub_id,
     is_original,
     not_cached,
@@ -36,7 +38,9 @@ def check_model(model: Model) -> None:
     """Raises InputError if the weights that `model` (the block of that name) names cannot be there, or do not fit it."""
     if model.target not in OUR_LOADERS:
         return
-    _check_keys(model)
+    taken = ("path", "resolution", "timestep_map", "source", *GIVEN, *OUR_LOADERS[model.target])
+    for key in sorted(model.model_fields_set - {"target", *taken}):
+        raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
     stable = model.target == STABLE_DIFFUSION
     if stable:
         _check_stable_diffusion(model)
@@ -50,14 +54,11 @@ def check_model(model: Model) -> None:
     place = find(model.path)
     if is_original(place):
         if stable:
-            raise InputError(
-                f"model.path={model.path}: Stable Diffusion is taken as a diffusers folder or hub id; "
-                f"get it from: {model.source}"
-            )
+            raise _wrong(model, "Stable Diffusion is taken as a diffusers folder or hub id")
         cache = cache_folder(place, model.weights)
-        if not place.is_file() and not (cache / "conversion.json").is_file():
-            raise InputError(f"model.path={model.path}: checkpoint file {place} not found; get it from: {model.source}")
-        if (cache / "conversion.json").is_file() and not place.is_file():
+        if not place.is_file():
+            if not (cache / "conversion.json").is_file():
+                raise _wrong(model, f"checkpoint file {place} not found")
             check_folder(model, cache)
         return
     if place.is_file():
@@ -65,12 +66,15 @@ def check_model(model: Model) -> None:
             f"model.path={model.path}: is a file of a kind that is not read; a checkpoint ends in "
             f"{', '.join(ORIGINAL_SUFFIXES)}, a diffusers model is a folder"
         )
-    _check_not_beside(model, place)
+    originals = sorted(file for file in place.glob("*") if is_original(file) and file.is_file())
+    if originals and not (place / "unet").is_dir():
+        raise InputError(f"model.path={model.path}: is no diffusers folder but holds {originals[0].name}; give that file")
     check_folder(model, place)
+    conversion = place / "conversion.json"
     try:
-        made_of = read_json(place / "conversion.json", Conversion) if (place / "conversion.json").is_file() else Conversion()
+        made_of = read_json(conversion, Conversion) if conversion.is_file() else Conversion()
     except (OSError, Unreadable) as error:
-        raise _damaged(model, f"{place / 'conversion.json'}: {one_line(error)}") from None
+        raise _wrong(model, f"damaged, {conversion}: {one_line(error)}") from None
     if model.weights != made_of.weights:
         raise InputError(
             f"model.weights={model.weights}: {place} holds the {made_of.weights} weights; "
@@ -78,37 +82,22 @@ def check_model(model: Model) -> None:
         )
 
 
-def _check_keys(model: Model) -> None:
-    taken = ("path", "resolution", "timestep_map", "source", *GIVEN, *OUR_LOADERS[model.target])
-    for key in sorted(model.model_fields_set - {"target", *taken}):
-        raise InputError(f"model.{key}={short(getattr(model, key))}: this prior has no such key; it has {', '.join(taken)}")
-
-
-def _check_not_beside(model: Model, folder: Path) -> None:
-    """A folder that has an original file in it instead of a diffusers model."""
-    originals = sorted(file for file in folder.glob("*") if is_original(file) and file.is_file())
-    if originals and not (folder / "unet").is_dir():
-        raise InputError(f"model.path={model.path}: is no diffusers folder but holds {originals[0].name}; give that file")
-
-
 def check_folder(model: Model, folder: Path) -> None:
     """A diffusers folder: its parts, their weights, and the resolution that they imply."""
     stable = model.target == STABLE_DIFFUSION
-    autoencoder = "vqvae" if (folder / "vqvae").is_dir() else "vae"
-    needed = [f"{autoencoder}/config.json", "unet/config.json", "scheduler/scheduler_config.json"]
-    needed += ["text_encoder/config.json", "tokenizer/tokenizer_config.json"] if stable else []
-    for file in needed:
-        if not (folder / file).is_file():
-            raise InputError(f"model.path={model.path}: checkpoint file {folder / file} not found; get it from: {model.source}")
-    for part in (autoencoder, "unet", *(["text_encoder"] if stable else [])):
-        if not any(file for pattern in WEIGHTS for file in (folder / part).glob(pattern)):
-            raise InputError(
-                f"model.path={model.path}: no weights (*.safetensors, *.bin) in {folder / part}; get them from: {model.source}"
-            )
+    files = list(config_files(folder).values())
+    files += [folder / "text_encoder/config.json", folder / "tokenizer/tokenizer_config.json"] if stable else []
+    parts = [file.parent for file in files if file.name == "config.json"]
+    for file in files:
+        if not file.is_file():
+            raise _wrong(model, f"checkpoint file {file} not found")
+    for part in parts:
+        if not any(file for pattern in WEIGHTS for file in part.glob(pattern)):
+            raise _wrong(model, f"no weights (*.safetensors, *.bin) in {part}")
     try:
         configs = read_configs(folder)
     except (OSError, Unreadable) as error:
-        raise _damaged(model, one_line(error)) from None
+        raise _wrong(model, f"damaged, {one_line(error)}") from None
     unet, vae = configs["unet"], configs["autoencoder"]
     conditional = unet.get("_class_name") == "UNet2DConditionModel"
     if not stable and conditional and not (folder / "class_embedding.safetensors").is_file():
@@ -121,25 +110,16 @@ def check_folder(model: Model, folder: Path) -> None:
             f"model.path={model.path}: its UNet takes no prompt, so it is no Stable Diffusion; "
             "use model=ffhq256ldm with this path"
         )
-    missing = next(
-        (
-            key
-            for key, part in (("block_out_channels", vae), ("block_out_channels", unet), ("sample_size", unet))
-            if key not in part
-        ),
-        None,
-    )
-    if missing:
-        raise InputError(
-            f"model.path={model.path}: a config.json in {folder} is damaged (it has no {missing}); get it from: {model.source}"
-        )
+    for key, config in (("block_out_channels", vae), ("block_out_channels", unet), ("sample_size", unet)):
+        if key not in config:
+            raise _wrong(model, f"a config.json in {folder} is damaged (it has no {key})")
     check_properties(folder, configs, {key: getattr(model, key) for key in GIVEN})
     factor = 2 ** (len(vae["block_out_channels"]) - 1)
     multiple = factor * 2 ** (len(unet["block_out_channels"]) - 1)
     try:
         size = side(unet)
-        for part in (autoencoder, "unet", *(["text_encoder"] if stable else [])):
-            stored_as(folder / part)
+        for part in parts:
+            stored_as(part)
     except ValueError as error:
         raise InputError(f"model.path={model.path}: {error}") from None
     if not stable and model.resolution % multiple:
@@ -153,17 +133,15 @@ def check_folder(model: Model, folder: Path) -> None:
 
 
 def _check_stable_diffusion(model: Model) -> None:
-    from importlib.util import find_spec
-
     for key in ("prompt", "guidance_scale", "inner_resolution"):
         if getattr(model, key) is None:
             raise InputError(f"model.{key}: missing; Stable Diffusion needs it (see configs/model)")
-    if find_spec("transformers") is None:
+    if util.find_spec("transformers") is None:
         raise InputError("model: Stable Diffusion needs the package transformers; install it with pip install -e '.[sd]'")
 
 
-def _damaged(model: Model, reason: str) -> InputError:
-    return InputError(f"model.path={model.path}: damaged, {reason}; get it from: {model.source}")
+def _wrong(model: Model, reason: str) -> InputError:
+    return InputError(f"model.path={model.path}: {reason}; get it from: {model.source}")
 
 
 def _offline() -> bool:

@@ -19,6 +19,9 @@ class Arguments(Section):
         """Of the measurement of an image of `side` pixels; None where only the operator itself knows it."""
         return 3, side, side
 
+    def check(self, side: int) -> None:
+        """Raises ValueError for arguments that do not go together, or with images of `side` pixels."""
+
 
 class PhaseRetrieval(Arguments):
     oversample: float = Field(gt=0)
@@ -28,7 +31,7 @@ class PhaseRetrieval(Arguments):
         samples = side + 2 * int(self.oversample / 8 * side)
         return self.channels, samples, samples
 
-    def check_size(self, side: int) -> None:
+    def check(self, side: int) -> None:
         samples = self.measured_shape(side)[-1]
         if samples > MOST_SAMPLES:
             raise ValueError(
@@ -44,9 +47,9 @@ class SuperResolution(Arguments):
         reduced = -(-side // self.scale_factor)
         return 3, reduced, reduced
 
-    def check(self) -> None:
-        if self.scale_factor > self.resolution:
-            raise ValueError(f"scale_factor={self.scale_factor}: must not exceed the resolution {self.resolution}")
+    def check(self, side: int) -> None:
+        if self.scale_factor > side:
+            raise ValueError(f"scale_factor={self.scale_factor}: must not exceed the resolution {side}")
 
 
 class Inpainting(Arguments):
@@ -57,18 +60,18 @@ class Inpainting(Arguments):
     margin: int = Field(default=32, ge=0)
     seed: int = Field(ge=0, lt=2**32)
 
-    def check(self) -> None:
+    def check(self, side: int) -> None:
         if self.mask_type == "random":
             low, high = self.mask_prob_range or (0, 0)
             if not 0 <= low < high <= 1:
                 raise ValueError(f"mask_prob_range={self.mask_prob_range}: write [low, high] with 0 <= low < high <= 1")
             return
         low, high = self.mask_len_range or (0, 0)
-        room = self.resolution - 2 * self.margin
+        room = side - 2 * self.margin
         if not 1 <= low < high <= room + 1:
             raise ValueError(
                 f"mask_len_range={self.mask_len_range}: write [low, high) with 1 <= low < high <= {room + 1} "
-                f"(resolution {self.resolution}, margin {self.margin})"
+                f"(resolution {side}, margin {self.margin})"
             )
 
 
@@ -76,11 +79,9 @@ class Blur(Arguments):
     kernel_size: int = Field(ge=3)
     intensity: float = Field(gt=0, le=1000)  # pixels
 
-    def check(self, resolution: int) -> None:
-        if self.kernel_size % 2 == 0 or self.kernel_size // 2 >= resolution:
-            raise ValueError(
-                f"kernel_size={self.kernel_size}: must be odd and below {2 * resolution} for images of {resolution} pixels"
-            )
+    def check(self, side: int) -> None:
+        if self.kernel_size % 2 == 0 or self.kernel_size // 2 >= side:
+            raise ValueError(f"kernel_size={self.kernel_size}: must be odd and below {2 * side} for images of {side} pixels")
 
 
 class MotionBlur(Blur):
@@ -98,9 +99,9 @@ class NonlinearBlur(Arguments):
     weights: str
     seed: int = Field(ge=0, lt=2**32)
 
-    def check(self) -> None:
-        if self.resolution % 128:
-            raise ValueError(f"resolution={self.resolution}: the nonlinear blur takes multiples of 128")
+    def check(self, side: int) -> None:
+        if side % 128:
+            raise ValueError(f"resolution={side}: the nonlinear blur takes multiples of 128")
         if not find(self.weights).is_file():
             raise ValueError(
                 f"weights={self.weights}: file {find(self.weights)} not found; get GOPRO_wVAE.pth from the "
@@ -114,7 +115,7 @@ class DeepinvPhysics(Arguments):
     def measured_shape(self, side: int) -> None:
         return None
 
-    def check(self) -> None:
+    def check(self, side: int) -> None:
         if find_spec("deepinv") is None:
             raise ValueError("physics: needs the package deepinv; install it with pip install -e '.[deepinv]'")
         if not str(self.physics.get("_target_", "")).startswith("deepinv."):
@@ -152,14 +153,6 @@ LINEAR = tuple(
 SPECTRA = ("operators.phase_retrieval.PhaseRetrieval",)
 
 
-def measured_shape(target: str, arguments: dict[str, Any], side: int) -> tuple[int, ...] | None:
-    """Of the measurement of an image of `side` pixels; None where only the operator itself knows it.
-
-    arguments: as `check_operator` has found them right.
-    """
-    return OURS[target].model_validate(arguments).measured_shape(side) if target in OURS else None
-
-
 def check_operator(key: str, target: str, arguments: dict[str, Any], resolution: int) -> None:
     """Raises InputError for a wrong argument of one of our operators.
 
@@ -172,18 +165,13 @@ def check_operator(key: str, target: str, arguments: dict[str, Any], resolution:
     try:
         checked = OURS[target].model_validate(arguments)
     except ValidationError as error:
-        raise refusal(key, error) from None
+        raise refusal(error, arguments, key) from None
     configured = getattr(checked, "resolution", resolution)
     if configured != resolution:
         raise InputError(
             f"{key}.resolution={configured}: the images have {resolution} pixels; leave it at ${{data.resolution}}"
         )
     try:
-        if isinstance(checked, Blur):
-            checked.check(resolution)
-        elif isinstance(checked, PhaseRetrieval):
-            checked.check_size(resolution)
-        elif hasattr(checked, "check"):
-            checked.check()
+        checked.check(resolution)
     except ValueError as error:
         raise InputError(f"{key}.{error}") from None

@@ -69,14 +69,19 @@ def takes_text(key: str) -> bool:
 
 def _kinds_of(key: str) -> set[Any]:
     """The types that a dotted key's value may have; none for a key that the program does not know."""
-    section: Any = Settings
-    for part in key.split("."):
-        fields = getattr(section, "model_fields", {})
-        field = next((field for name, field in fields.items() if part == (field.alias or name)), None)
-        if field is None:
-            return set()
-        section = field.annotation
-    return set(_types_in(section))
+    known = _keys(Settings)
+    return set(_types_in(known[key])) if key in known else set()
+
+
+def _keys(section: type[Section], prefix: str = "") -> dict[str, Any]:
+    """{dotted key: its annotation} of a section and those in it."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        found[key] = field.annotation
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= _keys(field.annotation, f"{key}.")
+    return found
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
@@ -163,12 +168,9 @@ def check_group_choices(overrides: Sequence[str]) -> None:
         if group == "":
             raise InputError(f"{short(text)}: has no key; write key=value")
         choice = parsed.value()
-        if not isinstance(choice, str) and not (group not in NEEDED and _are_names(choice)):
+        names = choice if isinstance(choice, list) and group not in NEEDED else [choice]
+        if not all(isinstance(name, str) for name in names):
             raise InputError(f"{short(text)}: is no name of a configuration; {choices_of(group)}")
-
-
-def _are_names(choice: object) -> bool:
-    return isinstance(choice, list) and all(isinstance(name, str) for name in choice)
 
 
 def choices_of(group: str, names: Sequence[str] | None = None) -> str:
@@ -184,35 +186,17 @@ def unknown_key(text: str) -> str:
     except InputError as error:
         return str(error)
     key = text.lstrip("+~").partition("=")[0]
-    near = difflib.get_close_matches(key, _known_keys(key), 1, 0.8)
+    group, *parts = key.split(".")
+    known = _keys(Settings) | (_keys(TaskGroup, f"task.{parts[0]}.") if group == "task" and parts else {})
+    near = difflib.get_close_matches(key, known, 1, 0.8)
     if near == [key]:
-        group = key.partition(".")[0]
         return f"{short(text)}: the chosen {group}= has no such key" + ("; data=measurement has" if group == "data" else "")
     where = "hydra" if key.startswith("hydra.") else "job"
     return f"{short(text)}: there is no such key; " + (f"did you mean {near[0]}?" if near else f"--cfg {where} shows every key")
 
 
-def _known_keys(key: str) -> list[str]:
-    """The dotted keys of every config; those of the task groups as `key` names the group."""
-
-    def keys(section: type[Section], prefix: str) -> Iterator[str]:
-        for name, field in section.model_fields.items():
-            name = f"{prefix}{field.alias or name}"
-            yield name
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                yield from keys(field.annotation, f"{name}.")
-
-    parts = key.split(".")
-    group = keys(TaskGroup, f"task.{parts[1]}.") if parts[0] == "task" and len(parts) > 1 else ()
-    return [*keys(Settings, ""), *group]
-
-
 def changes_results(override: str) -> bool:
     """Whether a Hydra override, "key=value", belongs to what the fingerprint covers."""
     key = override.lstrip("+~").split("=")[0]
-    return key.partition(".")[0] not in NOT_IN_FINGERPRINT and key not in (
-        "data.start_id",
-        "data.end_id",
-        "data.source",
-        "model.source",
-    )
+    places = ("data.start_id", "data.end_id", "data.source", "model.source")
+    return key.partition(".")[0] not in NOT_IN_FINGERPRINT and key not in places

@@ -7,9 +7,9 @@ from utils.config.model import check_model
 from utils.config.operators import OURS, SPECTRA, check_operator
 from utils.config.sections import TAU_MIN, Fidelity
 from utils.config.settings import Settings
+from utils.conventions import OF_A_SPECTRUM, Convention
 from utils.errors import InputError, short
 from utils.formats import READERS
-from utils.measurements import Convention
 from utils.mechanisms import registry
 from utils.mechanisms.plan import Course
 from utils.sampling.schedule import StepClock
@@ -50,7 +50,7 @@ def check_relations(s: Settings) -> None:
     _check_population(s)
     _check_fidelity(s)
     operator = s.group.operator
-    check_operator(f"task.{s.task_group}.operator", operator.target, operator.model_dump(exclude={"target"}), s.data.resolution)
+    check_operator(f"task.{s.task_group}.operator", operator.target, operator.arguments, s.data.resolution)
     check_model(s.model)
 
 
@@ -156,7 +156,7 @@ def _check_convention(s: Settings) -> None:
             key, value = next(iter(unusual.items()))
             raise InputError(f"data.{key}={short(value)}: only data=measurement has it; images are simulated")
         return
-    for key in ("quantity", "gain", "center", "norm", "channels", "scale", "support", "background", "bin", "crop"):
+    for key in OF_A_SPECTRUM:
         if key in unusual and target in OURS and target not in SPECTRA:
             raise InputError(
                 f"data.{key}={unusual[key]}: {target} measures no spectrum; leave it out, or choose phase_retrieval"

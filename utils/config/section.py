@@ -28,10 +28,19 @@ class Section(BaseModel):
         return value
 
 
-def refusal(key: str, error: ValidationError) -> InputError:
-    """The line for the first fault of a block that stands at `key`, or of a whole config where that is empty."""
+def fault(error: ValidationError, block: Any, key: str = "") -> tuple[str, str]:
+    """("key=value", what is wrong with it) of the first fault of a block that stands at `key`."""
     first = error.errors()[0]
-    name = ".".join([*[key] * bool(key), *map(str, first["loc"])])
+    for part in first["loc"]:
+        key += f"[{part}]" if isinstance(block, list) else f".{part}" if key else str(part)
+        block = block.get(part) if isinstance(block, dict) else block[part]
+        if not isinstance(block, (dict, list)):
+            break  # what else the place says is which alternative of a union it was
     value = "" if first["type"] == "missing" else f"={short(first['input'])}"
     message = first["msg"].removeprefix("Value error, ")
-    return InputError(f"{name}{value}: {message[0].lower()}{message[1:]}")
+    return f"{key}{value}", f"{message[0].lower()}{message[1:]}"
+
+
+def refusal(error: ValidationError, block: Any, key: str = "") -> InputError:
+    """The line for the same."""
+    return InputError(": ".join(fault(error, block, key)))

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
-from utils.config.section import LARGEST, LARGEST_SIDE, MOST_STEPS, Section
-from utils.errors import STEERING, short
+from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
+from utils.errors import STEERING
 from utils.formats import CXI_DATA
-from utils.measurements import AUTO, WORDS, Mask
 from utils.sampling.schedule import annealing_sigmas
 
 LARGEST_FRAME = 2**16  # pixels a side
@@ -35,58 +34,18 @@ def nan_as_word(value: Any) -> Any:
     return "nan" if isinstance(value, float) and value != value else value
 
 
-def _mask(value: Any) -> Mask:
-    value = nan_as_word(value)
-    values = value if isinstance(value, list) and value else [value]
-    for each in values:
-        number = isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < float("inf")
-        file = isinstance(each, str) and each and not isinstance(value, list)
-        if not (number or each in WORDS or file or value is None):
-            raise ValueError(f"{short(each)} marks nothing; write a mask file, nan, max, or values such as [0,-1,max]")
-    return _possible_path(value) if isinstance(value, str) else value
+def _written(kind: Any, words: str) -> PlainValidator:
+    """A value of a kind; the error for any other says in words what may be written."""
+    values: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
+    def checked(value: Any) -> Any:
+        try:
+            return values.validate_python(value)
+        except ValidationError as error:
+            reasons = [each["msg"] for each in error.errors() if each["type"] == "value_error"]  # of a path
+            raise ValueError(reasons[0].removeprefix("Value error, ") if reasons else f"write {words}") from None
 
-def _pair(value: Any, of: type) -> bool:
-    """Whether a value is two plain numbers."""
-    return isinstance(value, list) and len(value) == 2 and all(type(each) in (int, of) for each in value)
-
-
-def _center(value: Any) -> str | list[float]:
-    if value in ("shifted", "corner", AUTO):
-        return value
-    if not _pair(value, float) or not all(0 <= each <= LARGEST_FRAME for each in value):
-        raise ValueError("write shifted, corner, auto, or [row, column] of the zero frequency in pixels from 0")
-    return [float(each) for each in value]
-
-
-def _support(value: Any) -> str | int | list[int] | None:
-    if isinstance(value, str) and value:
-        return _possible_path(value)
-    sides = value if isinstance(value, list) else [value] * 2
-    if value is not None and not (_pair(sides, int) and min(sides) >= 1):
-        raise ValueError("write a side in pixels, [rows, columns], a mask file, auto, or null")
-    return value
-
-
-def _frame(value: Any) -> int | str | None:
-    if not (value in (None, "sum", "all") or type(value) is int and value >= 0):
-        raise ValueError("write the number of a frame from 0, sum, all, or null")
-    return value
-
-
-def _crop(value: Any) -> int | list[int] | None:
-    sides = value if isinstance(value, list) else [value] * 2
-    if value is not None and not (_pair(sides, int) and all(1 <= side <= LARGEST_FRAME for side in sides)):
-        raise ValueError("write [rows, columns] in pixels, one number for both, or null")
-    return value
-
-
-def _background(value: Any) -> float | str | None:
-    if type(value) in (int, float) and abs(value) <= LARGEST:
-        return float(value)
-    if value is not None and not (isinstance(value, str) and value):
-        raise ValueError("write a number, a file, auto, or null")
-    return _possible_path(value) if value else None
+    return PlainValidator(checked)
 
 
 def _number_as_text(value: Any) -> Any:
@@ -94,7 +53,20 @@ def _number_as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
-PathText = Annotated[str, Field(min_length=1), BeforeValidator(_number_as_text), AfterValidator(_possible_path)]
+PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_possible_path)]
+PathText = Annotated[PlainPath, BeforeValidator(_number_as_text)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_FRAME)]
+Sides = Annotated[list[Side], Field(min_length=2, max_length=2)]
+Pixel = Annotated[list[Annotated[float, Field(ge=0, le=LARGEST_FRAME)]], Field(min_length=2, max_length=2)]
+Mark = int | float | Literal["nan", "max"]
+Marks = Annotated[list[Mark], Field(min_length=1)]
+
+Center = _written(Literal["shifted", "corner", "auto"] | Pixel, "shifted, corner, auto, or [row, column] in pixels from 0")
+Mask = _written(Mark | Marks | PlainPath | None, "a mask file, nan, max, or values such as [0,-1,max]")
+Support = _written(Side | Sides | PlainPath | None, "a side in pixels, [rows, columns], a mask file, auto, or null")
+Frame = _written(Annotated[int, Field(ge=0)] | Literal["sum", "all"] | None, "the number of a frame from 0, sum, all, or null")
+Crop = _written(Side | Sides | None, "[rows, columns] in pixels, one number for both, or null")
+Background = _written(float | PlainPath | None, "a number, a file, auto, or null")
 
 
 class Data(Section):
@@ -106,22 +78,22 @@ class Data(Section):
     start_id: int = Field(ge=0)
     end_id: int | None = Field(ge=1)
     source: str
-    # how the numbers of measurements are meant: utils.measurements.Convention
+    # how the numbers of measurements are meant: utils.conventions.Convention
     dataset: Annotated[str, Field(min_length=1)] = CXI_DATA
     mask_dataset: Annotated[str, Field(min_length=1)] | None = None
     quantity: Literal["magnitude", "intensity", "counts"] = "magnitude"
     gain: float | None = Field(default=None, gt=0)
-    center: Annotated[Any, PlainValidator(_center)] = "shifted"  # also auto, [row, column]
+    center: Annotated[Any, Center] = "shifted"
     norm: Literal["ortho", "none"] = "ortho"
     channels: Literal[1] | None = None
-    mask: Annotated[Any, PlainValidator(_mask)] = None  # utils.measurements.Mask
+    mask: Annotated[Any, Mask, BeforeValidator(nan_as_word)] = None
     scale: Literal["known", "free"] = "known"
-    support: Annotated[Any, PlainValidator(_support)] = None  # utils.measurements.Support
+    support: Annotated[Any, Support] = None
     linked_folders: list[PathText] = []
-    frame: Annotated[Any, PlainValidator(_frame)] = None
-    crop: Annotated[Any, PlainValidator(_crop)] = None
+    frame: Annotated[Any, Frame] = None
+    crop: Annotated[Any, Crop] = None
     bin: int = Field(default=1, ge=1, le=LARGEST_SIDE)
-    background: Annotated[Any, PlainValidator(_background)] = None
+    background: Annotated[Any, Background] = None
     transpose: bool = False
 
     def unusual(self) -> dict[str, Any]:
@@ -130,9 +102,20 @@ class Data(Section):
         return {name: getattr(self, name) for name, default in optional.items() if getattr(self, name) != default}
 
 
-class Model(Section):
+class Part(Section):
+    """A class, `_target_`, and the arguments that it takes."""
+
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")  # which keys our loaders take: utils/config/model.py
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.model_dump(exclude={"target"})
+
+
+class Model(Part):
+    """Which keys our loaders take: utils/config/model.py."""
+
     path: PathText
     timestep_map: Literal["trained", "official"] = "trained"
     resolution: int = Field(ge=8, le=LARGEST_SIDE)
@@ -186,16 +169,9 @@ class Sampler(Section):
         return annealing_sigmas(grid.num_steps, grid.sigma_max, grid.sigma_min)
 
 
-class OtherAlgorithm(Section):
-    """An algorithm that is not LatentDAPS: its class, a utils.algorithms.contract.Algorithm, and the arguments it takes."""
+class Operator(Part):
+    """Its arguments: utils/config/operators.py."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
-
-
-class Operator(Section):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")  # its arguments: utils/config/operators.py
     sigma: float = Field(ge=0)
 
 
@@ -216,11 +192,9 @@ class TaskGroup(Section):
     mcmc_sampler_config: MCMC
 
 
-class OwnTerm(Section):
+class OwnTerm(Part):
     """A term of one's own: its class, its weight, and the arguments that it takes beside sigma."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
     weight: float = Field(default=1.0, ge=0)
 
     @property
@@ -251,13 +225,6 @@ class Fidelity(Section):
     def is_default(self) -> bool:
         """Whether the data term is the operator's own."""
         return self.weights == {"gaussian": 1.0} and not self.free_scale
-
-
-class OwnPart(Section):
-    """A mechanism, a metric or a callback of your own: its class, and the arguments that it takes."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-    target: str = Field(alias="_target_")
 
 
 class Success(Section):

@@ -6,15 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr
 
-from utils.config.operators import SPECTRA, measured_shape
+from utils.config.operators import OURS, SPECTRA
 from utils.config.sections import (
     DAPS,
     MCMC,
     Data,
     Fidelity,
     Model,
-    OtherAlgorithm,
-    OwnPart,
+    Part,
     PathText,
     Sampler,
     Success,
@@ -44,13 +43,13 @@ class Composition:
     about: dict[str, Any]  # what every record says about the run
     documents: dict[str, str]  # what the run folder keeps, {file name: text}
     notes: tuple[str, ...] = ()  # what the log says of it
+    below: "Settings | None" = None  # of the coarser level at which the image is solved first
 
 
 class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mechanisms' own keys
     """The whole config, as typed and checked values. Field names are the keys that users write."""
 
     _composition: Composition | None = PrivateAttr(None)
-    _below: Self | None = PrivateAttr(None)
 
     num_samples: int = Field(ge=1, le=100_000)
     first_particle: int = Field(ge=0, lt=2**31)
@@ -76,9 +75,9 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
     resume: bool
     sequential: Sequential = Sequential()
     fidelity: Fidelity = Fidelity()
-    mechanisms: dict[str, OwnPart] = {}
-    metrics: dict[str, OwnPart] = {}
-    callbacks: dict[str, OwnPart] = {}
+    mechanisms: dict[str, Part] = {}  # of one's own, as are the next two
+    metrics: dict[str, Part] = {}
+    callbacks: dict[str, Part] = {}
     success: Success
     data: Data
     model: Model
@@ -90,15 +89,10 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         self._composition = composition
         return self
 
-    def above(self, below: Self | None) -> Self:
-        """The settings as those of a level, with those of the level below."""
-        self._below = below
-        return self
-
     @property
-    def below(self) -> Self | None:
+    def below(self) -> "Settings | None":
         """The settings of the coarser level at which this run solves its image first; None: it begins here."""
-        return self._below
+        return self._composition.below if self._composition else None
 
     @property
     def pixel(self) -> float:
@@ -150,8 +144,10 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 
     @property
     def _own_shape(self) -> tuple[int, ...] | None:
-        arguments = self.group.operator.model_dump(exclude={"target"})
-        return measured_shape(self.group.operator.target, arguments, self.data.resolution)
+        operator = self.group.operator
+        if operator.target not in OURS:
+            return None
+        return OURS[operator.target].model_validate(operator.arguments).measured_shape(self.data.resolution)
 
     @property
     def own_frame(self) -> OwnFrame | None:
@@ -215,7 +211,7 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
 class OtherSettings(Settings):
     """Those of a run with an algorithm that is not LatentDAPS."""
 
-    sampler: OtherAlgorithm  # type: ignore[assignment]
+    sampler: Part  # type: ignore[assignment]
 
 
 def settings_of(nodes: dict[str, Any]) -> Settings:

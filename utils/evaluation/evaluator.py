@@ -122,7 +122,7 @@ class Evaluator:
         record = {
             "image_id": image.id,
             "file": image.name,
-            "sha256": image.sha256(),
+            "sha256": image.sha256,
             "particles": list(self.particles),
             "survivors": survivors,
             "scores": scores,

@@ -13,7 +13,7 @@ another: tools/calibrate_certificate.py finds them.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,18 +21,18 @@ from operators.base import Operator
 from utils.evaluation.aligned import mutual_agreement, symmetry
 from utils.metrics.pixels import to_unit
 from utils.population.prior_score import PriorScore
-from utils.population.rounds import Signals, Verdict
+from utils.population.settings import Thresholds
 from utils.sampling.outcome import SampleResult
 
 RULE = ("deviation", "denoising", "agreement")
+Signals = dict[str, list[float | None]]  # {name: of each particle}
 
 
-class Thresholds(Protocol):
-    """At most, at most, at least; with neither of these two the deviation decides alone."""
+class Verdict(NamedTuple):
+    """On the particles of one image that are finished, in the order in which they were started."""
 
-    deviation: float
-    denoising: float | None
-    agreement: float | None
+    signals: Signals
+    passing: list[bool]
 
 
 class Certificate:

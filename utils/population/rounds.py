@@ -10,26 +10,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from utils.population.certificate import Certificate, Signals, Verdict
 from utils.sampling.outcome import SampleResult, StepInfo
 from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler, Share
-
-Signals = dict[str, list[float | None]]  # {name: of each particle}
-
-
-class Verdict(NamedTuple):
-    """On the particles of one image that are finished, in the order in which they were started."""
-
-    signals: Signals
-    passing: list[bool]
-
-
-class Certificate(Protocol):
-    """utils.population.certificate.Certificate."""
-
-    def signals(self, result: SampleResult) -> Signals: ...
-
-    def verdict(self, image: torch.Tensor, signals: Signals) -> Verdict: ...
 
 
 class Sampler(Protocol):

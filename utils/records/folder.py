@@ -71,7 +71,7 @@ class RunFolder:
         composition = settings.composition
         folder = cls(settings.folder, composition.fingerprint, composition.about)
         folder.digests = settings.digests()
-        content = folder.digests | {f"image {image.id}": image.sha256()[:16] for image in images[:CLAIMED]}
+        content = folder.digests | {f"image {image.id}": image.sha256[:16] for image in images[:CLAIMED]}
         with ExitStack() as held:
             if not rank.first:
                 rank.wait_for_first("folder open")
@@ -171,7 +171,7 @@ class RunFolder:
         done = self.records(foreign="refuse", wanted=()) if self.just_read is None else self.just_read
         self.just_read = None
         for image in images:
-            if image.id in done and done[image.id]["sha256"] != image.sha256():
+            if image.id in done and done[image.id]["sha256"] != image.sha256:
                 raise InputError(
                     f"record {record_path(self.path, image.id)} was made from another image than "
                     f"{image.path}; choose another name= or resume=false"

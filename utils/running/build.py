@@ -2,7 +2,6 @@
 
 import logging
 import os
-import statistics
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,7 +12,6 @@ from pydantic import ValidationError
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from operators.base import Operator  # noqa: E402
@@ -24,11 +22,10 @@ from utils.algorithms.contract import Algorithm  # noqa: E402
 from utils.config.model import OUR_LOADERS  # noqa: E402
 from utils.config.operators import OURS  # noqa: E402
 from utils.config.relations import clock_of  # noqa: E402
+from utils.config.section import fault  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
-from utils.data import Given, Measurement, TestItem, loaded  # noqa: E402
-from utils.diagnosis.findings import Frame, findings_of, of_the_frame  # noqa: E402
-from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
+from utils.data import Given, TestItem, loaded  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
     try_metric,
@@ -37,8 +34,7 @@ from utils.diagnosis.tryout import (  # noqa: E402
     try_similarity,
     try_term,
 )
-from utils.errors import TO_BE_FOUND, InputError, one_line, short  # noqa: E402
-from utils.measurements import Convention  # noqa: E402
+from utils.errors import TO_BE_FOUND, InputError, one_line  # noqa: E402
 from utils.mechanisms import registry  # noqa: E402
 from utils.mechanisms.plan import Course  # noqa: E402
 from utils.metrics.base import Metric  # noqa: E402
@@ -51,7 +47,7 @@ from utils.records.metrics import Metrics  # noqa: E402
 from utils.records.record import Described  # noqa: E402
 from utils.running.finished import names_code_of_others  # noqa: E402
 from utils.running.geometry import Geometry, geometry_of  # noqa: E402
-from utils.running.making import make  # noqa: E402
+from utils.running.making import make, make_own  # noqa: E402
 from utils.running.ranks import Rank  # noqa: E402
 from utils.running.threads import threads_of  # noqa: E402
 from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
@@ -61,7 +57,6 @@ from utils.sampling.schedule import StepClock  # noqa: E402
 from utils.weights import locate  # noqa: E402
 
 log = logging.getLogger("latentdaps")
-LOOKED_AT = 3  # frames whose centre, noise and background are looked for
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
 
 
@@ -69,19 +64,14 @@ class Parts(NamedTuple):
     device: torch.device
     prior: LatentPrior
     operator: Operator  # of what is sampled: of a coarse level it measures the centre of a spectrum
+    instrument: Operator  # what the data were, or will be, measured with: of the whole object
     noise: KeyedNoise
     sampler: Algorithm
     clock: StepClock
     census: Census
-    metrics: tuple[Metric, ...] = ()  # of one's own
-    measuring: Operator | None = None  # of the whole object, where `operator` is that of a coarse level
-    side: int = 0  # of the object, pixels
-    geometry: Geometry = Geometry()  # what the frames of a detector say
-
-    @property
-    def instrument(self) -> Operator:
-        """What the data were, or will be, measured with."""
-        return self.operator if self.measuring is None else self.measuring
+    metrics: tuple[Metric, ...]  # of one's own
+    side: int  # of the object, pixels
+    geometry: Geometry  # what the frames of a detector say
 
 
 def build(settings: Settings, tried: bool = True, prior: LatentPrior | None = None, operator: Operator | None = None) -> Parts:
@@ -107,23 +97,27 @@ def build(settings: Settings, tried: bool = True, prior: LatentPrior | None = No
         if tried:
             for name, term in terms.items():
                 try_term(f"fidelity.terms.{name}", term.to(device), operator.to(device), prior)
-    operator = operator.to(device)
-    side, measuring = prior.resolution, None
+    operator = instrument = operator.to(device)
+    side = prior.resolution
     if settings.pixel != 1:
         side = settings.data.resolution
-        measuring, operator = operator, coarse(settings, operator, side, prior.resolution)
-    noise = KeyedNoise(settings.seed)
-    mechanisms = list(all_mechanisms(settings, prior, operator)) if settings.anneals else []
-    for compared in (each for mechanism in mechanisms for each in mechanism.compared()) if tried else ():
-        if compared.of_ones_own:
-            try_similarity(compared.key, compared.function, prior)
-    sampler = load_algorithm(settings, mechanisms, prior, operator, noise)
-    clock = sampler.clock
-    counted = census(mechanisms, settings.first_particle, settings.num_samples, max(settings.rounds), clock.num_steps)
+        operator = coarse(settings, instrument, side, prior.resolution)
+    mechanisms: list[Mechanism] = []
+    if settings.anneals:
+        clock = clock_of(settings)
+        mechanisms += planned(settings, registry.check(settings, clock), prior, operator)
+        mechanisms += own_mechanisms(settings, clock)
     metrics = tuple(own_metrics(settings.composition.nodes.get("metrics", {})))
-    for metric in metrics if tried else ():
-        try_metric(f"metrics.{metric.name}", metric, prior, operator)
-    return Parts(device, prior, operator, noise, sampler, clock, counted, metrics, measuring, side, geometry)
+    if tried:
+        for compared in (each for mechanism in mechanisms for each in mechanism.compared() if each.of_ones_own):
+            try_similarity(compared.key, compared.function, prior)
+        for metric in metrics:
+            try_metric(f"metrics.{metric.name}", metric, prior, operator)
+    noise = KeyedNoise(settings.seed)
+    sampler = load_algorithm(settings, mechanisms, prior, operator, noise)
+    steps = sampler.clock.num_steps
+    counted = census(mechanisms, settings.first_particle, settings.num_samples, max(settings.rounds), steps)
+    return Parts(device, prior, operator, instrument, noise, sampler, sampler.clock, counted, metrics, side, geometry)
 
 
 def coarse(settings: Settings, operator: Operator, side: int, resolution: int) -> Operator:
@@ -218,15 +212,8 @@ def prepared(prior: LatentPrior, settings: Settings, device: torch.device) -> La
     return CompiledPrior(prior) if settings.compile else prior
 
 
-def all_mechanisms(settings: Settings, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
-    """Ours that are on, and then one's own."""
-    clock = clock_of(settings)
-    yield from planned(settings, registry.check(settings, clock), prior, operator)
-    yield from own_mechanisms(settings, clock)
-
-
 def planned(settings: Settings, course: Course, prior: LatentPrior, operator: Operator) -> Iterator[Mechanism]:
-    """The mechanisms that the switches ask for, in the order in which they act."""
+    """The mechanisms that the switches ask for, in the order in which they act. Raises InputError."""
     if settings.below is not None:
         course = course._replace(below=load_below(settings.below, prior, operator))
     for mechanism in registry.switched_on(settings):
@@ -239,13 +226,9 @@ def planned(settings: Settings, course: Course, prior: LatentPrior, operator: Op
 
 
 def own_mechanisms(settings: Settings, clock: StepClock) -> Iterator[Mechanism]:
-    """Those of `mechanisms`, after ours. Raises InputError for a class that is no Mechanism."""
+    """Those of `mechanisms`, after ours. Raises InputError."""
     for name, node in settings.composition.nodes.get("mechanisms", {}).items():
-        mechanism = make(f"mechanisms.{name}", node, clock=clock)
-        if not isinstance(mechanism, Mechanism):
-            raise InputError(
-                f"mechanisms.{name}._target_={node['_target_']}: is no utils.sampling.mechanism.Mechanism; subclass it"
-            )
+        mechanism = make_own(Mechanism, f"mechanisms.{name}", node, clock=clock)
         if mechanism.needs_all and settings.population == "sequential":
             raise InputError(
                 f"mechanisms.{name}: {type(mechanism).__name__} needs all of an image's particles at once (needs_all); "
@@ -256,15 +239,9 @@ def own_mechanisms(settings: Settings, clock: StepClock) -> Iterator[Mechanism]:
 
 
 def own_terms(fidelity: Fidelity, sigma: float) -> dict[str, Term]:
-    """Those of `fidelity.terms` that have a weight. Raises InputError for a class that is no Term."""
-    terms = {}
-    for name, node in fidelity.terms.items():
-        if not node.weight:
-            continue
-        terms[name] = make(f"fidelity.terms.{name}", node.node, sigma=sigma)
-        if not isinstance(terms[name], Term):
-            raise InputError(f"fidelity.terms.{name}._target_={node.target}: is no operators.term.Term; subclass it")
-    return terms
+    """Those of `fidelity.terms` that have a weight. Raises InputError."""
+    weighted = {name: term.node for name, term in fidelity.terms.items() if term.weight}
+    return {name: make_own(Term, f"fidelity.terms.{name}", node, sigma=sigma) for name, node in weighted.items()}
 
 
 def check_separable(settings: Settings, terms: dict[str, Term]) -> None:
@@ -279,126 +256,43 @@ def check_separable(settings: Settings, terms: dict[str, Term]) -> None:
 
 
 def own_metrics(nodes: dict[str, dict[str, Any]]) -> Iterator[Metric]:
-    """Those of `metrics`, beside ours. Raises InputError for a name that is taken and for a class that is no Metric."""
+    """Those of `metrics`, beside ours. Raises InputError."""
     taken = {*(metric.name for metric in ORDER), *(field.alias or key for key, field in Metrics.model_fields.items())}
     for name, node in nodes.items():
         if name in (*taken, "mechanisms") or not name.isidentifier():
             reason = "is no plain word" if not name.isidentifier() else "is a key of metrics.json already"
             raise InputError(f"metrics.{name}: {reason}; choose another name")
-        metric = make(f"metrics.{name}", node)
-        if not isinstance(metric, Metric):
-            raise InputError(f"metrics.{name}._target_={node['_target_']}: is no utils.metrics.base.Metric; subclass it")
+        metric = make_own(Metric, f"metrics.{name}", node)
         metric.name = name
         try:
             Described.model_validate(metric.about())
         except ValidationError as error:
-            wrong = error.errors()[0]
-            fault = f"{wrong['loc'][0]}={short(wrong['input'])}: {wrong['msg'][0].lower()}{wrong['msg'][1:]}"
-            raise InputError(f"metrics.{name}: {fault}; see utils/metrics/base.py") from None
+            raise InputError(f"metrics.{name}: {': '.join(fault(error, metric.about()))}; see utils/metrics/base.py") from None
         yield metric
 
 
 def load_batch(parts: Parts, settings: Settings, images: Sequence[TestItem]) -> tuple[Particles, torch.Tensor | None]:
-    """(particles, truth) of some utils.data.TestImage, Measurement or Given: keyed noise, particles not yet drawn.
+    """(particles, truth) of some items: keyed noise, particles not yet drawn; truth (N, 3, H, W), None of measurements.
 
-    truth is (N, 3, H, W) on the CPU, in [-1, 1], or None for measurements, which `check_measurements` has checked.
-    Raises InputError for a file that has gone or changed since.
+    Raises Lost for a file that has gone or changed since the run began.
     """
-    if isinstance(images[0], Given):
-        y = torch.stack([torch.from_numpy(image.y) for image in images]).to(parts.device)
-        truth = None if images[0].truth is None else torch.stack([torch.from_numpy(image.truth) for image in images])
-    elif settings.data.kind == "measurement":
-        read = [loaded(image, parts.geometry.of(image).values) for image in images]
-        truth, y = None, torch.stack([torch.from_numpy(values) for values in read]).to(parts.device)
-    else:
-        truth = torch.stack([torch.from_numpy(loaded(image, partial(image.pixels, parts.side))) for image in images])
-        y = torch.cat([measure(parts, x, image.id) for x, image in zip(truth, images)])
-    if parts.measuring is not None:
-        y = parts.measuring.centre(y, parts.side, parts.prior.resolution)
-    particles = Particles.start(
-        y,
-        [image.id for image in images],
-        settings.num_samples,
-        settings.first_particle,
-        parts.prior.latent_shape,
-        parts.prior.dtype,
-    )
+    ys, truths = zip(*(measured(parts, settings, image) for image in images))
+    y, truth = torch.stack(ys), None if truths[0] is None else torch.stack(truths)
+    if parts.instrument is not parts.operator:
+        y = parts.instrument.centre(y, parts.side, parts.prior.resolution)
+    numbers, shape = [image.id for image in images], parts.prior.latent_shape
+    particles = Particles.start(y, numbers, settings.num_samples, settings.first_particle, shape, parts.prior.dtype)
     return particles, truth
 
 
-def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
-    """Raises InputError, before anything is sampled, if one of some utils.data.Measurement does not fit the operator.
-
-    Those that fit and are implausible end in a warning for each likely key (utils.diagnosis.plausibility).
-    """
-    side, operator, convention = parts.side, parts.instrument, parts.geometry.of(images[0]).convention
-    levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
-    flat = operator(levels[:, None, None, None].expand(3, 3, side, side))  # (3, ...)
-    if not operator.spectrum:
-        _refuse_spectral_keys(operator, convention)
-    wanted, highest = tuple(flat.shape[1:]), float(flat.abs().max())
-    seen = None if operator.spectrum else (flat != flat[:1]).any(0).cpu().numpy()  # of a flat image's spectrum all but one is 0
-    wrong, findings, missing, impossible, off_centre, idle, remarks = [], Findings(), {}, [], [], [], {}
-    for image in images:
-        reading, sigma = loaded(image, parts.geometry.of(image).read), operator.sigma
-        missing[image.name] = float(np.isnan(reading.y).mean())
-        idle.append(dict(reading.idle))
-        remarks.update((text, image.name) for text in reading.remarks(image.convention) if text not in remarks)
-        if reading.y.shape != wanted:
-            wrong.append((image.path, reading.y.shape))
-            continue
-        noise = noise_on(reading.y, convention, sigma) if operator.spectrum else sigma
-        if reason := lost(reading, noise, convention if operator.spectrum else None, seen):
-            impossible.append((image.path, reason))
-        elif operator.spectrum:
-            findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
-            if len(missing) <= LOOKED_AT:
-                frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
-                said = findings_of(frame)
-                off_centre += [
-                    (image.path, each, frame.in_file) for each in said if (each.what, each.severity) == ("centre", "refuse")
-                ]
-                findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
-        else:
-            findings.add(image.name, of_picture(reading, highest, sigma, seen))
-    if wrong:
-        path, shape = wrong[0]
-        more = f", and {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
-        one = wanted[0] == 3 and (len(shape) == 2 or shape[0] == 1)
-        hint = "; data.channels=1 is for one channel" if one and operator.spectrum else ""
-        raise InputError(f"data.root: {path} has shape {shape}; this task measures {wanted}{more}{hint}")
-    if impossible:
-        path, reason = impossible[0]
-        more = f" (and {len(impossible) - 1} more files)" if len(impossible) > 1 else ""
-        raise InputError(f"data.root: {path}{more}: {reason}")
-    if off_centre:
-        path, centre, told = off_centre[0]
-        more = f" (and {len(off_centre) - 1} more files)" if len(off_centre) > 1 else ""
-        raise InputError(
-            f"data.root: {path}{more}: its zero frequency lies at {centre.value}; {centre.override} takes it from there, and "
-            f"data.center=[{told[0]:g},{told[1]:g}] insists on what is told"
-        )
-    for value, nearest in idle[0].items():  # of the values that one file has nowhere, those that no file has
-        if all(value in of_file for of_file in idle):
-            hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
-            log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
-    for text, name in remarks.items():
-        log.info("%s: %s", name, text)
-    if any(missing.values()):
-        most, mean = max(missing, key=missing.__getitem__), statistics.fmean(missing.values())
-        log.info("not measured: %.3g %% of the pixels; most in %s, %.3g %%", 100 * mean, most, 100 * missing[most])
-    for line in findings.lines():
-        log.warning("%s", line)
-
-
-def _refuse_spectral_keys(operator: Operator, convention: Convention) -> None:
-    """For an operator of one's own; ours are refused before torch is imported."""
-    for key in ("quantity", "center", "norm", "channels", "support", "background", "bin", "crop"):
-        value = getattr(convention, key)
-        if value != getattr(Convention(), key):
-            raise InputError(
-                f"data.{key}={value}: {type(operator).__name__} measures no spectrum (Operator.spectrum); leave it out"
-            )
+def measured(parts: Parts, settings: Settings, image: TestItem) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(y on the device, truth (3, H, W) on the CPU, in [-1, 1] or None) of one item: given, read, or simulated. Raises Lost."""
+    if isinstance(image, Given):
+        return torch.from_numpy(image.y).to(parts.device), None if image.truth is None else torch.from_numpy(image.truth)
+    if settings.data.kind == "measurement":
+        return torch.from_numpy(loaded(image, parts.geometry.of(image).values)).to(parts.device), None
+    truth = torch.from_numpy(loaded(image, partial(image.pixels, parts.side)))
+    return measure(parts, truth, image.id)[0], truth
 
 
 def measure(parts: Parts, x: torch.Tensor, image_id: int) -> torch.Tensor:

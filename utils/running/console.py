@@ -34,7 +34,9 @@ def setup_logging(quiet: bool = False) -> None:
     handler = RichHandler(console=console, show_path=False, show_time=False, markup=False, level=level)
     handler.setFormatter(_Brief())
     handler.addFilter(lambda record: getattr(record, "brief", None) != "")
-    _replace_handlers([handler])
+    for before in log.handlers:  # in a sweep, those of the job before
+        before.close()
+    log.handlers = [handler]
     console.quiet = quiet
 
 
@@ -51,12 +53,6 @@ def _in_one_line(record: logging.LogRecord) -> bool:
     record.msg = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: one_line(ValueError(word[0]), LONGEST_WORD), text)
     record.args = None
     return True
-
-
-def _replace_handlers(handlers: list[logging.Handler]) -> None:
-    for handler in log.handlers:  # in a sweep, those of the job before
-        handler.close()
-    log.handlers = handlers
 
 
 def log_to(path: str | Path) -> None:

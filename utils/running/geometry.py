@@ -12,16 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from utils.config.operators import OURS, SPECTRA
+from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
+from utils.conventions import AUTO, Convention
 from utils.data import Measurement, measurements
 from utils.diagnosis.frames import estimate_center
 from utils.diagnosis.plausibility import noise_on
 from utils.diagnosis.support import estimate_support, refined_center
 from utils.errors import InputError, short
-from utils.formats import CXI_MASK, read_array
-from utils.measurements import AUTO, MOST_SAMPLES, Convention, Reading
-from utils.stacks import readable
+from utils.formats import CXI_MASK
+from utils.measurements import MOST_SAMPLES, Reading
+from utils.stacks import read_beside
 
 log = logging.getLogger("latentdaps")
 APART = 0.75  # pixels between the centres of two files, which an estimate of half a pixel does not explain
@@ -70,11 +71,10 @@ def geometry_of(settings: Settings) -> Geometry:
         return Geometry(convention)
     _, reading = first
     rows, columns = reading.y.shape[1:]
-    frame = (rows, columns) if all(side <= samples <= MOST_SAMPLES * side for samples in (rows, columns)) else None
-    own = OURS[operator.target].model_validate(operator.model_dump(exclude={"target"})).measured_shape(side)
-    if frame == own[1:]:
+    frame: tuple[int, int] | None = (rows, columns)
+    if frame == settings.own_frame.sides or not all(side <= samples <= MOST_SAMPLES * side for samples in frame):
         frame = None
-    elif frame:
+    else:
         log.info("frames of %d x %d samples: %.3g x %.3g for each pixel of the object", *frame, rows / side, columns / side)
     inside = found_support(items, convention, side, operator.sigma) if convention.support is not None else None
     return Geometry(convention, frame, reading.offset, inside)
@@ -126,8 +126,7 @@ def found_support(items: Sequence[Measurement], convention: Convention, side: in
 def drawn_support(file: Path, convention: Convention, side: int) -> np.ndarray:
     """Of a mask file. Raises InputError."""
     key = f"data.support={short(str(convention.support))}"
-    with readable(file, key):
-        mask = np.squeeze(read_array(file, convention.mask_dataset or CXI_MASK, convention.folders, 4 * side * side))
+    mask = np.squeeze(read_beside(file, convention.mask_dataset or CXI_MASK, key, convention, 4 * side * side))
     if mask.shape != (side, side) or mask.dtype.kind not in "biuf":
         raise InputError(f"{key}: is {mask.dtype} of shape {mask.shape}; write {side} x {side}, not 0 where the object lies")
     inside = mask != 0

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,41 +23,33 @@ from utils.records.folder import RunFolder
 from utils.records.summary import resolution
 from utils.running import console
 from utils.running.batching import images_per_batch
-from utils.running.build import Parts, build, check_measurements, load_batch
+from utils.running.build import Parts, build, load_batch
+from utils.running.checking import check_measurements
 from utils.running.results import results_of
 from utils.running.watching import Watch
 from utils.sampling.mechanism import OnStep
 from utils.sampling.outcome import SampleResult
 
 
-class Turn(Protocol):
-    """One process's part in the work of several: `Alone` does all of it, utils.running.workers.Turn what it is given."""
+class Turn:
+    """One process's part in the work of several: here all of it. A worker has utils.running.workers.Turn in its place.
 
-    first: bool  # of the processes: what is asked once, it asks
-    count: int  # of processes
+    first: of the processes: what is asked once, it asks; count: of processes
+    """
 
-    def checked(self) -> None:
-        """The images are fit to be sampled."""
-
-    def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]: ...
-
-    def take(self, size: int) -> Sequence[TestItem]:
-        """The next `size` images, or what is left of them; none: the work is done."""
-
-
-class Alone:
     first, count = True, 1
 
     def __init__(self, images: Sequence[TestItem], watch: Watch | None = None, progress: bool = True) -> None:
         self.rest, self.watch, self.progress = images, watch, progress
 
     def checked(self) -> None:
-        pass
+        """The images are fit to be sampled."""
 
     def bar(self, images: int, steps: int) -> AbstractContextManager[console.SamplingSteps]:
         return console.progress_bar(images, steps, self.watch, shown=self.progress)
 
     def take(self, size: int) -> Sequence[TestItem]:
+        """The next `size` images, or what is left of them; none: the work is done."""
         batch, self.rest = self.rest[:size], self.rest[size:]
         return batch
 
@@ -69,7 +61,7 @@ def sample(
 
     turn: None for all of them; watch: is told then. Raises Lost where no file is there any more.
     """
-    turn = turn or Alone(images, watch)
+    turn = turn or Turn(images, watch)
     parts = build(settings)
     folder.made_of(settings.digests())
     if settings.data.kind == "measurement" and turn.first:

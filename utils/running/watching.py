@@ -10,11 +10,11 @@ from typing import Any
 from utils.callbacks.base import Callback, End, ImageDone, Run, Step
 from utils.config.settings import Settings
 from utils.data import TestItem
-from utils.errors import InputError, one_line
+from utils.errors import one_line
 from utils.records.folder import log_name
 from utils.records.progress import Progress, read_progress, write_progress
 from utils.records.summary import headed_table
-from utils.running.making import make
+from utils.running.making import make_own
 from utils.running.ranks import Rank
 
 log = logging.getLogger("latentdaps")
@@ -30,7 +30,8 @@ class Watch:
 
     def __init__(self, settings: Settings, rank: Rank, jobs: tuple[int, int] | None = None) -> None:
         self.settings, self.rank, self.jobs = settings, rank, jobs
-        self.callbacks = {name: _built(name, node) for name, node in settings.composition.nodes.get("callbacks", {}).items()}
+        nodes = settings.composition.nodes.get("callbacks", {})
+        self.callbacks = {name: make_own(Callback, f"callbacks.{name}", node) for name, node in nodes.items()}
         self.metrics: dict[str, Any] | None = None  # at the end
         self.progress: Progress | None = None  # once it has begun
         self.written_s, self.others = float("-inf"), list[Progress]()
@@ -79,10 +80,3 @@ class Watch:
             except (Exception, SystemExit) as error:
                 del self.callbacks[name]
                 log.warning("callbacks.%s: left out from now on (%s: %s)", name, method, one_line(error))
-
-
-def _built(name: str, node: dict[str, Any]) -> Callback:
-    callback = make(f"callbacks.{name}", node)
-    if not isinstance(callback, Callback):
-        raise InputError(f"callbacks.{name}._target_={node['_target_']}: is no utils.callbacks.base.Callback; subclass it")
-    return callback
