@@ -28,7 +28,7 @@ from utils.config.compose import compose, quoted
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.data import Measurement, measurements
-from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels, negative_marks
+from utils.diagnosis.findings import Finding, Frame, findings_of, negative_marks
 from utils.diagnosis.frames import SURE as SURE_CENTER
 from utils.diagnosis.frames import by_radius
 from utils.diagnosis.support import filled
@@ -205,7 +205,7 @@ def draw_page(first: Frame, last: Frame, findings: Sequence[Finding], name: str,
     estimate = last.estimate()
     sure = estimate.confidence >= SURE_CENTER
     center = (estimate.row, estimate.column) if sure else last.told
-    hot = hot_pixels(replace(last, told=center)) if sure else np.zeros_like(last.missing)
+    hot = replace(last, told=center).hot_pixels() if sure else np.zeros_like(last.missing)
     y = np.where(hot, np.nan, last.reading.y.astype(np.float64))
     figure, axes = plt.subplots(2, 2, figsize=(12.5, 10.5), layout="constrained")
     shape = f"{first.missing.shape[-2]} x {first.missing.shape[-1]} pixels, channels: {len(y)}"
