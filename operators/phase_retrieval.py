@@ -124,7 +124,10 @@ class PhaseRetrieval(Operator):
         return coarse
 
     def centre(self, y: torch.Tensor, side: int, resolution: int) -> torch.Tensor:
-        """What `coarse` measures, (P, C, m, m'), of y (P, C, M, M'), of an object of `side` pixels: its centre, over sqrt(q q')."""
+        """What `coarse` measures, (P, C, m, m'), of y (P, C, M, M'), of an object of `side` pixels.
+
+        Its centre, over the root of the product of M / m and M' / m'.
+        """
         rows, columns = self.samples_at(side, resolution)
         top, left = y.shape[-2] // 2 - rows // 2, y.shape[-1] // 2 - columns // 2  # frequency 0: at M // 2, and then at m // 2
         larger = (y.shape[-2] / rows) * (y.shape[-1] / columns)

@@ -370,7 +370,11 @@ def test_the_data_terms_gradient_is_finite(name):
 
 def test_a_data_term_passes_centre_and_magnitudes_on():
     full, coarse = data_term("gaussian", 64, 16)
-    assert isinstance(coarse, WithFidelity) and coarse.operator.pixel == (4.0, 4.0) and coarse.sigma == coarse.operator.sigma == 0.0125
+    assert (
+        isinstance(coarse, WithFidelity)
+        and coarse.operator.pixel == (4.0, 4.0)
+        and coarse.sigma == coarse.operator.sigma == 0.0125
+    )
     y = full(images(64))
     assert torch.equal(full.magnitudes(y), y)
     centre = full.centre(y, 64, 16)

@@ -7,7 +7,6 @@ import torch
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from utils.config.sections import Fidelity
-from utils.errors import InputError
 
 
 def images(count=2, side=12, dtype=torch.float64):

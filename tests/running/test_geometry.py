@@ -15,6 +15,7 @@ from utils.errors import InputError
 from utils.running.build import load_operator
 from utils.running.geometry import geometry_of
 
+
 @pytest.fixture
 def of(tmp_path):
     """of(frames, overrides ...) -> settings of a run on these frames."""

@@ -154,9 +154,7 @@ def faults() -> dict[str, Fault]:
         "more noise than told": Fault(
             lambda x, rng: with_noise(magnitude(x), rng, 0.15, told=0.05), "operator.sigma=0.", "warning"
         ),
-        "an object of 40": Fault(
-            lambda x, rng: counted(magnitude(x[:, 12:52, 12:52]), rng, 100.0), "data.support=[", "note"
-        ),
+        "an object of 40": Fault(lambda x, rng: counted(magnitude(x[:, 12:52, 12:52]), rng, 100.0), "data.support=[", "note"),
         "an object of 40 behind a beam stop": Fault(
             lambda x, rng: stopped(counted(magnitude(x[:, 12:52, 12:52]), rng, 100.0)), "data.support=[", "note"
         ),
@@ -193,10 +191,13 @@ def main() -> None:
                 for line in [f"{each.what}: {each.value} {each.override}" for each in others] + ["missed"] * (not found):
                     say(f"{folder.name} {number}, {case}: {line}")
     names = " | ".join(folder.name for folder in args.folders)
-    say(f"\n| right frames, {args.count} images a set: alarms | {names} |\n|---|{'---:|' * len(args.folders)}")
+    rule = f"|---|{'---:|' * len(args.folders)}"
+    for line in ("", f"| right frames, {args.count} images a set: alarms | {names} |", rule):
+        say(line)
     for case, counts in alarms.items():
         say(f"| {case} | {' | '.join(map(str, counts))} |")
-    say(f"\n| faults, {args.count} images a set: missed, with other alarms | {names} |\n|---|{'---:|' * len(args.folders)}")
+    for line in ("", f"| faults, {args.count} images a set: missed, with other alarms | {names} |", rule):
+        say(line)
     for case, counts in missed.items():
         say(f"| {case} | {' | '.join(f'{no}, {other}' for no, other in counts)} |")
 

@@ -27,7 +27,7 @@ OFF, SLIGHTLY = 0.75, 0.3  # pixels from the centre that was told: refused; a wa
 UNSURE = 0.04  # confidence of a centre that is believed where it is the told one
 FLAT = 0.5  # of the counts in dark squares that do not vary as speckles do; without a background up to 0.35
 LARGER = 1.7  # noise as a multiple of sigma; that of few counts is up to 1.5 times smaller than sigma
-CLEAR = 0.5  # times the noise's energy, from which on an autocorrelation tells where it ends; right frames down to 0.25 are silent
+CLEAR = 0.5  # times the noise's energy, from which on an autocorrelation tells where it ends; right frames: also at 0.25
 FLATTEST = 0.3  # flatness of an image from which on its zero frequency is believed
 SMALL = 0.85  # of the field: an object below it is worth a support
 
@@ -124,13 +124,14 @@ def findings_of(frame: Frame) -> list[Finding]:
     gain = [] if flat else of_gain(frame)
     dark = any(each.override for each in gain)
     conventions = of_plausibility(frame)
-    wrong = [each for each in conventions if each.severity != "refuse" and "data.mask" not in each.override + each.value]
+    lost = [each for each in conventions if each.severity == "refuse"]
+    wrong = [each for each in conventions if each not in lost and "data.mask" not in each.override + each.value]
     found = [centre, *marks]
     if wrong:  # what else there is would follow from it
-        found += [*(gain if dark else wrong), *(each for each in conventions if each.severity == "refuse" and not each.override)]
+        found += [*(gain if dark else wrong), *(each for each in lost if not each.override)]
     else:
         found += [*background, *conventions, *gain]
-        if hot.any() and not any(each.severity == "refuse" for each in conventions):
+        if hot.any() and not lost:
             value = f"{np.count_nonzero(hot)} are far brighter than their opposites: a mask file (0 where measured) takes them"
             found.append(Finding("hot pixels", value, 0.8, "", "warning"))
         if not dark:
