@@ -10,7 +10,7 @@ from tests.worlds.frames import SIDE, SIGMA, frame, picture
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
-from utils.diagnosis.support import WIDER, estimate_support
+from utils.diagnosis.support import estimate_support
 from utils.errors import InputError
 from utils.running.build import load_operator
 from utils.running.geometry import geometry_of
@@ -127,12 +127,12 @@ def test_the_autocorrelation_ends_where_the_object_does(side, offset):
 
 @pytest.mark.parametrize("side", [24, 33, 48])
 @pytest.mark.parametrize("stop", [5, 9])
-def test_behind_a_beam_stop_the_object_is_found_and_never_cut(side, stop):
+def test_behind_a_beam_stop_the_object_is_found(side, stop):
     y = frame(picture(1, side, side), (128, 131))
     whole = frame(picture(1), (128, 131))
     for values in (y, whole):
         values[:, 64 - stop // 2 : 65 + stop // 2, 65 - stop // 2 : 66 + stop // 2] = np.nan
-    assert estimate_support(y, SIGMA) == (side + WIDER, side + WIDER)
+    assert estimate_support(y, SIGMA) == (side, side)
     assert estimate_support(whole, SIGMA) == (128, 131), "a whole field has no end"
 
 

@@ -9,7 +9,6 @@ from utils.frames import Center, middle
 ABOVE = 1.5  # times the level of the noise, whose lines of 130 lags reached 1.3
 NEAR = 1  # pixels about the zero frequency that are taken for hidden: their noise alone outweighs the ends of an object
 PER_HIDDEN = 2  # lags beyond the end for each hidden pixel of a line
-WIDER = 2  # pixels that are added behind a beam stop, where the last ones were up to four times missed by one or two
 RANK = 1e-8  # of the largest singular value: below it unknown squares change no far lag
 RIM = 4.0  # pixels over which the weight of a frame falls to 0 at what is missing
 
@@ -27,14 +26,11 @@ def estimate_support(y: np.ndarray, noise: float) -> tuple[int, int]:
     beyond the box. Other gaps take the mean.
     """
     y, hole = filled(y), hole_in_the_middle(y)
-    stopped = hole.any()
     row, column = middle(y.shape)
     hole[:, row - NEAR : row + NEAR + 1, column - NEAR : column + NEAR + 1] = True
     energy = np.where(hole, 0.0, y) ** 2
     level = 4 * noise**2 * energy.sum()
-    rows, columns = _end(energy, hole, level), _end(energy.swapaxes(1, 2), hole.swapaxes(1, 2), level)
-    wider = WIDER if stopped else 0
-    return min(rows + wider, y.shape[-2]), min(columns + wider, y.shape[-1])
+    return _end(energy, hole, level), _end(energy.swapaxes(1, 2), hole.swapaxes(1, 2), level)
 
 
 def hole_in_the_middle(y: np.ndarray) -> np.ndarray:
