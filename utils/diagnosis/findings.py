@@ -156,15 +156,15 @@ def of_center(frame: Frame, estimate: CenterEstimate) -> Finding:
     found = [_rounded(place + frame.convention.bin * moved) for place, moved in zip(frame.in_file, off)]
     where, told = "row {:g}, column {:g}".format(*found), "{:g} and {:g}".format(*frame.in_file)
     if estimate.confidence < (UNSURE if farthest < SLIGHTLY else SURE):
-        guess = f"; perhaps {where}" if estimate.confidence >= UNSURE else ""
-        return Finding("centre", f"not known: no centre of symmetry stands out{guess}", 0.0)
+        return Finding("centre", "not known: no centre of symmetry stands out", 0.0)
     sure = min(1.0, 0.4 + 2 * estimate.confidence)
     if given == AUTO or farthest < SLIGHTLY:
         return Finding("centre", where if given == AUTO else f"{told}, as told", sure)
     if given == "corner":
         return Finding("centre", "{:+.2g} and {:+.2g} pixels from the corner; roll the files".format(*off), sure, "", "warning")
-    severity: Literal["warning", "refuse"] = "refuse" if farthest >= OFF and given == "shifted" else "warning"
-    return Finding("centre", f"{where} of the file, not {told}", sure, "data.center=[{:g},{:g}]".format(*found), severity)
+    grave = farthest >= OFF and given == "shifted"
+    override = "data.center=[{:g},{:g}]".format(*found)
+    return Finding("centre", f"{where} of the file, not {told}", sure, override, "refuse" if grave else "warning")
 
 
 def _rounded(place: float) -> float:
@@ -273,8 +273,3 @@ def of_support(frame: Frame) -> list[Finding]:
         value = f"the object of {rows} x {columns} samples is larger than the model's {side} pixels: fewer frequencies"
         return [Finding("size", value, 0.7, f"data.crop=[{crop[0]},{crop[1]}]", "warning")]
     return [Finding("support", f"{rows} x {columns} pixels, the field has {side}", 0.7)]
-
-
-def of_the_frame(finding: Finding) -> bool:
-    """Whether a run warns of it beside what `plausibility` says."""
-    return finding.severity == "warning" and finding.what != "convention"

@@ -27,7 +27,7 @@ from utils.config.relations import clock_of  # noqa: E402
 from utils.config.sections import Fidelity  # noqa: E402
 from utils.config.settings import Settings  # noqa: E402
 from utils.data import Given, Measurement, TestItem, loaded  # noqa: E402
-from utils.diagnosis.findings import Frame, findings_of, of_the_frame  # noqa: E402
+from utils.diagnosis.findings import Frame, findings_of  # noqa: E402
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum  # noqa: E402
 from utils.diagnosis.tryout import (  # noqa: E402
     check_kinds,
@@ -363,7 +363,8 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
                 off_centre += [
                     (image.path, each, frame.in_file) for each in said if (each.what, each.severity) == ("centre", "refuse")
                 ]
-                findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
+                warned = [each for each in said if each.severity == "warning" and each.what != "convention"]  # said above
+                findings.add(image.name, [(each.override or each.what, each.value) for each in warned])
         else:
             findings.add(image.name, of_picture(reading, highest, sigma, seen))
     if wrong:
