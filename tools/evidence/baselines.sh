@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The baselines beside ours, on the test images of a shipped set. Resumable; more images extend a run.
+#   bash tools/evidence/baselines.sh faces|scenes phase_retrieval IMAGES [further overrides]
+#   bash tools/evidence/baselines.sh faces gaussian_blur|inpainting_rand IMAGES [further overrides]
+#   ONLY='classical ldps' bash ...    # these runs alone
+# Steps of the baselines: from the sweeps on validation images in docs/research/baselines.md.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+family=$1 task=$2 images=$3
+further=("${@:4}")
+python=.venv/bin/python
+[ -x $python ] || python=python
+GROUP=task.demo_langevin.mcmc_sampler_config
+OFFICIAL=($GROUP.mc_algo=hmc $GROUP.num_steps=65 $GROUP.momentum=0.41 $GROUP.lr=4.13e-5)  # drifts as far as the group's chain
+
+run() {  # run NAME override...
+  [[ " ${ONLY:-$1} " == *" $1 "* ]] || return 0
+  $python posterior_sample.py gpu=-1 data=demo-$family model=demo-$family task=$task data.end_id=$images \
+    save_dir=results/baselines/${task}_$family name=$1 "${@:2}" "${further[@]}"
+}
+
+if [ $task = phase_retrieval ]; then
+  run classical sampler=classical
+  run ldps sampler=ldps sampler.omega=3
+  run exp0_daps "${OFFICIAL[@]}"
+  run exp0_fast sampler=fast
+  run exp6_recombination experiment=exp6_recombination sampler=fast_denoised
+  run exp7_sequential experiment=exp7_sequential sampler=short_denoised
+  run resample sampler=resample num_samples=2
+  run resample_fair sampler=resample_fair num_samples=2
+else
+  run psld sampler=psld num_samples=2
+  run ldps sampler=ldps num_samples=2
+  run exp0_fast sampler=fast num_samples=2
+  run exp0_langevin num_samples=2
+fi
