@@ -136,6 +136,12 @@ def test_behind_a_beam_stop_the_object_is_found(side, stop):
     assert estimate_support(whole, SIGMA) == (128, 131), "a whole field has no end"
 
 
+@pytest.mark.parametrize("told", [SIGMA, 0.0])
+def test_a_frame_without_noise_has_an_end(told):
+    y = frame(picture(0, 40, 24), (128, 128), sigma=0).astype(np.float32)
+    assert estimate_support(y.astype(np.float64), told) == (40, 24)
+
+
 def test_a_stop_that_leaves_too_few_lags_finds_no_end():
     y = frame(picture(1, 24, 24), (96, 96))
     y[:, 24:73, 24:73] = np.nan

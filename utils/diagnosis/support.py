@@ -9,6 +9,7 @@ from utils.frames import Center, middle
 ABOVE = 1.5  # times the level of the noise, whose lines of 130 lags reached 1.3
 NEAR = 1  # pixels about the zero frequency that are taken for hidden: their noise alone outweighs the ends of an object
 PER_HIDDEN = 2  # lags beyond the end for each hidden pixel of a line
+ROUNDED = 1e-5  # of lag 0: smaller lags of a frame without noise are its rounding
 RANK = 1e-8  # of the largest singular value: below it unknown squares change no far lag
 RIM = 4.0  # pixels over which the weight of a frame falls to 0 at what is missing
 
@@ -46,7 +47,7 @@ def _end(energy: np.ndarray, hole: np.ndarray, level: float) -> int:
     level: mean square of a lag of the noise. The transform is along the rows alone: by Parseval a row of lags has the energy of
     its frequencies, and the unknowns of a column change that column only.
     """
-    side = energy.shape[1]
+    side, nothing = energy.shape[1], (ROUNDED * energy.sum()) ** 2
     waves = np.exp(-2j * np.pi * np.outer(np.arange(side), np.arange(side)) / side)  # (lag, row)
     columns = np.moveaxis(np.fft.fft(energy, axis=1), 1, 0).reshape(side, -1)  # (lag, C W)
     patterns, of_column = np.unique(np.moveaxis(hole, 1, 0).reshape(side, -1), axis=1, return_inverse=True)
@@ -61,7 +62,7 @@ def _end(energy: np.ndarray, hole: np.ndarray, level: float) -> int:
                 left[:, those] -= basis @ (basis.conj().T @ left[:, those])
         line = (np.abs(left) ** 2).sum(1)  # mean square of the lags of each row
         quiet = float(np.median(np.sort(line)[: len(line) // 4])) if len(line) >= 8 else np.inf
-        return bool(line.max() <= ABOVE**2 * min(level, quiet))
+        return bool(line.max() <= max(ABOVE**2 * min(level, quiet), nothing))
 
     first, last = 1, (side + 1 - PER_HIDDEN * int(patterns.sum(0).max())) // 2
     if last < first or not is_empty(last):
