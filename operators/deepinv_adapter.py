@@ -28,15 +28,13 @@ class DeepinvPhysics(Operator):
         super().__init__(sigma)
         self.physics = physics
         noise = getattr(physics, "noise_model", None)
-        if not self._says_the_same(noise):
+        kind = type(noise).__name__
+        same = kind == "GaussianNoise" and abs(float(noise.sigma) - self.sigma) < 1e-6
+        if noise is not None and kind != "ZeroNoise" and not same:
             raise InputError(
-                f"task operator physics: {type(physics).__name__} brings {type(noise).__name__}, and here the noise is "
+                f"task operator physics: {type(physics).__name__} brings {kind}, and here the noise is "
                 f"Gaussian of standard deviation operator.sigma={self.sigma}; set its noise_model to deepinv.physics.ZeroNoise"
             )
-
-    def _says_the_same(self, noise: torch.nn.Module | None) -> bool:
-        kind = type(noise).__name__
-        return noise is None or kind == "ZeroNoise" or (kind == "GaussianNoise" and abs(float(noise.sigma) - self.sigma) < 1e-6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         try:

@@ -177,9 +177,7 @@ class WithFidelity(Operator):
 
     def noise_floor(self, y: torch.Tensor, axis: int = 1) -> torch.Tensor:
         """Expected loss of the true image, (P,), or (P, C) with axis 2."""
-        known = ~torch.isnan(y)
-        y = torch.where(known, y, 0.0)
-        return sum(self.weights[name] * term.floor(y, known, axis) for name, term in self.terms.items())
+        return self.total(self.floors(y, axis), axis)
 
     def floor_spread(self, y: torch.Tensor, axis: int = 1) -> torch.Tensor:
         """Standard deviation of the true image's loss over its floor; that of several terms as if they rose together."""
@@ -190,9 +188,13 @@ class WithFidelity(Operator):
 
     def floor_components(self, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """{term: (P,)}, without their weights."""
+        return self.floors(y, 1)
+
+    def floors(self, y: torch.Tensor, axis: int) -> dict[str, torch.Tensor]:
+        """Of each term, without its weight, as `noise_floor`."""
         known = ~torch.isnan(y)
         y = torch.where(known, y, 0.0)
-        return {name: term.floor(y, known, 1) for name, term in self.terms.items()}
+        return {name: term.floor(y, known, axis) for name, term in self.terms.items()}
 
 
 def summed(part: torch.Tensor, axis: int) -> torch.Tensor:

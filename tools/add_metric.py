@@ -69,11 +69,8 @@ def chosen(text: str, arguments: dict[str, Any], finished: runs.Run, trusted: Co
 
     from utils.running.build import own_metrics
 
-    if equals:
-        (metric,) = own_metrics({name: {"_target_": target, **arguments}})
-        return metric
-    if name in configured:
-        (metric,) = own_metrics({name: configured[name]})
+    if equals or name in configured:
+        (metric,) = own_metrics({name: {"_target_": target, **arguments} if equals else configured[name]})
         return metric
     if name not in ours:
         raise InputError(f"metric={name}: choose from {', '.join(ours)}, or write name=module.Class")

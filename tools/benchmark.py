@@ -26,31 +26,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
 from rich.console import Console
 from rich.table import Table
 
 from utils import device as devices
+from utils.command_line import Parser, run
 from utils.config.check import check
-from utils.config.compose import call, compose
+from utils.config.compose import compose
 from utils.data import select_images
 from utils.errors import InputError
 from utils.paths import PROJECT
 from utils.running.console import setup_logging
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
-    from utils.config.settings import Settings
-    from utils.data import TestItem
-    from utils.running.build import Parts
+    from utils.priors.base import LatentPrior
     from utils.sampling.outcome import StepInfo
-    from utils.sampling.particles import Particles
 
 
 Figures = Mapping[str, str | float | None]  # {name: value}
@@ -68,14 +66,32 @@ FULL_SIZE = (
 )
 
 
+def main() -> None:
+    parser = Parser(prog="benchmark.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as of posterior_sample.py")
+    parser.add_argument("--parts", action="store_true", help="also where the time goes")
+    parser.add_argument("--full-size", type=Path, metavar="FOLDER", help="of the model with random weights")
+    parser.add_argument("--ranks", type=int, help="of torchrun, against one")
+    parser.add_argument("--default", action="store_true", help="whole commands: the default against settings by hand")
+    args = parser.parse_intermixed_args()  # overrides may stand on both sides of the options
+    setup_logging()
+    if args.ranks is not None:
+        show(compare_ranks(args.ranks, args.overrides))
+    elif args.default:
+        show(*default_against_others(args.overrides))
+    elif args.full_size is not None:
+        show(*full_size(args.full_size, args.overrides))
+    else:
+        figures, rows = benchmark(compose(args.overrides), args.parts)
+        show(figures)
+        if args.parts:
+            show_parts(rows)
+
+
 def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timings]:
-    """(figures, rows of the parts) of one batch of a composed config."""
+    """Sample one batch of a composed config: the figures, and with parts_too where the time went."""
     settings = check(cfg)
-    return measure(settings, select_images(settings), parts_too)
-
-
-def measure(settings: Settings, images: Sequence[TestItem], parts_too: bool = False) -> tuple[Figures, Timings]:
-    """Sample one batch: a dict of the figures, and with parts_too {part: (ms per call, calls, share of the time)}."""
+    images = select_images(settings)
     from utils.evaluation.trace import Trace
     from utils.running.batching import images_per_batch
     from utils.running.build import build, load_batch
@@ -84,7 +100,7 @@ def measure(settings: Settings, images: Sequence[TestItem], parts_too: bool = Fa
     parts = build(settings)
     particles, truth = load_batch(parts, settings, images[: images_per_batch(parts, settings, images)])
     trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
-    pieces = Pieces(parts, particles)
+    pieces = Pieces(parts.prior, particles.z, lambda x: parts.operator.loss(x, particles.y))
     timed = (DECODER, OPERATOR, DENOISER) if parts_too else (DECODER,)
     for name in (DECODER, DENOISER):  # warm-up, and compiling
         pieces.run(name, 3)
@@ -129,13 +145,15 @@ def measure(settings: Settings, images: Sequence[TestItem], parts_too: bool = Fa
 class Pieces:
     """What sampling is made of, each alone, at the batch of the run."""
 
-    def __init__(self, parts: Parts, particles: Particles) -> None:
+    def __init__(
+        self, prior: LatentPrior, like: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> None:
+        """like: latents (P, C, h, w); loss: of images (P, 3, H, W), (P,), None where the operator is not asked for."""
         import torch
 
-        self.parts, self.y = parts, particles.y
-        self.z = torch.zeros_like(particles.z)
+        self.prior, self.loss, self.z = prior, loss, torch.zeros_like(like)
         with torch.no_grad():
-            self.image = parts.prior.decode(self.z)
+            self.image = prior.decode(self.z)
         self.sigma = torch.ones((), dtype=self.z.dtype, device=self.z.device)
         self.work = {DECODER: self.decoder, OPERATOR: self.operator, DENOISER: self.denoiser}
 
@@ -143,20 +161,20 @@ class Pieces:
         import torch
 
         z = self.z.detach().requires_grad_()
-        image = self.parts.prior.decode(z)
+        image = self.prior.decode(z)
         torch.autograd.grad(image, z, torch.ones_like(image))
 
     def operator(self) -> None:
         import torch
 
         image = self.image.detach().requires_grad_()
-        torch.autograd.grad(self.parts.operator.loss(image, self.y).sum(), image)
+        torch.autograd.grad(self.loss(image).sum(), image)
 
     def denoiser(self) -> None:
         import torch
 
         with torch.no_grad():
-            self.parts.prior.denoise(self.z, self.sigma)
+            self.prior.denoise(self.z, self.sigma)
 
     def run(self, name: str, count: int) -> list[float]:
         """Seconds of each of `count` calls."""
@@ -165,9 +183,9 @@ class Pieces:
         seconds = []
         with torch.enable_grad():  # the sampler's callback runs without
             for _ in range(count):
-                started = devices.clock(self.parts.device)
+                started = devices.clock(self.z.device)
                 self.work[name]()
-                seconds.append(devices.clock(self.parts.device) - started)
+                seconds.append(devices.clock(self.z.device) - started)
         return seconds
 
     def decoder_flops(self) -> int:
@@ -287,14 +305,14 @@ def show(*columns: Figures) -> None:
     """One column for each dict of figures."""
     table = Table(title="benchmark", show_header=False)
     for name in columns[0]:
-        table.add_row(
-            name,
-            *(
-                "not known" if (value := column[name]) is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-                for column in columns
-            ),
-        )
+        table.add_row(name, *(in_words(column[name]) for column in columns))
     Console(markup=False).print(table)
+
+
+def in_words(value: str | float | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def show_parts(rows: Timings) -> None:
@@ -304,39 +322,5 @@ def show_parts(rows: Timings) -> None:
     Console(markup=False).print(table)
 
 
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--ranks", type=int)
-    parser.add_argument("--default", action="store_true")
-    parser.add_argument("--parts", action="store_true")
-    parser.add_argument("--full-size", type=Path)
-    flags, sys.argv[1:] = parser.parse_known_args()
-
-    @hydra.main(version_base="1.3", config_path="../configs", config_name="default")
-    def main(cfg: DictConfig) -> None:
-        setup_logging()
-        with errors_in_one_line():  # Hydra would print a traceback
-            figures, rows = benchmark(cfg, flags.parts)
-            show(figures)
-            if flags.parts:
-                show_parts(rows)
-
-    with errors_in_one_line():
-        if flags.ranks is not None:
-            show(compare_ranks(flags.ranks, sys.argv[1:]))
-        elif flags.default:
-            show(*default_against_others(sys.argv[1:]))
-        elif flags.full_size is not None:
-            setup_logging()
-            show(*full_size(flags.full_size, sys.argv[1:]))
-        else:
-            call(main)
+    run(main)

@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from utils.command_line import run, say
+from utils.command_line import run, say, wrong_input_in_one_line
 from utils.config.check import check
 from utils.config.compose import call
-from utils.errors import InputError
 from utils.paths import PROJECT
 from utils.running.console import setup_logging
 
@@ -34,19 +33,10 @@ if TYPE_CHECKING:
     from utils.diagnosis.gradient_check import Row
 
 
-def gradients_of(cfg: DictConfig) -> list[Row]:
-    """utils.diagnosis.gradient_check.Row of each stage of a composed config. Raises InputError."""
-    settings = check(cfg)  # before torch
-    from utils import device as devices
-    from utils.diagnosis.gradient_check import check_gradients
-    from utils.running.build import build
-
-    with devices.out_of_memory_in_one_line():
-        return list(check_gradients(build(settings, tried=False), settings))
-
-
 def show(rows: Sequence[Row]) -> None:
     """The table, and below it what is wrong."""
+    from utils.diagnosis.gradient_check import BROKEN
+
     table = Table(title="the gradient, from the loss to the latent")
     for heading in ("stage", "in", "out", "gradient", "finite differences", "other particle", "batch"):
         table.add_column(heading, overflow="fold", justify="left")
@@ -61,17 +51,17 @@ def show(rows: Sequence[Row]) -> None:
                 say(f"{kind}: {row.stage} ({row.part}): {text}")
 
 
-BROKEN = ("cut", "zero", "non-finite", "fails")
-
-
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
 def main(cfg: DictConfig) -> None:
     setup_logging()
-    try:
-        rows = gradients_of(cfg)
-    except InputError as error:  # Hydra would print a traceback
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with wrong_input_in_one_line():
+        settings = check(cfg)  # before torch
+        from utils import device as devices
+        from utils.diagnosis.gradient_check import check_gradients
+        from utils.running.build import build
+
+        with devices.out_of_memory_in_one_line():
+            rows = list(check_gradients(build(settings, tried=False), settings))
     show(rows)
     sys.exit(any(row.findings for row in rows))
 

@@ -22,6 +22,8 @@ from utils.config.sections import Model
 from utils.data import files_in
 from utils.device import TPU_INSTALL, XLA_PACKAGE
 from utils.errors import InputError
+from utils.metrics.lpips import FILES as LPIPS_FILES
+from utils.metrics.lpips_alex import FILE as LPIPS_ALEX_FILE
 from utils.paths import PROJECT, find
 from utils.weights import cached_snapshot, is_hub_id
 
@@ -30,6 +32,7 @@ LPIPS = (
     "https://github.com/photosynthesis-team/photosynthesis.metrics/releases/download/v0.4.0/lpips_weights.pt (6 kB)"
 )
 LPIPS_ALEX = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth (233 MB)"
+BLUR = "GOPRO_wVAE.pth, linked in the README of VinAIResearch/blur-kernel-space-exploring (Google Drive)"
 PACKAGES = {
     XLA_PACKAGE: ("use_tpu=true", "pip install -e '.[xla]'"),
     "libtpu": ("use_tpu=true on a TPU", TPU_INSTALL),
@@ -76,18 +79,14 @@ def model_rows() -> Iterator[SetupRow]:
 def optional_rows() -> Iterator[SetupRow]:
     """Files and packages that a part of the program needs."""
     hub = Path(os.environ.get("TORCH_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch"))
-    folder = hub / "hub" / "checkpoints"
-    present = all((folder / name).is_file() for name in ("vgg16-397923af.pth", "lpips_weights.pt"))
-    yield "LPIPS scores", str(folder), "present" if present else "missing", LPIPS
-    state = "present" if (folder / "alexnet-owt-7be5be79.pth").is_file() else "missing"
-    yield "LPIPS (AlexNet) scores", str(folder), state, LPIPS_ALEX
-    weights = "checkpoints/GOPRO_wVAE.pth"
-    yield (
-        "task=nonlinear_blur",
-        weights,
-        "present" if find(weights).is_file() else "missing",
-        "GOPRO_wVAE.pth, linked in the README of VinAIResearch/blur-kernel-space-exploring (Google Drive)",
-    )
+    of_torch = hub / "hub" / "checkpoints"  # as torch.hub.get_dir, without torch
+    for setting, folder, names, how in (
+        ("LPIPS scores", of_torch, LPIPS_FILES, LPIPS),
+        ("LPIPS (AlexNet) scores", of_torch, (LPIPS_ALEX_FILE,), LPIPS_ALEX),
+        ("task=nonlinear_blur", find("checkpoints"), ("GOPRO_wVAE.pth",), BLUR),
+    ):
+        present = all((folder / name).is_file() for name in names)
+        yield setting, str(folder), "present" if present else "missing", how
     for package, (serves, install) in PACKAGES.items():
         state = "present" if importlib.util.find_spec(package) else "missing"
         yield serves, f"package {package}", state, install

@@ -11,14 +11,13 @@ docs/guide/results.md, The three answers.
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 import hydra
 import numpy as np
 
-from utils.command_line import run, say, write_file
+from utils.command_line import run, say, write_file, wrong_input_in_one_line
 from utils.config.check import check
 from utils.config.compose import call
 from utils.data import loaded, select_images
@@ -81,12 +80,9 @@ def keep(settings: Settings, measured: Measured) -> None:
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="default")
 def main(cfg: DictConfig) -> None:
     setup_logging()
-    try:
+    with wrong_input_in_one_line():
         settings = check(cfg)
         keep(settings, measured_of(settings))
-    except InputError as error:  # Hydra would print a traceback
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

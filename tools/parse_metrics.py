@@ -56,7 +56,8 @@ def text(experiments: Sequence[Experiment], args: argparse.Namespace, kinds: Seq
     baseline = args.baseline or experiments[0].label
     find_label(experiments, baseline)
     if not (args.full or args.format or args.tables or args.per_image or args.out):
-        return short(experiments, baseline)
+        heading, settings = differing(experiments, baseline)
+        return f"{terminal(overview(compare(experiments, baseline)), settings, heading)}\n{MORE}\n"
     if args.per_image:
         rows = per_image(experiments)
         tables = [build_per_image(rows)]
@@ -69,12 +70,6 @@ def text(experiments: Sequence[Experiment], args: argparse.Namespace, kinds: Seq
     if form in ("csv", "json"):
         return (csv_text if form == "csv" else json_text)(rows)
     return "\n".join((markdown if form == "md" else latex)(table) for table in tables)
-
-
-def short(experiments: Sequence[Experiment], baseline: str) -> str:
-    """One table, and below it what differs between the settings."""
-    heading, settings = differing(experiments, baseline)
-    return f"{terminal(overview(compare(experiments, baseline)), settings, heading)}\n{MORE}\n"
 
 
 if __name__ == "__main__":

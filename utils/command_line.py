@@ -103,6 +103,16 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(130)
 
 
+@contextmanager
+def wrong_input_in_one_line() -> Iterator[None]:
+    """Within a function of @hydra.main, which would announce and print what the function raises."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        sys.exit(2)
+
+
 def say(line: object) -> None:
     """Print one line, which may hold names that others have given: of files, folders, metrics."""
     print(visible(str(line)))

@@ -21,7 +21,7 @@ def test_children_count_as_particles_and_their_passes_as_cost(run):
     row = summarise(experiment)
     assert row["particles"] == "4 → 4"
     assert row["cost"]["passes"] == 4 * 2 + 4 * 4
-    assert experiment.values("surviving") == [4, 4]
+    assert experiment.clusters("surviving") == [[4], [4]]
     figures = dict(every([experiment]))
     assert [t.get_text() for t in figures["mode_map"].axes[0].get_xticklabels()] == [f"p{k}" for k in range(8)]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.worlds import analytic
+from tests.worlds.mixture import GaussianMixturePrior
 from utils.diagnosis.stability import curvature_products, drift, largest_eigenvalue, pace, stability_limit
-from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.mcmc import ChainState, hmc_step, langevin_step
 
 GENERATOR = torch.Generator().manual_seed(0)

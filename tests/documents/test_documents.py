@@ -25,6 +25,13 @@ def test_every_link_leads_somewhere(path):
         assert not anchor or anchor in anchors(there.read_text()), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("name", ["symmetry", "genetic", "planning"])
+def test_the_readings_show_each_figure_and_it_is_small(name):
+    page = (PROJECT / "docs/research/readings.md").read_text()
+    assert f"](../pictures/reading_{name}.jpg)" in page and len(page.splitlines()) <= 60
+    assert (PROJECT / f"docs/pictures/reading_{name}.jpg").stat().st_size < 150_000
+
+
 def test_every_document_is_reached_from_the_first_two():
     reached, ahead = set(), [PROJECT / "README.md", PROJECT / "PROJECT.md"]
     while ahead:

@@ -41,6 +41,7 @@ def closed():
 
 @pytest.mark.heavy
 def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
+    cf.plt.close("all")  # what other tests left open
     names = {path.name for path in cf.draw_all(experiments, tmp_path / "new" / "figures", images=1)}
     stems = (
         "step_time",

@@ -10,10 +10,10 @@ from scipy.stats import binom
 from operators.base import Operator
 from sampler import LatentDAPS
 from tests.worlds import analytic
+from tests.worlds.mixture import GaussianMixturePrior
 from utils.errors import InputError
 from utils.mechanisms.repulsion.act import SIMILARITIES, Repulsion, bandwidth_of, repel
 from utils.noise import KeyedNoise
-from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import StepClock, annealing_sigmas

@@ -287,7 +287,7 @@ def test_tables_and_pictures_know_its_families(run):
     (experiment,) = gather([finished_runs.load(folder / "metrics.json", from_records=True)])
     row = summarise(experiment)
     assert row["particles"] == "4 → 6" and row["cost"]["passes"] == 4 * 2 + 6 * 4
-    assert experiment.values("surviving") == [6, 6]
+    assert experiment.clusters("surviving") == [[6], [6]]
 
 
 @pytest.mark.heavy

@@ -151,7 +151,14 @@ def test_who_asks_for_numbers_reads_no_arrays_and_each_record_once(folder, unpac
 
 def test_the_pages_of_a_report_read_of_all_images_only_what_they_draw(folder, unpacked):
     comparison.transfer_functions(gather([runs.load(folder)], pool=False)[0])
-    assert sorted(unpacked) == ["record.npy"] * 2 + ["summary_prtf.npy"] * 2
+    assert unpacked == ["summary_prtf.npy"] * 2
+
+
+@pytest.mark.parametrize("damage", ["a bomb", "a pipe"])
+def test_an_array_of_a_damaged_file_is_one_line(folder, damage):
+    DAMAGE[damage](record_path(folder, 1))
+    with pytest.raises(InputError, match="00001.npz: damaged record"):
+        runs.load(folder).arrays("summary_prtf")
 
 
 @pytest.mark.parametrize("damage", ["y is missing", "one picture too few", "more promised than there", "a bomb", "a pipe"])

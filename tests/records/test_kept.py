@@ -146,6 +146,13 @@ def test_a_run_of_more_than_a_hundred_thousand_images_is_read_in_their_order(tmp
     assert runs.load(folder, from_records=True).metrics.metadata.image_ids == [99_999, 100_000, 100_001]
 
 
+def test_the_records_of_a_kept_run_are_read_once(kept, monkeypatch):
+    found = runs.load(kept)
+    monkeypatch.setattr(runs, "read_records", None)
+    assert [record["image_id"] for record, arrays in found.records(1) if arrays == {}] == [0]
+    assert [record["image_id"] for record, _ in found.only({1}).records()] == [1]
+
+
 def test_only_wanted_images_are_read(full, kept):
     record_path(full, 2).write_bytes(b"damaged")
     for folder in (full, kept):

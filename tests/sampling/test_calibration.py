@@ -1,20 +1,39 @@
 """Simulation-based calibration of the loop where the posterior is known, with controls that the same statistic must reject."""
 
+from functools import cache
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from sampler import LatentDAPS
 from tests.worlds import analytic
-from tools.evidence import calibration
-from tools.evidence.calibration import HONEST, PARTICLES, PRIOR_STD, SETTINGS, SINGULAR_VALUES
-from utils.analysis.sbc import coverage, uniformity
+from tests.worlds.mixture import GaussianMixturePrior
+from utils.analysis.sbc import coverage, ranks_of, uniformity
 from utils.config.check import check
 from utils.config.compose import compose
-from utils.priors.analytic import GaussianMixturePrior
+from utils.noise import KeyedNoise
+from utils.sampling.particles import Particles
 
+PARTICLES = 39  # from the least to the greatest is a 95 % interval, from the 10th to the 30th one of 50 %
+PRIOR_STD = 0.1
+# of the decoder: at noise 0.05 the data are four times as precise as the prior where it is 1, and as precise where it is 0.5
+SINGULAR_VALUES = np.repeat([1.0, 0.5], 64)
+
+CHAIN = "task.demo_langevin.mcmc_sampler_config"
+ANNEALING = "sampler.annealing_scheduler_config"
+EULER = "sampler.diffusion_scheduler_config.num_steps"
+ONE_STEP = (f"{EULER}=1", "sampler.diffusion_scheduler_config.sigma_min=1e-4")  # to almost 0: D(z, sigma) itself
+# from ten times the prior's width down to well below it and the noise, and a chain that converges in each step
+CONVERGED = (f"{ANNEALING}.sigma_max=1.0", f"{ANNEALING}.sigma_min=0.03", f"{CHAIN}.mc_algo=hmc", f"{CHAIN}.momentum=0.7")
+RATE = (f"{CHAIN}.num_steps=30", f"{CHAIN}.lr=3e-4", f"{CHAIN}.lr_min_ratio=0.1")
+COLD_RATE = (f"{CHAIN}.num_steps=50", f"{CHAIN}.lr=1e-5", f"{CHAIN}.lr_min_ratio=1.0")  # steeper by as much as colder
+HONEST = ("temperature=1", *CONVERGED, *RATE, *ONE_STEP)
+DEFAULTS = ()
+COLD = ("temperature=0.02", *CONVERGED, *COLD_RATE, *ONE_STEP)  # the published likelihood, where the chain converges
+WELL_SOLVED = (*HONEST[:-2], f"{EULER}=20")  # its ODE
 TRUTHS = 8  # of 128 independent coordinates each: 1024 ranks
-DEFAULTS = SETTINGS["defaults"]
-COLD = SETTINGS["converged, published likelihood (`temperature=0.02`)"]
 WRONG = {
     "defaults": DEFAULTS,
     "published likelihood in the converged chain": COLD,
@@ -23,17 +42,27 @@ WRONG = {
 }
 
 
+def computed_ranks(overrides, seed=0):
+    """Number of samples below the truth, 0 to PARTICLES, (TRUTHS, 128) int array: a column for each singular value."""
+    settings = check(compose(overrides))
+    rng, d = np.random.default_rng(seed), len(SINGULAR_VALUES)
+    left, right = (np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2))  # no axis of the latent is a special one
+    prior = GaussianMixturePrior([[0.0] * d], [PRIOR_STD], [1.0], left * SINGULAR_VALUES @ right.T)
+    operator, noise = analytic.Identity(settings.group.operator.sigma), KeyedNoise(seed)
+    z = torch.from_numpy(PRIOR_STD * rng.normal(size=(TRUTHS, d, 1, 1)))
+    y = operator.measure(prior.decode(z), torch.from_numpy(rng.normal(size=(TRUTHS, d, 1, 1))))
+    annealing, diffusion = settings.sampler.annealing_scheduler_config, settings.sampler.diffusion_scheduler_config
+    sampler = LatentDAPS(prior, operator, noise, annealing, diffusion, settings.chain)
+    particles = Particles.start(y, range(TRUTHS), PARTICLES, 0, prior.latent_shape, prior.dtype)
+    samples = sampler.sample(particles).particles.z
+    along = samples.reshape(TRUTHS, PARTICLES, d).numpy() @ right  # (TRUTHS, PARTICLES, d), independent coordinates
+    return ranks_of(along, (z.flatten(1).numpy() @ right)[:, None], axis=1)
+
+
 @pytest.fixture(scope="module")
 def ranks():
     """ranks(overrides), each computed once."""
-    known = {}
-
-    def of(overrides):
-        if overrides not in known:
-            known[overrides] = calibration.ranks(overrides, TRUTHS)
-        return known[overrides]
-
-    return of
+    return cache(computed_ranks)
 
 
 def spreads(overrides):
@@ -112,7 +141,7 @@ def test_the_honest_setting_is_the_posterior_in_closed_form():
 @pytest.mark.heavy
 def test_a_well_solved_ode_counts_the_prior_half():
     """Its end keeps the prior's width, where one Euler step gives the denoiser's mean: DAPS's bias, not the likelihood's."""
-    spread, error = spreads(SETTINGS["converged, `temperature=1`, ODE of 20 Euler steps"])
+    spread, error = spreads(WELL_SOLVED)
     weak = SINGULAR_VALUES == 0.5  # the data as precise as the prior: 1 / (1 + 1/2) instead of 1 / (1 + 1)
     assert (spread / posterior())[weak] ** 2 == pytest.approx(4 / 3, rel=0.05)
     assert (error / posterior())[weak].min() > 1.05

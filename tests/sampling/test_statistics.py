@@ -6,8 +6,8 @@ import torch
 
 from tests.worlds import analytic
 from tests.worlds.analytic import GAUSSIAN, Y_GAUSSIAN, worst_z_score
+from tests.worlds.mixture import GaussianMixturePrior
 from utils.noise import KeyedNoise
-from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.schedule import annealing_sigmas
 
 COUNT = 16000

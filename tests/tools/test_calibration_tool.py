@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.worlds.mixture import GaussianMixturePrior
 from tests.worlds.runs import ANALYTIC, TINY
 from tools import calibration
 from utils.command_line import run
-from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.schedule import ode_sigmas
 
 P = 9

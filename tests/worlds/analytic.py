@@ -11,8 +11,8 @@ import torch
 
 from operators.base import Operator
 from sampler import LatentDAPS
+from tests.worlds.mixture import GaussianMixturePrior
 from utils.noise import KeyedNoise
-from utils.priors.analytic import GaussianMixturePrior
 from utils.sampling.particles import Particles
 from utils.sampling.profiler import Profiler
 from utils.sampling.schedule import annealing_sigmas, learning_rate, ode_sigmas

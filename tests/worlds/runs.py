@@ -46,7 +46,7 @@ def load_analytic(path, device, timestep_map, **_):
     """A float64 Gaussian mixture in 8 dimensions with a linear decoder to 16-pixel images; needs nothing from `path`."""
     import torch
 
-    from utils.priors.analytic import GaussianMixturePrior
+    from tests.worlds.mixture import GaussianMixturePrior
 
     class Prior(GaussianMixturePrior):
         def __init__(self):

@@ -15,8 +15,10 @@ from tools.demo_prior.networks import (
     start_residual_branches_at_zero,
 )
 from tools.demo_prior.settings import Training
-from tools.demo_prior.training import Trainer, after_first, psnr, save_sheet
-from tools.demo_prior.views import DrawnFamilies, FolderImages, rotated, to_model
+from tools.demo_prior.training import Trainer, after_first, save_sheet
+from tools.demo_prior.views import DrawnFamilies, FolderImages, to_model
+from utils.evaluation.scores import rotated
+from utils.metrics.psnr import psnr
 from utils.running.ranks import Rank
 
 

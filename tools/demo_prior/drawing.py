@@ -13,11 +13,6 @@ Array = NDArray[np.float64]
 Frame = tuple[Array, Array]  # (x, y) of every pixel, rotated or bent
 
 
-def sigmoid(t: Array) -> Array:
-    """Of each number of t, whatever its shape."""
-    return 1.0 / (1.0 + np.exp(-np.clip(t, -60.0, 60.0)))
-
-
 class Canvas:
     """An RGB picture in [0, 1], (side, side, 3), painted from back to front."""
 
@@ -29,7 +24,7 @@ class Canvas:
 
     def inside(self, signed_distance: Array, softness: float = 1.0) -> Array:
         """Mask (side, side) of the points whose signed distance, (side, side), is positive."""
-        return sigmoid(signed_distance / (self.edge * softness))
+        return 1.0 / (1.0 + np.exp(-np.clip(signed_distance / (self.edge * softness), -60.0, 60.0)))
 
     def ellipse(
         self,

@@ -315,7 +315,3 @@ def main() -> None:
             picture = Image.fromarray(demo_image(family, SEEDS[args.split], i))
             write_atomically(folder / f"{i:05d}.png", lambda file: picture.save(file, format="PNG"), durable=False)
         print(f"{args.count} images of {family}, split {args.split}: {folder}")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,9 +11,8 @@ from tools.demo_prior.settings import HEAD_DIM, Training
 from utils import device as devices
 from utils.errors import InputError, one_line
 from utils.files import write_folder
+from utils.priors import compvis
 from utils.priors.latent_diffusion import load_whole
-
-LOADING = {"low_cpu_mem_usage": False}  # the low-memory way needs a package that nothing else here needs
 
 
 def build_autoencoder(cfg: Training) -> AutoencoderKL:
@@ -52,15 +51,7 @@ def build_unet(cfg: Training) -> UNet2DModel:
 
 def build_scheduler() -> DDIMScheduler:
     """The noise schedule of the public LDM checkpoints; the network predicts v."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="scaled_linear",
-        beta_start=0.0015,
-        beta_end=0.0195,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        prediction_type="v_prediction",
-    )
+    return compvis.build_scheduler("v_prediction")
 
 
 def save_network(model: torch.nn.Module, folder: Path) -> None:
@@ -72,7 +63,7 @@ def load_network(kind: Any, folder: Path, remedy: str) -> Any:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: there is no network; {remedy}")
     try:
-        return load_whole(kind, folder, **LOADING)
+        return load_whole(kind, folder, low_cpu_mem_usage=False)  # the low-memory way needs a package of its own
     except InputError as error:
         raise InputError(str(error).replace(f"model.path={folder.parent}", str(folder.parent))) from None
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:

@@ -25,14 +25,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo_prior.real_images import FEWEST_SAMPLES, SEED, Family, Folder
-from utils.command_line import Parser, run, write_text
+from utils.command_line import Parser, write_text
 from utils.errors import InputError, visible
 
 if TYPE_CHECKING:
@@ -62,13 +61,12 @@ def main() -> None:
     parser.add_argument("--images", metavar="FOLDER", help="measure against these images instead of a family of the generator")
     parser.add_argument("--count", type=int, default=500, help="samples; images are twice as many (default: 500)")
     parser.add_argument("--resolution", type=int, help="draw images of so many pixels (default: as trained)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="solver steps of one sample (default: %(default)s)")
     parser.add_argument("--gpu", type=int, default=-1, help="CUDA device, -1: CPU")
     parser.add_argument("--out", metavar="FILE", help="write the figures as JSON instead of printing them")
     parser.add_argument("--sheet", metavar="FILE", help="also save the first 20 samples of each prior as a picture")
     args = parser.parse_args()
-    if args.count < FEWEST_SAMPLES or args.steps < 1:
-        raise InputError(f"count={args.count}, steps={args.steps}: at least {FEWEST_SAMPLES} samples and 1 step are needed")
+    if args.count < FEWEST_SAMPLES:
+        raise InputError(f"count={args.count}: at least {FEWEST_SAMPLES} samples are needed")
     sources = [Folder(args.images) if args.images else Family.of(folder) for folder in args.priors]
     for source in sources:
         source.check(2 * args.count)
@@ -87,7 +85,7 @@ def main() -> None:
     for folder, source in zip(args.priors, sources):
         prior = load_pipeline(locate(folder), device, resolution=args.resolution)
         with torch.no_grad():
-            row, latents = measure(prior, source, args.count, args.steps)
+            row, latents = measure(prior, source, args.count)
             rows.append({"folder": str(folder), **row})
             if args.sheet:
                 save_samples(prior, latents[:20], args.sheet, Path(folder).name, several=len(sources) > 1)
@@ -232,8 +230,7 @@ def decoder_ms(prior: LatentDiffusionPrior) -> float:
 
     from tools.benchmark import DECODER, Pieces
 
-    z = torch.zeros(TIMED_BATCH, *prior.latent_shape, device=prior.device)
-    pieces = Pieces(SimpleNamespace(prior=prior, device=prior.device, operator=None), SimpleNamespace(z=z, y=None))
+    pieces = Pieces(prior, torch.zeros(TIMED_BATCH, *prior.latent_shape, device=prior.device))
     pieces.run(DECODER, 3)
     return 1e3 * min(pieces.run(DECODER, TIMED_PASSES)) / TIMED_BATCH
 
@@ -244,7 +241,3 @@ def save_samples(prior: LatentDiffusionPrior, latents: torch.Tensor, path: str |
     path = Path(path).with_stem(f"{Path(path).stem}_{name}") if several else Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_sheet(prior.decode(latents), path)
-
-
-if __name__ == "__main__":
-    run(main)

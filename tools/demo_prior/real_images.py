@@ -58,7 +58,7 @@ class Family:
 
     def for_autoencoder(self, resolution: int) -> torch.Tensor:
         """The shipped test images, (n, 3, H, W) in [-1, 1]."""
-        return Folder(PROJECT / "dataset" / f"demo-{self.name}").all(resolution)
+        return stacked(files_in(PROJECT / "dataset" / f"demo-{self.name}", "images"), resolution)
 
 
 class Folder:
@@ -92,16 +92,11 @@ class Folder:
 
     def draw(self, count: int, resolution: int) -> torch.Tensor:
         """(count, 3, H, W) images in [-1, 1]."""
-        self.check(count)
         return stacked(self.chosen(count), resolution)
 
     def for_autoencoder(self, resolution: int) -> torch.Tensor:
         """(n, 3, H, W) images in [-1, 1]."""
         return stacked(self.chosen(self.CHECKED), resolution)
-
-    def all(self, resolution: int) -> torch.Tensor:
-        """Every image, (n, 3, H, W) in [-1, 1]."""
-        return stacked(self.files, resolution)
 
 
 def stacked(files: Sequence[Path], resolution: int) -> torch.Tensor:

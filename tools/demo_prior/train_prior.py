@@ -12,7 +12,6 @@ sampler loads like any public checkpoint. A finished prior of the same name is m
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import hydra
@@ -30,8 +29,7 @@ from tools.demo_prior.training_images import HELD_OUT_FOLDER, HELD_OUT_LIST
 from tools.demo_prior.unet_stage import load_autoencoder, train_unet
 from tools.demo_prior.views import image_folder
 from utils import device as devices
-from utils.command_line import run
-from utils.config.compose import call
+from utils.command_line import wrong_input_in_one_line
 from utils.errors import InputError
 from utils.files import write_atomically, write_folder
 from utils.paths import PROJECT
@@ -95,12 +93,8 @@ def report_quality(cfg: Training) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="train_prior")
 def main(cfg: DictConfig) -> None:
-    try:
-        with devices.out_of_memory_in_one_line("autoencoder.batch= or unet.batch="):
-            train(cfg, Rank.of_this_process())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    with wrong_input_in_one_line(), devices.out_of_memory_in_one_line("autoencoder.batch= or unet.batch="):
+        train(cfg, Rank.of_this_process())
 
 
 def train(config: DictConfig, rank: Rank = ALONE) -> None:
@@ -132,7 +126,3 @@ def train(config: DictConfig, rank: Rank = ALONE) -> None:
             (export if stage == "export" else report_quality)(cfg)
     if rank.count > 1:
         torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    run(lambda: call(main))

@@ -4,18 +4,22 @@ import io
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from torch.optim.lr_scheduler import LambdaLR
 
 from tools.demo_prior.settings import Autoencoder, Training, UNet
 from tools.demo_prior.training_images import damaged
 from utils.device import is_out_of_memory
 from utils.errors import InputError
 from utils.files import picture_format, write_atomically
+from utils.metrics.pixels import to_pixels
 from utils.running.ranks import Rank
 
 ALONE = Rank()
@@ -105,9 +109,9 @@ class Trainer:
 
     def run(self, loss_of: Callable[[torch.Generator], torch.Tensor]) -> torch.nn.Module:
         """Train to `settings.steps`; `loss_of(generator) -> scalar` draws its own batch."""
-        base = [[group["lr"] for group in o.param_groups] for o in self.optimisers]
-        if self.step:  # loaded states carry the decayed rates; the configured ones are the base
-            base = [[group["initial_lr"] for group in o.param_groups] for o in self.optimisers]
+        factor = partial(cosine, steps=self.settings.steps, warmup=self.settings.warmup)
+        # after a resume their base is the configured rate, which loaded states carry beside the decayed one
+        rates = [LambdaLR(optimiser, factor, last_epoch=self.step - 1) for optimiser in self.optimisers]
         columns = (
             *Progress.get_default_columns()[:2],
             TextColumn("{task.completed}/{task.total}"),
@@ -118,10 +122,6 @@ class Trainer:
         with Progress(*columns, disable=not self.rank.first) as progress:
             task = progress.add_task(self.name, total=self.settings.steps, completed=self.step, loss=mean)
             while self.step < self.settings.steps:
-                factor = cosine(self.step, self.settings.steps, self.settings.warmup)
-                for optimiser, rates in zip(self.optimisers, base):
-                    for group, rate in zip(optimiser.param_groups, rates):
-                        group["initial_lr"], group["lr"] = rate, rate * factor
                 generator = torch.Generator().manual_seed(step_seed(self.cfg.seed, self.step, self.rank.index))
                 loss = loss_of(generator)
                 if not math.isfinite(value := loss.item()):
@@ -134,8 +134,9 @@ class Trainer:
                 if self.rank.count > 1:
                     self.average_gradients()
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-                for optimiser in self.optimisers:
+                for optimiser, rate in zip(self.optimisers, rates):
                     optimiser.step()
+                    rate.step()
                 self.averaged.update_parameters(self.model)
                 self.step += 1
                 mean = value if math.isnan(mean) else 0.99 * mean + 0.01 * value
@@ -163,15 +164,10 @@ def after_first(rank: Rank, event: str) -> None:
         rank.wait_for_first(event)
 
 
-def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """(N,) PSNR in dB of images in [-1, 1]."""
-    return -10 * torch.log10(((a.clamp(-1, 1) - b) / 2).square().flatten(1).mean(1))
-
-
 def save_sheet(images: torch.Tensor, path: str | Path, columns: int = 10) -> None:
     """Save (N, 3, H, W) images in [-1, 1] as one picture, twice their size."""
-    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    rows = [torch.cat(list(pixels[i : i + columns]), dim=2) for i in range(0, len(pixels) - columns + 1, columns)]
-    sheet = Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy())
+    pixels = to_pixels(images)  # (N, H, W, 3)
+    rows = [np.concatenate(list(pixels[i : i + columns]), axis=1) for i in range(0, len(pixels) - columns + 1, columns)]
+    sheet = Image.fromarray(np.concatenate(rows))
     sheet = sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST)
     write_atomically(path, lambda file: sheet.save(file, format=picture_format(path)))

@@ -18,41 +18,37 @@ from tools.demo_prior.networks import (
 from tools.demo_prior.settings import Training
 from tools.demo_prior.training import Trainer, after_first, save_sheet
 from tools.demo_prior.training_images import drawn_images, kept
-from tools.demo_prior.views import FolderImages, rotated, to_model
+from tools.demo_prior.views import FolderImages, to_model
 from utils.errors import InputError
+from utils.evaluation.scores import rotated
 from utils.paths import find
 from utils.running.ranks import Rank
 
 
 @torch.no_grad()
-def latent_moments(
-    autoencoder: AutoencoderKL, images: torch.Tensor, rotated_fraction: float, cfg: Training
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of every image's latent, two (N, C, h, w) tensors; the last images are rotated."""
-    turned = round(rotated_fraction * len(images))
+def latent_moments(autoencoder: AutoencoderKL, images: torch.Tensor, cfg: Training) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of every image's latent, two (N, C, h, w) tensors; images (N, 3, H, W) uint8."""
     means, stds = [], []
-    for start in range(0, len(images), 250):
-        chunk = images[start : start + 250]
-        keep = torch.arange(start, start + len(chunk)) < len(images) - turned
-        x = to_model(torch.where(keep[:, None, None, None], chunk, rotated(chunk))).to(cfg.device)
+    for chunk in images.split(250):
         with autocast(cfg):
-            posterior = autoencoder.encode(x).latent_dist
+            posterior = autoencoder.encode(to_model(chunk).to(cfg.device)).latent_dist
         means.append(posterior.mean.float())
         stds.append(posterior.std.float())
     return torch.cat(means), torch.cat(stds)
 
 
 def latents_of_family(cfg: Training, autoencoder: AutoencoderKL, family: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """As latent_moments, of the training images of one family: two (N, C, h, w)."""
+    """As latent_moments, of the training images of one family, of which the last are rotated: two (N, C, h, w)."""
     images = torch.from_numpy(drawn_images(family, cfg.train_images, cfg.work))
-    return latent_moments(autoencoder, images, cfg.unet.rotated_fraction[family], cfg)
+    upright = len(images) - round(cfg.unet.rotated_fraction[family] * len(images))
+    return latent_moments(autoencoder, torch.cat([images[:upright], rotated(images[upright:])]), cfg)
 
 
 def latents_of_folder(cfg: Training, autoencoder: AutoencoderKL) -> torch.Tensor:
     """As latent_moments, of every view of every image, (2, N, C, h, w) in half precision, for there may be many. Kept."""
 
     def encoded() -> np.ndarray:
-        moments = [latent_moments(autoencoder, view, 0.0, cfg) for view in images.views()]
+        moments = [latent_moments(autoencoder, view, cfg) for view in images.views()]
         return np.stack([torch.cat([part.half() for part in parts]).cpu().numpy() for parts in zip(*moments)])
 
     images, side = FolderImages(cfg), cfg.data.resolution // 2 ** (len(cfg.autoencoder.channels) - 1)

@@ -8,16 +8,12 @@ import torch
 from tools.demo_prior.make_demo_data import FAMILIES, SEEDS, demo_images
 from tools.demo_prior.settings import Training
 from tools.demo_prior.training_images import ImageFolder, drawn_images
+from utils.evaluation.scores import rotated
 
 
 def to_model(images: torch.Tensor) -> torch.Tensor:
     """uint8 (N, 3, H, W) -> float in [-1, 1], of the same shape."""
     return images.float() / 127.5 - 1
-
-
-def rotated(images: torch.Tensor) -> torch.Tensor:
-    """Images (N, 3, H, W) turned by 180 degrees."""
-    return torch.flip(images, (-1, -2))
 
 
 class DrawnFamilies:

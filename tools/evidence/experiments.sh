@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # Experiments 0 to 4, 6 and 7 on the test images of a shipped set, at one difficulty. Resumable; more images extend a run.
 #   bash tools/evidence/experiments.sh faces|scenes standard|hard|budget IMAGES [further overrides]
-#   bash tools/evidence/experiments.sh photographs standard|low_noise IMAGES    # needs dataset/cifar10/mixed, made at tag before-house-2
-#   ONLY='exp0_fast exp7_sequential' bash ...    # these runs alone
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/research/measured/ are computed from the copies under evidence/.
 set -euo pipefail
@@ -12,32 +10,21 @@ further=("${@:4}")
 python=.venv/bin/python
 [ -x $python ] || python=python
 push=() exchange=()  # as the experiment has it
-GROUP=task.demo_langevin.mcmc_sampler_config
-unknown() { echo "unknown $1: choose faces or scenes with standard, hard or budget, photographs with standard or low_noise" >&2; exit 2; }
+unknown() { echo "unknown $1: choose faces or scenes with standard, hard or budget" >&2; exit 2; }
 case $difficulty in
   standard) setting=(sampler=fast) ;;
   hard) setting=(sampler=fast task_group=demo_hard) ;;
   budget) setting=(sampler=budget task_group=demo_budget)
           push=(repulsion_scale=0.05)  # six annealing steps do not recover from a stronger one
           exchange=(recombination_step=700 recombination.every=1) ;;
-  # at 32 pixels what the official 0.05 is at 256
-  low_noise) setting=(sampler=fast task.demo_langevin.operator.sigma=0.00625 $GROUP.tau=0.0025 $GROUP.lr=2.5e-5) ;;
   *) unknown "difficulty $difficulty" ;;
 esac
 case $family in
-  faces|scenes) set=(data=demo-$family model=demo-$family)
-                [ $difficulty != low_noise ] || unknown "difficulty $difficulty of $family" ;;
-  photographs) set=(data=folder data.root=dataset/cifar10/mixed/reporting model=natural-32 batch_images=5)
-               case $difficulty in
-                 standard) setting+=($GROUP.lr=1e-4) ;;
-                 low_noise) ;;
-                 *) unknown "difficulty $difficulty of photographs" ;;
-               esac ;;
+  faces|scenes) set=(data=demo-$family model=demo-$family) ;;
   *) unknown "set $family" ;;
 esac
 
 run() {  # run EXPERIMENT NAME override...
-  [[ " ${ONLY:-$2} " == *" $2 "* ]] || return 0
   $python posterior_sample.py gpu=-1 experiment=$1 "${set[@]}" data.end_id=$images \
     save_dir=results/experiments/${difficulty}_$family name=$2 "${setting[@]}" "${@:3}" "${further[@]}"
 }
@@ -48,7 +35,6 @@ run exp2_pruning exp2_pruning "${push[@]}"
 run exp3_2particle exp3_2particle "${push[@]}"
 run exp4_optimization exp4_optimization "${push[@]}"
 run exp6_recombination exp6_recombination "${push[@]}" "${exchange[@]}"
-[ $family != photographs ] || exit 0
 [ $difficulty != standard ] || run exp7_sequential exp7_sequential sampler=short  # the certificates hold for this setting alone
 if [ $difficulty = budget ]; then
   run exp1_repulsion exp1_repulsion_0.15

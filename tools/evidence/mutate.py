@@ -2,7 +2,6 @@
 
     python tools/evidence/mutate.py
     python tools/evidence/mutate.py --only clip_after_factor initial_sigma_one_step_down
-    python tools/evidence/mutate.py --list
 
 tools/evidence/mutations.yaml names each mutation: the text of a file, the wrong text in its place, what that breaks, and
 the tests that should notice. It works on a copy of the tree in a temporary folder: first the tests as they are, which
@@ -77,20 +76,12 @@ class Outcome(NamedTuple):
 def main() -> None:
     parser = Parser(prog="mutate.py", description="Break one formula at a time; the tests should notice.")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these mutations of the list alone")
-    parser.add_argument("--list", action="store_true", help="show the list and end")
     args = parser.parse_args()
     chosen = select(load(LIST), args.only)
-    console = Console()
-    if args.list:
-        table = Table("mutation", "file", "what it breaks")
-        for m in chosen:
-            table.add_row(m.name, m.file, m.breaks)
-        console.print(table)
-        return
     silence_unused_xla()  # before diffusers is imported, which looks for it once
     for library in LIBRARIES:
         importlib.import_module(library)
-    sys.exit(survey(PROJECT, chosen, console))
+    sys.exit(survey(PROJECT, chosen, Console()))
 
 
 def load(path: Path) -> list[Mutation]:
@@ -103,7 +94,7 @@ def select(mutations: Sequence[Mutation], names: Sequence[str] | None) -> list[M
     """Those of these names, all without any. Raises InputError for an unknown one."""
     unknown = sorted(set(names or ()) - {m.name for m in mutations})
     if unknown:
-        raise InputError(f"--only {unknown[0]}: no such mutation; see mutate.py --list")
+        raise InputError(f"--only {unknown[0]}: no such mutation; see {LIST.name}")
     return [m for m in mutations if names is None or m.name in names]
 
 

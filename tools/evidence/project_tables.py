@@ -11,8 +11,7 @@ table:
       folders: [evidence/exp0_faces, evidence/exp1_faces]  # run folders, from the folder of the project
       kind: modes                                        # quality, robust, perception, modes, tuning, loss, failures,
                                                          # tasks, cost, phases, paired, paired_tests; prior: files of
-                                                         # tools/prior_quality.py; answers: the folder above the
-                                                         # runs of tools/evidence/confirmation.sh
+                                                         # tools/prior_quality.py
       baseline: exp0_faces                               # costs and differences refer to it (default: the first)
       columns: [experiment, success, paired.success]     # instead of the kind's own columns
       common: true                                       # only the images that all of the runs hold
@@ -28,9 +27,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tools.evidence import answers
 from utils.analysis.arguments import read_experiments
 from utils.analysis.columns import KINDS, NEEDS, Table, known_keys
 from utils.analysis.comparison import compare
@@ -39,7 +37,7 @@ from utils.command_line import Parser, run
 from utils.errors import InputError, one_line
 from utils.files import write_atomically
 from utils.paths import PROJECT
-from utils.plain_files import Object, Unreadable, read_json
+from utils.plain_files import Object, Unreadable, read_json, shaped
 
 START = re.compile(r"^<!-- table: (\S+) -->$", re.MULTILINE)
 NOTES = re.compile(r"^<!-- notes -->$", re.MULTILINE)
@@ -55,7 +53,7 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     name: str = Field(pattern=r"^\S+$")
     folders: list[str] = Field(min_length=1)
-    kind: Literal[*KINDS, "prior", "answers"]
+    kind: Literal[*KINDS, "prior"]
     baseline: str | None = None
     columns: list[str] | None = None
     common: bool = False
@@ -104,12 +102,11 @@ def read(path: Path) -> str:
 def read_specs(path: Path) -> dict[str, Spec]:
     """{name: Spec} of tables.yaml. Raises InputError."""
     try:
-        specs = TypeAdapter(list[Spec]).validate_python(yaml.safe_load(read(path)))
+        specs = shaped(yaml.safe_load(read(path)), list[Spec])  # with aliases, so no plain YAML
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({one_line(error)})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except Unreadable as error:
+        raise InputError(f"{path}: entry {error}") from None
     twice = next((s.name for i, s in enumerate(specs) if s.name in [other.name for other in specs[:i]]), None)
     if twice:
         raise InputError(f"{path}: table {twice} stands there twice")
@@ -174,8 +171,6 @@ def paragraphs(notes: Iterable[str]) -> str:
 
 def table_of(spec: Spec, root: Path) -> Table:
     """The Table that a Spec describes. Raises InputError."""
-    if spec.kind == "answers":
-        return answers.table(root / spec.folders[0])
     return prior_table(spec, root) if spec.kind == "prior" else run_table(spec, root)
 
 

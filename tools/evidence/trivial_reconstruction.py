@@ -1,16 +1,16 @@
 """What trivial reconstructions reach on the images of finished runs, from the same noisy measurements; no sampling.
 
-    python tools/evidence/trivial_reconstruction.py results/tasks/* --picture docs/pictures/tasks.png
+    python tools/evidence/trivial_reconstruction.py results/tasks/*
 
 Writes trivial.json into each run folder; tables of `kind: tasks` compare the run with it. The floor of a task is the
 reconstruction of the highest mean PSNR over the run's images. The mean image is that of the generator's training
-split, so it has seen neither validation nor test images, or of --mean FOLDER. The picture has a row per run: its first image.
+split, so it has seen neither validation nor test images, or of --mean FOLDER.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,21 +36,16 @@ def main() -> None:
     parser.add_argument(
         "--mean", type=Path, metavar="FOLDER", help="images, not those of the runs, that the mean image is taken of"
     )
-    parser.add_argument("--picture", metavar="FILE", help="also draw one image of each run; needs records with pictures")
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE.CLASS", help=TRUST)
     args = parser.parse_args()
-    rows = []
     for folder in args.runs:
-        content, floor = evaluate(folder, args.mean, args.trust)
+        content = evaluate(folder, args.mean, args.trust)
         write_atomically(folder / "trivial.json", to_json(content) + b"\n")
         say(f"{folder}: " + ", ".join(f"{name} {statistics.fmean(scores):.2f} dB" for name, scores in content["psnr"].items()))
-        rows.append((folder, content, floor[0]))
-    if args.picture:
-        draw(rows, args.picture)
 
 
-def evaluate(folder: Path, of: Path | None = None, trusted: Collection[str] = ()) -> tuple[dict[str, Any], torch.Tensor]:
-    """(content of trivial.json, the floor's images (N, 3, H, W)) of one run folder; its images are those that have records.
+def evaluate(folder: Path, of: Path | None = None, trusted: Collection[str] = ()) -> dict[str, Any]:
+    """The content of trivial.json of one run folder; its images are those that have records.
 
     of: folder of the images whose mean is among the reconstructions; None: the generator's.
     trusted: classes, none of this project's, that the run's config may build.
@@ -80,7 +75,7 @@ def evaluate(folder: Path, of: Path | None = None, trusted: Collection[str] = ()
         made = trivial_reconstructions(parts.operator, y, mean_image(settings, of).to(y.device))
     scores = {name: [round(v, 4) for v in psnr(x.cpu(), truth).tolist()] for name, x in made.items()}
     floor = max(scores, key=lambda name: statistics.fmean(scores[name]))
-    return {"image_ids": [image.id for image in images], "floor": floor, "psnr": scores}, made[floor].cpu()
+    return {"image_ids": [image.id for image in images], "floor": floor, "psnr": scores}
 
 
 def mean_image(settings: Settings, of: Path | None = None) -> torch.Tensor:
@@ -100,23 +95,6 @@ def mean_image(settings: Settings, of: Path | None = None) -> torch.Tensor:
         raise InputError(f"data.root={settings.data.root}: has no mean image of its own; name --mean FOLDER")
     mean = demo_images(family, SEEDS["train"], MEAN_OF).mean(0)  # (H, W, 3) in [0, 255]
     return torch.from_numpy(mean.transpose(2, 0, 1) / 127.5 - 1).float()
-
-
-def draw(rows: Sequence[tuple[Path, dict[str, Any], torch.Tensor]], path: str | Path) -> None:
-    """A row per run, of its first image: truth, measurement, trivial reconstruction, label-free pick."""
-    from utils.figures.run import draw_tasks
-    from utils.figures.style import save_figure
-
-    drawn = []
-    for folder, content, floor in rows:
-        first = runs.load(folder).records(1, wanted=("images", "truth", "y"))
-        if not first or "images" not in first[0][1]:
-            raise InputError(f"{folder}: its records hold no pictures; name the run folder under results/")
-        record, arrays = first[0]
-        drawn.append(
-            (folder.name, record, arrays, f"{content['floor']}\n{content['psnr'][content['floor']][0]:.1f} dB", floor.numpy())
-        )
-    save_figure(draw_tasks(drawn), path, dpi=80, bbox_inches="tight")
 
 
 if __name__ == "__main__":

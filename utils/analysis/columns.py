@@ -45,162 +45,134 @@ def column_of(metric: Described, part: str, head: str) -> Column:
     return Column(f"{table_key(metric)}.{part}", head, best, metric.digits, metric.optional)
 
 
+def kind(title: str, *columns: Column, first: Sequence[Column] = FIRST) -> tuple[str, list[Column]]:
+    """(title, columns) of a table."""
+    return title, [*first, *columns]
+
+
 KINDS: dict[str, tuple[str, list[Column]]] = {
-    "quality": (
+    "quality": kind(
         "PSNR in dB",
-        FIRST
-        + [
-            *of_metrics("quality"),
-            Column("psnr_aligned.best", "better orientation: best", "max"),
-            Column("psnr_aligned.mean", "better orientation: mean", "max"),
-            Column("psnr_aligned.spread", "std over particles"),
-            Column("psnr_aligned.pick", "better orientation: pick", "max"),
-            MEAN,
-        ],
+        *of_metrics("quality"),
+        Column("psnr_aligned.best", "better orientation: best", "max"),
+        Column("psnr_aligned.mean", "better orientation: mean", "max"),
+        Column("psnr_aligned.spread", "std over particles"),
+        Column("psnr_aligned.pick", "better orientation: pick", "max"),
+        MEAN,
     ),
-    "robust": (
+    "robust": kind(
         "PSNR (dB): mean / median / 5 % quantile",
-        FIRST
-        + [
-            Column("robust.single", "single particles"),
-            Column("robust.pick", "label-free pick"),
-            Column("robust.best", "best of the particles"),
-            MEAN,
-            Column("success_single", "success of single particles", "max"),
-            Column("success_pick", "success of the label-free pick", "max"),
-            Column("success", "success of the best", "max"),
-        ],
+        Column("robust.single", "single particles"),
+        Column("robust.pick", "label-free pick"),
+        Column("robust.best", "best of the particles"),
+        MEAN,
+        Column("success_single", "success of single particles", "max"),
+        Column("success_pick", "success of the label-free pick", "max"),
+        Column("success", "success of the best", "max"),
     ),
-    "perception": (
+    "perception": kind(
         "SSIM and LPIPS as is",
-        FIRST
-        + [
-            *of_metrics("perception"),
-            *LABEL_FREE,
-        ],
+        *of_metrics("perception"),
+        *LABEL_FREE,
     ),
-    "metrics": ("Metrics of one's own, as is", FIRST),  # and what `own_columns` finds
-    "modes": (
+    "metrics": kind("Metrics of one's own, as is"),  # and what `own_columns` finds
+    "modes": kind(
         "Success and modes",
-        FIRST
-        + [
-            Column("success", "success rate", "max"),
-            FAILED,
-            Column("both_modes", "both orientations", "max"),
-            Column("coverage", "orientations found", "max"),
-            Column("pairwise_distance", "pairwise distance, end of phase 1"),
-            Column("success_pick", "success of the label-free pick", "max"),
-            *LABEL_FREE,
-        ],
+        Column("success", "success rate", "max"),
+        FAILED,
+        Column("both_modes", "both orientations", "max"),
+        Column("coverage", "orientations found", "max"),
+        Column("pairwise_distance", "pairwise distance, end of phase 1"),
+        Column("success_pick", "success of the label-free pick", "max"),
+        *LABEL_FREE,
     ),
-    "tuning": (
+    "tuning": kind(
         "Settings",
-        FIRST
-        + [
-            Column("cost.passes_per_particle", "decoder passes per particle", "min", 0),
-            Column("cost.in_passes", "time in decoder passes", "min", 0, optional=True),
-            FAILED,
-            Column("success", "success rate", "max"),
-            Column("psnr_aligned.best", "best PSNR, better orientation (dB)", "max"),
-            Column("psnr_aligned.mean", "mean PSNR, better orientation (dB)", "max"),
-            Column("psnr_aligned.spread", "std over particles (dB)"),
-            Column("both_modes", "both orientations", "max"),
-            *LABEL_FREE,
-        ],
+        Column("cost.passes_per_particle", "decoder passes per particle", "min", 0),
+        Column("cost.in_passes", "time in decoder passes", "min", 0, optional=True),
+        FAILED,
+        Column("success", "success rate", "max"),
+        Column("psnr_aligned.best", "best PSNR, better orientation (dB)", "max"),
+        Column("psnr_aligned.mean", "mean PSNR, better orientation (dB)", "max"),
+        Column("psnr_aligned.spread", "std over particles (dB)"),
+        Column("both_modes", "both orientations", "max"),
+        *LABEL_FREE,
     ),
-    "loss": (
+    "loss": kind(
         "Measurement loss / noise floor",
-        FIRST
-        + [
-            Column("noise_floor", "noise floor", None, 3),
-            Column("loss.mean", "loss / floor: mean", None, 3),
-            Column("loss.pick", "label-free pick", None, 3),
-            Column("loss.best", "best by the truth", None, 3),
-            Column("loss.deviation", "pick above the floor (sd)", None, 1, optional=True),
-            *of_metrics("loss"),
-            *LABEL_FREE,
-        ],
+        Column("noise_floor", "noise floor", None, 3),
+        Column("loss.mean", "loss / floor: mean", None, 3),
+        Column("loss.pick", "label-free pick", None, 3),
+        Column("loss.best", "best by the truth", None, 3),
+        Column("loss.deviation", "pick above the floor (sd)", None, 1, optional=True),
+        *of_metrics("loss"),
+        *LABEL_FREE,
     ),
-    "failures": (
+    "failures": kind(
         "Images in which no particle succeeded",
-        FIRST
-        + [
-            Column("failures.count", "images without success", "min", 1),
-            Column("failures.ids", "their ids"),
-            Column("success_pick", "success of the label-free pick", "max"),
-            MEAN,
-        ],
+        Column("failures.count", "images without success", "min", 1),
+        Column("failures.ids", "their ids"),
+        Column("success_pick", "success of the label-free pick", "max"),
+        MEAN,
     ),
-    "tasks": (
+    "tasks": kind(
         "PSNR in dB against the best trivial reconstruction",
-        FIRST
-        + [
-            Column("trivial.name", "trivial reconstruction"),
-            Column("trivial.psnr", "trivial"),
-            Column("psnr.mean", "mean"),
-            Column("psnr.best", "best"),
-            Column("pick_psnr", "label-free pick"),
-            MEAN,
-            Column("trivial.gain", "gain of the mean"),
-        ],
+        Column("trivial.name", "trivial reconstruction"),
+        Column("trivial.psnr", "trivial"),
+        Column("psnr.mean", "mean"),
+        Column("psnr.best", "best"),
+        Column("pick_psnr", "label-free pick"),
+        MEAN,
+        Column("trivial.gain", "gain of the mean"),
     ),
-    "cost": (
+    "cost": kind(
         "Cost per image",
-        FIRST
-        + [
-            Column("cost.seconds", "seconds", "min"),
-            Column("cost.peak_mb", "peak memory (MB)", "min", 1),
-            Column("cost.passes", "decoder passes", "min", 0),
-            Column("cost.in_passes", "time in decoder passes", "min", 0, optional=True),
-            *(Column(f"cost.{key}", head, None, digits) for plan in PLANS for key, head, digits in plan.measured),
-            Column("cost.time_x_memory_mb_s", "time × memory (MB s)", "min", 1),
-            Column("cost.relative_time", "time / baseline", "min"),
-            Column("cost.relative_passes", "passes / baseline", "min"),
-            Column("cost.relative_time_x_memory", "time × memory / baseline", "min"),
-            *LABEL_FREE,
-        ],
+        Column("cost.seconds", "seconds", "min"),
+        Column("cost.peak_mb", "peak memory (MB)", "min", 1),
+        Column("cost.passes", "decoder passes", "min", 0),
+        Column("cost.in_passes", "time in decoder passes", "min", 0, optional=True),
+        *(Column(f"cost.{key}", head, None, digits) for plan in PLANS for key, head, digits in plan.measured),
+        Column("cost.time_x_memory_mb_s", "time × memory (MB s)", "min", 1),
+        Column("cost.relative_time", "time / baseline", "min"),
+        Column("cost.relative_passes", "passes / baseline", "min"),
+        Column("cost.relative_time_x_memory", "time × memory / baseline", "min"),
+        *LABEL_FREE,
     ),
-    "phases": (
+    "phases": kind(
         "Phases, per image",
-        [
-            FIRST[0],
-            Column("phase", "phase"),
-            Column("seconds", "seconds"),
-            Column("peak_mb", "peak memory (MB)", None, 1),
-            Column("steps", "steps", None, 0),
-            Column("decoder_forward_backward", "passes per particle", None, 1),
-            Column("denoiser_calls", "denoiser calls per particle", None, 1),
-            *LABEL_FREE,
-        ],
+        Column("phase", "phase"),
+        Column("seconds", "seconds"),
+        Column("peak_mb", "peak memory (MB)", None, 1),
+        Column("steps", "steps", None, 0),
+        Column("decoder_forward_backward", "passes per particle", None, 1),
+        Column("denoiser_calls", "denoiser calls per particle", None, 1),
+        *LABEL_FREE,
+        first=FIRST[:1],
     ),
-    "paired": (
+    "paired": kind(
         "Paired differences to {baseline}, 95 % intervals",
-        [
-            FIRST[0],
-            Column("paired.images", "common images"),
-            Column("paired.psnr.best", "PSNR as is: best (dB)"),
-            Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
-            Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"),
-            Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
-            Column("paired.aligned_mean", "PSNR: aligned mean (dB)", optional=True),
-            Column("paired.failed", "single particles failed", None, 3),
-            Column("paired.success", "success rate", None, 3),
-            Column("paired.success_pick", "success of the pick", None, 3),
-            Column("paired.both_modes", "both orientations", None, 3),
-            Column("paired.pairwise_distance", "pairwise distance"),
-        ],
+        Column("paired.images", "common images"),
+        Column("paired.psnr.best", "PSNR as is: best (dB)"),
+        Column("paired.psnr_aligned.best", "PSNR: best (dB)"),
+        Column("paired.psnr_aligned.mean", "PSNR: mean (dB)"),
+        Column("paired.pick_psnr", "PSNR: label-free pick (dB)"),
+        Column("paired.aligned_mean", "PSNR: aligned mean (dB)", optional=True),
+        Column("paired.failed", "single particles failed", None, 3),
+        Column("paired.success", "success rate", None, 3),
+        Column("paired.success_pick", "success of the pick", None, 3),
+        Column("paired.both_modes", "both orientations", None, 3),
+        Column("paired.pairwise_distance", "pairwise distance"),
+        first=FIRST[:1],
     ),
-    "paired_tests": (
+    "paired_tests": kind(
         "Paired tests against {baseline}",
-        [
-            FIRST[0],
-            Column("paired.images", "common images"),
-            Column("paired.changed.success", "images rescued / lost (McNemar's p)"),
-            Column("paired.changed.success_pick", "label-free pick: rescued / lost (McNemar's p)"),
-            Column("paired.wilcoxon.best", "best: median difference in dB (Wilcoxon's p)", None, 3),
-            Column("paired.wilcoxon.mean", "mean: median difference in dB (Wilcoxon's p)", None, 3),
-            Column("paired.wilcoxon.pick", "label-free pick: median difference in dB (Wilcoxon's p)", None, 3),
-        ],
+        Column("paired.images", "common images"),
+        Column("paired.changed.success", "images rescued / lost (McNemar's p)"),
+        Column("paired.changed.success_pick", "label-free pick: rescued / lost (McNemar's p)"),
+        Column("paired.wilcoxon.best", "best: median difference in dB (Wilcoxon's p)", None, 3),
+        Column("paired.wilcoxon.mean", "mean: median difference in dB (Wilcoxon's p)", None, 3),
+        Column("paired.wilcoxon.pick", "label-free pick: median difference in dB (Wilcoxon's p)", None, 3),
+        first=FIRST[:1],
     ),
 }
 

@@ -3,6 +3,8 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ from utils.analysis import stats
 from utils.analysis.costs import cost, mean_std, phases
 from utils.analysis.experiments import Experiment, Values, find_label
 from utils.analysis.rates import complement, failed, rate
-from utils.analysis.runs import Unit
 from utils.mechanisms import registry
 from utils.metrics.base import table_key
 from utils.metrics.loss import Loss
@@ -64,10 +65,10 @@ def summarise(experiment: Experiment, reference: Experiment | None = None) -> di
     if own_metrics:
         row["metrics"] = {name: {**m.about(), **_parts(e, table_key(m))} for name, m in own_metrics.items()}
     for name in RATES:
-        row[name] = rate(e.values(name), e.clusters(name))
+        row[name] = rate(e.clusters(name))
     row["failed"], row["failures"] = failed(e.units), _failures(e)
     row["success_single"] = complement(row["failed"])
-    row["robust"] = {part: _distribution(_robust_values(e, part)) for part in ("single", "pick", "best")}
+    row["robust"] = {part: _distribution(e, part) for part in ("single", "pick", "best")}
     for name in ("pick_psnr", "aligned_mean", "coverage", "pairwise_distance", "noise_floor"):
         row[name] = mean_std(e, name)
     row["loss"] = {part: mean_std(e, f"loss.{part}") for part in ("best", "mean", "pick", "deviation")}
@@ -105,24 +106,22 @@ def _particles(e: Experiment) -> str:
     return f"{n} → {active:.3g}"
 
 
-def _robust_values(e: Experiment, part: str) -> list[float]:
-    """PSNR of single particles, of the pick or of the best, per image and seed, in the better orientation.
-
-    Empty for pick and best of a derived experiment: its values are expectations, whose spread is not that of outcomes.
-    """
-    if part == "single":
-        blocks = [run.metrics.modes.psnr_aligned if run.metrics.modes else run.metrics.psnr.sample for run in e.runs]
-        return finite([value for block in blocks for row in block for value in row])
-    return [] if e.derived else finite([better(values, part) for values in e.units.values()])
-
-
 def better(values: Values, part: str) -> float | None:
     """PSNR of the best, the mean or the pick from an image's values; in the better orientation where the task has two."""
     return values.get(f"psnr_aligned.{part}", values.get(f"psnr.{part}"))
 
 
-def _distribution(values: Sequence[float]) -> dict[str, float] | None:
-    """{average, median, low5, n} of the values: what a mean and a standard deviation hide where there are two modes."""
+def _distribution(e: Experiment, part: str) -> dict[str, float] | None:
+    """{average, median, low5, n} of the PSNR of single particles, of the pick or of the best, per image and seed, in the
+    better orientation: what a mean and a standard deviation hide where there are two modes.
+
+    None for pick and best of a derived experiment: its values are expectations, whose spread is not that of outcomes.
+    """
+    if part == "single":
+        blocks = [run.metrics.modes.psnr_aligned if run.metrics.modes else run.metrics.psnr.sample for run in e.runs]
+        values = finite([value for block in blocks for row in block for value in row])
+    else:
+        values = [] if e.derived else finite([better(values, part) for values in e.units.values()])
     if not values:
         return None
     median, low = stats.quantiles(values)
@@ -158,55 +157,46 @@ def _difference(estimate: stats.Estimate | None, images: int) -> dict[str, float
 
 def paired(e: Experiment, reference: Experiment) -> dict[str, Any]:
     """Differences e - reference on the common images: {quantity: {difference, low, high, n}}, n = images."""
-    common = [unit for unit in e.units if unit in reference.units]
-    row = {"baseline": reference.label, "images": len({(unit.data, unit.image) for unit in common})}
+    row = {"baseline": reference.label, "images": len({unit.picture for unit in e.units if unit in reference.units})}
     for quantity in PAIRED:
-        clusters: dict[tuple[str | None, int], list[float]] = {}
-        for unit in common:
-            a, b = e.units[unit].get(quantity), reference.units[unit].get(quantity)
-            if a is not None and b is not None:
-                clusters.setdefault((unit.data, unit.image), []).append(a - b)
+        clusters = _differences(e, reference, methodcaller("get", quantity))
         estimate = stats.paired_rate if quantity in RATES else stats.clustered_mean
-        difference = estimate(list(clusters.values()))
+        difference = estimate(clusters)
         # where the images agree there is nothing to resample
         if quantity == "failed" and difference is not None and difference.low == difference.high:
-            difference = stats.paired_rate(list(clusters.values()))
+            difference = stats.paired_rate(clusters)
         row[quantity] = _difference(difference, len(clusters))
-    row["changed"] = {name: _changed(e, reference, common, name) for name in ("success", "success_pick")}
-    row["wilcoxon"] = {part: _wilcoxon(e, reference, common, part) for part in ("best", "mean", "pick")}
+    row["changed"] = {name: _changed(e, reference, name) for name in ("success", "success_pick")}
+    row["wilcoxon"] = {part: _wilcoxon(e, reference, part) for part in ("best", "mean", "pick")}
     return row
 
 
-def _differences(
-    e: Experiment, reference: Experiment, common: Sequence[Unit], get: Callable[[Values], float | None]
-) -> list[float]:
-    """[difference] of get(values) per common image that both know, the mean over its seeds."""
+def _differences(e: Experiment, reference: Experiment, get: Callable[[Values], float | None]) -> list[list[float]]:
+    """Of get(values), for each image of which both know it, one per seed."""
     grouped: dict[tuple[str | None, int], list[float]] = {}
-    for unit in common:
-        a, b = get(e.units[unit]), get(reference.units[unit])
+    for unit, values in e.units.items():
+        a, b = get(values), get(reference.units.get(unit, {}))
         if a is not None and b is not None:
-            grouped.setdefault((unit.data, unit.image), []).append(a - b)
-    return [statistics.fmean(of_seeds) for of_seeds in grouped.values()]
+            grouped.setdefault(unit.picture, []).append(a - b)
+    return list(grouped.values())
 
 
-def _changed(e: Experiment, reference: Experiment, common: Sequence[Unit], name: str) -> dict[str, float] | None:
+def _changed(e: Experiment, reference: Experiment, name: str) -> dict[str, float] | None:
     """{gained, lost, p, n}: images that succeed only here, only in the reference, and McNemar's exact p.
 
     Of several seeds an image counts by the sign of its mean difference. None where one of the two is derived: an
     expectation over subsets is no outcome.
     """
-    if e.derived or reference.derived:
-        return None
-    differences = _differences(e, reference, common, lambda values: values.get(name))
-    if not differences:
+    differences = [math.fsum(of_seeds) for of_seeds in _differences(e, reference, methodcaller("get", name))]
+    if e.derived or reference.derived or not differences:
         return None
     gained, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     return {"gained": gained, "lost": lost, "p": stats.mcnemar(gained, lost), "n": len(differences)}
 
 
-def _wilcoxon(e: Experiment, reference: Experiment, common: Sequence[Unit], part: str) -> dict[str, float | None] | None:
+def _wilcoxon(e: Experiment, reference: Experiment, part: str) -> dict[str, float | None] | None:
     """{shift, p, n}: the median difference per image of a PSNR in the better orientation, and Wilcoxon's p."""
-    differences = _differences(e, reference, common, lambda values: better(values, part))
+    differences = [statistics.fmean(of_seeds) for of_seeds in _differences(e, reference, partial(better, part=part))]
     if not differences:
         return None
     return {"shift": statistics.median(differences), "p": stats.wilcoxon(differences), "n": len(differences)}

@@ -19,7 +19,7 @@ def mean_std(e: Experiment, quantity: str) -> dict[str, Any] | None:
     if not clusters:
         return None
     return {
-        "mean": statistics.fmean(e.values(quantity)),
+        "mean": statistics.fmean(value for cluster in clusters for value in cluster),
         "std": spread([statistics.fmean(c) for c in clusters]),
         "n": len(clusters),
         "missing": len(e.images) - len(clusters),

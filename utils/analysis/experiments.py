@@ -12,7 +12,6 @@ from utils.config.fingerprint import identity
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.metrics.base import table_key
-from utils.records.aggregate import finite
 from utils.records.metrics import Metrics
 
 Values = dict[str, float | None]  # {quantity: number or None} of one image
@@ -37,21 +36,17 @@ class Experiment:
         if not self.units:
             self.units = {unit: image_values(run, i, self.until) for run in self.runs for i, unit in enumerate(run.units)}
 
-    def values(self, quantity: str) -> list[float]:
-        """Known values of one quantity over all units."""
-        return finite([values.get(quantity) for values in self.units.values()])
-
     @property
     def images(self) -> set[tuple[str | None, int]]:
         """{(data, image id)} of all seeds."""
-        return {(unit.data, unit.image) for unit in self.units}
+        return {unit.picture for unit in self.units}
 
     def clusters(self, quantity: str) -> list[list[float]]:
         """Known values grouped by image, one per seed."""
         grouped: dict[tuple[str | None, int], list[float]] = {}
         for unit, values in self.units.items():
             if values.get(quantity) is not None:
-                grouped.setdefault((unit.data, unit.image), []).append(values[quantity])
+                grouped.setdefault(unit.picture, []).append(values[quantity])
         return list(grouped.values())
 
     @property

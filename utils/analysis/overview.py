@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from utils.analysis.columns import Column, Table
 from utils.analysis.experiments import Experiment, folded
 from utils.analysis.stats import FEW_IMAGES
-from utils.analysis.tables import Row, cells, few_images, lookup
+from utils.analysis.tables import Row, cells, few_images, flatten, lookup
 from utils.errors import visible
 
 WIDTH = 100  # characters of a terminal
@@ -146,10 +146,3 @@ def _settings(e: Experiment, several: bool) -> dict[str, object]:
         and not key.startswith(left_out)
         and (key.startswith(own_task) or not key.startswith("task."))
     }
-
-
-def flatten(value: object, prefix: str = "") -> dict[str, object]:
-    """{dotted key: leaf} of a nested dict."""
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}

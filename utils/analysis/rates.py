@@ -10,12 +10,16 @@ from utils.analysis.runs import Unit
 Rate = dict[str, float]  # rate, count, n, low, high
 
 
-def rate(values: Sequence[float], clusters: Sequence[Sequence[float]]) -> Rate | None:
+def rate(clusters: Sequence[Sequence[float]]) -> Rate | None:
     """{rate, count, n, low, high} of values in [0, 1], with Wilson's interval over their clusters; None of none."""
+    values = [value for cluster in clusters for value in cluster]
     if not values:
         return None
-    estimate = stats.wilson(statistics.fmean(values), len(clusters))
-    return {"rate": estimate.value, "count": math.fsum(values), "n": len(values), "low": estimate.low, "high": estimate.high}
+    return _rate(stats.wilson(statistics.fmean(values), len(clusters)), math.fsum(values), len(values))
+
+
+def _rate(estimate: stats.Estimate, count: float, n: int) -> Rate:
+    return {"rate": estimate.value, "count": count, "n": n, "low": estimate.low, "high": estimate.high}
 
 
 def failed(units: Mapping[Unit, Mapping[str, float | None]]) -> Rate | None:
@@ -30,25 +34,20 @@ def failed(units: Mapping[Unit, Mapping[str, float | None]]) -> Rate | None:
     for unit, values in units.items():
         if values.get("failed") is not None:
             count = round(values["surviving"])
-            clusters.setdefault((unit.data, unit.image), []).append(values["failed"])
-            weights.setdefault((unit.data, unit.image), []).append(count)
+            clusters.setdefault(unit.picture, []).append(values["failed"])
+            weights.setdefault(unit.picture, []).append(count)
             lost, surviving = lost + values["failed"] * count, surviving + count
     estimate = stats.clustered_mean(list(clusters.values()), weights=list(weights.values()))
     if estimate is None:
         return None
     if estimate.low == estimate.high or len(clusters) < stats.FEW:
         estimate = stats.wilson(estimate.value, len(clusters))
-    return {"rate": estimate.value, "count": round(lost, 9), "n": surviving, "low": estimate.low, "high": estimate.high}
+    return _rate(estimate, round(lost, 9), surviving)
 
 
 def complement(rate: Rate | None) -> Rate | None:
     """The rate of what did not happen."""
     if rate is None:
         return None
-    return {
-        "rate": 1 - rate["rate"],
-        "count": round(rate["n"] - rate["count"], 9),
-        "n": rate["n"],
-        "low": 1 - rate["high"],
-        "high": 1 - rate["low"],
-    }
+    estimate = stats.Estimate(1 - rate["rate"], 1 - rate["high"], 1 - rate["low"])
+    return _rate(estimate, round(rate["n"] - rate["count"], 9), rate["n"])

@@ -2,7 +2,8 @@
 
 import os.path
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import islice
@@ -10,6 +11,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 from pydantic import BaseModel, FiniteFloat
 
 from utils.config.fingerprint import without_removed
@@ -23,8 +25,8 @@ from utils.metrics.registry import BESIDE_LOSS
 from utils.plain_files import Unreadable, read_json, read_yaml, shaped
 from utils.records.aggregate import aggregate, at_best, finite, spread
 from utils.records.births import births
-from utils.records.files import RecordAndArrays, RecordError
-from utils.records.kept import KEPT, has_records, read_records
+from utils.records.files import RecordAndArrays, RecordError, read_array, record_path
+from utils.records.kept import KEPT, read_kept, read_records
 from utils.records.metrics import Metrics, check_metrics
 
 TIMESTEPS = 1000
@@ -63,15 +65,21 @@ class Unit(NamedTuple):
     seed: int
     image: int
 
+    @property
+    def picture(self) -> tuple[str | None, int]:
+        """What all seeds of an image share."""
+        return self.data, self.image
+
 
 @dataclass
 class Run:
-    """One run folder. metrics: utils.records.metrics.Metrics; config: the merged config as a dict, less retired keys
-    where they did nothing; None where it is missing."""
+    """One run folder. config: as merged, less retired keys where they did nothing; None where it is missing; kept: its
+    records, where they are all in one file and so were all read."""
 
     folder: Path
     metrics: Metrics
     config: dict[str, Any] | None
+    kept: list[dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -121,14 +129,23 @@ class Run:
     def records(self, count: int | None = None, wanted: Collection[str] = ()) -> list[RecordAndArrays]:
         """[(record, arrays)] of the first `count` of its images, with the arrays that are `wanted`; empty where the records
         are missing."""
-        return _read(self.folder, self.metrics.metadata.image_ids, count, wanted)
+        if self.kept is not None:
+            return [(record, {}) for record in self.kept[:count]]
+        with _reading():
+            return list(islice(read_records(self.folder, self.metrics.metadata.image_ids, wanted), count))
+
+    def arrays(self, name: str) -> list[np.ndarray]:
+        """The array of that name of each image whose record file has one. Raises InputError."""
+        paths = (record_path(self.folder, image) for image in self.metrics.metadata.image_ids)
+        with _reading():
+            return [array for path in paths if path.exists() and (array := read_array(path, name)) is not None]
 
     def only(self, images: set[int]) -> "Run":
         """The run as if it had sampled these images (a set of ids) alone, from its records. Raises InputError."""
         records = [record for record, _ in self.records() if record["image_id"] in images]
         if len(records) < len(images):
             raise InputError(f"{self.folder}: common images need its records, and {len(images) - len(records)} are missing")
-        return replace(self, metrics=_aggregated(self.folder, records, self.name))
+        return replace(self, metrics=_aggregated(self.folder, records, self.name), kept=None if self.kept is None else records)
 
     def active(self, image: int) -> int:
         """Number of particles of one image (its position): of a sequential population those started, else those
@@ -184,32 +201,35 @@ def load(path: str | Path, from_records: bool = False) -> Run:
     path = Path(path)
     if path.is_dir():
         path = source(path) or _refuse(path)
+    folder, config = path.parent, _config(path.parent / "config.yaml")
     if path.name == KEPT:
-        name = Path(os.path.abspath(path.parent)).name  # of "." too
-        metrics = _aggregated(path.parent, [record for record, _ in _read(path.parent)], name)
-        return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
+        with _reading():
+            kept = read_kept(path)
+        return Run(folder, _aggregated(folder, kept, Path(os.path.abspath(folder)).name), config, kept)  # of "." too
     try:
         data = read_json(path, most=MOST_BYTES)
     except (OSError, Unreadable) as error:
         raise InputError(f"{path}: damaged, {one_line(error)}; run its command again to write it anew") from None
-    metrics = check_metrics(data, path)
-    if from_records and has_records(path.parent):
-        metrics = _anew(path, data)
-    return Run(path.parent, metrics, _config(path.parent / "config.yaml"))
+    run = Run(folder, check_metrics(data, path), config)
+    if not from_records:
+        return run
+    with _reading():
+        records = [record for record, _ in read_records(folder, wanted=())]
+    return replace(run, metrics=_anew(path, data, records)) if records else run
 
 
-def _read(
-    folder: Path, images: Collection[int] | None = None, count: int | None = None, wanted: Collection[str] = ()
-) -> list[RecordAndArrays]:
-    """read_records as a list, of the first `count`. Raises InputError."""
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Inside, a record that cannot be read is an InputError."""
     try:
-        return list(islice(read_records(folder, images, wanted), count))
+        yield
     except (RecordError, OSError) as error:
         raise InputError(str(error)) from None
 
 
 def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metrics:
     """What metrics.json would hold. Raises InputError where the records are not of one run."""
+    known: Digests = {}
     for record in records:
         if any((record[key] is None) != (records[0][key] is None) for key in OPTIONAL) or (
             record["fingerprint"] != records[0]["fingerprint"]
@@ -218,8 +238,6 @@ def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metri
                 f"{folder}: the records of images {records[0]['image_id']} and {record['image_id']} belong to different "
                 "configurations; keep one run in a folder"
             )
-    known: Digests = {}
-    for record in records:
         if other := other_content(known, record.get("digests", {})):
             raise InputError(
                 f"{folder}: image {record['image_id']} was made with {other} than those before it; keep one run in a folder"
@@ -228,9 +246,9 @@ def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metri
     return aggregate(records, name)
 
 
-def _anew(path: Path, data: dict[str, Any]) -> Metrics:
+def _anew(path: Path, data: dict[str, Any], records: list[dict[str, Any]]) -> Metrics:
     """The same from the records beside metrics.json, of which `data` is the content."""
-    metrics = _aggregated(path.parent, [record for record, _ in _read(path.parent)], data["metadata"]["name"])
+    metrics = _aggregated(path.parent, records, data["metadata"]["name"])
     anew = metrics.content()
     if anew["metadata"]["image_ids"] != data["metadata"]["image_ids"]:
         raise InputError(
@@ -314,6 +332,10 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
     """
     m, i = run.metrics, position
     picked = m.selection.picked[i]
+
+    def of_pick(row: Sequence[float | None]) -> float | None:
+        return None if picked is None else row[picked]
+
     values: dict[str, float | None] = {}
     by_truth = (m.modes.psnr_aligned if m.modes else m.psnr.sample)[i]
     for metric in m.compared:
@@ -322,7 +344,7 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
         values |= {
             f"{table_key(metric)}.best": best,
             f"{table_key(metric)}.mean": block.mean[i],
-            f"{table_key(metric)}.pick": None if picked is None else block.sample[i][picked],
+            f"{table_key(metric)}.pick": of_pick(block.sample[i]),
             f"{table_key(metric)}.spread": block.std[i],
         }
     if m.modes:
@@ -345,18 +367,16 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
         values |= {
             "loss.best": at_best(ratio, by_truth),
             "loss.mean": _mean(ratio),
-            "loss.pick": None if picked is None else ratio[picked],
+            "loss.pick": of_pick(ratio),
             "noise_floor": m.loss.noise_floor[i],
         }
-    for metric in BESIDE_LOSS if m.loss else ():
-        of_particles = None if metric is Loss else getattr(m.loss, str(metric.beside_loss))
-        if of_particles:
-            row = of_particles[i]
-            values |= {f"{metric.name}.mean": _mean(row), f"{metric.name}.pick": None if picked is None else row[picked]}
+        for metric in BESIDE_LOSS:
+            if metric is not Loss and (rows := getattr(m.loss, str(metric.beside_loss))):
+                values |= {f"{metric.name}.mean": _mean(rows[i]), f"{metric.name}.pick": of_pick(rows[i])}
+        if m.loss.deviation is not None:
+            values["loss.deviation"] = of_pick(m.loss.deviation[i])
     if m.summary:
         values["aligned_mean"] = m.summary.psnr[i]
-    if m.loss and m.loss.deviation is not None:
-        values["loss.deviation"] = None if picked is None else m.loss.deviation[i][picked]
     values["pick_psnr"] = values["psnr_aligned.pick" if m.modes else "psnr.pick"]
     if run.trivial:
         floor = next(iter(run.trivial.values()))[m.metadata.image_ids[i]]

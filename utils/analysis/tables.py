@@ -249,30 +249,33 @@ def latex(table: Table) -> str:
     )
 
 
-def flat(value: object, prefix: str = "") -> dict[str, object]:
-    """{dotted key: plain value} of a nested dict; lists become one text, None an empty cell."""
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+def flatten(value: object, prefix: str = "") -> dict[str, object]:
+    """{dotted key: leaf} of a nested dict."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def _plain(value: object) -> object:
+    """The cell of a CSV: a list is one text. What a spreadsheet would compute stands after the apostrophe that makes it a
+    text there."""
     if isinstance(value, list):
         text = " ".join(map(str, value))
-        return {prefix: text if all(isinstance(each, (int, float)) for each in value) else _cell(text)}
-    return {prefix: "" if value is None else _cell(value) if isinstance(value, str) else value}
-
-
-def _cell(text: str) -> str:
-    """A text in one line; one that a spreadsheet would compute stands after the apostrophe that makes it a text there."""
-    return f"'{visible(text)}" if text.startswith(("=", "+", "-", "@")) else visible(text)
+        return text if all(isinstance(each, (int, float)) for each in value) else _plain(text)
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value.startswith(("=", "+", "-", "@")) else visible(value)
 
 
 def csv_text(rows: Sequence[Row]) -> str:
     """One wide CSV: a row per dict, a column per dotted key, numbers in full precision."""
-    flattened = [flat(row) for row in rows]
+    flattened = [{key: _plain(value) for key, value in flatten(row).items()} for row in rows]
     columns = list(dict.fromkeys(key for row in flattened for key in row))
     # where one row has no block at all, its key would stand beside the keys of the block
     columns = [key for key in columns if not any(other.startswith(key + ".") for other in columns)]
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writerow({column: _cell(column) for column in columns})
+    writer.writerow({column: _plain(column) for column in columns})
     writer.writerows(flattened)
     return out.getvalue()
 

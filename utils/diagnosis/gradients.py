@@ -27,9 +27,11 @@ from utils.paths import PROJECT
 
 State = Literal["flows", "zero", "non-finite", "cut", "fails"]
 
-TO_NUMPY = ("numpy", "__array__", "__dlpack__")
-TO_NUMBERS = {"item": ".item()", "tolist": ".tolist()", "__float__": "float()", "__int__": "int()", "__complex__": "complex()"}
-TO_C = ("data_ptr", "untyped_storage")
+LEAVES_TORCH = {  # calls whose result PyTorch does not see, in words
+    **dict.fromkeys(("numpy", "__array__", "__dlpack__"), "conversion to NumPy"),
+    **dict.fromkeys(("data_ptr", "untyped_storage"), "memory handed to a C extension"),
+    **{"item": ".item()", "tolist": ".tolist()", "__float__": "float()", "__int__": "int()", "__complex__": "complex()"},
+}
 CONSTANTS = ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like")
 CONSTANTS += ("new_zeros", "new_ones", "new_full", "new_empty")
 LIKE = ("to", "type_as", "expand_as", "view_as", "reshape_as")  # of a second tensor they take dtype, device or shape alone
@@ -185,7 +187,7 @@ class Trace(TorchFunctionMode):
         followed = [t for t in given if t in self.made and t.requires_grad]
         lost = self._lost_of(given)
         newly_lost: Lost | None = None
-        if (followed or lost) and (why := leaves_torch(name)):
+        if (followed or lost) and (why := LEAVES_TORCH.get(name)):
             newly_lost = lost_here(why)
             self.exits |= {place: None for place in lost if place.place != newly_lost.place} | {newly_lost: None}
         try:
@@ -288,13 +290,6 @@ def codes_of(function: Any) -> Iterator[CodeType]:
         if hasattr(function, "__code__"):
             yield function.__code__
         function = getattr(function, "__wrapped__", None)
-
-
-def leaves_torch(name: str) -> str | None:
-    """What a call does whose result PyTorch does not see, in words."""
-    if name in TO_NUMPY:
-        return "conversion to NumPy"
-    return "memory handed to a C extension" if name in TO_C else TO_NUMBERS.get(name)
 
 
 def why_lost(name: str, output: torch.Tensor) -> str:

@@ -118,6 +118,7 @@ class Evaluator:
             if truth is None and self.noise is not None:
                 measured_again |= unexplained.of_measurement(self.operator, pick, y, self.noise, image.id)
                 drawn["calculated"] = self.operator(pick)[0].float().cpu().numpy()
+        phases = profiler.as_dict()
         record = {
             "image_id": image.id,
             "file": image.name,
@@ -147,7 +148,12 @@ class Evaluator:
             **self._population(history, survivors),
             **({"summary": summary} if summary else {}),
             **({"metrics": {m.name: m.about() for m in self.own_metrics}} if self.own_metrics else {}),
-            "time": _time(profiler),
+            "time": {  # network calls are per particle
+                "image_s": sum(phase["time_s"] for phase in phases.values()),
+                "compile_s": profiler.compile_s,
+                "step_s": list(profiler.step_s),
+                "phases": phases,
+            },
             **({"resolved": {"pixels": resolution, "of": self.side}} if self.side not in (None, resolution) else {}),
             "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
         }
@@ -231,14 +237,3 @@ class Evaluator:
             return None
         truths = torch.stack([truth, rotated(truth)] if self.operator.rotation_ambiguity else [truth])
         return psnr(2 * mean[None] - 1, truths).max().item()
-
-
-def _time(profiler: Profiler) -> dict:
-    """Of one image's share of a run; network calls are per particle."""
-    phases = profiler.as_dict()
-    return {
-        "image_s": sum(phase["time_s"] for phase in phases.values()),
-        "compile_s": profiler.compile_s,
-        "step_s": list(profiler.step_s),
-        "phases": phases,
-    }

@@ -138,9 +138,7 @@ def pairwise_distance(experiments: Sequence[Experiment]) -> Figure:
 
 def transfer_functions(experiment: Experiment) -> np.ndarray:
     """PRTF of each image of which particles agree, (images, shells); empty where there is none, or of several sizes."""
-    name = "summary_prtf"
-    recorded = (arrays for run in experiment.runs for _, arrays in run.records(wanted=(name,)))
-    curves = [arrays[name] for arrays in recorded if name in arrays]
+    curves = [curve for run in experiment.runs if run.metrics.summary for curve in run.arrays("summary_prtf")]
     return np.stack(curves) if len({len(curve) for curve in curves}) == 1 else np.empty((0, 0))
 
 

@@ -59,7 +59,7 @@ def draw(experiments: Sequence[Experiment]) -> Figure:
 
 def success(e: Experiment) -> Point:
     """In percent; of few images an interval says nothing."""
-    found = rate(e.values("success"), e.clusters("success"))
+    found = rate(e.clusters("success"))
     if len(e.images) < stats.FEW_IMAGES:
         return 100 * found["rate"], 0.0, 0.0
     return 100 * found["rate"], 100 * (found["rate"] - found["low"]), 100 * (found["high"] - found["rate"])

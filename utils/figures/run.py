@@ -29,7 +29,6 @@ from utils.figures.style import (
     is_turned,
     legend_outside,
     mark_events,
-    measurement_picture,
     note,
     particle_columns,
     particle_title,
@@ -170,24 +169,6 @@ def draw_summary(axes: np.ndarray, record: Record, arrays: Arrays) -> None:
     spread = np.rot90(arrays["summary_std"].astype(np.float64).mean(0), quarters)
     axes[1].imshow(spread, cmap="gray", vmin=0, vmax=spread.max() or 1)
     axes[1].set_title(f"std, white: {spread.max():.3f}\nof [0, 1]", fontsize=8)
-
-
-def draw_tasks(rows: Sequence[tuple[str, Record, Arrays, str, np.ndarray]]) -> Figure:
-    """One row per (task, record, arrays, title of the trivial reconstruction, its image (3, H, W) in [-1, 1])."""
-    figure, axes = picture_axes(len(rows), 4, above=0.5)
-    for row, (task, record, arrays, title, trivial) in zip(axes, rows):
-        picked = record["selection"]["picked"]
-        pictures = dict(zip(record["survivors"], arrays["images"]))
-        shown = (
-            (f"{task}\ntruth {record['image_id']}", arrays["truth"]),
-            ("measurement", measurement_picture(arrays["y"])),
-            (title, measurement_picture(trivial)),
-            (f"ours\n{record['selection']['psnr']:.1f} dB", pictures[record["particles"][picked]]),
-        )
-        for axis, (name, picture) in zip(row, shown):
-            axis.imshow(picture)
-            axis.set_title(name, fontsize=8)
-    return figure
 
 
 def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, Any] | None = None) -> Figure:

@@ -39,12 +39,12 @@ Record = dict[str, Any]  # of one image, as read_record gives it
 Arrays = dict[str, np.ndarray]
 
 
-def picture_axes(rows: int, columns: int, above: float, width: float = 1.86, head: float = 0.0) -> tuple[Figure, np.ndarray]:
+def picture_axes(rows: int, columns: int, above: float, head: float = 0.0) -> tuple[Figure, np.ndarray]:
     """(figure, axes (rows, columns)) for pictures, each placed by hand: a layout engine draws a page twice or three times.
 
-    Inches: `above` a picture, for its title; `head` above all of them; `width` of a column.
+    Inches: `above` a picture, for its title; `head` above all of them.
     """
-    gap = 0.1
+    width, gap = 1.86, 0.1  # of a column, and what of it is left free
     height = width - gap + above
     size = (width * columns, height * rows + head + gap)
     figure = plt.figure(figsize=size)
@@ -83,7 +83,7 @@ def time_axis(axis: Axes, end: float) -> None:
     axis.xaxis.set_major_locator(FixedLocator([1000, 800, 600, 400, 200, 0]))
 
 
-def mark_events(axis: Axes, events: Sequence[tuple[str, float]], named: bool = True, fontsize: float = 7) -> None:
+def mark_events(axis: Axes, events: Sequence[tuple[str, float]], named: bool = True) -> None:
     """A line for each event at its t, and the names above the axis, spread so that none stands on another.
 
     events: (name, t); those of one t share a line, and what happens again is named the first time, with how often it does.
@@ -94,7 +94,7 @@ def mark_events(axis: Axes, events: Sequence[tuple[str, float]], named: bool = T
         of_t += [name] * (name not in of_t)
     often = {name: sum(name in names for names in lines.values()) for names in lines.values() for name in names}
     left, right = axis.get_xlim()
-    width = 72 * axis.bbox.width / axis.figure.dpi  # points
+    width, fontsize = 72 * axis.bbox.width / axis.figure.dpi, 7  # points
     gap = (left - right) * 1.9 * fontsize / width  # names stand at 45 degrees, so that a line's height parts two of them
     place, told = np.inf, set()
     for t, names in lines.items():

@@ -58,6 +58,7 @@ class Plan:
     recorded, aggregated: whether that key is there, null, where the mechanism is off: in a record, in metrics.json
     Keys:      its keys at the top level of the config
     Recorded, Aggregated: what its block holds, in a record and in metrics.json
+    shared:    keys of its block that hold the same for all images
     rounded:   whether kept records may hold its block in fewer digits
     needs_all: whether it needs all of an image's particles at once
     resizes:   whether an image has another number of particles after it
@@ -78,6 +79,7 @@ class Plan:
     aggregated = False
     Recorded: type[Part] | None = None
     Aggregated: type[Block] | None = None
+    shared: tuple[str, ...] = ()
     rounded = False
     needs_all = False
     resizes = False
@@ -152,8 +154,10 @@ class Plan:
 
     # of records
     def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Its block of metrics.json from those of the images."""
-        raise NotImplementedError
+        """Its block of metrics.json from those of the images: what they share once, of all else a list over the images."""
+        assert self.Recorded is not None
+        own = {key: [block[key] for block in blocks] for key in self.Recorded.model_fields}
+        return own | {key: blocks[0][key] for key in self.shared}
 
     # of finished runs, for tables and figures
     def explores_until(self, config: Nodes) -> int:

@@ -8,7 +8,7 @@ betas sqrt-linear from 0.0015 to 0.0195.
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from safetensors.torch import save_file
 
 from utils.checkpoint_file import read_averaged, read_state_dict
+from utils.data import few
 from utils.errors import InputError
 from utils.files import write_atomically, write_folder
 from utils.plain_files import Unreadable, read_json
@@ -106,8 +107,8 @@ def build_vq(
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """The noise schedule that the networks were trained on; they predict epsilon."""
+def build_scheduler(prediction_type: str = "epsilon") -> DDIMScheduler:
+    """The noise schedule that the networks were trained on; the public ones predict epsilon."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_schedule="scaled_linear",
@@ -115,7 +116,7 @@ def build_scheduler() -> DDIMScheduler:
         beta_end=0.0195,
         clip_sample=False,
         set_alpha_to_one=False,
-        prediction_type="epsilon",
+        prediction_type=prediction_type,
     )
 
 
@@ -156,7 +157,8 @@ def vq_structure(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 def convert_unet(state: Mapping[str, torch.Tensor], source: str | Path, sample_size: int) -> UNet:
     """A loaded UNet from original names (without prefix) and tensors."""
     structure = unet_structure(state)
-    unet = _on_meta(lambda: build_unet(**structure, sample_size=sample_size))
+    with torch.device("meta"):
+        unet = build_unet(**structure, sample_size=sample_size)
     converted = convert_ldm_unet_checkpoint({UNET + k: v for k, v in state.items()}, unet.config)
     _check_all_used(state, converted, UNET, source)
     if structure["context"] is None:
@@ -192,16 +194,12 @@ def convert_vq(state: Mapping[str, torch.Tensor], source: str | Path, sample_siz
         raise InputError(
             f"{source}: its first stage has no codebook, so it is no VQ model (Stable Diffusion?); use a diffusers folder of it"
         )
-    vq = _on_meta(lambda: build_vq(**vq_structure(state), sample_size=sample_size, scaling_factor=scaling_factor))
+    with torch.device("meta"):
+        vq = build_vq(**vq_structure(state), sample_size=sample_size, scaling_factor=scaling_factor)
     converted = convert_ldm_vae_checkpoint({VQ + k: v for k, v in state.items()}, vq.config)
     converted["quantize.embedding.weight"] = state["quantize.embedding.weight"]  # diffusers converts no codebook
     _check_all_used(state, converted, VQ, source)
     return _load(vq, converted, "VQ first stage", source)
-
-
-def _on_meta(build: Callable[[], Network]) -> Network:
-    with torch.device("meta"):
-        return build()
 
 
 def _check_all_used(
@@ -211,7 +209,7 @@ def _check_all_used(
     used = {tensor.data_ptr() for tensor in converted.values()}
     left = sorted(prefix + name for name, tensor in state.items() if tensor.data_ptr() not in used)
     if left:
-        raise InputError(f"{source}: unexpected keys, the checkpoint is of another family: {_few(left)}")
+        raise InputError(f"{source}: unexpected keys, the checkpoint is of another family: {few(left)}")
 
 
 def _load(module: Network, state: Mapping[str, torch.Tensor], what: str, source: str | Path) -> Network:
@@ -227,15 +225,11 @@ def check_keys(
 ) -> None:
     """Raises InputError if the weights of a network are not exactly its own. what: the network, for the message."""
     for problem, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshaped)):
-        if few := _few(sorted(names)):
+        if found := sorted(names):
             raise InputError(
-                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {few}; "
+                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {few(found)}; "
                 "get it again from its source"
             )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def convert(checkpoint: str | Path, out: str | Path, weights: str = "raw", resolution: int = 256) -> Path:
@@ -260,7 +254,7 @@ def convert(checkpoint: str | Path, out: str | Path, weights: str = "raw", resol
     if not vq_state or left:
         raise InputError(
             f"{checkpoint}: is no latent-diffusion checkpoint of FFHQ, CelebA or cin256-v2: "
-            + (f"unexpected keys {_few(left)}" if left else f"no key starts with {VQ}")
+            + (f"unexpected keys {few(left)}" if left else f"no key starts with {VQ}")
         )
     parts = {"vqvae": convert_vq(vq_state, checkpoint, resolution, float(state.get("scale_factor", 1.0)))}
     embedding = networks.get(CLASSES)
@@ -288,7 +282,7 @@ def _averaged(
         return {name: state[flat] for name, flat in names.items()}
     beside = _under(read_averaged(source), UNET)
     if beside.keys() != unet_state.keys():
-        raise InputError(f"{source}: model.weights=ema: missing keys {_few(missing)}; use model.weights=raw")
+        raise InputError(f"{source}: model.weights=ema: missing keys {few(missing)}; use model.weights=raw")
     return beside
 
 

@@ -1,7 +1,7 @@
 """Timesteps of a denoising network."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 
@@ -17,15 +17,6 @@ def linear_beta_timesteps(sigma: torch.Tensor) -> torch.Tensor:
     return 999 * ((0.1**2 + 2 * 19.9 * torch.log1p(sigma.square())).sqrt() - 0.1) / 19.9
 
 
-class SchedulerConfig(Protocol):
-    """What a diffusers scheduler was made with, as far as it is read here."""
-
-    beta_schedule: str
-    num_train_timesteps: int
-    beta_start: float
-    beta_end: float
-
-
 class ContinuousBetas:
     """sigma -> T (((n + 1) a ln(1 + sigma^2) + b^(n+1))^(1/(n+1)) - b) / a, for beta(t) = (a t + b)^n of t in [0, 1].
 
@@ -38,7 +29,7 @@ class ContinuousBetas:
 
     POWERS = {"linear": 1, "scaled_linear": 2}
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: Any) -> None:
         if config.beta_schedule not in self.POWERS:
             raise InputError(
                 f"model.timestep_map=official: its scheduler has beta_schedule={config.beta_schedule}, and DAPS knows "

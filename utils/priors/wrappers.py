@@ -1,24 +1,17 @@
-"""Wrappers of a prior, in the order of a call: passes of bounded size, then counting, then compiled functions."""
+"""Wrappers of a prior, in the order of a call: passes of bounded size, then counting, then compiled functions.
+
+Each may wrap another one, and has what it does not define from what it wraps.
+"""
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from utils import device as devices
 from utils.errors import InputError, one_line
 from utils.priors.base import LatentPrior
-
-
-class Networks(Protocol):
-    """What is wrapped: a utils.priors.base.LatentPrior, or another wrapper of one."""
-
-    def encode(self, x: torch.Tensor) -> torch.Tensor: ...
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor: ...
-
-    def denoise(self, z: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor: ...
 
 
 class SplitPrior:
@@ -28,7 +21,7 @@ class SplitPrior:
     differentiating into one pass (Algorithm.data_gradient, GuidedDDIM.guided).
     """
 
-    def __init__(self, prior: Networks, passes: Callable[..., torch.Tensor]) -> None:
+    def __init__(self, prior: Any, passes: Callable[..., torch.Tensor]) -> None:
         self._prior, self._passes = prior, passes
 
     def __getattr__(self, name: str) -> Any:
@@ -55,7 +48,7 @@ class CountingPrior:
     calls: {kind: particles that went through that network}
     """
 
-    def __init__(self, prior: Networks) -> None:
+    def __init__(self, prior: Any) -> None:
         self._prior = prior
         self.calls: Counter[str] = Counter()
 

@@ -70,7 +70,8 @@ def loss_block(records: Records) -> dict[str, Any]:
     """Measurement loss per particle, the expected loss of the true image per image, and their ratios (None at floor 0).
 
     deviation: by how many standard deviations of the true image's loss a particle's lies above its expectation; absent where
-    no record knows them. decoder_deviation: the same of what the prior's decoder cannot draw.
+    no record knows them. decoder_deviation: the same of what the prior's decoder cannot draw. terms: those of the data term,
+    unweighted.
     """
     samples, floors = [r["loss"] for r in records], [r["noise_floor"] for r in records]
     spreads = [r.get("floor_std") for r in records]
@@ -78,9 +79,15 @@ def loss_block(records: Records) -> dict[str, Any]:
         "sample": samples,
         "noise_floor": floors,
         "ratio": [[v / floor if floor and v is not None else None for v in row] for row, floor in zip(samples, floors)],
-        **terms_block(records),
-        **_beside_loss(records),
     }
+    terms = [r["loss_terms"] for r in records if "loss_terms" in r]
+    if len(terms) == len(records):  # absent where the data term is the default
+        block["terms"] = {
+            n: {"sample": [t[n]["loss"] for t in terms], "noise_floor": [t[n]["noise_floor"] for t in terms]} for n in terms[0]
+        }
+    for name in (m.name for m in BESIDE_LOSS if m is not Loss):
+        if any(r.get(name) for r in records):
+            block[name] = [r.get(name) or [None] * len(r["particles"]) for r in records]
     if any(spreads):
         block["deviation"] = [
             [(v - floor) / std if std and v is not None else None for v in row]
@@ -94,24 +101,6 @@ def loss_block(records: Records) -> dict[str, Any]:
         if any(r.get(name) is not None for r in records):
             block[name] = [r.get(name) for r in records]
     return block
-
-
-def terms_block(records: Records) -> dict[str, Any]:
-    """The same of each term of the data term, unweighted; absent where it is the default."""
-    terms = [r["loss_terms"] for r in records if "loss_terms" in r]
-    if len(terms) < len(records):
-        return {}
-    return {
-        "terms": {
-            n: {"sample": [t[n]["loss"] for t in terms], "noise_floor": [t[n]["noise_floor"] for t in terms]} for n in terms[0]
-        }
-    }
-
-
-def _beside_loss(records: Records) -> dict[str, list]:
-    """Per particle what other metrics say of the measurement; absent where no record has it."""
-    names = [m.name for m in BESIDE_LOSS if m is not Loss and any(r.get(m.name) for r in records)]
-    return {name: [r.get(name) or [None] * len(r["particles"]) for r in records] for name in names}
 
 
 def at_best(values: Sequence[Value], scores: Sequence[float | None]) -> Value | None:
@@ -219,16 +208,14 @@ def peaks(records: Records) -> dict[str, float | None]:
 def device_block(records: Records, highest: float | None) -> dict[str, Any]:
     """The device, its peak over all records, and the same for each of several cores."""
     device = {key: value for key, value in records[-1]["device"].items() if key != "core"}
-    cores = sorted({r["device"]["core"] for r in records if r["device"].get("core") is not None})
-    if cores:
-        by_core = {core: [r for r in records if r["device"].get("core") == core] for core in cores}
+    by_core: dict[int, Records] = {}
+    for record in records:
+        if (core := record["device"].get("core")) is not None:
+            by_core.setdefault(core, []).append(record)
+    if by_core:
         device["cores"] = [
-            {
-                "core": core,
-                "images": len(by_core[core]),
-                "peak_memory_mb": max(finite(list(peaks(by_core[core]).values())), default=None),
-            }
-            for core in cores
+            {"core": core, "images": len(of_core), "peak_memory_mb": max(finite(peaks(of_core).values()), default=None)}
+            for core, of_core in sorted(by_core.items())
         ]
     return {**device, "peak_memory_mb": highest}
 
@@ -238,12 +225,6 @@ def run_block(record: dict[str, Any]) -> dict[str, Any]:
     about = record["run"]
     newborn = len(record["particles"]) - about["num_samples"]
     return {**about, "num_children": newborn} if newborn > 0 else about
-
-
-def compile_seconds(records: Records) -> float | None:
-    """Seconds of compiling over all images; None where nothing is compiled."""
-    seconds = finite([r["time"].get("compile_s") for r in records])
-    return sum(seconds) if seconds else None
 
 
 def aggregate(records: Records, name: str) -> Metrics:
@@ -260,9 +241,9 @@ def _aggregate(records: Records, name: str) -> Metrics:
     What the records say about the run (seed, overrides, commit, versions, device) is taken from the last one.
     """
     phases, peak_mb = phases_block(records), peaks(records)
-    highest = max(finite(list(peak_mb.values())), default=None)
+    highest = max(finite(peak_mb.values()), default=None)
     all_measured = all(p is not None or phases[name]["steps"] == 0 for name, p in peak_mb.items())
-    device = records[-1]["device"]
+    compiling = finite(r["time"].get("compile_s") for r in records)  # nothing where nothing is compiled
     return check_metrics(
         {
             "schema": SCHEMA,
@@ -273,7 +254,7 @@ def _aggregate(records: Records, name: str) -> Metrics:
                 "image_ids": [r["image_id"] for r in records],
                 **({} if any(finite(r["scores"]["psnr"]) for r in records) else {"files": [r["file"] for r in records]}),
                 "device": device_block(records, highest),
-                "gpu": {"peak_vram_mb": highest if device["type"] == "cuda" else None},
+                "gpu": {"peak_vram_mb": highest if records[-1]["device"]["type"] == "cuda" else None},
             },
             **{name: score_block(records, name) for name in present_scores(records)},
             "modes": modes_block(records),
@@ -289,7 +270,7 @@ def _aggregate(records: Records, name: str) -> Metrics:
                 "total_s": sum(r["time"]["image_s"] for r in records),
                 "per_image_s": [r["time"]["image_s"] for r in records],
                 "per_step_s": [r["time"]["step_s"] for r in records],
-                "compile_s": compile_seconds(records),
+                "compile_s": sum(compiling) if compiling else None,
                 "phases": phases,
             },
             "vram": {f"{name}_peak_mb": peak for name, peak in peak_mb.items()},

@@ -8,7 +8,6 @@ import datetime
 import io
 import shlex
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,24 +31,20 @@ def write_arrays(
     """
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
-    filled = {f"{image:05d}.cxi": partial(fill_cxi, results=results, about=about, prior=prior)} if "cxi" in formats else {}
-    for ending in FILLING.keys() & set(formats):
-        filled |= {f"{image:05d}_{name}.{ending}": partial(FILLING[ending], values=v) for name, v in results.items()}
-    for name, fill in filled.items():
+
+    def write(name: str, fill: Callable[[BinaryIO], None]) -> None:
         made = io.BytesIO()  # tifffile wants a file with a name, h5py one that can be read
         fill(made)
-        write_atomically(place / name, made.getbuffer())
+        write_atomically(place / f"{image:05d}{name}", made.getbuffer())
 
-
-def fill_tiff(file: BinaryIO, values: np.ndarray) -> None:
-    """One page a channel: floating-point colours in one page few programs read."""
-    tifffile.imwrite(file, values.astype(np.float32), photometric="minisblack", metadata={"axes": "CYX"})
-
-
-FILLING: dict[str, Callable[..., None]] = {
-    "npy": lambda file, values: np.save(file, values.astype(np.float32)),
-    "tiff": fill_tiff,
-}
+    if "cxi" in formats:
+        write(".cxi", lambda file: fill_cxi(file, results, about, prior))
+    for name, values in results.items():
+        if "npy" in formats:
+            write(f"_{name}.npy", lambda file: np.save(file, values.astype(np.float32)))
+        if "tiff" in formats:  # one page a channel: floating-point colours in one page few programs read
+            options: dict[str, Any] = {"photometric": "minisblack", "metadata": {"axes": "CYX"}}
+            write(f"_{name}.tiff", lambda file: tifffile.imwrite(file, values.astype(np.float32), **options))
 
 
 def fill_cxi(file: BinaryIO, results: Mapping[str, np.ndarray], about: Mapping[str, Any], prior: str) -> None:

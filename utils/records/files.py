@@ -8,10 +8,11 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -74,11 +75,44 @@ def read_record(path: str | Path, wanted: Collection[str] | None = None) -> Reco
     one that a newer program wrote.
     """
     path = Path(path)
+    with _opened(path) as (archive, members):
+        described = {name: _described(archive, entry) for name, entry in members.items()}
+        if members["record"].file_size > MOST_RECORD:
+            raise RecordError("its JSON is far longer than a record")
+        record = parse_json(_array(archive, members.pop("record")).tobytes())
+        refuse_newer(record, str(path))
+        del described["record"]
+        if wrong := problem(record, described):
+            raise RecordError(wrong)
+        arrays = {name: _array(archive, entry) for name, entry in members.items() if wanted is None or name in wanted}
+        if wrong := not_finite(record, arrays):
+            raise RecordError(wrong)
+    if path.name != record_path("", record["image_id"]).name:
+        raise RecordError(f"{path}: damaged record (it is image {record['image_id']})")
+    return record, arrays
+
+
+def read_array(path: str | Path, name: str) -> np.ndarray | None:
+    """One array of a record file, None where it has none of that name; the record itself is not looked at, which takes most
+    of the time. Raises as `read_record`."""
+    with _opened(Path(path)) as (archive, members):
+        return _array(archive, members[name]) if name in members else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """(the open file, what it holds by name). Inside, whatever a damaged file can cause becomes a RecordError.
+
+    What it says of its size is compared before anything of that size is read.
+    """
     if path.is_dir():
         raise RecordError(f"{path}: damaged record (a folder)")
     try:
-        with open_regular(path, MOST_BYTES) as (file, size):
-            record, arrays = _unpacked(file, size, path, wanted)
+        with open_regular(path, MOST_BYTES) as (file, size), zipfile.ZipFile(file) as archive:
+            members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            if sum(entry.file_size for entry in members.values()) > UNPACKED + MOST_RATIO * size:
+                raise RecordError("it unpacks to far more than numbers do")
+            yield archive, members
     except RecordError as error:
         raise RecordError(f"{path}: damaged record ({error})") from None
     except InputError:
@@ -91,9 +125,6 @@ def read_record(path: str | Path, wanted: Collection[str] | None = None) -> Reco
             raise out_of_memory(path) from None
         reason = error if isinstance(error, Unreadable) else type(error).__name__
         raise RecordError(f"{path}: damaged record ({reason})") from None
-    if path.name != record_path("", record["image_id"]).name:
-        raise RecordError(f"{path}: damaged record (it is image {record['image_id']})")
-    return record, arrays
 
 
 def is_short_of_memory(error: Exception) -> bool:
@@ -103,26 +134,6 @@ def is_short_of_memory(error: Exception) -> bool:
 def out_of_memory(path: str | Path) -> OSError:
     """As of any other trouble with a file, which leaves what it holds in doubt for nobody."""
     return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path))
-
-
-def _unpacked(file: BinaryIO, size: int, path: Path, wanted: Collection[str] | None) -> RecordAndArrays:
-    """The same of an open file. What it says of itself is compared before anything of that size is read."""
-    with zipfile.ZipFile(file) as archive:
-        members = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        if sum(entry.file_size for entry in members.values()) > UNPACKED + MOST_RATIO * size:
-            raise RecordError("it unpacks to far more than numbers do")
-        described = {name: _described(archive, entry) for name, entry in members.items()}
-        if members["record"].file_size > MOST_RECORD:
-            raise RecordError("its JSON is far longer than a record")
-        record = parse_json(_array(archive, members.pop("record")).tobytes())
-        refuse_newer(record, str(path))
-        del described["record"]
-        if wrong := problem(record, described):
-            raise RecordError(wrong)
-        arrays = {name: _array(archive, entry) for name, entry in members.items() if wanted is None or name in wanted}
-    if wrong := not_finite(record, arrays):
-        raise RecordError(wrong)
-    return record, arrays
 
 
 def _described(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArrayType:

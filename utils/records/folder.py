@@ -23,14 +23,7 @@ from utils.paths import unused
 from utils.plain_files import Unreadable, read_json, read_yaml
 from utils.records.aggregate import aggregate
 from utils.records.claim import claim_path, claimed, unclaimed
-from utils.records.files import (
-    RecordError,
-    read_record,
-    record_path,
-    record_paths,
-    to_json,
-    write_record,
-)
+from utils.records.files import RecordError, read_record, record_path, record_paths, to_json, write_record
 from utils.records.kept import KEPT, kept_path
 from utils.records.progress import SUFFIX
 from utils.records.record import SCHEMA
@@ -102,8 +95,8 @@ class RunFolder:
 
     def prepare(self) -> None:
         """Create what is missing."""
-        for path in (self.path / "records", self.path / "samples"):
-            path.mkdir(parents=True, exist_ok=True)
+        for name in ("records", "samples"):
+            (self.path / name).mkdir(parents=True, exist_ok=True)
 
     def look_over(self, own_identity: dict[str, Any]) -> None:
         """Refuse a result of another configuration, then remove what killed processes left half written.
@@ -150,17 +143,17 @@ class RunFolder:
     ) -> dict[int, dict[str, Any]]:
         """{image id: record} of all readable records of this configuration, sorted by id.
 
-        A damaged file is set aside, and its image counts as not done; wanted: arrays that are looked at for that, None all,
-        as they are when a folder is opened. `foreign` says what happens to a record of
-        another configuration, or of other weights or modules: "leave out" with a warning, or "refuse" with an InputError.
+        A damaged file is set aside, and its image counts as not done; wanted: arrays that are looked at for that, None all.
+        foreign: a record of another configuration, or of other weights or modules, is left out with a warning, or refused with
+        an InputError.
         """
-        records: dict[int, dict[str, Any]] = {}
+        records: dict[int, dict[str, Any]] = {}  # record_paths are sorted by id
         known = dict(self.digests)
         for path in record_paths(self.path):
             record = _readable(path, wanted)
             if record is None:
                 continue
-            foreign_by = self._foreign_by(record, known)
+            foreign_by = _foreign_by(record, self.fingerprint, known)
             if foreign_by is None:
                 records[record["image_id"]] = record
                 known |= record.get("digests", {})
@@ -168,14 +161,7 @@ class RunFolder:
                 raise InputError(f"record {path} {foreign_by}; choose another name= or resume=false")
             else:
                 log.warning("record %s %s and is left out", path, foreign_by)
-        return dict(sorted(records.items()))
-
-    def _foreign_by(self, record: dict[str, Any], digests: Digests) -> str | None:
-        """What tells a record from those of this run, which are made of `digests`; None for one of them."""
-        if record["fingerprint"] != self.fingerprint:
-            return "belongs to another configuration"
-        other = other_content(record.get("digests", {}), digests)
-        return f"was made with {other}" if other else None
+        return records
 
     def pending(self, images: Sequence[Item], names: Sequence[str] | None = None) -> list[Item]:
         """Those of `images` that have no record yet. Raises InputError if a record was made from another image.
@@ -229,10 +215,8 @@ class RunFolder:
         """
         path = record_path(self.path, record["image_id"])
         before = _readable(path, wanted=()) if path.exists() else None
-        if before is not None and before["fingerprint"] != record["fingerprint"]:
-            raise InputError(f"record {path} belongs to another configuration and is kept; choose another name=")
-        if before is not None and (other := other_content(before.get("digests", {}), record.get("digests", {}))):
-            raise InputError(f"record {path} was made with {other} and is kept; choose another name=")
+        if before is not None and (foreign_by := _foreign_by(before, record["fingerprint"], record.get("digests", {}))):
+            raise InputError(f"record {path} {foreign_by} and is kept; choose another name=")
         with self.writing():
             for index, pixels in zip(record["survivors"], arrays.get("images", ())):
                 png = io.BytesIO()
@@ -269,6 +253,14 @@ class RunFolder:
 def log_name(k: int, n: int) -> str:
     """Of the log of shard k/n."""
     return "run.log" if n == 1 else f"run_shard-{k}-of-{n}.log"
+
+
+def _foreign_by(record: dict[str, Any], fingerprint: str | None, digests: Digests) -> str | None:
+    """What tells a record from those of a run of that fingerprint and made of `digests`; None for one of them."""
+    if record["fingerprint"] != fingerprint:
+        return "belongs to another configuration"
+    other = other_content(record.get("digests", {}), digests)
+    return f"was made with {other}" if other else None
 
 
 def names_seen(folder: Path) -> list[str]:

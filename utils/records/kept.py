@@ -28,7 +28,6 @@ from utils.records.files import (
     is_short_of_memory,
     out_of_memory,
     read_record,
-    record_path,
     record_paths,
 )
 from utils.records.record import problem, refuse_newer
@@ -45,11 +44,6 @@ def kept_path(folder: str | Path) -> Path:
     return Path(folder) / KEPT
 
 
-def has_records(folder: str | Path) -> bool:
-    """Whether a folder holds records in either form."""
-    return bool(record_paths(folder)) or kept_path(folder).is_file()
-
-
 def read_records(
     folder: str | Path, images: Collection[int] | None = None, wanted: Collection[str] | None = None
 ) -> Iterator[RecordAndArrays]:
@@ -64,9 +58,9 @@ def read_records(
             if images is None or record["image_id"] in images:
                 yield record, {}
         return
-    named = None if images is None else {record_path(folder, image) for image in images}
+    chosen = None if images is None else set(images)
     for path in paths:
-        if named is None or path in named:
+        if chosen is None or int(path.stem) in chosen:
             yield read_record(path, wanted)
 
 

@@ -4,20 +4,16 @@ Keys that a later program adds are kept and do no harm; missing keys, wrong type
 non-finite numbers are refused with one line.
 """
 
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, create_model, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from utils.errors import InputError
-from utils.mechanisms.registry import IN_RECORDS
 from utils.metrics.base import Described as Metric
 from utils.metrics.registry import COMPARED, SCORES, of_ones_own
-from utils.records.blocks import Block, Number, PerImage, PerParticle, PerStep
-from utils.records.record import SCHEMA, Described
+from utils.records.blocks import EACH, STARTED, Block, Number, PerImage, PerParticle, PerStep, lists_of
+from utils.records.record import SCHEMA, Described, Resolved, Round, of_mechanisms
 
 
 class Device(Block):
@@ -129,19 +125,6 @@ class Summary(Block):
     resolution: PerImage[Number]  # pixels a period
 
 
-class Round(Block):
-    particles: list[int]  # numbers of those started
-    passing: list[int]  # numbers of those that pass after it
-    stopped: list[int] | None = None  # early; only in runs of before that was retired
-
-
-class Resolved(Block):
-    """Pictures were solved at so many pixels a side, and are scaled up to those of the object."""
-
-    pixels: int  # of a picture
-    of: int  # of the object
-
-
 class Population(Block):
     """Of a sequential population."""
 
@@ -159,15 +142,7 @@ class Population(Block):
     signals: dict[str, PerParticle[Number]]  # the certificate's numbers
 
 
-def _of_mechanisms() -> type[Block]:
-    """The blocks of our mechanisms, each under its key; null where it is off."""
-    fields: dict[str, Any] = {}
-    for plan in IN_RECORDS:
-        fields[str(plan.block)] = (plan.Aggregated | None, ... if plan.recorded else None)  # type: ignore[operator]
-    return create_model("OfMechanisms", __base__=Block, **fields)
-
-
-OfMechanisms: Any = _of_mechanisms()
+OfMechanisms: Any = of_mechanisms(Block, "Aggregated")
 
 
 class Metrics(OfMechanisms):
@@ -228,13 +203,14 @@ class Metrics(OfMechanisms):
     def _lengths(self) -> Self:
         """Every list has as many entries as its annotation says."""
         n, started, listed = self.metadata.num_images, self.metadata.num_samples, self.metadata.listed
-        for key, values, what in _lists("", type(self), self):
+        for key, values, what in lists_of(self):
+            key = key.removeprefix("scores.")  # they stand at the top of the file
             if len(values) != n:
                 raise ValueError(f"{key} has {len(values)} entries for {n} images")
             if what == "steps" and len({len(row) for row in values}) > 1:
                 raise ValueError(f"{key} has not the same number of steps for all images")
-            if what in ("particles", "particles at the start"):
-                entries = listed if what == "particles" else started
+            if what in (EACH, STARTED):
+                entries = listed if what == EACH else started
                 wrong = next((len(row) for row in values if len(row) != entries), None)
                 if wrong is not None:
                     raise ValueError(f"{key} has {wrong} entries for {entries} particles")
@@ -246,24 +222,6 @@ class Metrics(OfMechanisms):
         if set(self.vram) != {f"{name}_peak_mb" for name in self.time.phases}:
             raise ValueError(f"vram has {', '.join(self.vram)} for the phases {', '.join(self.time.phases)}")
         return self
-
-
-_annotations = cache(lambda block: get_type_hints(block, include_extras=True))
-
-
-def _lists(key: str, annotation: Any, value: Any) -> Iterator[tuple[str, list, str]]:
-    """(key, list, what it has one entry for) of all lists within a value whose annotation says it."""
-    if isinstance(value, Block):
-        for name in type(value).model_fields:
-            inside = f"{key}.{name}" if key else name
-            yield from _lists(inside, _annotations(type(value))[name], getattr(value, name))
-    elif get_origin(annotation) is Annotated:
-        yield key, value, get_args(annotation)[1]
-    elif NoneType in get_args(annotation):
-        yield from () if value is None else _lists(key, get_args(annotation)[0], value)
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            yield from _lists(name if key == "scores" else f"{key}.{name}", get_args(annotation)[1], each)
 
 
 def check_metrics(data: Any, source: str | Path) -> Metrics:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, model_validator
 
 from utils.errors import InputError, short, visible
 from utils.mechanisms.registry import IN_RECORDS
 from utils.metrics.registry import SCORES
-from utils.records.blocks import EACH, Part, lists_of
+from utils.records.blocks import EACH, Number, OfEach, Part, lists_of
 
 SCHEMA = 1
 ARRAYS = {  # kinds of dtype, dimensions
@@ -24,8 +24,6 @@ ARRAYS = {  # kinds of dtype, dimensions
 }
 OPTIONAL_ARRAYS = ("truth", "summary_mean", "summary_std", "summary_prtf", "calculated")  # a measurement has no truth
 
-Numbers = list[float | None]
-
 
 class Described(Part):
     """A metric of one's own, as tables need to know it: utils/metrics/base.py."""
@@ -38,8 +36,8 @@ class Described(Part):
 
 
 class Modes(Part):
-    label: list[Literal["0", "180", "mixed", "failed"] | None]
-    psnr_aligned: Numbers
+    label: OfEach[Literal["0", "180", "mixed", "failed"] | None]
+    psnr_aligned: OfEach[Number]
     psnr_rotated_truth: float | None
 
 
@@ -51,13 +49,13 @@ class Selection(Part):
 
 
 class KeptTrace(Part):
-    timestep: Numbers
-    pairwise_distance: Numbers
+    timestep: list[Number]
+    pairwise_distance: list[Number]
 
 
 class Trace(KeptTrace):
-    psnr: list[Numbers]
-    loss: list[Numbers]
+    psnr: list[OfEach[Number]]  # of each annealing step
+    loss: list[OfEach[Number]]
 
 
 class Phase(Part):
@@ -81,40 +79,40 @@ class Time(Part):
 
 
 class Term(Part):
-    loss: Numbers
+    loss: OfEach[Number]
     noise_floor: float
 
 
 class Summary(Part):
     """What the particles say together: utils/evaluation/aligned.py. Of two particles or more."""
 
-    agreeing: list[bool | None]
+    agreeing: OfEach[bool | None]
     psnr: float | None
     resolution: float | None
 
 
 class Round(Part):
-    """Of a sequential population: numbers of particles."""
+    """Of a sequential population."""
 
-    particles: list[int] = Field(min_length=1)  # that it started
-    passing: list[int]  # of all started so far
-    stopped: list[int] | None = None  # early, of those that it started; only in records of before that was retired
+    particles: list[int] = Field(min_length=1)  # numbers of those started
+    passing: list[int]  # numbers of those that pass after it
+    stopped: list[int] | None = None  # early; only in runs of before that was retired
 
 
 class Population(Part):
     """How a sequential population grew: utils/population/certificate.py."""
 
     rounds: list[Round] = Field(min_length=1)
-    signals: dict[str, Numbers]
+    signals: dict[str, OfEach[Number]]
     accepted: bool
     rule: dict[str, float | None]
 
 
 class Resolved(Part):
-    """Of pictures that were solved at fewer pixels than the object has, and are scaled up."""
+    """Pictures were solved at so many pixels a side, and are scaled up to those of the object."""
 
-    pixels: int
-    of: int
+    pixels: int  # of a picture
+    of: int  # of the object
 
 
 class Device(Part):
@@ -133,16 +131,15 @@ class Run(Part):
     versions: dict[str, str]
 
 
-def _of_mechanisms() -> type[Part]:
-    """The blocks of our mechanisms that the aggregation reads, each under its key."""
+def of_mechanisms(base: type[BaseModel], kind: Literal["Recorded", "Aggregated"]) -> Any:
+    """The blocks of our mechanisms, each under its key; null where it is off."""
     fields: dict[str, Any] = {}
     for plan in IN_RECORDS:
-        if plan.Recorded is not None:
-            fields[str(plan.block)] = (plan.Recorded | None, ... if plan.recorded else None)
-    return create_model("OfMechanisms", __base__=Part, **fields)
+        fields[str(plan.block)] = (getattr(plan, kind) | None, ... if plan.recorded else None)
+    return create_model("OfMechanisms", __base__=base, **fields)
 
 
-OfMechanisms: Any = _of_mechanisms()
+OfMechanisms: Any = of_mechanisms(Part, "Recorded")
 
 
 class KeptRecord(OfMechanisms):
@@ -156,14 +153,14 @@ class KeptRecord(OfMechanisms):
     digests: dict[str, str] = {}  # utils/digests.py; not in records of an older program
     particles: list[int] = Field(min_length=1)  # at the start; lists per particle follow it
     survivors: list[int] = Field(min_length=1)  # whose latents and pictures the arrays hold
-    scores: dict[str, Numbers | None]  # by the name of the metric; null where it was not known
+    scores: dict[str, OfEach[Number] | None]  # by the name of the metric; null where it was not known
     modes: Modes | None
-    loss: Numbers
+    loss: OfEach[Number]
     noise_floor: float
     floor_std: float | None = None  # standard deviation of the true image's loss; not in records of an older program
     loss_terms: dict[str, Term] = {}  # of a data term that is not the default
-    exposure: Numbers | None = None  # the intensity of y over that of the picture, where it was fitted
-    r_factor: Numbers | None = None  # not in records of an older program
+    exposure: OfEach[Number] | None = None  # the intensity of y over that of the picture, where it was fitted
+    r_factor: OfEach[Number] | None = None  # not in records of an older program
     decoder_floor: float | None = None  # what the loss rises by where the decoder cannot draw the object; where it is known
     r_factor_noise: float | None = None  # of a measurement without a truth: of noise alone, as the next one
     scale: float | None = None  # by which calculated values fit the measured ones best
@@ -175,33 +172,20 @@ class KeptRecord(OfMechanisms):
     metrics: dict[str, Described] = {}  # those of one's own among the scores
     resolved: Resolved | None = None  # where that is less than the object
     time: Time
-    diverged: list[bool | None]
+    diverged: OfEach[bool | None]
     device: Device
     run: Run
 
     @model_validator(mode="after")
     def one_value_per_particle(self) -> Self:
         count = len(self.particles)
-        rows: dict[str, list] = {"loss": self.loss, "diverged": self.diverged}
         missing = [m.name for m in SCORES if not m.optional and self.scores.get(m.name) is None]
         if missing:
             raise ValueError(f"scores.{missing[0]} is missing")
-        rows |= {f"scores.{name}": values for name, values in self.scores.items() if values is not None}
-        rows |= {f"loss_terms.{name}": term.loss for name, term in self.loss_terms.items()}
-        if self.modes is not None:
-            rows |= {"modes.label": self.modes.label, "modes.psnr_aligned": self.modes.psnr_aligned}
-        rows |= {name: row for name in ("r_factor", "exposure") if (row := getattr(self, name)) is not None}
-        if self.summary is not None:
-            rows["summary.agreeing"] = self.summary.agreeing
-        if self.population is not None:
-            rows |= {f"population.signals.{name}": values for name, values in self.population.signals.items()}
-        started: dict[str, list] = {}
-        for plan in IN_RECORDS:
-            block = getattr(self, str(plan.block), None)
-            for name, what in lists_of(plan.Recorded).items() if block is not None else ():
-                (rows if what == EACH else started)[f"{plan.block}.{name}"] = getattr(block, name)
-        _one_value_each(rows, count)
-        _one_value_each(started, self.run.num_samples)
+        for key, values, what in lists_of(self):
+            entries = count if what == EACH else self.run.num_samples
+            if len(values) != entries:
+                raise ValueError(f"{key} has not one value for each of the {entries} particles")
         for name, numbers in (("particles", self.particles), ("survivors", self.survivors)):
             if len(set(numbers)) < len(numbers):
                 raise ValueError(f"{name}={numbers} names one twice")
@@ -220,19 +204,11 @@ class Record(KeptRecord):
     trace: Trace
 
     @model_validator(mode="after")
-    def one_traced_value_per_particle(self) -> Self:
-        psnr, loss = self.trace.psnr, self.trace.loss
-        rows = {f"trace.psnr[{i}]": row for i, row in enumerate(psnr)} | {f"trace.loss[{i}]": row for i, row in enumerate(loss)}
-        _one_value_each(rows, len(self.particles))
-        if not len(psnr) == len(loss) == len(self.trace.pairwise_distance) == len(self.time.step_s):
+    def as_many_steps(self) -> Self:
+        trace, steps = self.trace, len(self.time.step_s)
+        if not len(trace.psnr) == len(trace.loss) == len(trace.pairwise_distance) == steps:
             raise ValueError("psnr, loss and pairwise_distance of trace and step_s of time differ in their number of steps")
         return self
-
-
-def _one_value_each(rows: dict[str, list], count: int) -> None:
-    wrong = next((name for name, row in rows.items() if len(row) != count), None)
-    if wrong:
-        raise ValueError(f"{wrong} has not one value for each of the {count} particles")
 
 
 class ArrayType(NamedTuple):

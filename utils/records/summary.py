@@ -10,7 +10,6 @@ from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
 from utils.records.verdict import NOT_EXPLAINED, TO_THE_PRIOR, WITHIN, remarks, verdicts
 
-MEAN_IMAGE = "PSNR of the aligned mean"  # known without the truth, so in the column of the pick
 NOT_ITS = "–"
 
 
@@ -28,46 +27,35 @@ def counted(number: int, noun: str) -> str:
 
 def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     """Rows (name, best of N by the truth, mean over particles, label-free pick), as text; of what is known, or one's own."""
-    rows, picks = [], metrics["selection"]["picked"]
+    picks, modes = metrics["selection"]["picked"], metrics["modes"]
     own_metrics = of_ones_own(metrics.get("metrics", {}))
+    rows: list[tuple[str, ...]] = []
+
+    def add(title: str, digits: int, *columns: Iterable[float | None]) -> None:
+        cells = [mean_and_spread(values, digits) for values in columns]
+        rows.append((title, *(cells if set(cells) != {NOT_ITS} else ["not available"] * 3)))
+
     for metric in (*SCORES, *(m for m in own_metrics if m.of == "image")):
         if row_name(metric) and metric.name in metrics:
             block = metrics[metric.name]
-            values = (block[metric.direction], block["mean"], of_picks(block["sample"], picks))
-            rows.append((row_name(metric), *(mean_and_spread(v, metric.digits) for v in values)))
-    if metrics["modes"] is not None:
-        aligned = metrics["modes"]["psnr_aligned"]
-        rows.append(
-            (
-                "PSNR, better orientation",
-                *(
-                    mean_and_spread(v, 2)
-                    for v in (
-                        [max(finite(row), default=None) for row in aligned],
-                        means(aligned),
-                        metrics["selection"]["psnr_aligned"],
-                    )
-                ),
-            )
-        )
-    if metrics.get("summary") is not None and finite(metrics["summary"]["psnr"]):
-        rows.append((MEAN_IMAGE, NOT_ITS, NOT_ITS, mean_and_spread(metrics["summary"]["psnr"], 2)))
-    scores = metrics["psnr"]["sample"] if metrics["modes"] is None else metrics["modes"]["psnr_aligned"]
-    measured: list[tuple[Described, str, list | None]]
-    measured = [(metric, row_name(metric), metrics["loss"].get(metric.beside_loss)) for metric in BESIDE_LOSS]
-    measured += [
-        (metric, row_name(metric), metrics[metric.name]["sample"]) for metric in own_metrics if metric.of == "measurement"
-    ]
-    for metric, title, sample in measured:
+            add(row_name(metric), metric.digits, block[metric.direction], block["mean"], of_picks(block["sample"], picks))
+    scores = metrics["psnr"]["sample"] if modes is None else modes["psnr_aligned"]
+    if modes is not None:
+        best = [max(finite(row), default=None) for row in scores]
+        add("PSNR, better orientation", 2, best, means(scores), metrics["selection"]["psnr_aligned"])
+    if metrics.get("summary") is not None:  # known without the truth, so in the column of the pick
+        add("PSNR of the aligned mean", 2, (), (), metrics["summary"]["psnr"])
+    measured: list[tuple[Described, list | None]]
+    measured = [(metric, metrics["loss"].get(metric.beside_loss)) for metric in BESIDE_LOSS]
+    measured += [(metric, metrics[metric.name]["sample"]) for metric in own_metrics if metric.of == "measurement"]
+    for metric, sample in measured:
         if sample:  # the best is that by the truth
             best = [at_best(row, score) for row, score in zip(sample, scores)]
-            rows.append((title, *(mean_and_spread(v, metric.digits) for v in (best, means(sample), of_picks(sample, picks)))))
+            add(row_name(metric), metric.digits, best, means(sample), of_picks(sample, picks))
     if of_noise := metrics["loss"].get("r_factor_noise"):
-        rows.append(("R-factor of noise alone", NOT_ITS, NOT_ITS, mean_and_spread(of_noise, 4)))
+        add("R-factor of noise alone", 4, (), (), of_noise)
     asked = {row_name(metric) for metric in own_metrics}
-    unknown = ("not available",) * 3
-    known = [(title, *(cells if set(cells) != {NOT_ITS} else unknown)) for title, *cells in rows]
-    return [row for row in known if row[0] in asked or row[1:] != unknown]
+    return [row for row in rows if row[0] in asked or "not available" not in row]
 
 
 def headed_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -88,8 +76,11 @@ def of_picks(rows: list[list], picks: list[int | None]) -> list:
 
 def loss_lines(metrics: dict[str, Any]) -> list[str]:
     """Markdown rows of the losses, image by image: all that a measurement without a truth says of its result."""
-    loss, picks = metrics["loss"], metrics["selection"]["picked"]
-    rows = zip(image_names(metrics["metadata"]), picks, of_picks(loss["sample"], picks), loss["noise_floor"])
+    loss, picks, metadata = metrics["loss"], metrics["selection"]["picked"], metrics["metadata"]
+    names = [str(image) for image in metadata["image_ids"]]
+    if files := metadata.get("files"):  # of measurements
+        names = [f"{image} ({visible(file.replace('|', '&#124;'))})" for image, file in zip(names, files)]
+    rows = zip(names, picks, of_picks(loss["sample"], picks), loss["noise_floor"])
     lines = [
         "| image | label-free pick | its loss | noise floor | loss / noise floor | verdict | of each particle |",
         "|---:|---:|---:|---:|---:|---|---|",
@@ -101,13 +92,6 @@ def loss_lines(metrics: dict[str, Any]) -> list[str]:
             f"| {verdict_of_pick(metrics, i) or '–'} | {ratios_of_particles(metrics, i)} |"
         )
     return lines
-
-
-def image_names(metadata: dict[str, Any]) -> list[str]:
-    """The number of each image; of a measurement with the name of its file."""
-    ids = metadata["image_ids"]
-    files = [file.replace("|", "&#124;") for file in metadata.get("files") or ()]
-    return [f"{i} ({visible(file)})" for i, file in zip(ids, files)] or list(map(str, ids))
 
 
 def population(metrics: dict[str, Any]) -> str:

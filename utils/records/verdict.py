@@ -16,9 +16,7 @@ from utils.records.aggregate import finite
 
 WITHIN = 3.0  # standard deviations: one true image in 700 lies above
 BELOW = -6.0  # fitted particles of the same runs reach -3.7
-MISSCALED = (
-    0.02  # of the calculated values against the measured ones: right gains stay within 0.005, a half gain is off by 0.03
-)
+MISSCALED = 0.02  # of calculated values against measured ones: right gains stay within 0.005, a half gain is off by 0.03
 TO_THE_NOISE, TO_THE_PRIOR, NOT_EXPLAINED = "to the noise", "to what the prior draws", "not explained"
 
 

@@ -98,6 +98,10 @@ class Particles:
         """Which particles belong to one image, (P, P) bool on `device`."""
         return (self.image[:, None] == self.image[None]).to(device)
 
+    def by_image(self) -> dict[int, torch.Tensor]:
+        """{image id: positions of its particles, as of_image}, in order of first appearance."""
+        return {image: self.of_image(image) for image in dict.fromkeys(self.image.tolist())}
+
     def of_image(self, image_id: int) -> torch.Tensor:
         """Positions of one image's particles, (n,) int64 on the CPU."""
         return torch.nonzero(self.image == image_id).flatten()

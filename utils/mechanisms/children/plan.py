@@ -1,6 +1,6 @@
 """Children of a pruning: keys, checks, and their block. What it does: act.py. It builds on the pruning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -42,6 +42,7 @@ class Aggregated(Block):
 class ChildrenPlan(Plan):
     name, key, Keys = "children", "children", Keys
     block, Recorded, Aggregated = "tree", Recorded, Aggregated
+    shared = ("step_index", "timestep", "stay")
     adds = True
 
     def off(self) -> dict[str, Any]:
@@ -68,10 +69,6 @@ class ChildrenPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("children") else ("children", "tree")
-
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        same = {key: blocks[0][key] for key in ("step_index", "timestep", "stay")}
-        return {**same, "parent": [block["parent"] for block in blocks]}
 
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return particles * block.stay + len(block.parent[image])

@@ -68,9 +68,16 @@ class HardDataConsistency(Mechanism):
     def descended(self, active: Optimised, gradient: torch.Tensor, iteration: int) -> torch.Tensor:
         """The variables after one step down the loss, from `active.x`; gradient (P, C, h, w): of the loss in the latent.
 
-        One step of Adam, which updates the moments of `active`; another chain rule hands it a gradient of its own.
+        One step of Adam, bias-corrected and without weight decay, which updates the moments of `active`; another chain rule
+        hands it a gradient of its own.
         """
-        return active.x - self._adam_step(active, gradient, iteration)
+        active.momentum = torch.lerp(gradient, active.momentum, BETAS[0])
+        active.variance = torch.lerp(gradient.square(), active.variance, BETAS[1])
+        # as data on the device: numbers that change would be constants of a new graph each time
+        corrections = torch.tensor([1 - beta ** (iteration + 1) for beta in BETAS], dtype=torch.float64)
+        corrections = corrections.to(gradient.dtype).to(gradient.device)
+        momentum, variance = active.momentum / corrections[0], active.variance / corrections[1]
+        return active.x - self.settings.lr * momentum / (variance.sqrt() + 1e-8)
 
     def acts(self, step: int) -> bool:
         return self.do_optimization(step)
@@ -169,16 +176,6 @@ class HardDataConsistency(Mechanism):
             else:  # one compiled graph for all iterations: a stopped particle stays in place
                 active.z = torch.where(column(going.to(device), proposal), proposal, active.z)
         return result, {"iterations": iterations, "stopped_by": stopped_by}
-
-    def _adam_step(self, active: Optimised, gradient: torch.Tensor, iteration: int) -> torch.Tensor:
-        """The step to take off; updates the moments of `active` (bias-corrected Adam without weight decay)."""
-        active.momentum = torch.lerp(gradient, active.momentum, BETAS[0])
-        active.variance = torch.lerp(gradient.square(), active.variance, BETAS[1])
-        # as data on the device: numbers that change would be constants of a new graph each time
-        corrections = torch.tensor([1 - beta ** (iteration + 1) for beta in BETAS], dtype=torch.float64)
-        corrections = corrections.to(gradient.dtype).to(gradient.device)
-        momentum, variance = active.momentum / corrections[0], active.variance / corrections[1]
-        return self.settings.lr * momentum / (variance.sqrt() + 1e-8)
 
 
 def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -> HardDataConsistency:

@@ -3,7 +3,6 @@
 It acts after the chain of every `every`-th step with t <= optimization_step, and of the last one.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
@@ -65,10 +64,6 @@ class OptimizationPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return ("optimization",) if nodes["optimization_step"] < 0 else ()
-
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        keys = ("calls", "iterations", "calls_without_iteration", "stopped_by", "time_s")
-        return {key: [block[key] for block in blocks] for key in keys}
 
     def explores_until(self, config: Nodes) -> int:
         return config["optimization_step"]

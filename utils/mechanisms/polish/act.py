@@ -42,8 +42,8 @@ class Polish(Mechanism):
         """The particles of the smallest losses, without a velocity; those that diverged come last."""
         losses = sampler.exact_loss(particles).tolist()
         rows, report = [], {}
-        for image in dict.fromkeys(particles.image.tolist()):
-            where = particles.of_image(image).tolist()
+        for image, positions in particles.by_image().items():
+            where = positions.tolist()
             finite = {row: math.isfinite(losses[row]) for row in where}
             best_first = sorted(where, key=lambda row: (not finite[row], losses[row] if finite[row] else 0.0))
             kept, dropped = sorted(best_first[: self.keep]), sorted(best_first[self.keep :])

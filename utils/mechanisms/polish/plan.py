@@ -4,7 +4,7 @@ It begins after the last annealing step: the particles with the smallest losses 
 once more, with a chain of their own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -59,6 +59,7 @@ class Aggregated(Block):
 class PolishPlan(Plan):
     name, key, Keys = "polish", "polish", Keys
     block, Recorded, Aggregated = "polish", Recorded, Aggregated
+    shared = ("step_index",)
     needs_all = True
     resizes = True
     ends_annealing = True
@@ -104,10 +105,6 @@ class PolishPlan(Plan):
         polish, grid = nodes["polish"], nodes["sampler"]["annealing_scheduler_config"]
         sigmas = annealing_sigmas(polish["num_steps"], grid["sigma_max"], grid["sigma_min"])
         return polish["num_steps"] - first_level(sigmas, polish["sigma"])
-
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        each = {key: [block[key] for block in blocks] for key in ("kept", "dropped", "loss")}
-        return {"step_index": blocks[0]["step_index"], **each}
 
     def couples(self, config: Nodes, block: Block | None) -> bool:
         return block is not None

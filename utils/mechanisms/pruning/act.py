@@ -96,9 +96,8 @@ class Pruning(Mechanism):
         floor, spread = operator.noise_floor(particles.y), operator.floor_spread(particles.y)  # (P,)
         loss, floor, floor_std = torch.stack([loss, floor.to(loss.dtype), (floor * spread).to(loss.dtype)]).tolist()
         source, index, reports = [], [], {}
-        for image in dict.fromkeys(particles.image.tolist()):
-            where = particles.of_image(image)
-            numbers = particles.select(where).index.tolist()
+        for image, where in particles.by_image().items():
+            numbers = particles.index[where].tolist()
             losses, distances = [loss[i] for i in where], distance[where][:, where].tolist()
             choice = choose(losses, distances, floor[where[0]], floor_std[where[0]], self.keep, self.settings)
             # slots stay in the order of their numbers

@@ -4,7 +4,7 @@ It acts after the chain of the step before the first one with t <= pruning_step,
 the smaller batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -54,6 +54,7 @@ class PruningPlan(Plan):
     name, key, Keys = "pruning", "pruning_step", Keys
     block, Recorded, Aggregated = "pruning", Recorded, Aggregated
     recorded = aggregated = True
+    shared = ("step_index", "timestep")
     needs_all = True
     resizes = True
     read = ("pruning_step",)
@@ -78,10 +79,6 @@ class PruningPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return ("pruning", "pruning_keep") if nodes["pruning_step"] < 0 else ()
-
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        each = {key: [block[key] for block in blocks] for key in ("kept", "dropped", "parents", "loss", "distance")}
-        return {"step_index": blocks[0]["step_index"], "timestep": blocks[0]["timestep"], **each}
 
     def explores_until(self, config: Nodes) -> int:
         return config["pruning_step"]

@@ -7,7 +7,7 @@ begin this level at noise pyramid.sigma, where the coarse structure stands and t
 
 import math
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -20,32 +20,24 @@ from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
 from utils.sampling.outcome import SampleResult
 from utils.sampling.particles import Particles
-from utils.sampling.phases import Phases
 from utils.sampling.pictures import enlarged
 from utils.sampling.profiler import Profiler
 
 
-class Below(Protocol):
-    """What runs the level below: utils.algorithms.contract.Algorithm."""
-
-    prior: LatentPrior
-    operator: Operator
-    mechanisms: tuple[Mechanism, ...]
-    phases: Phases
-
-    def sample(self, particles: Particles, profiler: Profiler | None = None, on_step: OnStep = ...) -> SampleResult: ...
-
-
 class Pyramid(Mechanism):
-    """Brings in what the level below found. keep: particles of an image; step, sigma: where this level begins."""
+    """Brings in what the level below found.
+
+    below: the utils.algorithms.contract.Algorithm of that level; keep: particles of an image; step, sigma: where this level
+    begins; field: pixels of the object
+    """
 
     name = "pyramid"
     needs_all = True
 
-    def __init__(self, below: Below, keep: int, step: int, sigma: float, field: int) -> None:
+    def __init__(self, below: Any, keep: int, step: int, sigma: float, field: int) -> None:
         self.below, self.keep, self.sigma, self.field = below, keep, sigma, field
         self.size = below.prior.resolution
-        self.prefix = f"level_{self.size}_"
+        self.prefix, self.name_of_below = f"level_{self.size}_", f"{self.size} of {field} pixels"
         self.entrance = Entrance(step, (*(self.prefix + name for name in below.phases.names), "scaling_up"))
 
     def waits(self, particles: Particles) -> torch.Tensor:
@@ -56,7 +48,7 @@ class Pyramid(Mechanism):
         z = torch.empty(len(particles), *below.prior.latent_shape, dtype=below.prior.dtype, device=particles.z.device)
         y = sampler.operator.centre(particles.y, sampler.prior.resolution, self.size)
         start = Particles(z, y, particles.image, particles.index)
-        result = below.sample(start, inner, lambda info: on_step(info._replace(level=self.level_of(info.level))))
+        result = below.sample(start, inner, lambda info: on_step(info._replace(level=info.level or self.name_of_below)))
         profiler.adopt(self.prefix, inner)
         rows, report = self.chosen(result)
         kept = particles.select(self.rows_of(particles, result.particles.select(rows)))
@@ -64,10 +56,6 @@ class Pyramid(Mechanism):
             x = enlarged(result.image[rows.to(result.image.device)], sampler.prior.resolution)
             z = sampler.prior.encode(x.to(sampler.prior.dtype))
             return kept.at(z + self.sigma * sampler.noise.draw(kept, "initial")), report
-
-    def level_of(self, level: str | None) -> str:
-        """The name of the level that a step belongs to; None: the level right below."""
-        return level or f"{self.size} of {self.field} pixels"
 
     def chosen(self, result: SampleResult) -> tuple[torch.Tensor, Report]:
         """Positions of the particles that go on, those of an image together, and what the level found on each image."""
@@ -78,8 +66,7 @@ class Pyramid(Mechanism):
         compared = compared.double().cpu().nan_to_num(torch.inf)
         ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
         rows, report = [], {}
-        for image in dict.fromkeys(particles.image.tolist()):
-            where = particles.of_image(image)
+        for image, where in particles.by_image().items():
             order = where[compared[where].argsort(stable=True)][: self.keep]
             rows.append(order.sort().values)
             report[image] = {

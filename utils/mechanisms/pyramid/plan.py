@@ -80,6 +80,7 @@ class Aggregated(Block):
 class PyramidPlan(Plan):
     name, key, Keys = "pyramid", "pyramid", Keys
     block, Recorded, Aggregated = "pyramid", Recorded, Aggregated
+    shared = ("field",)
     needs_all = True
     resizes = True
     certified = ("pyramid",)
@@ -141,9 +142,6 @@ class PyramidPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("pyramid", {}).get("levels") else ("pyramid",)
-
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {"field": blocks[0]["field"], "levels": [block["levels"] for block in blocks]}
 
     def couples(self, config: Nodes, block: Block | None) -> bool:
         return block is not None

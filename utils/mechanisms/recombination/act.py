@@ -119,7 +119,10 @@ class Recombination(Mechanism):
             fresh = sampler.noise.draw(particles, "velocity", s.step + 1)
             new = replace(new, velocity=torch.where(column(accepted, fresh), fresh, particles.velocity))
         outcome = {"source": source, "turned": turned[rows, chosen], "loss": loss, "score": score, "accepted": accepted}
-        return new, {i: {"step": s.step, "where": w, "index": particles.index, **outcome} for i, w in _positions(particles)}
+        return new, {
+            image: {"step": s.step, "where": where, "index": particles.index, **outcome}
+            for image, where in particles.by_image().items()
+        }
 
     def judge(
         self, offspring: torch.Tensor, particles: Particles, s: StepScalars, sampler: Sampler
@@ -153,11 +156,6 @@ class Recombination(Mechanism):
                     }
                 )
         return {"events": list(events.values())}
-
-
-def _positions(particles: Particles) -> list[tuple[int, torch.Tensor]]:
-    """[(image id, positions of its particles)] in order of first appearance."""
-    return [(image, particles.of_image(image)) for image in dict.fromkeys(particles.image.tolist())]
 
 
 def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -> Recombination:

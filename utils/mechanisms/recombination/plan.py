@@ -113,9 +113,6 @@ class RecombinationPlan(Plan):
         """Only where particles exchange nothing although they could: certificates are older than that choice."""
         return {} if identity.get(self.name, {}).get("donors", True) else {"donors": False}
 
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {"events": [block["events"] for block in blocks]}
-
     def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
         return [("exchange", event["step_index"] + 1) for event in block["events"]]
 

@@ -67,8 +67,7 @@ class Start(Mechanism):
         """The particles at the noise level of the entrance, and of each image where they began."""
         side = sampler.prior.resolution
         starts, report = [], {}
-        for image in dict.fromkeys(particles.image.tolist()):
-            rows = particles.of_image(image)
+        for image, rows in particles.by_image().items():
             pictures = fill(particles.y[rows[:1]], image, side, self.settings, sampler.operator, sampler.noise)
             rank = particles.index[rows]
             turned = (rank % 2 == 1) & (self.settings.turn and pictures.turns)

@@ -57,6 +57,7 @@ class Aggregated(Block):
 class StartPlan(Plan):
     name, key, Keys = "start", "start", Keys
     block, Recorded, Aggregated = "start", Recorded, Aggregated
+    shared = ("step_index", "timestep")
     certified = ("start",)
     BEFORE, AFTER, PHASE = "above_start", "below_start", "bank"
 
@@ -116,10 +117,6 @@ class StartPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("start", {}).get("bank") else ("start",)
-
-    def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        same = {key: blocks[0][key] for key in ("step_index", "timestep")}
-        return same | {key: [block[key] for block in blocks] for key in ("particles", "rank", "residual", "turned")}
 
     def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
         return [("from the bank", block["step_index"])]
