@@ -9,6 +9,7 @@ are compared, the normalisation's -2 n sigma^2 log t is added (`handicap`).
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -89,7 +90,7 @@ class WithFidelity(Operator):
             raise ValueError(f"terms: {', '.join(absent)} of one's own must be made for the coarse operator")
         operator, settings = self.operator.coarse(side, resolution), copy.copy(self.settings)
         if settings.photons is not None:
-            settings.photons *= (operator.pixel / self.operator.pixel) ** 2
+            settings.photons *= math.prod(operator.pixel) / math.prod(self.operator.pixel)
         return WithFidelity(operator, settings, terms)
 
     def centre(self, y: torch.Tensor, side: int, resolution: int) -> torch.Tensor:

@@ -8,9 +8,9 @@ import torch
 
 from operators.base import Operator
 from utils import device as devices
-from utils.errors import InputError
 
 LUMINANCE = (0.299, 0.587, 0.114)
+ROUNDING = 1e-6  # pixels: two that share less only touch
 
 
 class PhaseRetrieval(Operator):
@@ -30,8 +30,8 @@ class PhaseRetrieval(Operator):
     oversample: > 0; from 4 on the sides reach 2 H
     sigma:      standard deviation of the noise on the magnitude, >= 0
     channels:   3, or 1: of the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), y (P, 1, H', W'); colours are the prior's
-    pixel:      >= 1, the side q of the image's pixels in pixels of the object whose measurement's centre y is; no key of the
-                config, since the images of a run have the pixels of their measurement
+    pixel:      (rows, columns) >= 1, the sides q of the image's pixels in pixels of the object whose measurement's centre y is;
+                no key of the config, since the images of a run have the pixels of their measurement
 
     What a detector's frame says, and no config (utils/running/geometry.py):
 
@@ -53,20 +53,25 @@ class PhaseRetrieval(Operator):
         oversample: float = 2.0,
         sigma: float = 0.05,
         channels: int = 3,
-        pixel: float = 1.0,
+        pixel: tuple[float, float] = (1.0, 1.0),
         frame: tuple[int, int] | None = None,
         offset: tuple[float, float] = (0.0, 0.0),
         inside: torch.Tensor | None = None,
     ) -> None:
         super().__init__(sigma)
-        self.frame, self.offset = frame, offset
-        self.register_buffer("inside", inside)
-        self.oversample, self.pixel = float(oversample), float(pixel)
+        self.oversample, self.pixel, self.frame, self.offset = float(oversample), pixel, frame, offset
         self.register_buffer("luminance", torch.tensor(LUMINANCE).view(1, 3, 1, 1) if channels == 1 else None)
         if channels == 1:  # which mixes the image's channels
-            self.turns = self.separable = False
-        if inside is not None and not inside.equal(inside.flip(0, 1)):
-            self.turns = self.rotation_ambiguity = False
+            self.separable = False
+        self.register_buffer("inside", None)
+        self.confine(inside)
+
+    def confine(self, inside: torch.Tensor | None) -> None:
+        """To images that are 0 outside of a support (H, W), booleans; what an image's turns measure follows from it."""
+        self.inside = inside
+        symmetric = inside is None or inside.equal(inside.flip(0, 1))
+        self.rotation_ambiguity = type(self).rotation_ambiguity and symmetric
+        self.turns = type(self).turns and symmetric and self.luminance is None
 
     @property
     def support(self) -> torch.Tensor | None:
@@ -87,55 +92,83 @@ class PhaseRetrieval(Operator):
         if self.inside is not None:
             x = x * self.inside
         spectrum = devices.spectrum_magnitude(x, field, self.offset)  # (P, C, H', W')
-        return spectrum if self.pixel == 1 else spectrum * self.attenuation(spectrum)
+        return spectrum if self.pixel == (1, 1) else spectrum * self.attenuation(spectrum)
 
     def visible(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.luminance is None else (self.luminance.to(x) * x).sum(1, keepdim=True).expand_as(x)
 
     def magnitudes(self, y: torch.Tensor) -> torch.Tensor:
         """y / D: D is nowhere below (2 / pi)^2 = 0.405, in the corners, so that noise grows by at most 2.5."""
-        return y if self.pixel == 1 else y / self.attenuation(y)
+        return y if self.pixel == (1, 1) else y / self.attenuation(y)
 
     def attenuation(self, like: torch.Tensor) -> torch.Tensor:
         """D at the frequencies of a spectrum (P, C, H', W'): (H', W')."""
-        return dirichlet(like.shape[-2], like.shape[-1], self.pixel, like.device, like.dtype)
+        return dirichlet((like.shape[-2], like.shape[-1]), self.pixel, self.offset, like.device, like.dtype)
 
     def coarse(self, side: int, resolution: int) -> "PhaseRetrieval":
         """The operator of images of `resolution` pixels that measures the centre of the spectrum of objects of `side` pixels.
 
-        Its noise is that of `centre`. Raises ValueError if `resolution` exceeds `side`, and InputError for a detector's frame.
+        Its noise is that of `centre`. Offset in samples and support stay: a pixel may differ from 0 where the support meets it.
+        Raises ValueError if `resolution` exceeds `side`.
         """
-        if self.frame or any(self.offset) or self.inside is not None:
-            raise InputError(
-                "data.resolution: a coarse level knows only frames of the task's own size, their centre on a pixel, and no "
-                "support; choose a model of that resolution"
-            )
         if resolution > side:
             raise ValueError(f"resolution={resolution}: must not exceed the object's side {side}")
-        ratio, coarse = self.samples(side) / self.samples(resolution), copy.deepcopy(self)
-        coarse.sigma, coarse.pixel = self.sigma / ratio, self.pixel * ratio
+        full, small = self.frame or 2 * (self.samples(side),), self.samples_at(side, resolution)
+        larger = full[0] / small[0], full[1] / small[1]
+        coarse = copy.deepcopy(self)
+        coarse.sigma = self.sigma / math.prod(larger) ** 0.5
+        coarse.pixel = self.pixel[0] * larger[0], self.pixel[1] * larger[1]
+        coarse.frame = self.frame and small
+        if self.inside is not None:
+            coarse.confine(support_of_pixels(self.inside, resolution, larger))
         return coarse
 
     def centre(self, y: torch.Tensor, side: int, resolution: int) -> torch.Tensor:
-        """What `coarse` measures, (P, C, m, m), of y (P, C, M, M), of an object of `side` pixels: its centre, times m / M."""
-        full, small = self.samples(side), self.samples(resolution)
-        first = full // 2 - small // 2  # frequency 0 lies at M // 2, and then at m // 2
-        return y[..., first : first + small, first : first + small] / (full / small)
+        """What `coarse` measures, (P, C, m, m'), of y (P, C, M, M'), of an object of `side` pixels.
+
+        Its centre, over the root of the product of M / m and M' / m'.
+        """
+        rows, columns = self.samples_at(side, resolution)
+        top, left = y.shape[-2] // 2 - rows // 2, y.shape[-1] // 2 - columns // 2  # frequency 0: at M // 2, and then at m // 2
+        larger = (y.shape[-2] / rows) * (y.shape[-1] / columns)
+        return y[..., top : top + rows, left : left + columns] / larger**0.5
+
+    def samples_at(self, side: int, resolution: int) -> tuple[int, int]:
+        """Samples, rows and columns, of an image of `resolution` pixels in the place of an object of `side`.
+
+        Of a detector's frame as many as the image's field, q times its sides, still holds the object: q = M / m.
+        """
+        if self.frame is None:
+            return self.samples(resolution), self.samples(resolution)
+        rows, columns = self.frame
+        return rows * resolution // side, columns * resolution // side
 
 
 @lru_cache(maxsize=16)
-def dirichlet(height: int, width: int, pixel: float, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """D(k) = d(k_y) d(k_x) at the centred frequencies of height x width samples, (H', W'), each row and column in (0, 1].
+def dirichlet(
+    sides: tuple[int, int], pixel: tuple[float, float], offset: tuple[float, float], device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """D(k) = d(k_y) d(k_x) at the centred frequencies, `offset` higher, of H' x W' samples: (H', W'), each factor in (0, 1].
 
     d(k) = sin(pi k q / M) / (q sin(pi k / M)) with M = q m for m samples a side: the spectrum of q equal pixels in a row, over
     q. An object of M samples a side that is constant on q x q squares has q D(k) times the magnitude of the image of its
-    squares, exactly where q is whole; otherwise squares end inside pixels, which blurs their borders. d falls to
+    squares, exactly where q is whole, at every k; otherwise squares end inside pixels, which blurs their borders. d falls to
     1 / (q sin(pi / 2q)) >= 2 / pi at the border. Ours; a sum of a geometric series.
     """
     factors = []
-    for side in (height, width):
-        angle = math.pi * (torch.arange(side, dtype=torch.float64) - side // 2) / side  # pi k q / M
-        factor = angle.sin() / (pixel * (angle / pixel).sin())
-        factor[side // 2] = 1.0  # the limit of 0 / 0
-        factors.append(factor)
+    for side, q, above in zip(sides, pixel, offset):
+        angle = math.pi * (torch.arange(side, dtype=torch.float64) - side // 2 + above) / side  # pi k q / M
+        factor = angle.sin() / (q * (angle / q).sin())
+        factors.append(torch.where(angle == 0, 1.0, factor))  # the limit of 0 / 0
     return torch.outer(*factors).to(dtype).to(device)
+
+
+def support_of_pixels(inside: torch.Tensor, resolution: int, larger: tuple[float, float]) -> torch.Tensor:
+    """Which of `resolution` pixels a side, `larger` times as large, meet the support (H, W), booleans; both in the middle."""
+    overlaps = []
+    for side, q in zip(inside.shape, larger):
+        first = (torch.arange(resolution) - resolution / 2)[:, None] * q  # borders of the large pixels, from the middle
+        own = torch.arange(side) - side / 2
+        overlaps.append(((first < own + 1 - ROUNDING) & (own < first + q - ROUNDING)).double())  # (resolution, side)
+    rows, columns = (each.to(inside.device) for each in overlaps)
+    return rows @ inside.double() @ columns.T > 0

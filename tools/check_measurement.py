@@ -27,15 +27,17 @@ from utils.config.check import check
 from utils.config.compose import compose, quoted
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
+from utils.conventions import Convention
 from utils.data import Measurement, measurements
-from utils.diagnosis.findings import Finding, Frame, findings_of, hot_pixels, negative_marks
+from utils.diagnosis.findings import Finding, Frame, findings_of, negative_marks
 from utils.diagnosis.frames import SURE as SURE_CENTER
 from utils.diagnosis.frames import by_radius
 from utils.diagnosis.support import filled
 from utils.errors import InputError, one_line, visible
 from utils.formats import read_array
+from utils.frames import middle
 from utils.hdf5 import arrays_in
-from utils.measurements import Convention
+from utils.measurements import Support
 from utils.stacks import frames_in
 
 if TYPE_CHECKING:
@@ -63,8 +65,7 @@ def settings_of(path: Path, overrides: Sequence[str]) -> Settings:
 
 def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]]:
     """One file, as a run reads it, or else as it can be read. Raises InputError for one of which nothing can be read."""
-    findings: list[Finding] = []
-    sigma, channels = settings.group.operator.sigma, item.convention.channels or 3
+    findings, channels, sigma = list[Finding](), item.convention.channels or 3, settings.group.operator.sigma
     try:
         reading = item.read()
         if reading.y.ndim != 3 or len(reading.y) != channels:
@@ -85,8 +86,7 @@ def examine(item: Measurement, settings: Settings) -> tuple[Frame, list[Finding]
 
 def readable(item: Measurement) -> tuple[Measurement, list[Finding]]:
     """A file that no run can read yet, with what lets it be read. Raises InputError, ValueError and OSError."""
-    findings, path = list[Finding](), item.path
-    convention = item.convention
+    findings, path, convention = list[Finding](), item.path, item.convention
     if convention.quantity == "counts" and convention.gain is None:  # none is chosen of what cannot be read
         convention = replace(convention, gain=1.0)
 
@@ -110,8 +110,7 @@ def readable(item: Measurement) -> tuple[Measurement, list[Finding]]:
     if convention.quantity != "magnitude" and convention.background is None and (array[~absent] < 0).any():
         if negative_marks(array, absent, convention):
             lowest = array[~absent].min().item()
-            marks = [*convention.mask_values, lowest]
-            convention = take("marked pixels", f"{lowest}, the one negative value", "mask", marks)
+            convention = take("marked pixels", f"{lowest}, the one negative value", "mask", [*convention.mask_values, lowest])
         else:
             convention = take("background", "was taken off already: some counts are negative", "background", 0)
     if (count := frames_in(array.shape, convention)) and convention.frame is None:
@@ -119,8 +118,7 @@ def readable(item: Measurement) -> tuple[Measurement, list[Finding]]:
         counts = np.where(absent, 0, array).astype(np.float64)
         if (lit := counts.mean(0) > 1).any():
             ratio = counts.var(0, ddof=1)[lit].mean() / counts.mean(0)[lit].mean()
-            value = f"{ratio:.3g}, the variance over the mean of {count} frames"
-            findings.append(Finding("numbers a count", value, 0.7))
+            findings.append(Finding("numbers a count", f"{ratio:.3g}, the variance over the mean of {count} frames", 0.7))
     return replace(item, convention=convention, own_frame=None, measured_shape=None), findings
 
 
@@ -152,31 +150,30 @@ class Look(NamedTuple):
 
 def look(path: Path, given: Sequence[str]) -> Look:
     """At the files of a run, as often as something new is recommended. Raises InputError."""
-    overrides, names = {key_of(each): each for each in given}, list[str]()
+    overrides = {key_of(each): each for each in given}
     if overrides.get("data.quantity") == "data.quantity=counts" and not {"data.gain", "data.scale"} & overrides.keys():
         overrides["data.scale"] = "data.scale=free"
-    found, rounds = dict[str, list[Finding]](), list[list[tuple[Frame, list[Finding]]]]()
-    while True:
+    names, rounds, found = list[str](), list[list[tuple[Frame, list[Finding]]]](), dict[str, list[Finding]]()
+    settled = False
+    while not settled and len(rounds) < ROUNDS:
         settings = settings_of(path, list(overrides.values()))
         if not (items := measurements(settings)):
             raise InputError(f"{path}: no measurement in it")
-        items, more = items[:MOST_FILES], len(items) > MOST_FILES
         names = names or [item.name for item in items]  # before a frame of each is chosen
-        rounds.append([examine(item, settings) for item in items])
+        rounds.append([examine(item, settings) for item in items[:MOST_FILES]])
         found = {name: together(found.get(name, []), after) for name, (_, after) in zip(names, rounds[-1])}
         new, remarks = recommended(found, Convention.of(settings.data).mask_values)
-        settled = all(overrides.get(key) == override for key, override in new.items())
+        settled = bool(remarks) or new.items() <= overrides.items()
         overrides |= new
-        if settled or remarks or len(rounds) == ROUNDS:
-            break
-    remarks += [f"only the first {MOST_FILES} files were looked at"] * more
+    if len(names) > MOST_FILES:
+        remarks.append(f"only the first {MOST_FILES} files were looked at")
     refused = any(each.severity == "refuse" for _, findings in rounds[0] for each in findings)
     return Look(overrides, found, remarks, refused, rounds[0][0][0], rounds[-1][0][0])
 
 
 def together(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     """What was recommended before stays, unless its key is recommended anew; of other things the latest word counts."""
-    told = {each.what for each in after if not each.override} | {key_of(each.override) for each in after if each.override}
+    told = {key_of(each.override) or each.what for each in after}
     kept = [each for each in before if each.what == "reading it" or (key_of(each.override) or each.what) not in told]
     mended = {each.what for each in kept if each.override}
     return [*kept, *(each for each in after if each.override or each.what not in mended)]
@@ -190,38 +187,30 @@ def recommended(found: dict[str, list[Finding]], masked: Sequence[object]) -> tu
             values.setdefault(key_of(override), {}).setdefault(override, name)
     if marks := [each.partition("=")[2].strip("[]") for each in values.pop("data.mask", {})]:
         values["data.mask"] = {f"data.mask=[{','.join(dict.fromkeys([*map(str, masked), *marks]))}]": ""}
-    differing = [
-        f"the files differ: {', '.join(f'{override} ({name})' for override, name in of_key.items())}"
-        for of_key in values.values()
-        if len(of_key) > 1
-    ]
-    return {key: next(iter(of_key)) for key, of_key in values.items()}, differing
+    several = [each for each in values.values() if len(each) > 1]
+    differing = [", ".join(f"{override} ({name})" for override, name in each.items()) for each in several]
+    return {key: next(iter(each)) for key, each in values.items()}, [f"the files differ: {each}" for each in differing]
 
 
-def draw_page(first: Frame, last: Frame, findings: Sequence[Finding], name: str, out: Path) -> None:
+def draw_page(first: Frame, last: Frame, name: str, out: Path) -> None:
     """The frame as told; its pixels, radial means and autocorrelation with what is recommended. Raises InputError."""
     from utils.figures.style import plt, save_figure
 
-    estimate = last.estimate()
-    sure = estimate.confidence >= SURE_CENTER
-    center = (estimate.row, estimate.column) if sure else last.told
-    hot = hot_pixels(replace(last, told=center)) if sure else np.zeros_like(last.missing)
-    y = np.where(hot, np.nan, last.reading.y.astype(np.float64))
+    hot = last.hot_pixels() if last.estimate().confidence >= SURE_CENTER else np.zeros_like(last.missing)
+    y = last.without(hot).y
     figure, axes = plt.subplots(2, 2, figsize=(12.5, 10.5), layout="constrained")
     shape = f"{first.missing.shape[-2]} x {first.missing.shape[-1]} pixels, channels: {len(y)}"
     figure.suptitle(visible(f"{name}: {shape}"), fontsize=14)
     _draw_frame(axes[0, 0], first)
     _draw_kinds(axes[0, 1], last, hot)
-    _draw_radial(axes[1, 0], y, center, last.sigma, sure)
-    _draw_lags(axes[1, 1], y, next((each for each in findings if each.what == "support"), None))
+    _draw_radial(axes[1, 0], y, last)
+    _draw_lags(axes[1, 1], y, last.convention.support)
     save_figure(figure, out, dpi=100)
 
 
 def _draw_frame(axis: Axes, frame: Frame) -> None:
     raw = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
-    picture = np.where(np.isnan(raw).all(0), np.nan, np.nansum(raw, 0))
-    lit = picture[picture > 0]
-    _on_a_log_scale(axis, picture, float(np.quantile(lit, 0.02)) if lit.size else 1.0, "number in the file")
+    _draw_logarithm(axis, np.where(frame.missing.all(0), np.nan, np.nansum(raw, 0)), "the number in the file")
     axis.plot(*frame.told[::-1], "+", color="white", markersize=17, markeredgewidth=1.5, label="centre as told")
     estimate = frame.estimate()
     if estimate.confidence >= SURE_CENTER:
@@ -231,18 +220,14 @@ def _draw_frame(axis: Axes, frame: Frame) -> None:
     axis.set_title("the frame, grey where not measured")
 
 
-def _on_a_log_scale(axis: Axes, picture: np.ndarray, low: float, label: str, **options: Any) -> None:
-    """Grey where NaN, black below `low`."""
+def _draw_logarithm(axis: Axes, picture: np.ndarray, label: str) -> None:
+    """Of (H, W), grey where NaN; the darkest fiftieth is black."""
     from matplotlib import colormaps
-    from matplotlib.colors import LogNorm
 
-    high = max(float(np.nanmax(picture, initial=0.0)), 1e-300)
-    norm = LogNorm(min(max(low, 1e-7 * high), high / 2), high)
-    colours = colormaps["magma"].with_extremes(bad=GAP, under="black")
-    shown = axis.imshow(np.where(picture <= 0, norm.vmin / 10, picture), norm=norm, cmap=colours, **options)
-    bar = axis.figure.colorbar(shown, ax=axis, label=label, extend="min")
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the default writes formulas
-    bar.ax.yaxis.set_minor_formatter(lambda value, _: "")
+    least = float(np.quantile(picture[picture > 0], 0.02)) if (picture > 0).any() else 1.0
+    colours = colormaps["magma"].with_extremes(bad=GAP)
+    shown = axis.imshow(np.log10(np.maximum(picture, least)), cmap=colours)
+    axis.figure.colorbar(shown, ax=axis, label=f"logarithm (base 10) of {label}")
 
 
 def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
@@ -262,32 +247,26 @@ def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
     axis.set_title("what its pixels are, in any channel")
 
 
-def _draw_radial(axis: Axes, y: np.ndarray, center: tuple[float, float], sigma: float, sure: bool) -> None:
-    radial = by_radius(y, center)
-    axis.plot(radial.mean, color="#1f4e79", linewidth=2, label="mean magnitude of a ring")
-    if sure:
-        axis.plot(radial.noise, ".", color="#d0021b", markersize=4, label="noise there, from opposite pixels")
-    axis.axhline(sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {sigma:.3g}")
-    axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.set(xlabel="pixels from the centre", ylabel="magnitude, as the operator has it")
-    axis.set_title("magnitude and noise by radius" if sure else "magnitude by radius; without a sure centre no noise")
+def _draw_radial(axis: Axes, y: np.ndarray, frame: Frame) -> None:
+    radial = by_radius(y, frame.told)
+    axis.semilogy(radial.mean, color="#1f4e79", linewidth=2, label="mean magnitude of a ring")
+    axis.semilogy(radial.noise, ".", color="#d0021b", markersize=4, label="noise there, if that is the centre")
+    axis.axhline(frame.sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {frame.sigma:.3g}")
+    axis.set(xlabel="pixels from the centre", ylabel="magnitude, as the operator has it", title="magnitude and noise by radius")
     axis.legend(fontsize=8)
 
 
-def _draw_lags(axis: Axes, y: np.ndarray, support: Finding | None) -> None:
+def _draw_lags(axis: Axes, y: np.ndarray, support: Support) -> None:
     from matplotlib.patches import Rectangle
 
     lags = np.fft.fftshift(np.abs(np.fft.fft2(filled(y) ** 2)).sum(0))
-    rows, columns = (side // 2 for side in lags.shape)
-    extent = (-columns - 0.5, lags.shape[1] - columns - 0.5, lags.shape[0] - rows - 0.5, -rows - 0.5)
-    _on_a_log_scale(axis, lags / lags.max(), 0.5 * float(np.quantile(lags / lags.max(), 0.02)), "of lag 0", extent=extent)
-    axis.set(title="autocorrelation", xlabel="lag in pixels of the object")
-    if support is not None and support.override:
-        height, width = (int(side) for side in support.override.partition("[")[2].rstrip("]").split(","))
-        corner = (-width + 0.5, -height + 0.5)
-        axis.add_patch(Rectangle(corner, 2 * width - 1, 2 * height - 1, fill=False, color="white", linewidth=1.5))
-        axis.set_title(f"autocorrelation, box: {support.override}")
+    row, column = middle(lags.shape)
+    _draw_logarithm(axis, lags / lags.max(), "the share of lag 0")
+    axis.set(title="autocorrelation, lag 0 in the middle", xlabel="pixels of the object")
+    if isinstance(support, list):
+        corner, width, height = (column - support[1] + 0.5, row - support[0] + 0.5), 2 * support[1] - 1, 2 * support[0] - 1
+        axis.add_patch(Rectangle(corner, width, height, fill=False, color="white", linewidth=1.5))
+        axis.set_title(f"autocorrelation, box: data.support={support}")
 
 
 def main() -> None:
@@ -304,9 +283,9 @@ def main() -> None:
     overrides = list(seen.overrides.values())
     say(f"recommended: {'no other override' if overrides == args.overrides else shlex.join(overrides)}")
     say("not to be known from a file: the exact gain, which of two turns by 180 degrees is meant, what a mask hides")
-    name, findings = next(iter(seen.found.items()))
+    name = next(iter(seen.found))
     out = args.out or Path(f"{Path(name).stem}.check.png")
-    draw_page(seen.first, seen.last, findings, name, out)
+    draw_page(seen.first, seen.last, name, out)
     say(f"page: {out}")
     sys.exit(seen.refused)
 

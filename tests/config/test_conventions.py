@@ -46,8 +46,6 @@ MEASURED = ("gpu=-1", "data=measurement", "data.root=somewhere")
         (["data.support=[64,65]"], "data.support=[64, 65]: must not exceed the field of 64 pixels"),
         (["data.support=/no/such.npy"], "data.support=/no/such.npy: file /no/such.npy not found"),
         (["data.support=40", "task=gaussian_blur"], "data.support=40: operators.blur.GaussianBlur measures no spectrum"),
-        (["data.support=40", "pyramid.levels=[64]"], "data.support=40: coarse levels know nothing of it (pyramid.levels=[64])"),
-        (["data.center=auto", "pyramid.levels=[64]"], "data.center=auto: coarse levels know nothing of it"),
         (
             ["data.support=40", "task.demo_langevin.operator._target_=mine.Operator"],
             "data.support=40: an operator of one's own knows nothing of it",

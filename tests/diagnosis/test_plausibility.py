@@ -5,8 +5,9 @@ import pytest
 import yaml
 
 from tests.worlds.scenes import SIDE, image
+from utils.conventions import Convention
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum
-from utils.measurements import Convention, Reading, read
+from utils.measurements import Reading, read
 
 FRAME, SIGMA, GAIN = 96, 0.05, 100.0
 CENTRE = slice(FRAME // 2 - 2, FRAME // 2 + 3)

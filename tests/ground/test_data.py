@@ -17,10 +17,10 @@ from PIL import Image, ImageCms, ImageFile
 from torchvision import transforms
 
 from tests.worlds import runs
+from utils.conventions import Convention
 from utils.data import Measurement, TestImage, read_rgb, select_images
 from utils.errors import InputError
 from utils.formats import CXI_DATA
-from utils.measurements import Convention
 from utils.paths import PROJECT
 from utils.records.files import read_record
 

@@ -4,9 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
+from utils.conventions import Convention
 from utils.data import Measurement
 from utils.errors import InputError
-from utils.measurements import Convention, read
+from utils.measurements import read
 
 rng = np.random.default_rng(0)
 Y = rng.uniform(0.1, 5.0, (3, 24, 20))  # magnitudes, centred, orthonormal

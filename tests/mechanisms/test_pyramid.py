@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from operators.phase_retrieval import PhaseRetrieval
+from tests.worlds.frames import frame, picture
 from utils.analysis import runs
 from utils.analysis.ancestry import ancestry
 from utils.config.check import check
@@ -69,6 +70,75 @@ def test_every_level_measures_the_centre_of_the_same_spectrum(composed, tiny):
     below = parts.sampler.mechanisms[0].below
     assert below.operator.sigma == instrument.sigma / 4 and below.prior.resolution == 16
     assert below.noise.seed != parts.noise.seed
+
+
+# of a detector's frame
+
+
+@pytest.fixture
+def measured(composed, tiny, tmp_path):
+    """measured(magnitudes, overrides ...) -> (parts, y) of a run on this frame of an object of 64 pixels."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+
+    def load(values, *overrides):
+        np.save(folder / "y.npy", values)
+        given = (*tiny, *LEVELS, "data=measurement", f"data.root={folder}", "data.end_id=1", *overrides)
+        settings = check(composed(*given))
+        parts = build(settings, tried=False)
+        return parts, load_batch(parts, settings, select_images(settings))[0].y[0]
+
+    return load
+
+
+def noiseless(x, shape=(96, 96), center=None):
+    return frame(x, shape, center, sigma=0)
+
+
+@pytest.mark.parametrize("center", [(50, 47), (38, 57)])
+@pytest.mark.parametrize("found", [False, True])
+def test_a_beam_off_the_middle_leaves_the_coarse_measurement(measured, center, found):
+    """Up to the samples that the detector lacks, which the coarse levels do not need."""
+    x = picture()
+    _, right = measured(noiseless(x))
+    parts, y = measured(noiseless(x, center=center), "data.center=auto" if found else f"data.center=[{center[0]},{center[1]}]")
+    below = parts.sampler.mechanisms[0].below.operator
+    torch.testing.assert_close(y, right, rtol=1e-5, atol=1e-5)
+    assert parts.operator.offset == below.offset == (0, 0)
+    _, wrong = measured(noiseless(x, center=center), f"data.center=[{center[0] + 1},{center[1]}]")
+    assert (wrong - right).nan_to_num(9).abs().max() > 1  # negative control
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (128, 128), (128, 80)])
+@pytest.mark.parametrize("off", [(0.0, 0.0), (0.5, -1.3)])
+def test_the_levels_measure_what_they_are_given_of_any_frame(measured, shape, off):
+    """An object of squares leaves nothing unexplained at any level."""
+    small = np.kron(np.random.default_rng(0).uniform(0.2, 1, (3, 16, 16)), np.ones((4, 4)))
+    center = tuple(side // 2 + there for side, there in zip(shape, off))
+    parts, y = measured(noiseless(small, shape, center), "data.center=[{},{}]".format(*center))
+    below = parts.sampler.mechanisms[0].below.operator
+    x = 2 * torch.from_numpy(small[None, :, ::4, ::4]).float() - 1
+    for operator, image, seen in (
+        (parts.operator, x.repeat_interleave(2, -1).repeat_interleave(2, -2), y[None]),
+        (below, x, parts.operator.centre(y[None], 32, 16)),
+    ):
+        assert operator.residual(image, seen).norm() < 1e-5 * seen.nan_to_num().norm()
+
+
+def test_the_support_of_the_object_is_that_of_each_level(measured):
+    parts, _ = measured(noiseless(picture(0, 40, 24), (128, 128)), "data.support=auto")
+    supports = [parts.instrument.support, parts.operator.support, parts.sampler.mechanisms[0].below.operator.support]
+    assert [tuple(int(each.any(axis).sum()) for axis in (1, 0)) for each in supports] == [(40, 24), (20, 12), (10, 6)]
+
+
+def test_a_run_of_frames_off_the_middle_with_a_support_goes_through_its_levels(run, tmp_path):
+    (tmp_path / "frames").mkdir()
+    np.save(tmp_path / "frames/y.npy", frame(picture(0, 40, 40), (97, 97), (50.5, 46)))
+    keys = ("data=measurement", f"data.root={tmp_path / 'frames'}", "data.end_id=1", "data.center=auto", "data.support=40")
+    folder, m = run(*LEVELS, *START, *keys)
+    assert m["pyramid"]["levels"][0][0]["resolution"] == 16 and states(folder)[1]["y"].shape == (3, 48, 48)
+    log = (folder / "run.log").read_text()
+    assert "frames of 97 x 97 samples are no whole number of times those of 32 pixels of 64" in log
 
 
 # what a level hands on

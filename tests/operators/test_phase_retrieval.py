@@ -7,7 +7,6 @@ import torch
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from utils.config.sections import Fidelity
-from utils.errors import InputError
 
 
 def images(count=2, side=12, dtype=torch.float64):
@@ -156,9 +155,3 @@ def test_another_data_term_keeps_what_the_frame_says():
     operator = PhaseRetrieval(offset=(0.5, 0.0), inside=inside(slice(2, 9), 5))
     other = WithFidelity(operator, Fidelity(gaussian=2.0))
     assert other.offset == (0.5, 0.0) and other.support is operator.inside and not other.turns
-
-
-@pytest.mark.parametrize("of_frame", [dict(frame=(20, 20)), dict(offset=(0.5, 0.0)), dict(inside=inside(slice(2, 9), 5))])
-def test_no_coarse_level_knows_a_detectors_frame(of_frame):
-    with pytest.raises(InputError, match="data.resolution: a coarse level"):
-        PhaseRetrieval(**of_frame).coarse(12, 8)

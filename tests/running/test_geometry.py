@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.worlds.frames import SIDE, SIGMA, frame, picture
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
@@ -13,27 +14,6 @@ from utils.diagnosis.support import estimate_support
 from utils.errors import InputError
 from utils.running.build import load_operator
 from utils.running.geometry import geometry_of
-
-SIDE, SIGMA = 64, 0.05
-
-
-def picture(seed=0, rows=SIDE, columns=SIDE):
-    """(3, 64, 64) in [0, 1], of blocks; 0 outside of rows x columns in its middle."""
-    rng = np.random.default_rng(seed)
-    x = np.kron(rng.uniform(0.2, 1, (3, 16, 16)), np.ones((4, 4)))
-    inside = np.zeros((SIDE, SIDE))
-    top, left = (SIDE - rows) // 2, (SIDE - columns) // 2
-    inside[top : top + rows, left : left + columns] = 1
-    return x * inside
-
-
-def frame(x, shape=(96, 96), center=None, seed=0):
-    """Magnitudes (3, *shape) with noise of x (3, 64, 64), the zero frequency at `center`, by the sum itself."""
-    center = center or (shape[0] // 2, shape[1] // 2)
-    left, right = (
-        np.exp(-2j * np.pi * (np.arange(m) - c)[:, None] * np.arange(SIDE) / m) / m**0.5 for m, c in zip(shape, center)
-    )
-    return np.abs(left @ x @ right.T) + SIGMA * np.random.default_rng(seed).standard_normal((3, *shape))
 
 
 @pytest.fixture
@@ -143,6 +123,29 @@ def test_the_autocorrelation_ends_where_the_object_does(side, offset):
     y[:, 30:40, 20:50] = np.nan
     y[:, :3] = np.nan
     assert min(estimate_support(y, SIGMA)) >= side - 1
+
+
+@pytest.mark.parametrize("side", [24, 33, 48])
+@pytest.mark.parametrize("stop", [5, 9])
+def test_behind_a_beam_stop_the_object_is_found(side, stop):
+    y = frame(picture(1, side, side), (128, 131))
+    whole = frame(picture(1), (128, 131))
+    for values in (y, whole):
+        values[:, 64 - stop // 2 : 65 + stop // 2, 65 - stop // 2 : 66 + stop // 2] = np.nan
+    assert estimate_support(y, SIGMA) == (side, side)
+    assert estimate_support(whole, SIGMA) == (128, 131), "a whole field has no end"
+
+
+@pytest.mark.parametrize("told", [SIGMA, 0.0])
+def test_a_frame_without_noise_has_an_end(told):
+    y = frame(picture(0, 40, 24), (128, 128), sigma=0).astype(np.float32)
+    assert estimate_support(y.astype(np.float64), told) == (40, 24)
+
+
+def test_a_stop_that_leaves_too_few_lags_finds_no_end():
+    y = frame(picture(1, 24, 24), (96, 96))
+    y[:, 24:73, 24:73] = np.nan
+    assert estimate_support(y, SIGMA) == (96, 96)
 
 
 def test_a_drawn_support_is_that_of_its_file_and_is_none_of_the_measurements(of, tmp_path):

@@ -194,8 +194,6 @@ def _check_detector(s: Settings) -> None:
         return
     if s.group.operator.target not in OURS:
         raise InputError(f"{asked[0]}: an operator of one's own knows nothing of it; choose {SPECTRA[0]}, or leave it out")
-    if coarse := next((plan.switch(s) for plan in registry.PLANS if plan.levels(s)), None):
-        raise InputError(f"{asked[0]}: coarse levels know nothing of it ({coarse}); leave one of the two out")
     sides = data.support if isinstance(data.support, list) else [data.support]
     if any(isinstance(side, int) and side > data.resolution for side in sides):
         raise InputError(f"{asked[0]}: must not exceed the field of {data.resolution} pixels")

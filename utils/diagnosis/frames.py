@@ -1,7 +1,8 @@
-"""What a detector's frame says of itself: its centre. Numbers alone, no network and no torch.
+"""What a detector's frame says of itself: its centre, noise, hot pixels and background. Numbers alone, no torch.
 
 The intensities of a real object are point-symmetric about the zero frequency, I(c + k) = I(c - k), as Friedel's law says.
-So a frame correlates with its own inversion most where the inversion is about that centre.
+So a frame correlates with its own inversion most where the inversion is about that centre. There opposite pixels have the same
+mean, and differ by noise alone: one frame tells it.
 """
 
 from typing import NamedTuple
@@ -9,13 +10,16 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-SMOOTH = (
-    1 / 24
-)  # of the frame's side, the width of the mean that is taken off: the speckles tell the place, their envelope little
+from utils.frames import Center
+
+SMOOTH = 1 / 24  # of the frame's side, the width of the mean that is taken off: speckles tell the place, their envelope little
 MIDDLE = 0.25  # of each side: as far from the middle is the centre looked for
 FEWEST = 0.1  # of the pixels of a channel that must have a measured opposite
 SURE = 0.08  # confidence; whoever was wrong by more than half a pixel, with a dead quadrant or at 1e6 counts, stayed below
 NEAR = 2.0  # pixels about a peak that belong to it
+HOT = 12.0  # deviations of the noise between opposite pixels
+BRIGHT = 5.0  # deviations of the noise above which a magnitude's noise is not folded at 0
+WINDOW, DIM = 9, 0.1  # pixels a side of a square, and the share of squares that are the darkest
 
 
 class CenterEstimate(NamedTuple):
@@ -136,3 +140,72 @@ def by_radius(frame: np.ndarray, center: tuple[float, float]) -> Radial:
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
     return Radial(averaged(frame), np.sqrt(averaged(halves)))
+
+
+def noise_of(y: np.ndarray, center: Center) -> float | None:
+    """Standard deviation of the noise on magnitudes y (C, H, W), from the middle half of the differences of opposite pixels.
+
+    Among the bright: near 0 a magnitude's noise is folded. None where there are fewer than 50 such pairs.
+    """
+    other = opposite(y, center)
+    differences, level = (y - other) / np.sqrt(2), 0.5 * (y + other)
+    noise, bright = 0.0, np.isfinite(differences)
+    for _ in range(4):
+        if np.count_nonzero(bright) < 50:
+            return None
+        noise = float(1.4826 * np.median(np.abs(differences[bright])))
+        bright = np.isfinite(differences) & (level > BRIGHT * noise)
+    return noise if np.count_nonzero(bright) >= 50 and noise else None
+
+
+def far_above_opposites(y: np.ndarray, center: Center, least: float) -> np.ndarray:
+    """Hot pixels of magnitudes y (C, H, W), booleans: opposites are equal for a real object. least: of the noise."""
+    noise = max(noise_of(y, center) or 0.0, least, 1e-3 * float(np.nanmax(y)))
+    hot = y - opposite(y, center) > HOT * noise  # NaN is not
+    return hot & ~scipy.ndimage.median_filter(hot, (1, 3, 3))  # where all are, their opposites are dead
+
+
+class DarkSquares(NamedTuple):
+    """The darkest squares of a frame."""
+
+    mean: float  # of a pixel
+    variance: float  # within a square
+    number: int
+
+
+def dark_squares(values: np.ndarray) -> DarkSquares | None:
+    """Of the squares about each pixel of (C, H, W), NaN where missing; None where too many are.
+
+    Every second pixel says which squares are dark, and the others what is in them: else the dark ones would be the chance ones.
+    """
+    chosen = np.indices(values.shape).sum(0) % 2 == 0
+    share, mean, _ = _squares(values, chosen)
+    whole = share > 0.4
+    if not whole.any():
+        return None
+    dark = whole & (mean <= np.quantile(mean[whole], DIM))
+    _, mean, variance = _squares(values, ~chosen)
+    return DarkSquares(max(0.0, float(mean[dark].mean())), float(variance[dark].mean()), int(dark.sum()))
+
+
+def _squares(values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the chosen values, not NaN, in the square around each pixel of (C, H, W): their share, mean and variance."""
+    known, size = chosen & ~np.isnan(values), (1, WINDOW, WINDOW)
+    share = scipy.ndimage.uniform_filter(known.astype(np.float64), size)
+    mean, square = (
+        scipy.ndimage.uniform_filter(np.where(known, values, 0.0) ** power, size) / np.maximum(share, 1e-9) for power in (1, 2)
+    )
+    number = np.maximum(share * WINDOW**2, 2)
+    return share, mean, (square - mean**2) * number / (number - 1)
+
+
+def background_of(dark: DarkSquares, poisson: bool) -> float | None:
+    """The part of dark squares that does not vary as speckles do; None where that cannot be told of so few counts.
+
+    Speckles of mean s vary by s, and counts by their root: in a dark square the mean is b + s and the variance b + s + s^2.
+    """
+    counted = dark.mean if poisson else 0.0
+    chance = np.sqrt((dark.mean + 2 * dark.mean**2) / max(1, dark.number))  # of the variance
+    if poisson and dark.mean**2 < 6 * chance:
+        return None
+    return dark.mean - float(np.sqrt(max(0.0, dark.variance - counted)))

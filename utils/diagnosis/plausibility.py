@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
+from utils.conventions import Convention
 from utils.diagnosis.frames import opposite
 from utils.frames import middle
-from utils.measurements import Convention, Reading
+from utils.measurements import Reading
 
 FLATNESS = (0.15, 1.15)  # square roots up to 0.095 | magnitudes 0.58 to 0.97 | intensities from 1.36
 DARKEST = 1e-3  # mean square of an image that is nearly black; the validation images' begin at 0.06

@@ -132,6 +132,9 @@ def coarse(settings: Settings, operator: Operator, side: int, resolution: int) -
         log.info(
             "%d pixels are no multiple of %d: an image's pixel is %.4g of the object's", side, resolution, side / resolution
         )
+    frame = getattr(inner, "frame", None)
+    if frame and any(samples * resolution % side for samples in frame):
+        log.info("frames of %d x %d samples are no whole number of times those of %d pixels of %d", *frame, resolution, side)
     if not isinstance(operator, WithFidelity):
         return inner.coarse(side, resolution)
     terms = own_terms(settings.data_term, inner.coarse(side, resolution).sigma)

@@ -11,7 +11,7 @@ import torch
 from operators.base import Operator
 from utils.conventions import OF_A_SPECTRUM, Convention
 from utils.data import Measurement, loaded
-from utils.diagnosis.findings import Frame, findings_of, of_the_frame
+from utils.diagnosis.findings import Frame, findings_of
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum
 from utils.errors import InputError
 from utils.running.build import Parts
@@ -52,7 +52,8 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
             if len(missing) <= LOOKED_AT:
                 frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
                 said = findings_of(frame)
-                findings.add(image.name, [(each.override or each.what, each.value) for each in said if of_the_frame(each)])
+                warned = [each for each in said if each.severity == "warning" and each.what != "convention"]  # said above
+                findings.add(image.name, [(each.override or each.what, each.value) for each in warned])
                 refused += [
                     (
                         image.path,
