@@ -27,7 +27,7 @@ from utils.config.check import check
 from utils.config.compose import compose, quoted
 from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
-from utils.conventions import Convention
+from utils.conventions import Convention, Support
 from utils.data import Measurement, measurements
 from utils.diagnosis.findings import Finding, Frame, findings_of, negative_marks
 from utils.diagnosis.frames import SURE as SURE_CENTER
@@ -37,7 +37,6 @@ from utils.errors import InputError, one_line, visible
 from utils.formats import read_array
 from utils.frames import middle
 from utils.hdf5 import arrays_in
-from utils.measurements import Support
 from utils.stacks import frames_in
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from utils.formats import CXI_DATA
 from utils.paths import find
 
 Mask = str | float | list[str | float] | None
+Support = str | int | list[int] | None
 AUTO = "auto"
 WORDS = ("nan", "max")
 OF_A_SPECTRUM = ("quantity", "gain", "center", "norm", "channels", "scale", "support", "background", "bin", "crop")  # keys
@@ -45,7 +46,7 @@ class Convention:
     channels: int | None = None
     mask: Mask = None
     scale: str = "known"
-    support: str | int | list[int] | None = None
+    support: Support = None
     folders: tuple[Path, ...] = ()
     frame: int | str | None = None
     crop: tuple[int, int] | None = None

@@ -25,7 +25,7 @@ WRITERS = {
     "tools/demo_prior/train_prior.py": {"pipeline.save_pretrained", "shutil.copyfile"},
     "tools/demo_prior/make_demo_data.py": {"picture.save"},
     "tools/unpack_cifar10.py": {"picture.save"},
-    "latentdaps/result.py": {"figure.savefig"},  # into memory, as the next one
+    "latentdaps/result.py": {"savefig"},  # into memory, as the next one
     "tools/report.py": {"figure.savefig", "image.save"},  # into memory, as the next one
     "utils/records/folder.py": {"save"},
     "utils/records/arrays.py": {"np.save", "tifffile.imwrite"},  # into memory
