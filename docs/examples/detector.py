@@ -50,10 +50,10 @@ shown = result.images[0, result.pick[0]].mean(0) * support  # outside of the sup
 error = min(np.mean((way - picture)[support > 0] ** 2) for way in (shown, shown[::-1, ::-1]))  # y does not know the turn
 print(f"pick: {-10 * np.log10(error):.1f} dB within the object, explains the data: {result.verdict[0]}")
 
-_, axes = picture_axes(1, 3, above=0.3, width=2.4)
+_, axes = picture_axes(1, 3, above=0.3)
 panels = {"counts (log)": np.log10(np.maximum(counts, 1)), "object": picture, "label-free pick": shown}
 for axis, (title, values) in zip(axes[0], panels.items()):
     axis.imshow(values, cmap="gray")
     axis.set_title(title, fontsize=9)
-axis.figure.savefig(place / "example_detector.jpg", dpi=100)
+axis.figure.savefig(place / "example_detector.jpg", dpi=130)
 print(place / "example_detector.jpg")
