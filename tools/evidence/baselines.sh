@@ -24,7 +24,7 @@ if [ $task = phase_retrieval ]; then
   run ldps sampler=ldps sampler.omega=3
   run exp0_daps "${OFFICIAL[@]}"
   run exp0_fast sampler=fast
-  run exp6_recombination experiment=exp6_recombination sampler=fast_denoised
+  run exp6_recombination experiment=exp6_recombination sampler=fast
   run exp7_sequential experiment=exp7_sequential sampler=short_denoised
   run resample sampler=resample num_samples=2
   run resample_fair sampler=resample_fair num_samples=2
