@@ -35,8 +35,8 @@ from utils.records.record import problem, refuse_newer
 KEPT = "records.jsonl.gz"
 MOST_LINE = 2**24  # bytes of one record
 DROPPED = ("psnr", "loss")  # of a record's trace
-# blocks of what was measured on the way, in single precision
-ROUNDED = ("trace", *(plan.block for plan in IN_RECORDS if plan.rounded))
+# blocks of what was measured on the way, of which tables show fewer digits
+ROUNDED = ("trace", "time", *(plan.block for plan in IN_RECORDS if plan.rounded))
 REMEDY = "keep the run again with tools/evidence/keep_evidence.py"
 
 
