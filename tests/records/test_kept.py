@@ -67,9 +67,10 @@ def test_a_real_run_keeps_its_metrics(run, tmp_path, overrides):
 
 
 def measured_on_the_way(record):
-    """The distances of the trace and the channels' losses of the first event, which it takes out of the record."""
-    trace, events = record.pop("trace"), record.pop("recombination")["events"]
-    return np.array(trace["pairwise_distance"]), np.array([value for p in events[0]["particles"] for value in p["loss"]])
+    """The distances of the trace, the channels' losses of the first event and the steps' seconds, which it takes out."""
+    trace, events, time = record.pop("trace"), record.pop("recombination")["events"], record.pop("time")
+    losses = [value for particle in events[0]["particles"] for value in particle["loss"]]
+    return np.array(trace["pairwise_distance"]), np.array(losses), np.array(time["step_s"])
 
 
 @pytest.mark.program
