@@ -14,7 +14,7 @@ from PIL import Image
 
 import latentdaps
 from operators.base import Operator
-from tests.worlds import runs
+from tests.worlds import frames, runs
 from tools import merge_runs, parse_metrics, report, status
 from utils.metrics.pixels import to_pixels
 from utils.paths import PROJECT
@@ -195,6 +195,16 @@ def test_numbers_of_an_instrument_are_read_as_the_configuration_means_them(place
     read = counting._of_others(counts).values
     assert np.isnan(read[0, 0, :3, :3]).all() and np.isnan(read).sum() == 9
     assert np.allclose(read[~np.isnan(read)], y[~np.isnan(read)], atol=1e-5)
+
+
+def test_frames_are_read_about_the_centre_that_is_found(tmp_path):
+    np.save(tmp_path / "frame.npy", frames.frame(frames.picture(), center=(51, 46)))
+    of_files = {"data": "measurement", "data.root": str(tmp_path), "num_samples": 2, "gpu": -1}
+    found, told, left = (
+        latentdaps.load("demo-faces", **of_files, **{"data.center": center}).measure().values
+        for center in ("auto", [51, 46], [51, 47])
+    )
+    assert np.array_equal(found, told, equal_nan=True) and not np.array_equal(found, left, equal_nan=True)
 
 
 def test_counts_in_an_array_whose_likelihood_nothing_says_are_refused(place):
