@@ -134,12 +134,12 @@ def faults() -> dict[str, Fault]:
     def as_counts(picture: np.ndarray, rng: np.random.Generator) -> Measured:
         return with_noise(magnitude(picture), rng, 0.05, told=0.5)._replace(keys={"quantity": "counts", "gain": 1.0})
 
-    found = {}
+    off_centre = {}
     for r, c in ((1, 0), (0, 2), (-3, 1)):
         center, override = (48 + r, 48 + c), f"data.center=[{48 + r},{48 + c}]"
-        found[f"magnitudes off by {r}, {c}"] = Fault(off(center, quiet), override, "refuse")
-        found[f"counts off by {r}, {c}"] = Fault(off(center, counts), override, "refuse")
-    return found | {
+        off_centre[f"magnitudes off by {r}, {c}"] = Fault(off(center, quiet), override, "refuse")
+        off_centre[f"counts off by {r}, {c}"] = Fault(off(center, counts), override, "refuse")
+    return off_centre | {
         "half a pixel off": Fault(off((48.5, 47.5), counts), "data.center=[48.5,47.5]", "warning"),
         "background of 10": Fault(lambda x, rng: counts(x, rng, background=10.0), "data.background=", "warning"),
         "a tenth of the gain": Fault(lambda x, rng: counts(x, rng, told=0.1), "data.scale=free", "warning"),
@@ -185,11 +185,11 @@ def main() -> None:
                 for each in wrong:
                     say(f"{folder.name} {number}, {case}: {each.what}: {each.value} {each.override}")
             for case, fault in faults().items():
-                found, others = answers(fault, fault.measure(picture, np.random.default_rng(number)).findings())
+                noticed, others = answers(fault, fault.measure(picture, np.random.default_rng(number)).findings())
                 counts = missed.setdefault(case, [[0, 0] for _ in args.folders])[place]
-                counts[0] += not found
+                counts[0] += not noticed
                 counts[1] += bool(others)
-                for line in [f"{each.what}: {each.value} {each.override}" for each in others] + ["missed"] * (not found):
+                for line in [f"{each.what}: {each.value} {each.override}" for each in others] + ["missed"] * (not noticed):
                     say(f"{folder.name} {number}, {case}: {line}")
     names = " | ".join(folder.name for folder in args.folders)
     rule = f"|---|{'---:|' * len(args.folders)}"
