@@ -49,6 +49,7 @@ def test_every_figure_is_written_as_png_and_pdf(experiments, tmp_path):
         "psnr_distribution",
         "mode_map",
         "pareto",
+        "picks",
         "reconstructions_exp0_base",
         "reconstructions_exp4",
     )

@@ -126,13 +126,17 @@ class Run:
         records = self.records(1)
         return records[0][0]["trace"]["timestep"] if records else None
 
-    def records(self, count: int | None = None, wanted: Collection[str] = ()) -> list[RecordAndArrays]:
+    def records(
+        self, count: int | None = None, wanted: Collection[str] = (), digests: Collection[str] | None = None
+    ) -> list[RecordAndArrays]:
         """[(record, arrays)] of the first `count` of its images, with the arrays that are `wanted`; empty where the records
-        are missing."""
-        if self.kept is not None:
-            return [(record, {}) for record in self.kept[:count]]
+        are missing. digests: only images whose file has one of these sha256."""
         with _reading():
-            return list(islice(read_records(self.folder, self.metrics.metadata.image_ids, wanted), count))
+            if self.kept is not None:
+                pairs = ((record, {}) for record in self.kept)
+            else:
+                pairs = read_records(self.folder, self.metrics.metadata.image_ids, wanted)
+            return list(islice((pair for pair in pairs if digests is None or pair[0]["sha256"] in digests), count))
 
     def arrays(self, name: str) -> list[np.ndarray]:
         """The array of that name of each image whose record file has one. Raises InputError."""

@@ -13,7 +13,7 @@ from utils.analysis import runs
 from utils.analysis.experiments import Experiment
 from utils.errors import InputError
 from utils.figures import measured as measured_figures
-from utils.figures import pareto
+from utils.figures import pareto, picks
 from utils.figures.run import at_times, draw_grid, numbers
 from utils.figures.style import (
     LABEL_GREYS,
@@ -65,6 +65,9 @@ def every(experiments: Sequence[Experiment], images: int = IMAGES) -> Iterator[t
         yield "mode_map", mode_map(labelled)
     if len(scored) > 1:
         yield "pareto", pareto.draw(scored)
+    side_by_side = picks.draw(scored, images)
+    if side_by_side is not None:
+        yield "picks", side_by_side
     curves = {e.label: transfer_functions(e) for e in measured}
     if any(len(of_images) for of_images in curves.values()):
         yield "prtf", prtf(curves)

@@ -9,6 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from utils.analysis.experiments import Experiment
+from utils.figures.picks import picks_of
 from utils.figures.run import draw_summary
 from utils.figures.style import Arrays, Record, plt
 from utils.records.verdict import verdict_in
@@ -40,11 +41,6 @@ def draw(experiment: Experiment, others: Sequence[Experiment], count: int) -> Fi
             if record["sha256"] in picks:
                 show_pick(axis, label, *picks[record["sha256"]])
     return figure
-
-
-def picks_of(experiment: Experiment, files: set[str]) -> dict[str, tuple[Record, Arrays]]:
-    """{sha256: (record, arrays)} of those of an experiment's images that are among these files."""
-    return {r["sha256"]: (r, a) for r, a in experiment.runs[0].records(wanted=("images",)) if r["sha256"] in files and a}
 
 
 def show_pick(axis: Axes, title: str, record: Record, arrays: Arrays) -> None:
