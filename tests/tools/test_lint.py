@@ -122,9 +122,12 @@ def test_what_follows_a_block_that_is_no_prose_keeps_its_line():
     assert [line for line, _ in faults(text)] == [9]
 
 
-def test_findings_may_be_dense_and_the_guide_may_not(tmp_path):
+def test_the_log_and_the_protocols_may_be_dense_and_other_pages_may_not(tmp_path):
     for name in (
+        "docs/research/log.md",
+        "docs/research/protocols/a.md",
         "docs/research/measured/a.md",
+        "docs/research/findings.md",
         "docs/guide/b.md",
         "docs/reference/c.md",
         "docs/d.md",
@@ -134,7 +137,8 @@ def test_findings_may_be_dense_and_the_guide_may_not(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"Fine.\n{LONG} six.\n")
     named = [fault.removeprefix(f"{tmp_path}/").split(": ")[0] for fault in lint.of_documents(tmp_path)]
-    assert sorted(named) == ["CONTRIBUTING.md:2", "README.md:2", "docs/d.md:2", "docs/guide/b.md:2", "docs/reference/c.md:2"]
+    pages = ("CONTRIBUTING", "README", "docs/d", "docs/guide/b", "docs/reference/c", "docs/research/findings")
+    assert sorted(named) == [f"{page}.md:2" for page in (*pages, "docs/research/measured/a")]
 
 
 def test_a_long_sentence_fails_and_is_named_with_file_and_line(tests, monkeypatch, capsys):
