@@ -123,7 +123,7 @@ def found_support(items: Sequence[Measurement], convention: Convention, side: in
         return drawn_support(convention.support_file, convention, side)
     sides = list(support) if isinstance(support, list) else [support] * 2
     if support == AUTO:
-        of_files = [estimate_support(r.y, noise_on(r.y, convention, sigma)) for _, r in readings(items)]
+        of_files = [estimate_support(r.y, noise_on(r, convention, sigma)) for _, r in readings(items)]
         sides = [min(side, each) for each in np.max(of_files, axis=0)]
         log.info("data.support=%s: data.support=[%d,%d] of a field of %d", AUTO, *sides, side)
     inside = np.zeros((side, side), bool)
