@@ -162,7 +162,9 @@ def replaced(values, where, value):
     return values
 
 
-@pytest.mark.parametrize("keys", [{}, {"frame": "sum"}, {"crop": (64, 64)}, {"frame": "sum", "crop": (80, 64)}, {"norm": "none"}])
+@pytest.mark.parametrize(
+    "keys", [{}, {"frame": "sum"}, {"crop": (64, 64)}, {"frame": "sum", "crop": (80, 64)}, {"norm": "none"}]
+)
 def test_the_noise_of_counts_is_that_of_the_frame_that_is_measured(tmp_path, keys):
     """Frames that are added up have more counts at magnitude 1 than one, and so has a frame that was cut."""
     mean = magnitude(0)[0] ** 2 * GAIN
