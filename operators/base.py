@@ -39,6 +39,10 @@ class Operator(torch.nn.Module, ABC):
         """A(x) + sigma noise; `noise` is standard normal, shaped like A(x)."""
         return self(x) + self.sigma * noise
 
+    def repeated(self, x: torch.Tensor, y: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What x gives without noise, and a measurement of it as y is one, both (P, ...), at the exposure of y."""
+        return self(x), self.measure(x, noise)
+
     def visible(self, x: torch.Tensor) -> torch.Tensor:
         """What the measurement can say of images x (P, 3, H, W): all of them, or their grey in all three channels."""
         return x

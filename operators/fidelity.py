@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from operators.base import Operator
+from operators.base import Operator, column
 from operators.term import Term, number_of
 from operators.terms.counts import Amplitude, Poisson
 from operators.terms.gaussian import Gaussian
@@ -119,11 +119,23 @@ class WithFidelity(Operator):
 
     def measure(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """By the first term that has a law of its own, else as the operator."""
-        m = self(x)
-        for term in self.terms.values():
-            if (y := term.measured(m, noise)) is not None:
-                return y
-        return self.operator.measure(x, noise)
+        drawn = self._drawn(self(x), noise)
+        return self.operator.measure(x, noise) if drawn is None else drawn
+
+    def _drawn(self, m: torch.Tensor, noise: torch.Tensor) -> torch.Tensor | None:
+        """A measurement of m by the first term that has a law of its own."""
+        drawn = (term.measured(m, noise) for term in self.terms.values())
+        return next((y for y in drawn if y is not None), None)
+
+    def repeated(self, x: torch.Tensor, y: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of counts the noise depends on the exposure; that of one size is as large a share of all at each."""
+        exposure = self.exposure(x, y)
+        if exposure is None:
+            return super().repeated(x, y, noise)
+        root = column(exposure.sqrt(), y)
+        seen = root * self(x)
+        drawn = self._drawn(seen, noise)
+        return seen, root * self.operator.measure(x, noise) if drawn is None else drawn
 
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the terms of each particle, (P,)."""

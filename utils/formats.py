@@ -174,8 +174,10 @@ class _Pages:
         first = self.series[0]
         if index is not ... and len(self.series) > 1:
             return self.series[index].asarray()
-        if index is not ... and len(first.pages) == len(first):
-            return self.file.asarray(series=0, key=index)
+        if index is not ... and len(first.pages) % self.shape[0] == 0:  # else a page holds several, as planes of colour
+            each = len(first.pages) // self.shape[0]
+            pages = range(index * each, (index + 1) * each)
+            return self.file.asarray(series=0, key=pages).reshape(self.shape[1:])
         check_size(self.shape, self.dtype, MOST)
         whole = np.stack([series.asarray() for series in self.series]) if len(self.series) > 1 else first.asarray()
         return whole[index]

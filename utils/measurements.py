@@ -185,7 +185,7 @@ def converted(y: np.ndarray, convention: Convention, size: tuple[int, ...], unit
     its frame does, from H W to H' W' pixels: an object's spectrum is as many times as bright as its picture has pixels.
     """
     if convention.quantity == "counts":
-        y = y / convention.gain
+        y = y / (convention.gain or 1.0)  # none is chosen of files that cannot be read, of which the reason is said
     if convention.quantity != "magnitude":
         y = np.sqrt(y)
     if convention.norm == "none":

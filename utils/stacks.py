@@ -80,13 +80,14 @@ def in_all(found: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]
 
 
 def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:
-    """The numbers of the frames that are added up; None of what is no stack. Raises InputError."""
+    """The numbers of the frames that are added up; None of what is no stack. Raises InputError and ValueError."""
     frame = convention.frame
     if count is None:
         if frame not in (None, 0, "sum", "all"):
             raise InputError(f"data.frame={frame}: {path} holds one frame; leave it out")
         return [None]
     if frame is None:
+        _all_frames(count)
         raise InputError(
             f"data.frame=null: {path} is a stack of {count} frames; data.frame=0 to {count - 1} takes one of them, "
             "sum adds them up, and all makes an image of each"

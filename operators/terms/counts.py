@@ -78,7 +78,10 @@ class Poisson(Counts):
     def value(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         mu, k = self.model(m, y, known), self.counts(y)
         more = mu - k  # k log(k / mu) - (k - mu) loses all its digits where both are large
-        return 2 * self.sigma**2 * (more - k * torch.log1p(more / k.clamp(min=1e-6)))
+        share = more / k.clamp(min=1e-6)
+        dark = share < -0.5  # where log1p in turn has none left, and at -1 no gradient
+        near, far = torch.where(dark, 0.0, share), torch.where(dark, mu / k.clamp(min=1e-6), 1.0)
+        return 2 * self.sigma**2 * (more - k * (near.log1p() + far.log()))
 
 
 class Amplitude(Counts):

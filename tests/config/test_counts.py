@@ -8,6 +8,7 @@ from PIL import Image
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.config.fingerprint import identity
+from utils.data import select_images
 from utils.errors import InputError
 from utils.paths import PROJECT
 
@@ -97,6 +98,25 @@ def test_a_free_scale_needs_no_gain(counted):
     assert said(settings) == (0, 1, gain, pytest.approx(0.5 / gain**0.5)) and settings.data_term.free_scale
     with pytest.raises(InputError, match="data.gain is missing; give the counts per unit of intensity, or data.scale=free"):
         counted()
+
+
+def test_a_first_file_that_cannot_be_read_leaves_the_gain_to_the_next(counted, tmp_path):
+    """Without it a run of the others took roots of counts for magnitudes with noise of one size."""
+    (tmp_path / "a.npy").write_bytes(b"")
+    for keys in (["data.scale=free"], ["data.gain=400"]):
+        settings = counted(*keys, "data.start_id=1")
+        assert said(settings) == (0, 1, settings.data.gain, pytest.approx(0.5 / settings.data.gain**0.5))
+
+
+@pytest.mark.parametrize(
+    "frame, reason",
+    [(np.zeros((3, 96, 96), int), None), (np.where(COUNTS > 50, np.nan, COUNTS), "data.mask=nan takes NaN as not measured")],
+)
+def test_frames_of_which_no_gain_can_be_chosen_are_refused_by_their_reading(frame, reason, counted):
+    settings = counted("data.scale=free", frame=frame)  # no ZeroDivisionError
+    if reason:
+        with pytest.raises(InputError, match=reason):
+            select_images(settings)
 
 
 @pytest.mark.parametrize("stop", [1, 5, 15])

@@ -153,13 +153,31 @@ def is_lost(tmp_path, values, sigma=SIGMA, seen=None, spectrum=True, **conventio
     np.save(tmp_path / "y.npy", values)
     convention = Convention(**convention)
     reading = read(tmp_path / "y.npy", convention)
-    return lost(reading, noise_on(reading.y, convention, sigma), convention if spectrum else None, seen)
+    return lost(reading, noise_on(reading, convention, sigma), convention if spectrum else None, seen)
 
 
 def replaced(values, where, value):
     values = values.copy()
     values[where] = value
     return values
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"frame": "sum"}, {"crop": (64, 64)}, {"frame": "sum", "crop": (80, 64)}, {"norm": "none"}]
+)
+def test_the_noise_of_counts_is_that_of_the_frame_that_is_measured(tmp_path, keys):
+    """Frames that are added up have more counts at magnitude 1 than one, and so has a frame that was cut."""
+    mean = magnitude(0)[0] ** 2 * GAIN
+    stack = np.random.default_rng(0).poisson(mean[None], (40, FRAME, FRAME))
+    np.save(tmp_path / "y.npy", stack)
+    gain = GAIN / (FRAME**2 if keys.get("norm") == "none" else 1)
+    convention = Convention(quantity="counts", gain=gain, channels=1, **({"frame": 0} | keys))
+    reading = read(tmp_path / "y.npy", convention)
+    np.save(tmp_path / "mean.npy", mean * (40 if keys.get("frame") == "sum" else 1))
+    true = read(tmp_path / "mean.npy", Convention(**{**vars(convention), "frame": None})).y
+    true = true / (40**0.5 if keys.get("frame") == "sum" else 1)
+    bright = true > 6 * (reading.unit / gain) ** 0.5
+    assert noise_on(reading, convention, 0.0) == pytest.approx(1.2 * np.std((reading.y - true)[bright]), rel=0.25)
 
 
 QUADRANT = (slice(None), slice(0, FRAME // 2), slice(0, FRAME // 2))

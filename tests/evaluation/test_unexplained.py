@@ -116,6 +116,28 @@ def test_the_r_factor_of_noise_alone_is_that_of_a_right_result(scene):
     assert of_measurement(operator, x, 1.3 * y, noise, 0)["scale"] == pytest.approx(1.3, abs=0.01)
 
 
+@pytest.mark.parametrize("exposure", [0.05, 1.0, 20.0])
+def test_the_r_factor_of_noise_alone_is_that_of_the_fitted_exposure(scene, exposure):
+    """Twenty times as many counts have a smaller share of noise, however bright the picture is that explains them."""
+    x, _ = scene
+    gain = 1e3
+    mean = exposure * gain * PhaseRetrieval()(x).square() + 0.1
+    y = (torch.poisson(mean, generator=torch.Generator().manual_seed(1)) / gain).sqrt()
+    said = of_measurement(counting(gain, free=True), x, y, KeyedNoise(0), 0)
+    calculated = exposure**0.5 * PhaseRetrieval()(x)
+    assert said["r_factor_noise"] == pytest.approx(((calculated - y).abs().sum() / y.sum()).item(), rel=0.03)
+    assert said["scale"] == pytest.approx(exposure**0.5, rel=0.02)
+
+
+def test_noise_of_one_size_has_the_same_share_at_each_exposure(scene):
+    x, _ = scene
+    settings = SimpleNamespace(weights={"gaussian": 1.0}, photons=None, background=0.1, free_scale=True)
+    operator = WithFidelity(PhaseRetrieval(sigma=0.05), settings)
+    y = 3 * operator.measure(x, torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1)))
+    said = of_measurement(operator, x, y, KeyedNoise(0), 0)
+    assert said["r_factor_noise"] == pytest.approx(((3 * operator(x) - y).abs().sum() / y.abs().sum()).item(), rel=0.03)
+
+
 def test_the_fitted_exposure_is_a_number_where_a_factor_is_free(scene):
     x, _ = scene
     operator = counting(1e4, free=True)

@@ -1,5 +1,6 @@
 """Frames as detectors write them: of a stack, cut, padded, binned, turned, with a background; the scale is the object's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -110,6 +111,29 @@ def test_a_frame_of_a_stack_is_asked_for_by_its_number_by_sum_or_by_all(tmp_path
         assert total.unit == pytest.approx(1 / 5) and count_frames(path, counts()) == 5
         with pytest.raises(InputError, match="data.frame=5: .* holds 5 frames, from 0 to 4"):
             read(path, counts(frame=5))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"photometric": "minisblack"}, {"photometric": "rgb", "planarconfig": "separate"}, {"imagej": True}]
+)
+def test_a_frame_of_a_colour_stack_has_all_of_its_pages(tmp_path, keys):
+    """Page k was taken for frame k, which is a channel of another frame."""
+    stack = np.random.default_rng(1).integers(0, 900, (5, 3, 8, 9)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "y.tif", stack, **keys)
+    convention = Convention(quantity="intensity")
+    np.testing.assert_array_equal(read(tmp_path / "y.tif", replace(convention, frame=2)).raw, stack[2])
+    np.testing.assert_array_equal(read(tmp_path / "y.tif", replace(convention, frame="sum")).raw, stack.astype(int).sum(0))
+
+
+def test_a_stack_that_is_one_page_is_read_frame_by_frame(tmp_path):
+    """Three planes of one page, as tifffile writes three frames without a word on what they are."""
+    tifffile.imwrite(tmp_path / "y.tif", STACK[:3], photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read(tmp_path / "y.tif", counts(frame=1)).raw[0], STACK[1])
+
+
+def test_a_stack_of_no_frames_is_said_so(tmp_path):
+    with pytest.raises(ValueError, match="holds 0 frames"):
+        read(save(tmp_path, np.zeros((0, 8, 8))), counts())
 
 
 def test_a_stack_in_memory_is_summed_without_a_file():

@@ -86,6 +86,28 @@ def test_many_photons_lose_no_digits(photons, free_scale):
     assert of_rounding.max() < 0.05  # standard deviations
 
 
+@pytest.mark.parametrize("photons", [1e4, 1e8])
+@pytest.mark.parametrize("free_scale", [False, True])
+def test_a_model_of_hardly_any_counts_where_many_were_measured_is_far_off_and_finite(photons, free_scale):
+    """In single precision mu / k - 1 is -1 there: the deviance was infinite, its gradient no number, and the particle lost."""
+    operator = with_fidelity(gaussian=0.0, photons=photons, background=0.1, poisson=1.0, free_scale=free_scale)
+    term, k = operator.terms["poisson"], photons * torch.tensor([[[400.0, 0.25, 0.0]]], dtype=torch.float64)
+    y, known = (k / photons).sqrt(), torch.ones_like(k, dtype=torch.bool)
+    for m in (torch.tensor([[[0.0, 0.5, 0.1]]]), torch.tensor([[[1e-5, 1e-6, 1.0]]])):
+        values, gradients = [], []
+        for dtype in (torch.float64, torch.float32):
+            x = m.to(dtype).requires_grad_()
+            value = term.value(x, y.to(dtype), known)
+            values.append(value.double())
+            gradients.append(torch.autograd.grad(value.sum(), x)[0].double())
+        mu = term.model(m.double(), y, known)
+        deviance = 2 * operator.sigma**2 * (mu - k + torch.special.xlogy(k, k) - torch.special.xlogy(k, mu))
+        for value, gradient in zip(values, gradients):
+            torch.testing.assert_close(value, deviance, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(gradient, gradients[0], rtol=1e-2, atol=1e-3 * float(gradients[0].abs().max()))
+        assert torch.isfinite(gradients[0]).all()
+
+
 def test_gaussian_alone_is_the_operator_itself_bit_for_bit():
     plain, wrapped = PhaseRetrieval(), WithFidelity(PhaseRetrieval(), Fidelity())
     (_, y), x = measured(plain, 2), images(2, seed=5).requires_grad_()

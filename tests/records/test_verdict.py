@@ -121,6 +121,11 @@ def test_a_result_of_another_brightness_names_the_gain(scale, named):
     assert (f"image 0 is {scale} times as bright as its result: data.gain?" in said) == named
 
 
+def test_where_the_exposure_is_fitted_no_gain_is_named():
+    said = unexplained(metrics([300.0, 300.0, 300.0], scale=2.0, exposure=[4.0, 4.0, 4.0]))
+    assert said is not None and "data.gain" not in said
+
+
 def test_the_r_factor_of_noise_stands_below_that_of_the_particles():
     lines = eval_markdown(metrics([100.0, 300.0, 300.0], r_factor=[0.125, 0.3, 0.3], r_factor_noise=0.1)).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("| R-factor |"))

@@ -100,6 +100,24 @@ def test_frames_without_a_centre_of_symmetry_are_refused(of):
         geometry_of(of([np.ones((3, 96, 96))], "data.center=auto"))
 
 
+def near_the_border(seed=0):
+    """A frame whose zero frequency lies seven pixels from its border."""
+    return frame(picture(seed), (96, 96), (89, 48), seed)
+
+
+def test_a_centre_that_is_not_sure_is_refused_and_not_used(of):
+    """It was found 63 pixels off, and the run went on."""
+    with pytest.raises(InputError, match=r"data.center=auto: .*0.npy has no centre .*; write data.center=\[row,column\]"):
+        geometry_of(of([near_the_border()], "data.center=auto"))
+
+
+def test_files_that_do_not_tell_their_centre_leave_it_to_the_others(of, caplog):
+    caplog.set_level(logging.INFO)
+    settings = of([near_the_border(), frame(picture(1), center=(50, 47), seed=1)], "data.center=auto")
+    assert geometry_of(settings).convention.center == pytest.approx([50, 47], abs=0.021)
+    assert "data.center=auto: 1 of 2 files do not tell their centre, as 0.npy" in caplog.text
+
+
 @pytest.mark.parametrize("given, box", [("40", (40, 40)), ("[40,24]", (40, 24)), ("[41,64]", (42, 64)), ("auto", (40, 28))])
 def test_a_support_lies_in_the_middle_and_is_never_narrower(of, given, box):
     support = load_operator(of([frame(picture(0, 40, 28))], f"data.support={given}")).support.numpy()

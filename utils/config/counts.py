@@ -8,6 +8,7 @@ A magnitude y = sqrt(counts / gain) of the frame has counts of mean gain m^2, wh
 import logging
 import math
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ ROUNDED = 1.01  # a key may be written with a few digits
 def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, Any]:
     """{key: value} that `data.quantity=counts` implies and that nobody has set; nothing for other data.
 
-    overridden: keys of the command line, which are set even to a value that the files have. The size of the first file's frame
-    is looked up, since an object's spectrum is as many times as bright as its picture has pixels.
+    overridden: keys of the command line, which are set even to a value that the files have. The size of the first frame that
+    can be read is looked up, since an object's spectrum is as many times as bright as its picture has pixels.
     Without a gain, where the scale is free, one is chosen by which the file has the energy of a usual image.
     Raises InputError for more photons than the counts can stand for.
     """
@@ -47,7 +48,7 @@ def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, An
         known = ~np.isnan(reading.y)
         center = tuple(place - off for place, off in zip(middle(known.shape), reading.offset))
         usual = len(known) * side**2 * usual_energy(known, (center[0], center[1]), side)
-        gain = keys["data.gain"] = _rounded(float(np.nansum(reading.y**2)) / usual)
+        gain = keys["data.gain"] = _rounded(float(np.nansum(reading.y**2)) / usual) or 1.0  # of no counts it is said later
     photons = gain / reading.unit
     given, sigma = s.fidelity.photons, f"task.{s.task_group}.operator.sigma"
     if given is not None and (given > ROUNDED * photons or s.data.background is not None and ROUNDED * given < photons):
@@ -73,14 +74,13 @@ def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, An
 
 
 def _first(s: Settings) -> Reading | None:
-    """The set's first measurement, with all of its background and a gain of 1 where none is known."""
+    """The set's first measurement that can be read, with all of its background and a gain of 1 where none is known."""
     data = s.data if s.data.gain is not None else s.data.model_copy(update={"gain": 1.0})
     fidelity = s.fidelity.model_copy(update={"photons": None})  # so that no background is kept
-    items = measurements(s.model_copy(update={"data": data, "fidelity": fidelity}))
-    try:
-        return items[0].read() if items else None
-    except (InputError, OSError, ValueError):  # said when the files are read
-        return None
+    for item in measurements(s.model_copy(update={"data": data, "fidelity": fidelity})):
+        with suppress(InputError, OSError, ValueError):  # said when the files are read
+            return item.read()
+    return None
 
 
 def _of_the_file(s: Settings) -> float | None:

@@ -85,7 +85,7 @@ class Frame:
     @property
     def noise(self) -> float:
         """Standard deviation of that on y."""
-        return plausibility.noise_on(self.reading.y, self.convention, self.sigma)
+        return plausibility.noise_on(self.reading, self.convention, self.sigma)
 
     @property
     def on_a_pixel(self) -> bool:
@@ -103,7 +103,7 @@ class Frame:
 
     def hot_pixels(self) -> np.ndarray:
         """Booleans (C, H, W), where the told centre is the true one."""
-        return far_above_opposites(self.y, self.told, plausibility.noise_on(self.reading.y, self.convention, 0.0))
+        return far_above_opposites(self.y, self.told, plausibility.noise_on(self.reading, self.convention, 0.0))
 
 
 def findings_of(frame: Frame) -> list[Finding]:

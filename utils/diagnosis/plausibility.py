@@ -132,7 +132,7 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     pixels: of the image without its frame; sigma: standard deviation of the noise on y.
     """
     y = reading.y.astype(np.float64)
-    noise = noise_on(y, convention, sigma)
+    noise = noise_on(reading, convention, sigma)
     findings, saturated = _missing(y), plateau(reading, y, noise)
     if saturated:
         y = np.where(y == np.nanmax(y), np.nan, y)
@@ -149,12 +149,12 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     return findings + saturated + centre + stop + scale + holes
 
 
-def noise_on(y: np.ndarray, convention: Convention, sigma: float) -> float:
-    """Standard deviation of the noise on magnitudes: of the operator, or of counts, 1 / (2 sqrt(gain)), a little enlarged."""
-    if convention.gain is None:
-        return sigma
-    per_unit = convention.gain * (y.shape[-1] * y.shape[-2] if convention.norm == "none" else 1)
-    return max(sigma, 0.6 * per_unit**-0.5)
+def noise_on(reading: Reading, convention: Convention, sigma: float) -> float:
+    """Standard deviation of the noise on magnitudes: of the operator, or of counts, a little enlarged.
+
+    A root of counts has 1/2, and a magnitude of 1 stands for gain / unit of them.
+    """
+    return sigma if convention.gain is None else max(sigma, 0.6 * (reading.unit / convention.gain) ** 0.5)
 
 
 def _missing(y: np.ndarray) -> list[Finding]:

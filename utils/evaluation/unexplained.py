@@ -28,9 +28,9 @@ def of_measurement(operator: Operator, x: torch.Tensor, y: torch.Tensor, noise: 
     """What a measurement's report says of the pick x (1, 3, H, W) and y (1, ...) in place of a comparison with a truth.
 
     r_factor_noise: the R-factor if x were the object, of a measurement drawn anew; scale: the factor by which the calculated
-    values fit the measured ones best, 1 where gain and exposure are right.
+    values fit the measured ones best, 1 where gain and exposure are right. Noise is that of the exposure that was fitted.
     """
-    calculated, known = operator(x), ~torch.isnan(y)
-    again = operator.measure(x, noise.measurement(image, tuple(y.shape)).to(y.device))
+    known = ~torch.isnan(y)
+    calculated, again = operator.repeated(x, y, noise.measurement(image, tuple(y.shape)).to(y.device))
     of_noise = r_factor(calculated, torch.where(known, again, torch.nan)).item()
-    return {"r_factor_noise": of_noise, "scale": best_factor(calculated, y).item()}
+    return {"r_factor_noise": of_noise, "scale": best_factor(operator(x), y).item()}

@@ -70,7 +70,9 @@ def unexplained(metrics: dict[str, Any]) -> str | None:
     if not above:
         return None
     beside = ", nor to what this prior can draw," if any(reach[image] for image in above) else ""
-    scales = metrics["loss"].get("scale") or [None] * len(positions)
+    # of a fitted exposure no gain is wrong
+    scales = None if metrics["loss"].get("exposure") else metrics["loss"].get("scale")
+    scales = scales or [None] * len(positions)
     wrong = {i: s for i in above if (s := scales[positions[i]]) is not None and abs(s - 1) > MISSCALED}
     gain = "".join(f"; image {i} is {s:.3g} times as bright as its result: data.gain?" for i, s in list(wrong.items())[:1])
     return (

@@ -42,7 +42,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
             hint = "; data.channels=1 is for one channel" if one else ""
             refused.append((image.path, f"has shape {reading.y.shape}; this task measures {wanted}{hint}"))
             continue
-        noise = noise_on(reading.y, convention, sigma) if operator.spectrum else sigma
+        noise = noise_on(reading, convention, sigma) if operator.spectrum else sigma
         if reason := lost(reading, noise, convention if operator.spectrum else None, seen):
             refused.append((image.path, reason))
         elif not operator.spectrum:

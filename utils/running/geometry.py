@@ -16,7 +16,7 @@ from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.conventions import AUTO, Convention
 from utils.data import Measurement, measurements
-from utils.diagnosis.frames import estimate_center
+from utils.diagnosis.frames import SURE, estimate_center
 from utils.diagnosis.plausibility import noise_on
 from utils.diagnosis.support import estimate_support, refined_center
 from utils.errors import InputError, short
@@ -88,14 +88,23 @@ def readings(items: Sequence[Measurement]) -> Iterator[tuple[str, Reading]]:
 
 
 def found_center(items: Sequence[Measurement], side: int) -> list[float]:
-    """[row, column] of all files: the median of their own, of which none may lie apart. Raises InputError."""
-    key, centers = f"data.center={AUTO}", []
+    """[row, column] of all files: the median of those that tell it, of which none may lie apart. Raises InputError.
+
+    A centre that is not sure may lie anywhere, as near the border, where the brightest frequencies have no opposites. So it
+    counts for nothing.
+    """
+    key, centers, unsure = f"data.center={AUTO}", [], []
     whole = [replace(item, convention=replace(item.convention, bin=1, crop=None), own_frame=None) for item in items]
     for path, reading in readings(whole):
         row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
-        if not confidence:
-            raise InputError(f"{key}: {path} has no centre of symmetry that stands out; write data.center=[row,column]")
-        centers.append(refined_center(reading.y.astype(np.float64), (row, column), side))
+        if confidence < SURE:
+            unsure.append(path)
+        else:
+            centers.append(refined_center(reading.y.astype(np.float64), (row, column), side))
+    if unsure and not centers:
+        raise InputError(f"{key}: {unsure[0]} has no centre of symmetry that stands out; write data.center=[row,column]")
+    if unsure:
+        log.info("%s: %d of %d files do not tell their centre, as %s", key, len(unsure), len(unsure) + len(centers), unsure[0])
     if not centers:
         return [0.0, 0.0]
     center = np.median(centers, axis=0)
@@ -114,7 +123,7 @@ def found_support(items: Sequence[Measurement], convention: Convention, side: in
         return drawn_support(convention.support_file, convention, side)
     sides = list(support) if isinstance(support, list) else [support] * 2
     if support == AUTO:
-        of_files = [estimate_support(r.y, noise_on(r.y, convention, sigma)) for _, r in readings(items)]
+        of_files = [estimate_support(r.y, noise_on(r, convention, sigma)) for _, r in readings(items)]
         sides = [min(side, each) for each in np.max(of_files, axis=0)]
         log.info("data.support=%s: data.support=[%d,%d] of a field of %d", AUTO, *sides, side)
     inside = np.zeros((side, side), bool)
