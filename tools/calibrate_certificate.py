@@ -165,7 +165,7 @@ def pieces_of(finished: runs.Run, settings: Settings, sigmas: Sequence[float]) -
             rows = result.particles.of_image(record["image_id"])
             at = [record["particles"].index(number) for number in record["survivors"]]
             deviation, denoising = ([signals[name][row] for row in rows.tolist()] for name in ("deviation", "denoising"))
-            labelled = [record["modes"]["label"][i] in runs.FOUND for i in at]
+            labelled = [record["modes"]["label"][i] in runs.SUCCESSFUL for i in at]
             image = (settings.data.root, record["image_id"])
             pictures = result.image[rows.to(result.image.device)].cpu()
             loss, psnr = [record["loss"][i] for i in at], [record["modes"]["psnr_aligned"][i] for i in at]

@@ -71,8 +71,8 @@ def keep(settings: Settings, measured: Measured) -> None:
     if path is None:
         raise InputError(f"model.path={settings.model.path}: has no folder here; fetch the prior, and name its folder")
     prior, others = of_prior(settings.model_node), []
-    if path.is_file() and not other_content((kept := read(path)).prior, prior):
-        others = [each for each in kept.measured if each.operator != measured.operator]
+    if path.is_file() and not other_content((before := read(path)).prior, prior):
+        others = [each for each in before.measured if each.operator != measured.operator]
     write_file(to_json(DecoderFloor(prior=prior, measured=[*others, measured]).model_dump()) + b"\n", path)
     say(f"{path}: {measured.mean:.3g} on average, up to {measured.high:.3g} for nine tenths of {measured.count} images")
 

@@ -74,9 +74,9 @@ def take_from(array: Stored, path: Path, convention: Convention, most: int) -> T
     return Taken(total, missing, len(numbers), at_limit, in_all(idle))
 
 
-def in_all(found: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]:
+def in_all(mappings: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]:
     """The entries of the first one whose keys all others have too."""
-    return {key: value for key, value in found[0].items() if all(key in other for other in found)}
+    return {key: value for key, value in mappings[0].items() if all(key in other for other in mappings)}
 
 
 def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:
@@ -107,9 +107,9 @@ def _of_values(raw: np.ndarray, path: Path, convention: Convention) -> tuple[np.
     for value in convention.mask_values:
         if value == "max" and raw.dtype.kind not in "iu":
             raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        found = np.isnan(raw) if value == "nan" else raw == (np.iinfo(raw.dtype).max if value == "max" else value)
-        missing |= found
-        if not found.any():
+        has_value = np.isnan(raw) if value == "nan" else raw == (np.iinfo(raw.dtype).max if value == "max" else value)
+        missing |= has_value
+        if not has_value.any():
             idle[value] = "" if isinstance(value, str) else _nearest(raw[np.isfinite(raw)], value)
     return missing, idle
 

@@ -179,8 +179,8 @@ def cells(table: Table, bold: Callable[[str], str], escape: Callable[[str], str]
     for r, row in enumerate(table.rows):
         rendered.append([])
         for c, column in enumerate(table.columns):
-            first, rest = (escape(visible(text)) for text in parts(row[c], column.digits))
-            rendered[-1].append((bold(first) if r in winners[c] else first) + rest)
+            number, spread = (escape(visible(text)) for text in parts(row[c], column.digits))
+            rendered[-1].append((bold(number) if r in winners[c] else number) + spread)
     return rendered
 
 

@@ -43,10 +43,10 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     Raises InputError naming the first wrong key and its value.
     """
     hydra = HydraConfig.get() if overrides is None and HydraConfig.initialized() else None
-    given = list(hydra.overrides.task if hydra else overrides or ())
+    given_overrides = list(hydra.overrides.task if hydra else overrides or ())
     nodes, settings = _typed(cfg)
     check_relations(settings)
-    if of_counts := settings_of_counts(settings, [text.lstrip("+~").partition("=")[0] for text in given]):
+    if of_counts := settings_of_counts(settings, [text.lstrip("+~").partition("=")[0] for text in given_overrides]):
         cfg = _with(cfg, of_counts)
         nodes, settings = _typed(cfg)
         check_relations(settings)
@@ -60,8 +60,8 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     if hydra:
         documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
         documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
-        documents[".hydra/overrides.yaml"] = yaml.safe_dump(given)
-    about = run_metadata(settings.seed, settings.num_samples, given)
+        documents[".hydra/overrides.yaml"] = yaml.safe_dump(given_overrides)
+    about = run_metadata(settings.seed, settings.num_samples, given_overrides)
     settings = settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, documents, notes))
     level: Settings | None
     level = last = at_each_level(settings)
@@ -83,9 +83,9 @@ def _typed(cfg: DictConfig) -> tuple[dict[str, Any], Settings]:
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
     except ValidationError as error:
-        where, reason = fault(error, nodes)
+        key_and_value, reason = fault(error, nodes)
         unknown = error.errors()[0]["type"] == "extra_forbidden"
-        raise InputError(unknown_key(where) if unknown else f"{where}: {reason}") from None
+        raise InputError(unknown_key(key_and_value) if unknown else f"{key_and_value}: {reason}") from None
 
 
 def _with(cfg: DictConfig, values: Mapping[str, Any]) -> DictConfig:
@@ -117,12 +117,12 @@ def of_different_kinds(root: str, path: str) -> tuple[str, ...]:
     )
 
 
-def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
+def thresholds_for(s: Sequential, identity_of_run: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
     """The certificate's thresholds, or those used where there is none, and the lines that the log says of them.
 
     Raises InputError for one of other weights.
     """
-    model_path = own_identity["model"]["path"]
+    model_path = identity_of_run["model"]["path"]
     if s.certificate is None:
         paths = certificates(model_path)
     else:
@@ -135,13 +135,13 @@ def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresho
             f"{UNCALIBRATED.deviation:g} standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with "
             f"another, hence two at least; {TOOL} makes one",
         )
-    tried, prior, own = [], of_prior(own_identity["model"]), holds_for(own_identity)
+    tried, prior, of_run = [], of_prior(identity_of_run["model"]), holds_for(identity_of_run)
     for path in paths:
         certificate = read_certificate(path)
         if other_content(certificate.prior, prior):
             continue
-        held, untold = certificate.held_against(own)
-        changed = differences(held, own)
+        held, untold = certificate.held_against(of_run)
+        changed = differences(held, of_run)
         if certificate.sigmas != s.sigmas:
             changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:

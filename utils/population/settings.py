@@ -77,15 +77,15 @@ class Certificate(Section):
         stops = any(thresholds.get(key) is not None for key in EARLY_STOP)
         return {**content, "thresholds": kept, "early_stop": stops}
 
-    def held_against(self, own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """(`holds_for` with what an older one says nothing of as in `own`, a run's; the keys of that)."""
+    def held_against(self, of_run: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """(`holds_for` with what an older one says nothing of as in `of_run`, a run's; the keys of that)."""
         if self.complete:
             return self.holds_for, []
         held = self.holds_for
         for plan in PLANS:
             held = dict(plan.of_older_certificate(held))
         untold = []
-        for key, value in ((key, value) for key, value in own.items() if key not in HELD_ONCE):
+        for key, value in ((key, value) for key, value in of_run.items() if key not in HELD_ONCE):
             if isinstance(value, dict) and isinstance(held.get(key, {}), dict):
                 untold += [f"{key}.{name}" for name in value if name not in held.get(key, {})]
                 held[key] = {**value, **held.get(key, {})}

@@ -61,8 +61,8 @@ def energy_of(settings: Settings) -> float | None:
     path = path_of(settings.model.path)
     if path is None or settings.pixel != 1 or not path.is_file():
         return None
-    kept = read(path)
-    if other_content(kept.prior, of_prior(settings.model_node)):
+    decoder_floor = read(path)
+    if other_content(decoder_floor.prior, of_prior(settings.model_node)):
         return None
     wanted = operator_of(settings)
-    return next((each.high for each in kept.measured if each.operator == wanted), None)
+    return next((each.high for each in decoder_floor.measured if each.operator == wanted), None)

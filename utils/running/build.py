@@ -145,10 +145,10 @@ def load_below(settings: Settings, prior: LatentPrior, operator: Operator) -> Al
     """What solves the image at the coarser level; settings: of that level; prior, operator: of the level above."""
     size = settings.model.resolution
     operator = coarse(settings, operator, prior.resolution, size).to(prior.device)
-    own = load_prior(settings, prior.device)
+    own_prior = load_prior(settings, prior.device)
     noise = KeyedNoise(settings.seed).of_level(size)
     course = registry.check(settings, clock_of(settings))
-    return load_algorithm(settings, list(planned(settings, course, own, operator)), own, operator, noise)
+    return load_algorithm(settings, list(planned(settings, course, own_prior, operator)), own_prior, operator, noise)
 
 
 def load_algorithm(

@@ -102,7 +102,7 @@ def sample_in_workers(
 
 def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStack, watch: Watch | None = None) -> None:
     """Hand out the images and show what is told, until every worker is done."""
-    rest, working = list(images), {worker.connection: worker for worker in workers}
+    remaining, working = list(images), {worker.connection: worker for worker in workers}
     checked, asking = False, list[tuple[Connection, int]]()
     bar: console.SamplingBar | None = None
     while working:
@@ -135,7 +135,7 @@ def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStac
                 asking.append((connection, values[0]))
         while checked and asking:  # before the first worker has looked at the measurements nothing is sampled
             connection, size = asking.pop(0)
-            batch, rest = rest[:size], rest[size:]
+            batch, remaining = remaining[:size], remaining[size:]
             try:
                 connection.send(batch)
             except OSError:

@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.config.section import MOST_STEPS, Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock, annealing_sigmas, first_level
 from utils.sampling.vocabulary import Stage
@@ -40,7 +40,7 @@ class Keys(Section):
     polish: Polish = OFF
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     kept: list[int]
     dropped: list[int]

@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings, switched
-from utils.records.blocks import Block, Number, OfStarted, Part, PerImage, PerStarted
+from utils.records.blocks import Block, Number, OfStarted, PerImage, PerStarted
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock
 
@@ -29,7 +29,7 @@ class Keys(Section):
     pruning: Pruning
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     timestep: float
     kept: list[int]

@@ -13,7 +13,7 @@ from utils.config.operators import OURS, SPECTRA
 from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Level, Nodes, Plan, Settings, check_level
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 from utils.sampling.schedule import first_level
 
 SHIPPED = "natural-32"  # model of the levels for which none is named
@@ -47,7 +47,7 @@ class Keys(Section):
     pyramid: Pyramid = OFF
 
 
-class LevelRecord(Part):
+class LevelRecord(Block):
     resolution: int
     loss: list[Number]
     kept: list[int]
@@ -55,7 +55,7 @@ class LevelRecord(Part):
     blocks: dict[str, Any]
 
 
-class Recorded(Part):
+class Recorded(Block):
     field: int
     levels: list[LevelRecord]
 
@@ -158,8 +158,8 @@ class PyramidPlan(Plan):
         rows = []
         for image, levels in zip(image_ids, block.levels):
             for level in levels:
-                known = [loss for loss in level.loss if loss is not None]
-                best = f"{min(known):.2f}" if known else "-"
+                losses = [loss for loss in level.loss if loss is not None]
+                best = f"{min(losses):.2f}" if losses else "-"
                 agreement = "-" if level.agreement is None else f"{level.agreement:.2f}"
                 kept = ", ".join(f"p{number}" for number in level.kept)
                 rows.append([image, f"{level.resolution} of {block.field}", len(level.loss), best, kept, agreement])

@@ -9,7 +9,7 @@ from utils.config.operators import OURS, SEPARABLE
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 
 NOTE = (
     "Every event in which a particle of these images changed; the particles that are not named stayed as they were. "
@@ -54,7 +54,7 @@ class Event(Block):
     particles: list[Recombined]
 
 
-class Recorded(Part):
+class Recorded(Block):
     events: list[Event]
 
 

@@ -9,7 +9,7 @@ from utils.config.operators import OURS, SPECTRA
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock, first_level
 
@@ -34,7 +34,7 @@ class Keys(Section):
     start: Start = OFF
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     timestep: float
     particles: list[int]
