@@ -78,7 +78,8 @@ def overrides_of(key: str, value: Any) -> Iterator[str]:
         for name, inner in value.items():
             yield from overrides_of(f"{key}.{name}", inner)
         return
-    yield "++" * key.startswith(OF_ONES_OWN) + (_of_text if isinstance(value, str | Path) else _of_others)(key, value)
+    override = _of_text(key, value) if isinstance(value, str | Path) else _of_others(key, value)
+    yield f"++{override}" if key.startswith(OF_ONES_OWN) else override
 
 
 def _of_text(key: str, text: str | Path) -> str:

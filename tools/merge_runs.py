@@ -89,7 +89,8 @@ def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
             if image_id in merged:
                 log.info("image %d is in several folders; kept from %s", image_id, merged[image_id][0])
             merged.setdefault(image_id, (path, record, arrays))
-    target = RunFolder(out, fingerprint := prints.pop())
+    fingerprint = prints.pop()
+    target = RunFolder(out, fingerprint)
     with target.writing("free some space and run the same command again"), claimed(out, fingerprint, target.remove_partial):
         target.prepare()
         if config is not None and not (out / CONFIG).exists():

@@ -191,7 +191,8 @@ def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[
     its own grid instead."""
     captions, grids = dict(CAPTIONS), dict[str, Experiment]()
     for e in (e for e in experiments if not e.derived):
-        grids[(name := comparison_figures.name_of("reconstructions", e))] = e
+        name = comparison_figures.name_of("reconstructions", e)
+        grids[name] = e
         recorded = e.runs[0].records(1, wanted=()) if e.runs[0].metrics.summary else []
         spread = f" {spread_sentence(e.runs[0].folder, recorded[0][0]['fingerprint'])}" if recorded else ""
         captions[name] = f"{e.label}: all particles, turned to the better orientation.{spread}"

@@ -28,7 +28,8 @@ class Taken(NamedTuple):
 
 def frames_in(shape: tuple[int, ...], convention: Convention) -> int | None:
     """How many frames a stack of this shape has; None of an array that is no stack."""
-    return shape[0] if len(shape) > (2 if convention.channels == 1 else 3) and shape[0] != 1 else None
+    axes_of_a_frame = 2 if convention.channels == 1 else 3
+    return shape[0] if len(shape) > axes_of_a_frame and shape[0] != 1 else None
 
 
 def count_frames(path: Path, convention: Convention) -> int:
@@ -107,7 +108,10 @@ def _of_values(raw: np.ndarray, path: Path, convention: Convention) -> tuple[np.
     for value in convention.mask_values:
         if value == "max" and raw.dtype.kind not in "iu":
             raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        has_value = np.isnan(raw) if value == "nan" else raw == (np.iinfo(raw.dtype).max if value == "max" else value)
+        if value == "nan":
+            has_value = np.isnan(raw)
+        else:
+            has_value = raw == (np.iinfo(raw.dtype).max if value == "max" else value)
         missing |= has_value
         if not has_value.any():
             idle[value] = "" if isinstance(value, str) else _nearest(raw[np.isfinite(raw)], value)

@@ -172,6 +172,14 @@ def is_hub_id(path: str | Path) -> bool:
     )
 
 
+def beside_checkpoint(path: str, name: str) -> Path | None:
+    """Where a file of ours on a checkpoint lies: in its folder, or beside its file; None for a hub id."""
+    if is_hub_id(path):
+        return None
+    place = find(path)
+    return place.with_suffix(f".{name}") if is_original(place) else place / name
+
+
 def locate(path: str | Path) -> str:
     """model.path as the loaders take it: an existing place, or the hub id unchanged."""
     return str(path) if is_hub_id(path) else str(find(path))

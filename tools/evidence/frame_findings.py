@@ -7,7 +7,7 @@ Draws measurements of images, without a network, and asks utils/diagnosis/findin
 docs/research/measured/instruments.md, and which cases went wrong.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,18 +193,23 @@ def main() -> None:
                 counts = missed.setdefault(case, [[0, 0] for _ in args.folders])[place]
                 counts[0] += not noticed
                 counts[1] += bool(others)
-                for line in [f"{each.what}: {each.value} {each.override}" for each in others] + ["missed"] * (not noticed):
-                    say(f"{folder.name} {number}, {case}: {line}")
-    names = " | ".join(folder.name for folder in args.folders)
-    rule = f"|---|{'---:|' * len(args.folders)}"
-    for line in ("", f"| right frames, {args.count} images a set: alarms | {names} |", rule):
-        say(line)
-    for case, counts in alarms.items():
-        say(f"| {case} | {' | '.join(map(str, counts))} |")
-    for line in ("", f"| faults, {args.count} images a set: missed, with other alarms | {names} |", rule):
-        say(line)
-    for case, counts in missed.items():
-        say(f"| {case} | {' | '.join(f'{no}, {other}' for no, other in counts)} |")
+                for each in others:
+                    say(f"{folder.name} {number}, {case}: {each.what}: {each.value} {each.override}")
+                if not noticed:
+                    say(f"{folder.name} {number}, {case}: missed")
+    folders = [folder.name for folder in args.folders]
+    say_table([f"right frames, {args.count} images a set: alarms", *folders], alarms)
+    pairs = {case: [f"{unnoticed}, {other}" for unnoticed, other in counts] for case, counts in missed.items()}
+    say_table([f"faults, {args.count} images a set: missed, with other alarms", *folders], pairs)
+
+
+def say_table(heads: Sequence[str], rows: Mapping[str, Sequence[int | str]]) -> None:
+    """In Markdown; rows: {name: the cells after it}."""
+    say("")
+    say(f"| {' | '.join(heads)} |")
+    say(f"|---|{'---:|' * (len(heads) - 1)}")
+    for name, cells in rows.items():
+        say(f"| {name} | {' | '.join(map(str, cells))} |")
 
 
 if __name__ == "__main__":

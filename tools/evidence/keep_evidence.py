@@ -27,7 +27,7 @@ from utils.records.kept import KEPT, packed
 def keep(source: Path, target: Path, digits: int | None = None) -> int:
     """Keep one finished run folder as the folder `target`; returns the number of images. Raises InputError.
 
-    digits: as `write_kept` has it.
+    digits: as `packed` has it.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name run folders (<save_dir>/<name>)")

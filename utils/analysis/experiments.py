@@ -85,7 +85,11 @@ def gather(runs: Sequence[Run], pool: bool = False, by_name: bool = False) -> li
     until = max((end for end in map(exploration_end, runs) if end is not None), default=None)
     groups: list[tuple[object, list[Run]]] = []  # (what its runs share, the runs)
     for i, run in enumerate(runs):
-        key = run.name if by_name else (_identity_without_seed(run), run.data) if pool else i
+        key: object = i
+        if by_name:
+            key = run.name
+        elif pool:
+            key = (_identity_without_seed(run), run.data)
         group = next((group for other, group in groups if other == key), None)
         if group is None:
             groups.append((key, [run]))

@@ -24,16 +24,16 @@ from utils.errors import InputError, one_line, short
 from utils.mechanisms import registry
 from utils.paths import find
 from utils.population.settings import (
+    FILE,
     TOOL,
     UNCALIBRATED,
-    Certificate,
     Sequential,
     Thresholds,
-    certificate_path,
     certificates,
     holds_for,
     read_certificate,
 )
+from utils.weights import beside_checkpoint
 
 
 def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
@@ -106,15 +106,18 @@ KINDS = {
 
 def of_different_kinds(root: str, path: str) -> tuple[str, ...]:
     """A line where data.root and model.path, by their names, are of different kinds; a prior of photographs knows many."""
-    of_data, of_model = (
-        next((kind for kind, words in KINDS.items() if any(word in "/".join(Path(place).parts[-2:]) for word in words)), None)
-        for place in (root, path)
-    )
+    of_data, of_model = _kind_of(root), _kind_of(path)
     if of_data is None or of_model in (None, of_data, "photographs"):
         return ()
     return (
         f"data.root={root} holds {of_data}, by its name, and model.path={path} is a prior of {of_model}: it knows no others",
     )
+
+
+def _kind_of(place: str) -> str | None:
+    """What the images show by the place's name; None where the name does not say."""
+    name = "/".join(Path(place).parts[-2:])
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), None)
 
 
 def thresholds_for(s: Sequential, identity_of_run: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
@@ -130,8 +133,9 @@ def thresholds_for(s: Sequential, identity_of_run: dict[str, Any]) -> tuple[Thre
         if not paths[0].is_file():
             raise InputError(f"sequential.certificate={s.certificate}: file not found; make it with {TOOL}, or write null")
     if not paths:
+        place = beside_checkpoint(model_path, FILE) or f"for {model_path}"
         return UNCALIBRATED, (
-            f"no certificate {certificate_path(model_path) or f'for {model_path}'}: a particle passes with a loss within "
+            f"no certificate {place}: a particle passes with a loss within "
             f"{UNCALIBRATED.deviation:g} standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with "
             f"another, hence two at least; {TOOL} makes one",
         )
@@ -145,7 +149,7 @@ def thresholds_for(s: Sequential, identity_of_run: dict[str, Any]) -> tuple[Thre
         if certificate.sigmas != s.sigmas:
             changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:
-            return certificate.thresholds, _older(path, certificate, untold)
+            return certificate.thresholds, _older(path, untold)
         tried.append((path, certificate, changed, untold))
     if not tried:
         raise InputError(
@@ -155,11 +159,11 @@ def thresholds_for(s: Sequential, identity_of_run: dict[str, Any]) -> tuple[Thre
     path, certificate, changed, untold = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
     note = f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}"
-    return certificate.thresholds, (note, *_older(path, certificate, untold))
+    return certificate.thresholds, (note, *_older(path, untold))
 
 
-def _older(path: Path, certificate: Certificate, untold: Sequence[str]) -> tuple[str, ...]:
+def _older(path: Path, untold: Sequence[str]) -> tuple[str, ...]:
     """What the log says of a certificate of an older version; untold: keys of the run that it says nothing of."""
-    stops = (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
-    says_nothing = f"certificate {path} is older and cannot tell whether it holds for {', '.join(untold)}; {TOOL} makes it anew"
-    return stops + (says_nothing,) * bool(untold)
+    if not untold:
+        return ()
+    return (f"certificate {path} is older and cannot tell whether it holds for {', '.join(untold)}; {TOOL} makes it anew",)

@@ -64,7 +64,8 @@ def numbers_as_text(override: str) -> str:
 
 def takes_text(key: str) -> bool:
     """Whether the value of a key may be text; of a key that the program does not know it may."""
-    return not (kinds := _kinds_of(key)) or bool(kinds & {str, Any})
+    kinds = _kinds_of(key)
+    return not kinds or str in kinds or Any in kinds
 
 
 def _kinds_of(key: str) -> set[Any]:

@@ -193,7 +193,10 @@ class Trace(TorchFunctionMode):
         try:
             result = self._call(func, args, kwargs)
         except Exception:
-            self.refused = tuple(lost if name in ("grad", "backward") else [newly_lost] if newly_lost else ())
+            if name in ("grad", "backward"):
+                self.refused = tuple(lost)
+            else:
+                self.refused = (newly_lost,) if newly_lost else ()
             raise
         if name == "grad":
             self.taken += [state_of(g) for g in result if g is not None]

@@ -255,5 +255,7 @@ def _energy(energy: np.ndarray, measured: np.ndarray, pixels: int, sigma: float,
 
 def _scale_key(other_norm: bool, norm: str, gain: str, convention: Convention) -> str:
     """other_norm: the factor is one that the other norm of the Fourier transform makes."""
-    keys = [f"data.norm={norm}"] * other_norm + [f"a {gain} data.gain"] * (convention.quantity == "counts")
+    keys = [f"data.norm={norm}"] if other_norm else []
+    if convention.quantity == "counts":
+        keys.append(f"a {gain} data.gain")
     return " or ".join(keys) or "is its exposure calibrated"

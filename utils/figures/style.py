@@ -90,8 +90,9 @@ def mark_events(axis: Axes, events: Sequence[tuple[str, float]], named: bool = T
     """
     lines: dict[float, list[str]] = {}
     for name, t in sorted(events, key=lambda event: -event[1]):
-        of_t = lines.setdefault(t, [])
-        of_t += [name] * (name not in of_t)
+        names = lines.setdefault(t, [])
+        if name not in names:
+            names.append(name)
     often = {name: sum(name in names for names in lines.values()) for names in lines.values() for name in names}
     left, right = axis.get_xlim()
     width, fontsize = 72 * axis.bbox.width / axis.figure.dpi, 7  # points

@@ -164,7 +164,7 @@ class Plan:
 
     def couples(self, config: Nodes, block: Block | None) -> bool:
         """Whether fewer particles would have ended otherwise."""
-        return False
+        return self.resizes and block is not None
 
     def remaining(self, block: Any, image: int, particles: int) -> int:
         """How many of an image's particles are left by it."""
@@ -173,10 +173,6 @@ class Plan:
     def values(self, block: Any, image: int) -> dict[str, float]:
         """{key of `measured`: its value} of one image."""
         return {}
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        """[(name, first annealing step after it)] of what it did to one image, from its block of the record."""
-        return []
 
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         """[(name, first annealing step after it)] of a run; block: of metrics.json, None without one."""

@@ -105,14 +105,8 @@ class PolishPlan(Plan):
         sigmas = annealing_sigmas(polish["num_steps"], grid["sigma_max"], grid["sigma_min"])
         return polish["num_steps"] - first_level(sigmas, polish["sigma"])
 
-    def couples(self, config: Nodes, block: Block | None) -> bool:
-        return block is not None
-
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return len(block.kept[image])
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("polish", block["step_index"])]
 
     def events(self, block: Any, run: Any) -> list[tuple[str, int]]:
         return [("polish", block.step_index)] if block else []

@@ -83,14 +83,8 @@ class PruningPlan(Plan):
     def explores_until(self, config: Nodes) -> int:
         return config["pruning_step"]
 
-    def couples(self, config: Nodes, block: Block | None) -> bool:
-        return block is not None
-
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return particles - len(block.dropped[image])
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("pruning", block["step_index"])]
 
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         return [("pruning", block.step_index)] if block else []

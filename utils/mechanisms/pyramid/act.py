@@ -91,9 +91,10 @@ class Pyramid(Mechanism):
         report = reports[0]
         blocks = {m.name: m.block(report["blocks"][m.name], indices) for m in self.below.mechanisms}
         coarser = blocks.pop(self.name, None)
+        losses = [report["loss"].get(i, math.nan) for i in indices]
         level = {
             **report,
-            "loss": [value if math.isfinite(value := report["loss"].get(i, torch.nan)) else None for i in indices],
+            "loss": [loss if math.isfinite(loss) else None for loss in losses],
             "blocks": {name: block for name, block in blocks.items() if block is not None},
         }
         return {"field": self.field, "levels": [*(coarser["levels"] if coarser else ()), level]}

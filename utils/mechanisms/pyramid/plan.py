@@ -47,19 +47,6 @@ class Keys(Section):
     pyramid: Pyramid = OFF
 
 
-class LevelRecord(Block):
-    resolution: int
-    loss: list[Number]
-    kept: list[int]
-    agreement: Number
-    blocks: dict[str, Any]
-
-
-class Recorded(Block):
-    field: int
-    levels: list[LevelRecord]
-
-
 class LevelOfImage(Block):
     """What one level before the last found on one image."""
 
@@ -68,6 +55,11 @@ class LevelOfImage(Block):
     kept: list[int]  # numbers of the particles that went on, best first
     agreement: Number  # of the best of them with the nearest other
     blocks: dict[str, Any]  # of the mechanisms that acted there
+
+
+class Recorded(Block):
+    field: int
+    levels: list[LevelOfImage]
 
 
 class Aggregated(Block):
@@ -141,9 +133,6 @@ class PyramidPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("pyramid", {}).get("levels") else ("pyramid",)
-
-    def couples(self, config: Nodes, block: Block | None) -> bool:
-        return block is not None
 
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return len(block.levels[image][-1].kept) if block.levels[image] else particles

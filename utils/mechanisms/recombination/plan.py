@@ -115,9 +115,6 @@ class RecombinationPlan(Plan):
         others = {key: value for key, value in held.items() if key != "donors"}
         return {**others, self.name: self.retired({"donors": held.get("donors", True)})}
 
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("exchange", event["step_index"] + 1) for event in block["events"]]
-
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         return [("exchange", event.step_index + 1) for event in block.events[0]] if block else []
 

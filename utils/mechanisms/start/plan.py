@@ -117,9 +117,6 @@ class StartPlan(Plan):
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("start", {}).get("bank") else ("start",)
 
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("from the bank", block["step_index"])]
-
     def tables(self, block: Any, image_ids: Sequence[int]) -> list[tuple[str, list[str], list[list[Any]], str]]:
         """Which particle began where."""
         rows = [
