@@ -152,8 +152,8 @@ def start() -> None:
             sys.exit(2)
         except KeyboardInterrupt as interrupt:
             if Rank.of_this_process().first:
-                kept = str(interrupt) or "finished images are kept, the same command continues"
-                print(f"interrupted: {kept}", file=sys.stderr)
+                consequence = str(interrupt) or "finished images are kept, the same command continues"
+                print(f"interrupted: {consequence}", file=sys.stderr)
             sys.exit(130)
         finally:
             SWEEP.close()

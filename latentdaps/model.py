@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from latentdaps.result import Kept, Result, as_array
+from latentdaps.result import ImageResult, Result, as_array
 from utils import device as devices
 from utils.config.check import check
 from utils.config.compose import compose, quoted
@@ -78,7 +78,8 @@ def overrides_of(key: str, value: Any) -> Iterator[str]:
         for name, inner in value.items():
             yield from overrides_of(f"{key}.{name}", inner)
         return
-    yield "++" * key.startswith(OF_ONES_OWN) + (_of_text if isinstance(value, str | Path) else _of_others)(key, value)
+    override = _of_text(key, value) if isinstance(value, str | Path) else _of_others(key, value)
+    yield f"++{override}" if key.startswith(OF_ONES_OWN) else override
 
 
 def _of_text(key: str, text: str | Path) -> str:
@@ -95,8 +96,8 @@ def _of_others(key: str, value: Any) -> str:
     try:
         return f"{key}={json.dumps(value, ensure_ascii=False, default=lambda number: number.tolist())}"
     except (TypeError, AttributeError):
-        known = "a text, a number, a list or a dict"
-        raise InputError(f"{key}: {type(value).__name__} is no value of a configuration; give {known}") from None
+        accepted = "a text, a number, a list or a dict"
+        raise InputError(f"{key}: {type(value).__name__} is no value of a configuration; give {accepted}") from None
 
 
 def described(part: Any) -> dict[str, str]:
@@ -124,8 +125,8 @@ class Measurements:
     @property
     def truth(self) -> np.ndarray | None:
         """(N, 3, H, W) in [0, 1]; None where it is not known."""
-        known = [item.truth for item in self.items if item.truth is not None]
-        return np.stack(known) / 2 + 0.5 if known else None
+        truths = [item.truth for item in self.items if item.truth is not None]
+        return np.stack(truths) / 2 + 0.5 if truths else None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -261,11 +262,11 @@ class Model:
             check_measurements(self.parts, items)
         ys, truths = zip(*(measured(self.parts, settings, item) for item in items))
         values = torch.stack(ys).cpu().numpy()  # what is given are its rows, so that changing them changes what is sampled
-        given = [
+        measurements = [
             Given(item.id, item.path, y, None if truth is None else truth.numpy(), item.sha256)
             for item, y, truth in zip(items, values, truths)
         ]
-        return Measurements(values, given, settings.seed, settings.data.kind, root)
+        return Measurements(values, measurements, settings.seed, settings.data.kind, root)
 
     def sample(self, y: Any, progress: bool = True, on_step: "Callable[[StepInfo], None] | None" = None) -> Result:
         """The particles of each measurement. Raises InputError.
@@ -277,7 +278,7 @@ class Model:
         from utils.sampling.pictures import enlarged
 
         y = y if isinstance(y, Measurements) else self._of_others(y)
-        settings, kept = self.settings_of(y), list[Kept]()
+        settings, image_results = self.settings_of(y), list[ImageResult]()
         self._under(settings.seed)
         stamp = RunFolder(settings.folder, settings.composition.fingerprint, settings.composition.about)
         stamp.digests = settings.digests()
@@ -285,9 +286,9 @@ class Model:
         def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: "SampleResult") -> None:
             x = result.image[result.particles.of_image(record["image_id"]).to(result.image.device)]
             x = enlarged(x.float().cpu(), self.parts.side)  # (P, 3, H, W) of those that are there at the end
-            kept.append(Kept(clean(stamp.stamped(record, device)), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
+            image_results.append(ImageResult(clean(stamp.stamped(record, device)), arrays, np.clip(x.numpy() / 2 + 0.5, 0, 1)))
             report(record, settings.data.kind == "measurement")
 
         with devices.out_of_memory_in_one_line():
             sample_with(self.parts, settings, y.items, Turn(y.items, progress=progress), keep, on_step)
-        return Result(self, y, kept)
+        return Result(self, y, image_results)

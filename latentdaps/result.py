@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # images of a plot
 
 
-class Kept(NamedTuple):
+class ImageResult(NamedTuple):
     """Of one image: its record, the arrays of the record, and its particles' pictures (P, 3, H, W) in [0, 1]."""
 
     record: dict[str, Any]
@@ -46,23 +46,23 @@ class Result:
     metrics: the content of metrics.json
     """
 
-    def __init__(self, model: Any, y: Any, kept: Sequence[Kept]) -> None:
+    def __init__(self, model: Any, y: Any, image_results: Sequence[ImageResult]) -> None:
         """model, y: the Model and its Measurements (latentdaps/model.py)."""
-        self.measurements, self._model, self._kept = y, model, kept
-        self.records = [each.record for each in kept]
-        self.images = np.stack([self._placed(each) for each in kept])
+        self.measurements, self._model, self._image_results = y, model, image_results
+        self.records = [each.record for each in image_results]
+        self.images = np.stack([self._placed(each) for each in image_results])
         self.loss = np.array([record["loss"] for record in self.records], dtype=float)
         self.noise_floor = np.array([record["noise_floor"] for record in self.records])
         picks = [record["selection"]["picked"] for record in self.records]
         self.pick = np.array([-1 if pick is None else pick for pick in picks])
         self.metrics = aggregate(self.records, model.settings.name).content()
-        self.verdict = [verdict_of_pick(self.metrics, i) for i in range(len(kept))]
+        self.verdict = [verdict_of_pick(self.metrics, i) for i in range(len(image_results))]
 
-    def _placed(self, kept: Kept) -> np.ndarray:
+    def _placed(self, image_result: ImageResult) -> np.ndarray:
         """The pictures at the places of their particles, (P, 3, H, W)."""
-        record = kept.record
-        placed = np.full((len(record["particles"]), *kept.pictures.shape[1:]), np.nan, np.float32)
-        placed[[record["particles"].index(number) for number in record["survivors"]]] = kept.pictures
+        record = image_result.record
+        placed = np.full((len(record["particles"]), *image_result.pictures.shape[1:]), np.nan, np.float32)
+        placed[[record["particles"].index(number) for number in record["survivors"]]] = image_result.pictures
         placed[np.array(record["diverged"], dtype=bool)] = np.nan
         return placed
 
@@ -110,9 +110,9 @@ class Result:
                 rows |= mode_labels(x, t, success.threshold_db, success.margin_db)
             for name, row in rows.items():
                 columns.setdefault(name, []).append(row)
-        there = np.isfinite(self.images).all((2, 3, 4))  # (N, P)
-        known = {name: np.array(rows) for name, rows in columns.items() if None not in rows}
-        return {name: np.where(there, rows, "" if rows.dtype.kind == "U" else np.nan) for name, rows in known.items()}
+        is_whole = np.isfinite(self.images).all((2, 3, 4))  # (N, P)
+        arrays = {name: np.array(rows) for name, rows in columns.items() if None not in rows}
+        return {name: np.where(is_whole, rows, "" if rows.dtype.kind == "U" else np.nan) for name, rows in arrays.items()}
 
     def plot(self) -> "Figure":
         """A matplotlib figure of the first images: truth where known, measurement, particles, the pick framed, their mean."""
@@ -121,7 +121,7 @@ class Result:
 
             from utils.figures.run import draw_grid
 
-            figure = draw_grid([(each.record, each.arrays) for each in self._kept[:SHOWN]])
+            figure = draw_grid([(each.record, each.arrays) for each in self._image_results[:SHOWN]])
             plt.close(figure)  # else a notebook shows it twice
         return figure
 
@@ -132,7 +132,7 @@ class Result:
         folder = Path(folder) if Path(folder).name else Path(folder).absolute()
         with RunFolder.open(self._model.settings_of(self.measurements, folder), Rank()) as opened:
             opened.pending(self.measurements.items)
-            for each in self._kept:
+            for each in self._image_results:
                 path = record_path(opened.path, each.record["image_id"])
                 if path.exists() and not np.array_equal(read_record(path, ("y",))[1]["y"], each.arrays["y"], equal_nan=True):
                     raise InputError(f"record {path} was made from other values of the same measurement; choose another folder")
@@ -147,8 +147,8 @@ class Result:
         lines = [f"{len(self.images)} images, {self.images.shape[1]} particles"]
         for record, pick, verdict in list(zip(self.records, self.pick, self.verdict))[:SHOWN]:
             scores = record["modes"]["psnr_aligned"] if record["modes"] else record["scores"]["psnr"]
-            known = "" if pick < 0 or scores[pick] is None else f", {scores[pick]:.2f} dB"
-            lines.append(f"image {record['image_id']} ({record['file']}): pick {pick}, {verdict or 'no verdict'}{known}")
+            score = "" if pick < 0 or scores[pick] is None else f", {scores[pick]:.2f} dB"
+            lines.append(f"image {record['image_id']} ({record['file']}): pick {pick}, {verdict or 'no verdict'}{score}")
         return "\n".join(map(visible, lines))
 
     def _repr_html_(self) -> str:

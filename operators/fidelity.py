@@ -44,20 +44,20 @@ class WithFidelity(Operator):
     """An operator with another data term. Measures by the model of its terms: counts where one of them counts.
 
     operator: A; settings: weights (those above 0), free_scale, photons (counts at m = 1), background (counts, > 0);
-    own: terms of one's own, by the names that they have among the weights
+    own_terms: those of one's own, by the names that they have among the weights
     Raises InputError for a term that the operator cannot have.
     """
 
-    def __init__(self, operator: Operator, settings: FidelitySettings, own: Mapping[str, Term] | None = None) -> None:
+    def __init__(self, operator: Operator, settings: FidelitySettings, own_terms: Mapping[str, Term] | None = None) -> None:
         super().__init__(operator.sigma)
-        self.operator, self.settings, self.free_scale, own = operator, settings, settings.free_scale, own or {}
-        self.weights = {name: settings.weights[name] for name in (*BUILT_IN, *own) if settings.weights.get(name)}
-        terms = [own[name] if name in own else BUILT_IN[name](operator.sigma, settings) for name in self.weights]
+        self.operator, self.settings, self.free_scale, own_terms = operator, settings, settings.free_scale, own_terms or {}
+        self.weights = {name: settings.weights[name] for name in (*BUILT_IN, *own_terms) if settings.weights.get(name)}
+        terms = [own_terms[name] if name in own_terms else BUILT_IN[name](operator.sigma, settings) for name in self.weights]
         self._terms = torch.nn.ModuleList(terms)  # a ModuleDict would refuse names such as "type"
         for name in ("rotation_ambiguity", "turns", "separable", "linear", "spectrum", "offset"):
             setattr(self, name, getattr(operator, name))
         self.separable = self.separable and all(term.separable for term in terms)
-        self.check({name: f"fidelity.terms.{name}" if name in own else f"fidelity.{name}" for name in self.weights})
+        self.check({name: f"fidelity.terms.{name}" if name in own_terms else f"fidelity.{name}" for name in self.weights})
         for term in terms:
             term.free_scale = self.free_scale and term.knows_scale
 

@@ -167,8 +167,8 @@ def support_of_pixels(inside: torch.Tensor, resolution: int, larger: tuple[float
     """Which of `resolution` pixels a side, `larger` times as large, meet the support (H, W), booleans; both in the middle."""
     overlaps = []
     for side, q in zip(inside.shape, larger):
-        first = (torch.arange(resolution) - resolution / 2)[:, None] * q  # borders of the large pixels, from the middle
-        own = torch.arange(side) - side / 2
-        overlaps.append(((first < own + 1 - ROUNDING) & (own < first + q - ROUNDING)).double())  # (resolution, side)
+        coarse = (torch.arange(resolution) - resolution / 2)[:, None] * q  # borders of the large pixels, from the middle
+        fine = torch.arange(side) - side / 2
+        overlaps.append(((coarse < fine + 1 - ROUNDING) & (fine < coarse + q - ROUNDING)).double())  # (resolution, side)
     rows, columns = (each.to(inside.device) for each in overlaps)
     return rows @ inside.double() @ columns.T > 0

@@ -141,12 +141,12 @@ def row(metric: Metric, record: dict[str, Any], arrays: dict[str, np.ndarray], o
     if metric.of == "image":
         if "truth" not in arrays:
             raise InputError(f"{metric.name}: {image} was measured and has no truth to compare with")
-        given: tuple[Any, ...] = (from_pixels(arrays["truth"][None])[0],)
+        compared_with: tuple[Any, ...] = (from_pixels(arrays["truth"][None])[0],)
     else:
         y = torch.from_numpy(arrays["y"])
-        given = y.expand(len(x), *y.shape), of
+        compared_with = y.expand(len(x), *y.shape), of
     try:
-        scores = numbers(metric, x, *given)
+        scores = numbers(metric, x, *compared_with)
     except InputError:
         raise
     except Exception as error:  # of a class of one's own, anything

@@ -138,8 +138,8 @@ def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timing
         name: (1e3 * statistics.fmean(seconds[name]), calls[name], statistics.fmean(seconds[name]) * calls[name] / sampling_s)
         for name in timed
     }
-    rest = 1 - sum(share for _, _, share in rows.values())
-    return figures, {**rows, "everything else": (1e3 * rest * sampling_s / passes, passes, rest)}
+    remaining_share = 1 - sum(share for _, _, share in rows.values())
+    return figures, {**rows, "everything else": (1e3 * remaining_share * sampling_s / passes, passes, remaining_share)}
 
 
 class Pieces:
@@ -209,11 +209,11 @@ def full_size(folder: Path, overrides: Sequence[str]) -> list[Figures]:
         write_random_model(folder)
     settings = check(config())
     device = devices.get_device(settings.use_tpu, settings.gpu)
-    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    chosen = dict(override.split("=", 1) for override in overrides if "=" in override)
     precisions = ("fp32", "tf32", "bf16") if devices.has_tf32(device) else ("fp32", "bf16")
     figures = []
-    for precision in [given["precision"]] if "precision" in given else precisions:
-        for count in [given["num_samples"]] if "num_samples" in given else (1, 2, 4):
+    for precision in [chosen["precision"]] if "precision" in chosen else precisions:
+        for count in [chosen["num_samples"]] if "num_samples" in chosen else (1, 2, 4):
             figures.append(benchmark(config(f"precision={precision}", f"num_samples={count}"))[0])
             devices.release_memory(device)
     return figures

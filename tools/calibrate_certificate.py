@@ -31,9 +31,10 @@ from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.mechanisms.registry import PLANS
 from utils.population.calibrating import Aim, Choice, Particles, Sequences, Thresholds, applied, calibrate
-from utils.population.settings import UNCALIBRATED, Sequential, certificate_path, holds_for
+from utils.population.settings import FILE, UNCALIBRATED, Sequential, holds_for
 from utils.records.files import to_json
 from utils.running.finished import TRUST, refuse_other_content, settings_of_finished
+from utils.weights import beside_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def main() -> None:
     finished = [runs.load(folder) for folder in args.runs]
     settings = [settings_of(run, args.trust) for run in finished]
     held = common_ground(finished, settings)
-    out = args.out or certificate_path(settings[0].model.path)
+    out = args.out or beside_checkpoint(settings[0].model.path, FILE)
     if out is None:
         raise InputError(f"model.path={settings[0].model.path}: has no folder here; say where with --out")
     operator, pieces = None, []
@@ -165,7 +166,7 @@ def pieces_of(finished: runs.Run, settings: Settings, sigmas: Sequence[float]) -
             rows = result.particles.of_image(record["image_id"])
             at = [record["particles"].index(number) for number in record["survivors"]]
             deviation, denoising = ([signals[name][row] for row in rows.tolist()] for name in ("deviation", "denoising"))
-            labelled = [record["modes"]["label"][i] in runs.FOUND for i in at]
+            labelled = [record["modes"]["label"][i] in runs.SUCCESSFUL for i in at]
             image = (settings.data.root, record["image_id"])
             pictures = result.image[rows.to(result.image.device)].cpu()
             loss, psnr = [record["loss"][i] for i in at], [record["modes"]["psnr_aligned"][i] for i in at]

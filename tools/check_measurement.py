@@ -140,7 +140,7 @@ class Look(NamedTuple):
     """What was seen of some files."""
 
     overrides: dict[str, str]  # {key: override}: the given ones and the recommended ones
-    found: dict[str, list[Finding]]  # {file: what it says}, of the first MOST_FILES
+    findings: dict[str, list[Finding]]  # {file: what it says}, of the first MOST_FILES
     remarks: list[str]  # a line for each key of which the files say different things, and of what was left out
     refused: bool  # whether a run with the given overrides alone would be
     first: Frame  # of the first file, as the given overrides have it
@@ -152,7 +152,7 @@ def look(path: Path, given: Sequence[str]) -> Look:
     overrides = {key_of(each): each for each in given}
     if overrides.get("data.quantity") == "data.quantity=counts" and not {"data.gain", "data.scale"} & overrides.keys():
         overrides["data.scale"] = "data.scale=free"
-    names, rounds, found = list[str](), list[list[tuple[Frame, list[Finding]]]](), dict[str, list[Finding]]()
+    names, rounds, by_file = list[str](), list[list[tuple[Frame, list[Finding]]]](), dict[str, list[Finding]]()
     settled = False
     while not settled and len(rounds) < ROUNDS:
         settings = settings_of(path, list(overrides.values()))
@@ -160,28 +160,28 @@ def look(path: Path, given: Sequence[str]) -> Look:
             raise InputError(f"{path}: no measurement in it")
         names = names or [item.name for item in items]  # before a frame of each is chosen
         rounds.append([examine(item, settings) for item in items[:MOST_FILES]])
-        found = {name: together(found.get(name, []), after) for name, (_, after) in zip(names, rounds[-1])}
-        new, remarks = recommended(found, Convention.of(settings.data).mask_values)
+        by_file = {name: together(by_file.get(name, []), after) for name, (_, after) in zip(names, rounds[-1])}
+        new, remarks = recommended(by_file, Convention.of(settings.data).mask_values)
         settled = bool(remarks) or new.items() <= overrides.items()
         overrides |= new
     if len(names) > MOST_FILES:
         remarks.append(f"only the first {MOST_FILES} files were looked at")
     refused = any(each.severity == "refuse" for _, findings in rounds[0] for each in findings)
-    return Look(overrides, found, remarks, refused, rounds[0][0][0], rounds[-1][0][0])
+    return Look(overrides, by_file, remarks, refused, rounds[0][0][0], rounds[-1][0][0])
 
 
 def together(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     """What was recommended before stays, unless its key is recommended anew; of other things the latest word counts."""
-    told = {key_of(each.override) or each.what for each in after}
-    kept = [each for each in before if each.what == "reading it" or (key_of(each.override) or each.what) not in told]
-    mended = {each.what for each in kept if each.override}
-    return [*kept, *(each for each in after if each.override or each.what not in mended)]
+    topics = {key_of(each.override) or each.what for each in after}
+    standing = [each for each in before if each.what == "reading it" or (key_of(each.override) or each.what) not in topics]
+    mended = {each.what for each in standing if each.override}
+    return [*standing, *(each for each in after if each.override or each.what not in mended)]
 
 
-def recommended(found: dict[str, list[Finding]], masked: Sequence[object]) -> tuple[dict[str, str], list[str]]:
+def recommended(by_file: dict[str, list[Finding]], masked: Sequence[object]) -> tuple[dict[str, str], list[str]]:
     """{key: override} of all files, and a line for each key of which they differ; masked: values of data.mask, which stay."""
     values: dict[str, dict[str, str]] = {}  # {key: {override: the first file that says it}}
-    for name, findings in found.items():
+    for name, findings in by_file.items():
         for override in (word for finding in findings for word in finding.override.split()):
             values.setdefault(key_of(override), {}).setdefault(override, name)
     if marks := [each.partition("=")[2].strip("[]") for each in values.pop("data.mask", {})]:
@@ -210,7 +210,7 @@ def draw_page(first: Frame, last: Frame, name: str, out: Path) -> None:
 def _draw_frame(axis: Axes, frame: Frame) -> None:
     raw = np.where(frame.missing, np.nan, frame.reading.raw.astype(np.float64))
     _draw_logarithm(axis, np.where(frame.missing.all(0), np.nan, np.nansum(raw, 0)), "the number in the file")
-    axis.plot(*frame.told[::-1], "+", color="white", markersize=17, markeredgewidth=1.5, label="centre as told")
+    axis.plot(*frame.told_center[::-1], "+", color="white", markersize=17, markeredgewidth=1.5, label="centre as told")
     estimate = frame.estimate()
     if estimate.confidence >= SURE_CENTER:
         place = (estimate.column, estimate.row)
@@ -237,17 +237,17 @@ def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
     top &= np.count_nonzero(top) > SHARED
     kinds = {"highest value": top, "zero": (raw == 0) & ~missing, "not measured": missing, "hot": hot}
     codes = np.zeros(raw.shape[-2:], int)
-    for code, where in enumerate(kinds.values(), start=1):
-        codes[where.any(0)] = code
+    for code, pixels in enumerate(kinds.values(), start=1):
+        codes[pixels.any(0)] = code
     shown = axis.imshow(codes, cmap=ListedColormap(KINDS), vmin=-0.5, vmax=len(KINDS) - 0.5, interpolation="nearest")
     bar = axis.figure.colorbar(shown, ax=axis, ticks=range(len(KINDS)), orientation="horizontal")
-    counted = [f"{kind}:\n{np.count_nonzero(where)}" for kind, where in kinds.items()]
+    counted = [f"{kind}:\n{np.count_nonzero(pixels)}" for kind, pixels in kinds.items()]
     bar.ax.set_xticklabels(["measured", *counted], fontsize=8)
     axis.set_title("what its pixels are, in any channel")
 
 
 def _draw_radial(axis: Axes, y: np.ndarray, frame: Frame) -> None:
-    radial = by_radius(y, frame.told)
+    radial = by_radius(y, frame.told_center)
     axis.semilogy(radial.mean, color="#1f4e79", linewidth=2, label="mean magnitude of a ring")
     axis.semilogy(radial.noise, ".", color="#d0021b", markersize=4, label="noise there, if that is the centre")
     axis.axhline(frame.sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {frame.sigma:.3g}")
@@ -275,14 +275,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the page (default: NAME.check.png in this folder)")
     args = parser.parse_args()
     seen = look(args.path, args.overrides)
-    for i, (name, findings) in enumerate(seen.found.items()):
+    for i, (name, findings) in enumerate(seen.findings.items()):
         show(name, [each for each in findings if i == 0 or each.severity != "note" or each.override])
     for line in seen.remarks:
         say(line)
     overrides = list(seen.overrides.values())
     say(f"recommended: {'no other override' if overrides == args.overrides else shlex.join(overrides)}")
     say("not to be known from a file: the exact gain, which of two turns by 180 degrees is meant, what a mask hides")
-    name = next(iter(seen.found))
+    name = next(iter(seen.findings))
     out = args.out or Path(f"{Path(name).stem}.check.png")
     draw_page(seen.first, seen.last, name, out)
     say(f"page: {out}")

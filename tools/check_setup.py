@@ -56,7 +56,10 @@ def data_rows() -> Iterator[SetupRow]:
             continue
         root, wanted = find(cfg.root), (cfg.end_id or 1)
         present = len(files_in(root, cfg.kind)) if root.is_dir() else 0
-        state = f"{present} files" if present >= wanted else f"missing ({present} of {wanted})" if present else "missing"
+        if present >= wanted:
+            state = f"{present} files"
+        else:
+            state = f"missing ({present} of {wanted})" if present else "missing"
         yield f"data={name}", cfg.root, state, cfg.source
 
 

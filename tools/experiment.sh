@@ -4,9 +4,7 @@
 # counts it offers) or SETS (image sets, 100 images each).
 # The scripts of commands_tpu/ are the same ones with PLATFORM=tpu in the environment; anything else means a GPU.
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-PYTHON="$ROOT/.venv/bin/python"
-[ -x "$PYTHON" ] || PYTHON=python
+source "$(dirname "${BASH_SOURCE[0]}")/python.sh"
 RUNS=("${SIZES[@]}" "${SETS[@]}")                       # one flag each
 ALONE=("${SETS[@]}")                                    # what --demo alone runs
 [ ${#ALONE[@]} -gt 0 ] || ALONE=("${SIZES[0]}")

@@ -77,15 +77,15 @@ def of_prose(text: str) -> Iterator[tuple[int, str]]:
             sentence, line = prose[start:end], first + prose[: end - len(prose[start:end].lstrip())].count("\n")
             words = [word for word in sentence.split() if re.search(r"\w", word)]
             numbers = len(NUMBER.findall(START.sub("", sentence, count=1)))
-            for count, most, what in ((len(words), WORDS, "words"), (numbers, NUMBERS, "numbers")):
+            for count, most, noun in ((len(words), WORDS, "words"), (numbers, NUMBERS, "numbers")):
                 if count > most:
-                    yield line, f"a sentence of {count} {what}, {most} at most: {' '.join(words[:8])} ..."
+                    yield line, f"a sentence of {count} {noun}, {most} at most: {' '.join(words[:8])} ..."
             start = end
 
 
 def paragraphs(text: str) -> Iterator[tuple[int, list[str]]]:
     """(number of the first line, lines) of each paragraph, list entry and heading."""
-    text = NO_PROSE.sub(lambda found: "\n" * found[0].count("\n"), text)
+    text = NO_PROSE.sub(lambda match: "\n" * match[0].count("\n"), text)
     block: list[str] = []
     for number, line in enumerate([*text.splitlines(), ""], start=1):
         code = line.startswith("    ") and not block  # an indented line right after others goes on with them

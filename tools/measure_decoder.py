@@ -24,9 +24,10 @@ from utils.data import loaded, select_images
 from utils.digests import of_prior, other_content
 from utils.errors import InputError
 from utils.paths import PROJECT
-from utils.records.decoder_floor import DecoderFloor, Measured, operator_of, path_of, read
+from utils.records.decoder_floor import FILE, DecoderFloor, Measured, operator_of, read
 from utils.records.files import to_json
 from utils.running.console import setup_logging
+from utils.weights import beside_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +68,12 @@ def residuals(prior: LatentPrior, operator: Operator, x: torch.Tensor) -> torch.
 
 def keep(settings: Settings, measured: Measured) -> None:
     """Write the figures beside the checkpoint, in place of those of the same operator. Raises InputError."""
-    path = path_of(settings.model.path)
+    path = beside_checkpoint(settings.model.path, FILE)
     if path is None:
         raise InputError(f"model.path={settings.model.path}: has no folder here; fetch the prior, and name its folder")
     prior, others = of_prior(settings.model_node), []
-    if path.is_file() and not other_content((kept := read(path)).prior, prior):
-        others = [each for each in kept.measured if each.operator != measured.operator]
+    if path.is_file() and not other_content((before := read(path)).prior, prior):
+        others = [each for each in before.measured if each.operator != measured.operator]
     write_file(to_json(DecoderFloor(prior=prior, measured=[*others, measured]).model_dump()) + b"\n", path)
     say(f"{path}: {measured.mean:.3g} on average, up to {measured.high:.3g} for nine tenths of {measured.count} images")
 

@@ -72,15 +72,15 @@ def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
         raise InputError(f"{out}: is not empty and holds no records; choose another OUT")
     merged: dict[int, tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = {}
     prints: set[str] = set()
-    known: Digests = {}
+    digests: Digests = {}
     for folder in sources:
         records = load(folder)
         prints |= {record["fingerprint"] for _, record, _ in records.values()}
         refuse_other(sources[0], folder, prints)
         for image_id, (path, record, arrays) in records.items():
-            if other := other_content(known, record.get("digests", {})):
+            if other := other_content(digests, record.get("digests", {})):
                 raise InputError(f"{path} was made with {other} than those before it; merge only shards of one run")
-            known |= record.get("digests", {})
+            digests |= record.get("digests", {})
             if image_id in merged and merged[image_id][1]["sha256"] != record["sha256"]:
                 raise InputError(
                     f"image {image_id} is another file in {path} than in {merged[image_id][0]}; "
@@ -89,7 +89,8 @@ def merge(out: Path, folders: Sequence[Path]) -> dict[str, Any]:
             if image_id in merged:
                 log.info("image %d is in several folders; kept from %s", image_id, merged[image_id][0])
             merged.setdefault(image_id, (path, record, arrays))
-    target = RunFolder(out, fingerprint := prints.pop())
+    fingerprint = prints.pop()
+    target = RunFolder(out, fingerprint)
     with target.writing("free some space and run the same command again"), claimed(out, fingerprint, target.remove_partial):
         target.prepare()
         if config is not None and not (out / CONFIG).exists():

@@ -17,9 +17,10 @@ from utils.analysis.columns import KINDS, NEEDS
 from utils.analysis.comparison import compare, per_image
 from utils.analysis.experiments import Experiment, find_label
 from utils.analysis.overview import differing, overview, terminal
-from utils.analysis.tables import build, build_per_image, csv_text, json_text, latex, markdown
+from utils.analysis.tables import build, build_per_image, csv_text, latex, markdown
 from utils.command_line import Parser, run, write_text
 from utils.errors import InputError, visible
+from utils.records.files import to_json
 
 MORE = "pick: without the truth, by the lowest loss; best: by the truth; costs of an image. More: --full"
 
@@ -67,9 +68,12 @@ def text(experiments: Sequence[Experiment], args: argparse.Namespace, kinds: Seq
         if not tables:
             raise InputError(f"tables={','.join(kinds)}: needs {'; '.join(NEEDS[kind] for kind in kinds)}")
     form = args.format or "md"
-    if form in ("csv", "json"):
-        return (csv_text if form == "csv" else json_text)(rows)
-    return "\n".join((markdown if form == "md" else latex)(table) for table in tables)
+    if form == "csv":
+        return csv_text(rows)
+    if form == "json":
+        return to_json(rows).decode() + "\n"
+    written = markdown if form == "md" else latex
+    return "\n".join(written(table) for table in tables)
 
 
 if __name__ == "__main__":

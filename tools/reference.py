@@ -76,11 +76,11 @@ def switches() -> str:
     default = (CONFIGS / "default.yaml").read_text("utf-8")
     for title, rows in sections(default):
         parts += [f"## {title[0].upper()}{title[1:]}", table("key", "default", rows)]
-    for group, what in GROUPS.items():
+    for group, meaning in GROUPS.items():
         paths = sorted((CONFIGS / group).glob("*.yaml"), key=lambda path: (f"{group}: {path.stem}\n" not in default, path.stem))
         texts = {path.stem: path.read_text("utf-8") for path in paths}  # the default choice first
         choices = [Row(f"{group}={name}", "", heading(text)) for name, text in texts.items()]
-        parts += [f"## `{group}=`: {what}", table("choice", "", choices)]
+        parts += [f"## `{group}=`: {meaning}", table("choice", "", choices)]
         if group not in ("callbacks", "experiment"):
             parts += [table("key", "default", united(group, texts.values()))]
     parts += ["## Training a prior", "Its keys, as in `python tools/train_prior.py seed=1 name=another`."]
@@ -120,9 +120,9 @@ def united(group: str, texts: Iterable[str]) -> list[Row]:
     rows: dict[str, Row] = {}
     for row in (row for text in texts for _, rows_of in sections(text) for row in rows_of):
         name = f"task.<task_group>.{row.name.partition('.')[2]}" if group == "task" else f"{group}.{row.name}"
-        known = rows.setdefault(name, row._replace(name=name))
-        value = known.value if known.value == row.value else "by choice"
-        rows[name] = Row(name, value, known.meaning or row.meaning)
+        first = rows.setdefault(name, row._replace(name=name))
+        value = first.value if first.value == row.value else "by choice"
+        rows[name] = Row(name, value, first.meaning or row.meaning)
     return [row for row in rows.values() if not row.name.endswith(">.")]
 
 
@@ -177,15 +177,15 @@ def type_of(hint: Any) -> tuple[str, type[BaseModel] | None, str]:
 
 def comments(block: type[BaseModel]) -> dict[str, str]:
     """{field: comment} of a class in its source."""
-    found: dict[str, str] = {}
+    described: dict[str, str] = {}
     above: list[str] = []
     for line in inspect.getsource(block).splitlines():
         if match := re.fullmatch(r"    # (.*)", line):
             above.append(match[1])
         elif match := re.fullmatch(r"    (\w+): .*?(?:  # (.*))?", line):
-            found[match[1]] = " ".join([*above, match[2] or ""]).strip()
+            described[match[1]] = " ".join([*above, match[2] or ""]).strip()
             above = []
-    return found
+    return described
 
 
 def table(name: str, value: str, rows: Iterable[Row]) -> str:

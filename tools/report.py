@@ -103,17 +103,19 @@ def details(measured: Sequence[Experiment], rows: Sequence[Row], grids: list[dic
 
     yield section("particles", "All particles", pictures=grids)
     yield section(
-        "tables", "All tables", tables=[html_table(table) for kind in KINDS if (table := build(kind, rows)) and says(table)]
+        "tables",
+        "All tables",
+        tables=[html_table(table) for kind in KINDS if (table := build(kind, rows)) and has_scores(table)],
     )
     exchanges = [table for e in measured for table in ancestry(e.runs[0], images)]
     yield section("origins", "Who came from whom", tables=[html_table(table) for table in exchanges])
     yield section("runs", "Runs", tables=[html_table(run_table([each for e in measured for each in e.runs]), "left")])
-    known = [(e.label, config) for e in measured if (config := e.runs[0].config)]
-    texts = [{"title": label, "body": yaml.safe_dump(c, sort_keys=False, allow_unicode=True)} for label, c in known]
+    configs = [(e.label, config) for e in measured if (config := e.runs[0].config)]
+    texts = [{"title": label, "body": yaml.safe_dump(c, sort_keys=False, allow_unicode=True)} for label, c in configs]
     yield section("configs", "Configs", texts=texts)
 
 
-def says(table: Table) -> bool:
+def has_scores(table: Table) -> bool:
     """Whether it has more than names and numbers of images, as many tables of a measurement without a truth have not."""
     first = {column.key for column in FIRST}
     return any(v is not None for row in table.rows for c, v in zip(table.columns, row) if c.key not in first)
@@ -172,8 +174,8 @@ def picked_picture(record: dict[str, Any], arrays: Mapping[str, Any], position: 
     picture = arrays["images"][record["survivors"].index(record["particles"][position])]
     turned = is_turned(record, position)
     psnr, loss = record["selection"]["psnr_aligned" if record["modes"] else "psnr"], record["loss"][position]
-    told = f"loss {loss:.4g}" if psnr is None else f"{psnr:.1f} dB"
-    return thumbnail(np.rot90(picture, 2) if turned else picture, f"{label}: pick", f"{told} ⟲" if turned else told, turned)
+    score = f"loss {loss:.4g}" if psnr is None else f"{psnr:.1f} dB"
+    return thumbnail(np.rot90(picture, 2) if turned else picture, f"{label}: pick", f"{score} ⟲" if turned else score, turned)
 
 
 def thumbnail(picture: np.ndarray, alt: str, text: str = "", turned: bool = False) -> dict[str, Any]:
@@ -189,7 +191,8 @@ def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[
     its own grid instead."""
     captions, grids = dict(CAPTIONS), dict[str, Experiment]()
     for e in (e for e in experiments if not e.derived):
-        grids[(name := comparison_figures.name_of("reconstructions", e))] = e
+        name = comparison_figures.name_of("reconstructions", e)
+        grids[name] = e
         recorded = e.runs[0].records(1, wanted=()) if e.runs[0].metrics.summary else []
         spread = f" {spread_sentence(e.runs[0].folder, recorded[0][0]['fingerprint'])}" if recorded else ""
         captions[name] = f"{e.label}: all particles, turned to the better orientation.{spread}"

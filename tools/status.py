@@ -164,8 +164,9 @@ def describe(folder: Path, now: float | None = None) -> Iterator[str]:
     if left_s and len(left_s) == len(working):
         line += f", about {duration(max(left_s))} left"
     yield line
-    if told := [p.progress for p in going if p.progress.steps]:
-        yield f"at work: step {sum(p.steps_done for p in told)} of {sum(p.steps for p in told)}, {told[-1].best or '-'}"
+    if started := [p.progress for p in going if p.progress.steps]:
+        done_steps, all_steps = sum(p.steps_done for p in started), sum(p.steps for p in started)
+        yield f"at work: step {done_steps} of {all_steps}, {started[-1].best or '-'}"
     diverged = [
         f"image {r['image_id']} p{p}" for r in records.values() for p, gone in zip(r["particles"], r["diverged"]) if gone
     ]
@@ -186,12 +187,12 @@ def runs_in(folder: Path) -> list[Path]:
 
 def report(folder: Path) -> Iterator[str]:
     """The lines of a run, or of all below a folder, of which one that cannot be read stops no other."""
-    found = runs_in(folder)
-    for run_folder in found:
+    folders = runs_in(folder)
+    for run_folder in folders:
         try:
             yield from describe(run_folder)
         except InputError as error:
-            if found == [folder]:
+            if folders == [folder]:
                 raise
             yield str(error)
 

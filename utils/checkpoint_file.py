@@ -84,9 +84,9 @@ def read_state_dict(path: str | Path, key: str = "model.path") -> dict[str, torc
     return tensors
 
 
-def read_averaged(path: str | Path, key: str = "model.path") -> dict[str, torch.Tensor]:
+def read_averaged(path: str | Path) -> dict[str, torch.Tensor]:
     """{name: tensor} of the averaged weights that a file holds as a state dict of their own; empty if it has none."""
-    content = _content(Path(path), key)
+    content = _content(Path(path), "model.path")
     return _tensors(content, AVERAGED) if isinstance(content, dict) and any(name in content for name in AVERAGED) else {}
 
 

@@ -120,8 +120,8 @@ def write_text(text: str, out: str | Path | None) -> None:
         write_file(text, out)
 
 
-def write_file(content: Content, out: str | Path, keep_other: bool = False, key: str = "out") -> Path | None:
-    """`write_atomically` to a file that a user named with `key`, folders made; a link is followed, a device written to.
+def write_file(content: Content, out: str | Path, keep_other: bool = False) -> Path | None:
+    """`write_atomically` to a file that a user named with `out`, folders made; a link is followed, a device written to.
 
     Raises InputError.
     """
@@ -136,4 +136,4 @@ def write_file(content: Content, out: str | Path, keep_other: bool = False, key:
         return write_atomically(out.resolve(), data, keep_other)
     except (OSError, UnicodeEncodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{key}={out}: cannot be written ({reason}); free some space, or name another place") from None
+        raise InputError(f"out={out}: cannot be written ({reason}); free some space, or name another place") from None

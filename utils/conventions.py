@@ -15,7 +15,7 @@ OF_A_SPECTRUM = ("quantity", "gain", "center", "norm", "channels", "scale", "sup
 
 
 class DataBlock(Protocol):
-    """The block `data`: where the set lies, which items are meant, and the fields of Convention but `folders`, `kept`."""
+    """The block `data`: where the set lies, which items are meant, and the fields of Convention but its last two."""
 
     root: str
     kind: Literal["images", "measurement"]
@@ -34,7 +34,7 @@ class Convention:
 
     folders: where other files may lie that an HDF5 file has its data read from
     crop:    (rows, columns)
-    kept:    of the background, counts per pixel of y that the likelihood has and that are not taken off
+    kept_background: counts per pixel of y that the likelihood has and that are not taken off
     """
 
     dataset: str = CXI_DATA
@@ -47,17 +47,19 @@ class Convention:
     mask: Mask = None
     scale: str = "known"
     support: Support = None
-    folders: tuple[Path, ...] = ()
     frame: int | str | None = None
     crop: tuple[int, int] | None = None
     bin: int = 1
     background: float | str | None = None
     transpose: bool = False
-    kept: float = 0.0
+    folders: tuple[Path, ...] = ()
+    kept_background: float = 0.0
 
     @classmethod
     def of(cls, data: DataBlock) -> Self:
-        keys = {field.name: getattr(data, field.name) for field in fields(cls) if field.name not in ("folders", "kept")}
+        keys = {
+            field.name: getattr(data, field.name) for field in fields(cls) if field.name not in ("folders", "kept_background")
+        }
         if data.crop is not None:
             keys["crop"] = (data.crop, data.crop) if isinstance(data.crop, int) else tuple(data.crop)
         root = find(data.root)

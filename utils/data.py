@@ -244,7 +244,7 @@ def whole_set(settings: Selection, files: list[Path] | None = None) -> list[Test
     files = _files(settings.data) if files is None else files
     if settings.data.kind != "measurement":
         return [TestImage(i, file) for i, file in enumerate(files)]
-    convention = replace(Convention.of(settings.data), kept=settings.kept_background)
+    convention = replace(Convention.of(settings.data), kept_background=settings.kept_background)
     made = [Measurement(0, file, convention, settings.measured_shape, settings.own_frame) for file in files]
     if convention.frame == "all":
         counts = [(item, _readable(item, partial(count_frames, item.path, convention))) for item in made]
@@ -294,11 +294,11 @@ def _read_once(chosen: Sequence[TestItem], settings: Selection) -> list[TestImag
         _check(measured, Convention.of(data), data.root)
         return measured
     images = [item for item in chosen if isinstance(item, TestImage)]
-    found = [(item.name, key) for item in images for key in _readable(item, item.check)]
+    unusual = [(item.name, key) for item in images for key in _readable(item, item.check)]
     for item in images:
         _readable(item, lambda: item.sha256)
     for key, (level, text) in READ_AS.items():
-        if names := [name for name, of_file in found if of_file == key]:
+        if names := [name for name, of_file in unusual if of_file == key]:
             log.log(level, "%s: %s", text, few(names))
     return images
 

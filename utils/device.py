@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from utils.errors import InputError, one_line
 
@@ -35,14 +35,6 @@ _hidden: set[str] = set()  # packages that are installed, and not to be imported
 MALLOPT = {-1: 1 << 30, -3: 32 << 20}  # glibc: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its largest), in bytes
 CGROUP = Path("/sys/fs/cgroup")  # the limits of a container
 TPU_INSTALL = "pip install 'torch==2.9.*' 'torch_xla[tpu]==2.9.*'"
-
-
-class LocalRank(Protocol):
-    """One process of several: utils.running.ranks.Rank."""
-
-    @property
-    def local(self) -> int:
-        """Its number on its own machine."""
 
 
 def silence_unused_xla() -> None:
@@ -126,15 +118,15 @@ def _said(file: Path) -> str:
         return ""
 
 
-def exchange_gradients(device: str, rank: LocalRank) -> None:
+def exchange_gradients(device: str, local_rank: int) -> None:
     """Join the processes of torchrun that train one network: NCCL between GPUs, one for each local rank; gloo on the CPU.
 
-    device: "cuda" or "cpu", which from here on means this rank's own; rank: utils.running.ranks.Rank.
+    device: "cuda" or "cpu", which from here on means this rank's own; local_rank: its number on its own machine.
     """
     import torch
 
     if device == "cuda":
-        torch.cuda.set_device(get_device(local_rank=rank.local))
+        torch.cuda.set_device(get_device(local_rank=local_rank))
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
 
 

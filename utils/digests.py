@@ -44,21 +44,21 @@ def other_content(before: Mapping[str, str], now: Mapping[str, str]) -> str | No
 
 def of_config(named: Any, key: str = "") -> Digests:
     """Of the prior's weights, and of all files and modules of one's own that the part of a resolved config at `key` names."""
-    found: Digests = {}
+    digests: Digests = {}
     if isinstance(named, Mapping):
         for name, inner in named.items():
-            found |= of_prior(inner) if f"{key}{name}" == "model" else {}
-            found |= of_config(inner, f"{key}.{name}" if key else str(name))
+            digests |= of_prior(inner) if f"{key}{name}" == "model" else {}
+            digests |= of_config(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(named, list):
         for i, inner in enumerate(named):
-            found |= of_config(inner, f"{key}[{i}]")
+            digests |= of_config(inner, f"{key}[{i}]")
     elif isinstance(named, str):
         name = key.rpartition(".")[2]
         if name == "_target_" or (name == "similarity" and "." in named):  # one of ours has no dot
             return of_modules(named)
         elif key != "model.path" and Path(named).suffix and (file := _there(named)).is_file():
-            found[key] = of_file(file)
-    return found
+            digests[key] = of_file(file)
+    return digests
 
 
 def of_prior(model: Mapping[str, Any]) -> Digests:
@@ -102,10 +102,10 @@ def of_file(path: Path) -> str:
             return _digest(path.read_bytes().replace(b"\r\n", b"\n"))
         note = None
         if status.st_size >= REMEMBERED and _notes().is_absolute():
-            told = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            note = _notes() / _digest(" ".join(map(str, told)).encode(), length=64)
-            if note.is_file() and re.fullmatch(f"[0-9a-f]{{{LENGTH}}}", known := note.read_text(errors="replace")):
-                return known
+            state = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            note = _notes() / _digest(" ".join(map(str, state)).encode(), length=64)
+            if note.is_file() and re.fullmatch(f"[0-9a-f]{{{LENGTH}}}", remembered := note.read_text(errors="replace")):
+                return remembered
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:LENGTH]
     except OSError as error:
@@ -135,14 +135,14 @@ def _remember(note: Path, digest: str) -> None:
 
 def of_modules(target: str) -> Digests:
     """Of the module that a dotted name lies in, the packages above it, and all of one's own that these import."""
-    found: Digests = {}
+    digests: Digests = {}
     waiting = [target]
     while waiting:
         for name, file, is_package in _modules(waiting.pop()):
-            if f"module {name}" not in found and _of_ones_own(file):
-                found[f"module {name}"] = of_file(file)
+            if f"module {name}" not in digests and _of_ones_own(file):
+                digests[f"module {name}"] = of_file(file)
                 waiting += _imported(file, name if is_package else name.rpartition(".")[0])
-    return found
+    return digests
 
 
 def _modules(target: str) -> Iterator[tuple[str, Path, bool]]:
@@ -167,8 +167,8 @@ def _of_ones_own(file: Path) -> bool:
         return False
     if not any(file.is_relative_to(place) for place in SHIPPED):
         return True
-    known = _known_to_git()
-    return bool(known) and file.relative_to(PROJECT).as_posix() not in known
+    files = _known_to_git()
+    return bool(files) and file.relative_to(PROJECT).as_posix() not in files
 
 
 @cache

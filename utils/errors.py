@@ -20,7 +20,7 @@ class InputError(Exception):
 
 def visible(text: str) -> str:
     """A text in one line, its steering characters written as escapes: names of others reach a terminal by it."""
-    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def short(value: Any) -> str:

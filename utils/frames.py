@@ -25,17 +25,17 @@ def crop_around(
 
     missing: what stands where the frame has no pixel: not measured. A frame of integers needs one of its own type.
     """
-    found, moved = frame, []
+    cropped, moved = frame, []
     for axis, (place, side) in enumerate(zip(center, shape), start=-2):
         first = math.floor(place + 0.5) - side // 2  # of the new frame, in pixels of the old one
         before, after = max(0, -first), max(0, first + side - frame.shape[axis])
-        kept = [slice(None)] * frame.ndim
-        kept[axis] = slice(max(0, first), max(0, first + side))
+        within = [slice(None)] * frame.ndim
+        within[axis] = slice(max(0, first), max(0, first + side))
         widths = [(0, 0)] * frame.ndim
         widths[axis] = (min(before, side), min(after, side))
-        found = np.pad(found[tuple(kept)], widths, constant_values=missing) if before or after else found[tuple(kept)]
+        cropped = np.pad(cropped[tuple(within)], widths, constant_values=missing) if before or after else cropped[tuple(within)]
         moved.append(place - first)
-    return found, (moved[0], moved[1])
+    return cropped, (moved[0], moved[1])
 
 
 def bin_frame(frame: np.ndarray, n: int, center: Center) -> tuple[np.ndarray, Center]:
@@ -73,11 +73,11 @@ def corner_level(frame: np.ndarray) -> float:
     return float(scipy.stats.sigmaclip(values, 4, 4).clipped.mean())
 
 
-def usual_energy(known: np.ndarray, center: Center, side: int) -> float:
+def usual_energy(measured: np.ndarray, center: Center, side: int) -> float:
     """Mean square of a usual image in [0, 1] as far as it is measured: a beam stop hides most of it.
 
-    known: (C, H, W) booleans; center: the zero frequency in pixels; side: of the object, pixels.
+    measured: (C, H, W) booleans; center: the zero frequency in pixels; side: of the object, pixels.
     """
-    places = np.argwhere(known.any(0)) - center  # (N, 2)
-    cycles = float(np.hypot(*(places * side / np.array(known.shape[1:])).T).min())
+    places = np.argwhere(measured.any(0)) - center  # (N, 2)
+    cycles = float(np.hypot(*(places * side / np.array(measured.shape[1:])).T).min())
     return min(BRIGHTNESS, BEYOND / cycles) if cycles else BRIGHTNESS

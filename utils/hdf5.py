@@ -72,10 +72,10 @@ def linked(path: Path, dataset: str, folders: Sequence[Path] = ()) -> list[Path]
             raise ValueError(f"{short(name)} is a link to links, more than {DEEPEST} in a row")
         seen.add((place, name))
         with _opened_hdf5(place) as file:
-            found = list(_leads_to(file, name))
-            if depth and not found and name not in file:  # HDF5 would fill in zeros
+            targets = list(_leads_to(file, name))
+            if depth and not targets and name not in file:  # HDF5 would fill in zeros
                 raise ValueError(f"its data lie in {short(str(place))}, which has no dataset {short(name.strip('/'))}")
-        for target, inner in found:
+        for target, inner in targets:
             other = place if target == "." else place.parent / target
             if not any(other.resolve().is_relative_to(folder) for folder in allowed):
                 outside.add(short(str(other)))
@@ -127,12 +127,12 @@ def _leads_to(file: h5py.File, dataset: str) -> Iterator[tuple[str, str]]:
         link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
         if link is None:
             return
-        rest = parts[i + 1 :]
+        below = parts[i + 1 :]
         if isinstance(link, h5py.ExternalLink):
-            yield link.filename, "/".join([link.path, *rest])
+            yield link.filename, "/".join([link.path, *below])
             return
         if isinstance(link, h5py.SoftLink):
-            yield ".", "/".join([*([] if link.path.startswith("/") else parts[:i]), link.path, *rest])
+            yield ".", "/".join([*([] if link.path.startswith("/") else parts[:i]), link.path, *below])
             return
         node = node[part]
     if not isinstance(node, h5py.Dataset):
@@ -170,7 +170,7 @@ def stored_in_hdf5(path: Path, dataset: str) -> Iterator[h5py.Dataset | Reversed
             dataset = named(dataset, [name for name, node in file.items() if isinstance(node, h5py.Dataset)])
         node = file[dataset] if dataset in file else None
         if not isinstance(node, h5py.Dataset):
-            raise NoSuchDataset(_missing([said for said, _ in _arrays_in(file).values()]))
+            raise NoSuchDataset(_missing([listed for listed, _ in _arrays_in(file).values()]))
         if node.shape is None:
             raise ValueError(f"{short(dataset)} holds nothing")
         try:

@@ -44,10 +44,12 @@ class Reading(NamedTuple):
     def remarks(self, convention: Convention) -> Iterator[str]:
         """What the log says of how it was read."""
         if convention.background is not None:
-            kept = "; the likelihood has it" if convention.kept else ""
-            yield f"data.background={short(str(convention.background))}: {self.background:.4g} for each pixel of y{kept}" + (
-                f", and {self.negative} pixels are below it and taken as 0" if self.negative else ""
-            )
+            line = f"data.background={short(str(convention.background))}: {self.background:.4g} for each pixel of y"
+            if convention.kept_background:
+                line += "; the likelihood has it"
+            if self.negative:
+                line += f", and {self.negative} pixels are below it and taken as 0"
+            yield line
         rows, columns = (side // convention.bin for side in self.frame) if self.frame else self.y.shape[-2:]
         if rows < self.y.shape[-2] or columns < self.y.shape[-1]:
             yield f"frames of {rows} x {columns} pixels: what {_times(self.y.shape)} have beyond them counts as not measured"
@@ -66,12 +68,12 @@ def read(
     """
     most = MOST if measured_shape is None else math.prod(measured_shape)
     try:
-        found = take(path, convention, most)
+        frame = take(path, convention, most)
     except TooLarge as error:
         if measured_shape is None:
             raise
         raise InputError(f"data.root: {path} has shape {error.shape}; this task measures {measured_shape}") from None
-    return _reading(found, path, convention, own_frame)
+    return _reading(frame, path, convention, own_frame)
 
 
 def reading(raw: np.ndarray, path: Path, convention: Convention) -> Reading:
@@ -79,8 +81,8 @@ def reading(raw: np.ndarray, path: Path, convention: Convention) -> Reading:
     return _reading(take_from(raw, path, convention, MOST), path, convention, None)
 
 
-def _reading(found: Taken, path: Path, convention: Convention, own_frame: OwnFrame | None) -> Reading:
-    raw, missing, count, at_limit, idle = found
+def _reading(frame: Taken, path: Path, convention: Convention, own_frame: OwnFrame | None) -> Reading:
+    raw, missing, count, at_limit, idle = frame
     measured = raw[~missing]
     if not measured.size:
         raise InputError(f"data.mask={short(convention.mask)}: {path} has no measured pixel; is the mask inverted?")
@@ -139,7 +141,7 @@ def _without_background(y: np.ndarray, path: Path, convention: Convention, count
         background = centred(background, path, convention)[0] if background.ndim > 1 else background
     squared = convention.bin**2
     level = float(np.broadcast_to(background, y.shape)[~np.isnan(y)].mean()) * squared
-    y = y - background + convention.kept / squared
+    y = y - background + convention.kept_background / squared
     return np.maximum(y, 0.0), level, int((y < 0).sum())
 
 

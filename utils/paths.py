@@ -13,4 +13,8 @@ def find(path: str | Path) -> Path:
 
 def unused(path: Path) -> Path:
     """`path`, or with .1, .2, ... appended the first that does not exist."""
-    return next(p for i in range(10_000) if not (p := path.with_name(f"{path.name}.{i}" if i else path.name)).exists())
+    number, place = 0, path
+    while place.exists():
+        number += 1
+        place = path.with_name(f"{path.name}.{number}")
+    return place

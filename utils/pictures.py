@@ -44,9 +44,10 @@ def white(image: Image.Image) -> float:
         return 255
     values = np.asarray(image)
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= (1 if image.mode == "F" else 65535)):
+    most = 1 if image.mode == "F" else 65535
+    if not (low >= 0 and high <= most):
         raise ValueError(f"holds grey from {low} to {high}; integers from 0 to 65535 and fractions from 0 to 1 are read")
-    return 1 if image.mode == "F" else TWELVE_BITS if high <= TWELVE_BITS else 65535
+    return TWELVE_BITS if image.mode != "F" and high <= TWELVE_BITS else most
 
 
 def read_rgb(path: Path) -> np.ndarray:

@@ -38,12 +38,12 @@ def open_regular(path: str | Path, most: int) -> Iterator[tuple[BinaryIO, int]]:
     opened or read.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe is not waited for
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise Unreadable("is no file, but a folder, pipe or device")
-        if found.st_size > most:
-            raise Unreadable(f"has {found.st_size} bytes, and at most {most} are read")
-        yield file, found.st_size
+        if status.st_size > most:
+            raise Unreadable(f"has {status.st_size} bytes, and at most {most} are read")
+        yield file, status.st_size
 
 
 def read_json(path: str | Path, shape: Any = Object, most: int = MOST_JSON) -> Any:

@@ -28,7 +28,8 @@ class Taken(NamedTuple):
 
 def frames_in(shape: tuple[int, ...], convention: Convention) -> int | None:
     """How many frames a stack of this shape has; None of an array that is no stack."""
-    return shape[0] if len(shape) > (2 if convention.channels == 1 else 3) and shape[0] != 1 else None
+    axes_of_a_frame = 2 if convention.channels == 1 else 3
+    return shape[0] if len(shape) > axes_of_a_frame and shape[0] != 1 else None
 
 
 def count_frames(path: Path, convention: Convention) -> int:
@@ -74,9 +75,9 @@ def take_from(array: Stored, path: Path, convention: Convention, most: int) -> T
     return Taken(total, missing, len(numbers), at_limit, in_all(idle))
 
 
-def in_all(found: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]:
+def in_all(mappings: Sequence[Mapping[str | float, str]]) -> dict[str | float, str]:
     """The entries of the first one whose keys all others have too."""
-    return {key: value for key, value in found[0].items() if all(key in other for other in found)}
+    return {key: value for key, value in mappings[0].items() if all(key in other for other in mappings)}
 
 
 def _chosen(count: int | None, path: Path, convention: Convention) -> Sequence[int | None]:
@@ -108,9 +109,12 @@ def _of_values(raw: np.ndarray, path: Path, convention: Convention) -> tuple[np.
     for value in convention.mask_values:
         if value == "max" and raw.dtype.kind not in "iu":
             raise InputError(f"data.mask=max: {path} holds {raw.dtype} values, whose largest marks nothing; write the number")
-        found = np.isnan(raw) if value == "nan" else raw == (np.iinfo(raw.dtype).max if value == "max" else value)
-        missing |= found
-        if not found.any():
+        if value == "nan":
+            has_value = np.isnan(raw)
+        else:
+            has_value = raw == (np.iinfo(raw.dtype).max if value == "max" else value)
+        missing |= has_value
+        if not has_value.any():
             idle[value] = "" if isinstance(value, str) else _nearest(raw[np.isfinite(raw)], value)
     return missing, idle
 

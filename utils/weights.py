@@ -106,12 +106,12 @@ def stored_as(folder: Path) -> dict[str, Any]:
     are, else pickles. Raises ValueError where there are several and none without a word.
     """
     names = [WEIGHTS_NAME.fullmatch(file.name) for pattern in WEIGHTS for file in folder.glob(pattern)]
-    found = {(name["variant"], name["kind"]) for name in names if name}
-    variants = sorted({variant for variant, _ in found if variant})
-    if len(variants) > 1 and all(variant for variant, _ in found):
+    stored = {(name["variant"], name["kind"]) for name in names if name}
+    variants = sorted({variant for variant, _ in stored if variant})
+    if len(variants) > 1 and all(variant for variant, _ in stored):
         raise ValueError(f"{folder} holds the variants {' and '.join(variants)}; keep the files of one")
-    variant = variants[0] if variants and all(variant for variant, _ in found) else None
-    return {"variant": variant, "use_safetensors": (variant, "safetensors") in found}
+    variant = variants[0] if variants and all(variant for variant, _ in stored) else None
+    return {"variant": variant, "use_safetensors": (variant, "safetensors") in stored}
 
 
 def side(config: Mapping[str, Any]) -> int | None:
@@ -141,10 +141,10 @@ def check_properties(folder: Path, configs: Mapping[str, Mapping[str, Any]], giv
     """
     files = config_files(folder)
     for part, key in ((part, key) for part, keys in PROPERTIES.items() for key in keys):
-        said, value = configs[part].get(key), given.get(key)
-        if value is not None and said is not None and value != said:
-            raise InputError(f"model.{key}={value}: {files[part]} says {said}; say model.{key}=null, or correct that file")
-        if key in GIVEN and value is None and said is None:
+        in_folder, value = configs[part].get(key), given.get(key)
+        if value is not None and in_folder is not None and value != in_folder:
+            raise InputError(f"model.{key}={value}: {files[part]} says {in_folder}; say model.{key}=null, or correct that file")
+        if key in GIVEN and value is None and in_folder is None:
             raise InputError(
                 f"model.path={folder}: {files[part]} has no {key}; write it there or give +model.{key}=, {GIVEN[key]}"
             )
@@ -172,6 +172,14 @@ def is_hub_id(path: str | Path) -> bool:
     )
 
 
+def beside_checkpoint(path: str, name: str) -> Path | None:
+    """Where a file of ours on a checkpoint lies: in its folder, or beside its file; None for a hub id."""
+    if is_hub_id(path):
+        return None
+    place = find(path)
+    return place.with_suffix(f".{name}") if is_original(place) else place / name
+
+
 def locate(path: str | Path) -> str:
     """model.path as the loaders take it: an existing place, or the hub id unchanged."""
     return str(path) if is_hub_id(path) else str(find(path))
@@ -182,8 +190,8 @@ def weight_bytes(path: str | Path) -> int | None:
     place = cached_snapshot(str(path)) if is_hub_id(path) else find(path)
     if place is None:
         return None
-    found = [place] if place.is_file() else [*place.glob("*"), *place.glob("*/*")]
-    return sum(file.stat().st_size for file in found if file.suffix.lower() in SUFFIXES and file.is_file()) or None
+    files = [place] if place.is_file() else [*place.glob("*"), *place.glob("*/*")]
+    return sum(file.stat().st_size for file in files if file.suffix.lower() in SUFFIXES and file.is_file()) or None
 
 
 def cached_snapshot(hub_id: str) -> Path | None:

@@ -37,7 +37,7 @@ place.mkdir(parents=True, exist_ok=True)
 np.save(frame := place / "frame.npy", counts)
 
 seen = look(frame, [*sys.argv[1:], "model=demo-faces", "data.quantity=counts", f"data.gain={gain}"])
-show(frame.name, seen.found[frame.name])
+show(frame.name, seen.findings[frame.name])
 recommended = [override for key, override in seen.overrides.items() if key.startswith(("data.", "task."))]
 print("recommended:", *recommended)
 

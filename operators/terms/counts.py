@@ -28,8 +28,8 @@ class Counts(Term):
     def __init__(self, sigma: float, photons: float, background: float) -> None:
         super().__init__(sigma)
         self.photons, self.background = photons, background
-        for what, values in count_tables(min(background, 1.0), self.statistic).items():
-            self.register_buffer(what, torch.from_numpy(values))
+        for name, values in count_tables(min(background, 1.0), self.statistic).items():
+            self.register_buffer(name, torch.from_numpy(values))
 
     @staticmethod
     @abstractmethod

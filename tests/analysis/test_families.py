@@ -9,7 +9,7 @@ from utils.figures.comparison import every
 from utils.figures.style import particle_title
 from utils.records.births import births
 from utils.records.files import read_record
-from utils.records.kept import read_kept, write_kept
+from utils.records.kept import KEPT, packed, read_kept
 
 pytestmark = pytest.mark.program
 
@@ -38,7 +38,8 @@ def test_a_place_without_a_picture_says_why(run):
 
 def test_kept_evidence_gives_the_same_metrics(run, tmp_path):
     folder, metrics = run("pruning_step=700", "children=2")
-    write_kept(tmp_path, [read_record(path)[0] for path in sorted((folder / "records").glob("*.npz"))])
+    records = [read_record(path)[0] for path in sorted((folder / "records").glob("*.npz"))]
+    (tmp_path / KEPT).write_bytes(packed(records))
     assert [record["tree"] for record in read_kept(tmp_path / "records.jsonl.gz")]
     again = runs.load(tmp_path / "records.jsonl.gz").metrics
     assert again.tree.parent == metrics["tree"]["parent"] and again.metadata.listed == 8
@@ -51,7 +52,7 @@ def test_a_run_in_which_parents_stayed_is_read_like_todays(run, tmp_path):
     for record in records:
         record["tree"]["stay"] = True
         record["run"]["num_children"] = 4
-    write_kept(tmp_path, records)
+    (tmp_path / KEPT).write_bytes(packed(records))
     old = runs.load(tmp_path / "records.jsonl.gz")
     assert old.metrics.metadata.num_children == 4 and [old.active(i) for i in range(2)] == [6, 6]
     assert summarise(gather([old])[0])["particles"] == "4 → 6"

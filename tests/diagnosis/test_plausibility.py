@@ -105,7 +105,7 @@ def test_a_single_mistake_names_its_key(values, convention, keys, seed, tmp_path
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_background_that_the_likelihood_has_is_no_brightness_of_the_image(seed, tmp_path):
     y = np.random.default_rng(seed).poisson(2 * magnitude(seed) ** 2 + 10)
-    told = {"quantity": "counts", "gain": 2.0, "background": 10.0, "kept": 10.0}
+    told = {"quantity": "counts", "gain": 2.0, "background": 10.0, "kept_background": 10.0}
     assert found(tmp_path, y, 0.3, **told) == []
     assert found(tmp_path, y, 0.3, quantity="counts", gain=2.0) != []
 

@@ -287,10 +287,10 @@ def test_what_the_likelihood_has_of_the_background_stays_in_each_binned_pixel(tm
     values = rng.integers(10, 60, (24, 20)).astype(float)
     path = save(tmp_path, values)
     plain = read(path, counts(bin=2))
-    kept = read(path, counts(bin=2, background=5.0, kept=20.0))
+    kept = read(path, counts(bin=2, background=5.0, kept_background=20.0))
     np.testing.assert_allclose(kept.y, plain.y, rtol=1e-6)
     assert kept.background == 20
-    less = read(path, counts(bin=2, background=5.0, kept=8.0))
+    less = read(path, counts(bin=2, background=5.0, kept_background=8.0))
     np.testing.assert_allclose(less.y**2, plain.y**2 - 12 / 2, rtol=1e-5)
 
 

@@ -94,7 +94,7 @@ def test_the_configured_images_are_the_run_itself_which_goes_on_there(place, tmp
 
 def test_the_arrays_of_a_result_are_those_of_its_records(result):
     assert result.images.shape == (2, 2, 3, 16, 16) and result.loss.shape == (2, 2) and result.pick.shape == (2,)
-    for i, (record, arrays, _) in enumerate(result._kept):
+    for i, (record, arrays, _) in enumerate(result._image_results):
         assert np.array_equal(to_pixels(torch.from_numpy(2 * result.images[i] - 1)), arrays["images"])
         assert result.loss[i].tolist() == record["loss"] and result.pick[i] == record["selection"]["picked"]
         assert np.abs(255 * result.aligned_mean[i].transpose(1, 2, 0) - arrays["summary_mean"]).max() <= 0.51
@@ -221,7 +221,7 @@ def test_what_is_changed_in_measurements_is_what_is_sampled(model, images):
     before = model.sample(y, progress=False)
     y.values[0, :, :4] = np.nan
     after = model.sample(y, progress=False)
-    assert np.isnan(after._kept[0].arrays["y"][:, :4]).all()
+    assert np.isnan(after._image_results[0].arrays["y"][:, :4]).all()
     assert after.noise_floor[0] < before.noise_floor[0] and not np.array_equal(after.images, before.images)
 
 

@@ -195,16 +195,11 @@ def test_a_certificate_of_whole_measurements_says_that_it_is_used_on_others(key,
 
 
 @pytest.mark.heavy
-def test_the_early_stop_of_a_certificate_is_ignored_and_said_once(place, tmp_path):
-    plain = {"deviation": 2.0, "denoising": 0.5, "agreement": None}
-    found = []
-    for name, stop in (("with", {"stop_step": 300, "stop_deviation": 5.7}), ("null", {"stop_step": None}), ("without", {})):
-        path = certificate(tmp_path / f"{name}.json", overrides=place.all("checked"), thresholds=plain | stop)
-        found.append(checked(place, f"sequential.certificate={path}"))
-    assert [len(settings.composition.notes) for settings in found] == [1, 0, 0]
-    assert "with.json: its early stop is retired and ignored" in found[0].composition.notes[0]
-    assert len({settings.composition.fingerprint for settings in found}) == 1
-    assert found[0].sequential.thresholds.model_dump() == plain
+def test_a_certificate_with_an_early_stop_is_refused(place, tmp_path):
+    stopping = {"deviation": 2.0, "denoising": 0.5, "agreement": None, "stop_step": 300}
+    path = certificate(tmp_path / "old.json", overrides=place.all("checked"), thresholds=stopping)
+    with pytest.raises(InputError, match=r"old\.json: cannot be read \(.*stop_step.*make it again with tools/calibrate"):
+        checked(place, f"sequential.certificate={path}")
 
 
 def test_particles_that_only_turn_their_channels_stay_independent(place):

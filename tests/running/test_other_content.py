@@ -14,7 +14,7 @@ from utils.errors import InputError
 from utils.records.claim import claim_path
 from utils.records.files import read_record, record_path, record_paths, write_record
 from utils.records.folder import RunFolder
-from utils.records.kept import write_kept
+from utils.records.kept import KEPT, packed
 
 pytestmark = pytest.mark.program
 
@@ -142,7 +142,8 @@ def test_no_metrics_json_mixes_two_contents(place, caplog):
     assert runs.metrics_of(folder)["metadata"]["image_ids"] == [0, 2]
     assert "00001.npz was made with another content of model.path and is left out" in caplog.text
     place.path("mixed_kept").mkdir()
-    write_kept(place.path("mixed_kept"), [read_record(path)[0] for path in record_paths(folder)])
+    records = [read_record(path)[0] for path in record_paths(folder)]
+    (place.path("mixed_kept") / KEPT).write_bytes(packed(records))
     with pytest.raises(
         InputError, match="mixed_kept: image 1 was made with another content of model.path than those before it"
     ):

@@ -10,7 +10,8 @@ from scipy import stats
 from sampler import LatentDAPS
 from tests.worlds import analytic
 from tests.worlds.mixture import GaussianMixturePrior
-from utils.analysis.sbc import coverage, ranks_of, uniformity
+from tests.worlds.ranks import coverage, uniformity
+from utils.analysis.sbc import ranks_of
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.noise import KeyedNoise
@@ -56,7 +57,7 @@ def computed_ranks(overrides, seed=0):
     particles = Particles.start(y, range(TRUTHS), PARTICLES, 0, prior.latent_shape, prior.dtype)
     samples = sampler.sample(particles).particles.z
     along = samples.reshape(TRUTHS, PARTICLES, d).numpy() @ right  # (TRUTHS, PARTICLES, d), independent coordinates
-    return ranks_of(along, (z.flatten(1).numpy() @ right)[:, None], axis=1)
+    return ranks_of(along.swapaxes(0, 1), z.flatten(1).numpy() @ right)
 
 
 @pytest.fixture(scope="module")

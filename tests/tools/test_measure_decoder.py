@@ -10,7 +10,8 @@ from tools import measure_decoder
 from utils.config.check import check
 from utils.errors import InputError
 from utils.records import decoder_floor
-from utils.records.decoder_floor import Measured, energy_of, operator_of, path_of
+from utils.records.decoder_floor import FILE, Measured, energy_of, operator_of
+from utils.weights import beside_checkpoint
 
 
 class Halving:
@@ -55,7 +56,7 @@ def test_a_run_takes_the_figure_of_its_operator_and_its_weights(settings_of, tmp
     assert energy_of(settings_of("data=measurement", "data.channels=1", "data.resolution=16", "data.root=x")) == 2.0
     assert energy_of(settings_of("task.demo_langevin.operator.sigma=0.01")) == 4.0, "the noise is another matter"
     assert energy_of(settings_of("task.demo_langevin.operator.oversample=4")) is None
-    path = path_of(colour.model.path)
+    path = beside_checkpoint(colour.model.path, FILE)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prior": {"model.path": "other"}}))
     assert energy_of(colour) is None, "measured of other weights"
     measure_decoder.keep(grey, figures(grey, 5.0))
@@ -64,7 +65,7 @@ def test_a_run_takes_the_figure_of_its_operator_and_its_weights(settings_of, tmp
 
 def test_a_damaged_file_is_named(settings_of):
     settings = settings_of()
-    path_of(settings.model.path).write_text("{}")
+    beside_checkpoint(settings.model.path, FILE).write_text("{}")
     with pytest.raises(InputError, match="decoder_floor.json: cannot be read .*; remove it, or make it again with tools/"):
         energy_of(settings)
 
@@ -77,6 +78,6 @@ def test_measurements_are_no_images(settings_of):
 @pytest.mark.parametrize("name", ["demo-faces", "demo-scenes", "natural-32"])
 def test_the_shipped_priors_have_their_figures(composed, name):
     settings = check(composed(f"model={name}", f"data.resolution={32 if name == 'natural-32' else 64}"))
-    kept = decoder_floor.read(path_of(settings.model.path))
+    kept = decoder_floor.read(beside_checkpoint(settings.model.path, FILE))
     assert all(0 < each.mean < each.high and each.count >= 32 for each in kept.measured)
     assert energy_of(settings) > 0

@@ -101,7 +101,7 @@ def test_two_ranks_train_one_network_on_both_batches(tmp_path):
 def one_rank(work):
     """What torchrun starts for the test above."""
     rank = Rank.of_this_process()
-    devices.exchange_gradients("cpu", rank)
+    devices.exchange_gradients("cpu", rank.local)
     torch.save(train(work, rank=rank), work / f"{rank.index}.weights")
     torch.distributed.destroy_process_group()
 

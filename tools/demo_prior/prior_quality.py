@@ -219,8 +219,8 @@ def denoising(prior: LatentDiffusionPrior, source: Family | Folder) -> dict[str,
     losses = {}
     for sigma in DENOISED:
         level = torch.tensor(sigma, device=z.device)
-        found = in_batches(lambda noisy: prior.denoise(noisy, level), z + sigma * noise, prior.device)
-        losses[f"{sigma:g}"] = float((found - z).square().mean()) / sigma**2
+        denoised = in_batches(lambda noisy: prior.denoise(noisy, level), z + sigma * noise, prior.device)
+        losses[f"{sigma:g}"] = float((denoised - z).square().mean()) / sigma**2
     return losses
 
 

@@ -117,8 +117,8 @@ def check_relations(s: Training) -> None:
         raise InputError(f"stages={unknown[0]}: choose from {', '.join(s.all_stages)}")
     if s.data.root is None:
         for key, value in (("resolution", SIDE), ("flip", False), ("rotate", False)):
-            if (given := getattr(s.data, key)) != value:
-                raise InputError(f"data.{key}={given}: the drawn families have {value}; give data.root=FOLDER as well")
+            if (configured := getattr(s.data, key)) != value:
+                raise InputError(f"data.{key}={configured}: the drawn families have {value}; give data.root=FOLDER as well")
     step = 2 ** (len(s.autoencoder.channels) - 1 + len(s.unet.channels) - 1)
     if s.data.resolution < step or s.data.resolution % step:
         raise InputError(

@@ -108,7 +108,7 @@ def train(config: DictConfig, rank: Rank = ALONE) -> None:
     torch.set_num_threads(cfg.threads)
     torch.set_flush_denormal(True)
     if rank.count > 1:
-        devices.exchange_gradients(cfg.device, rank)
+        devices.exchange_gradients(cfg.device, rank.local)
     if cfg.data.root:
         cfg = cfg.model_copy(update={"work": str(Path(cfg.work) / cfg.name)})
         folder = image_folder(cfg)  # refuses what cannot be trained on, before anything is written
@@ -122,7 +122,11 @@ def train(config: DictConfig, rank: Rank = ALONE) -> None:
             train_autoencoder(cfg, rank)
         elif stage in cfg.unet_stages:
             train_unet(cfg, stage, rank)
-        elif rank.first:
-            (export if stage == "export" else report_quality)(cfg)
+        elif not rank.first:
+            continue
+        elif stage == "export":
+            export(cfg)
+        else:
+            report_quality(cfg)
     if rank.count > 1:
         torch.distributed.destroy_process_group()

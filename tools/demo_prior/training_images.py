@@ -29,10 +29,10 @@ WATCHED = 64  # held-out images on which the autoencoder is watched
 def drawn_images(family: str, count: int, work: str | Path) -> NDArray[np.uint8]:
     """The training split of one family, (count, 3, SIDE, SIDE) uint8, drawn once and kept in `work`."""
     path, shape = Path(work) / f"{family}_{count}.npy", (count, 3, SIDE, SIDE)
-    return kept(path, lambda: demo_images(family, SEEDS["train"], count).transpose(0, 3, 1, 2), shape, np.uint8)
+    return cached_array(path, lambda: demo_images(family, SEEDS["train"], count).transpose(0, 3, 1, 2), shape, np.uint8)
 
 
-def kept(path: Path, make: Callable[[], np.ndarray], shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
+def cached_array(path: Path, make: Callable[[], np.ndarray], shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
     """The array in `path`; made and written first where there is none. Raises InputError where it is damaged."""
     if not path.exists():
         made = make()
@@ -114,7 +114,7 @@ class ImageFolder:
     def training_images(self) -> NDArray[np.uint8]:
         """(N, 3, resolution, resolution) uint8, in the order of the paths."""
         shape = (len(self.trained), 3, self.resolution, self.resolution)
-        return kept(self.work / f"images_{self.resolution}.npy", lambda: self.read(self.trained), shape, np.uint8)
+        return cached_array(self.work / f"images_{self.resolution}.npy", lambda: self.read(self.trained), shape, np.uint8)
 
     def watched_images(self) -> NDArray[np.uint8]:
         """(n, 3, resolution, resolution) uint8, held out, evenly spaced over the paths."""

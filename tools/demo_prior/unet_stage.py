@@ -17,7 +17,7 @@ from tools.demo_prior.networks import (
 )
 from tools.demo_prior.settings import Training
 from tools.demo_prior.training import Trainer, after_first, save_sheet
-from tools.demo_prior.training_images import drawn_images, kept
+from tools.demo_prior.training_images import cached_array, drawn_images
 from tools.demo_prior.views import FolderImages, to_model
 from utils.errors import InputError
 from utils.evaluation.scores import rotated
@@ -56,7 +56,7 @@ def latents_of_folder(cfg: Training, autoencoder: AutoencoderKL) -> torch.Tensor
     shape = (2, views * len(images.images), cfg.autoencoder.latent_channels, side, side)
     weights = b"".join(parameter.cpu().numpy().tobytes() for parameter in autoencoder.parameters())
     name = f"latents_{hashlib.sha256(weights).hexdigest()[:12]}_{'flip' * cfg.data.flip}{'rotate' * cfg.data.rotate}.npy"
-    return torch.from_numpy(kept(Path(cfg.work) / name, encoded, shape, np.float16)).to(cfg.device)  # (2, N, C, h, w)
+    return torch.from_numpy(cached_array(Path(cfg.work) / name, encoded, shape, np.float16)).to(cfg.device)  # (2, N, C, h, w)
 
 
 def load_autoencoder(cfg: Training) -> AutoencoderKL:

@@ -5,17 +5,16 @@
 #   ONLY='classical ldps' bash ...    # these runs alone
 # Steps of the baselines: from the sweeps on validation images in docs/research/baselines.md.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source "$(dirname "${BASH_SOURCE[0]}")/../python.sh"
+cd "$ROOT"
 family=$1 task=$2 images=$3
 further=("${@:4}")
-python=.venv/bin/python
-[ -x $python ] || python=python
 GROUP=task.demo_langevin.mcmc_sampler_config
 OFFICIAL=($GROUP.mc_algo=hmc $GROUP.num_steps=65 $GROUP.momentum=0.41 $GROUP.lr=4.13e-5)  # drifts as far as the group's chain
 
 run() {  # run NAME override...
   [[ " ${ONLY:-$1} " == *" $1 "* ]] || return 0
-  $python posterior_sample.py gpu=-1 data=demo-$family model=demo-$family task=$task data.end_id=$images \
+  "$PYTHON" posterior_sample.py gpu=-1 data=demo-$family model=demo-$family task=$task data.end_id=$images \
     save_dir=results/baselines/${task}_$family name=$1 "${@:2}" "${further[@]}"
 }
 

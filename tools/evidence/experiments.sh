@@ -4,11 +4,10 @@
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/research/measured/ are computed from the copies under evidence/.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source "$(dirname "${BASH_SOURCE[0]}")/../python.sh"
+cd "$ROOT"
 family=$1 difficulty=$2 images=$3
 further=("${@:4}")
-python=.venv/bin/python
-[ -x $python ] || python=python
 push=() exchange=()  # as the experiment has it
 unknown() { echo "unknown $1: choose faces or scenes with standard, hard or budget" >&2; exit 2; }
 case $difficulty in
@@ -25,7 +24,7 @@ case $family in
 esac
 
 run() {  # run EXPERIMENT NAME override...
-  $python posterior_sample.py gpu=-1 experiment=$1 "${set[@]}" data.end_id=$images \
+  "$PYTHON" posterior_sample.py gpu=-1 experiment=$1 "${set[@]}" data.end_id=$images \
     save_dir=results/experiments/${difficulty}_$family name=$2 "${setting[@]}" "${@:3}" "${further[@]}"
 }
 

@@ -7,7 +7,7 @@ Draws measurements of images, without a network, and asks utils/diagnosis/findin
 docs/research/measured/instruments.md, and which cases went wrong.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Fault(NamedTuple):
     """What a frame may be wrong in, and what shall be said of it."""
 
     measure: Callable[[np.ndarray, np.random.Generator], Measured]  # of an image (3, SIDE, SIDE) in [0, 1]
-    said: str  # a part of the finding's value or override
+    fragment: str  # a part of the finding's value or override
     severity: str
 
 
@@ -67,15 +67,17 @@ def magnitude(picture: np.ndarray, center: tuple[float, float] = (FRAME // 2, FR
     return np.abs(np.fft.fftshift(np.fft.fft2(padded * rows[:, None] * columns, norm="ortho"), axes=(-2, -1)))
 
 
-def with_noise(m: np.ndarray, rng: np.random.Generator, sigma: float, told: float | None = None) -> Measured:
-    """told: what sigma is said to be."""
-    return Measured(np.abs(m + sigma * rng.standard_normal(m.shape)), told or sigma, {})
+def with_noise(m: np.ndarray, rng: np.random.Generator, sigma: float, stated_sigma: float | None = None) -> Measured:
+    """stated_sigma: what sigma is said to be."""
+    return Measured(np.abs(m + sigma * rng.standard_normal(m.shape)), stated_sigma or sigma, {})
 
 
-def counted(m: np.ndarray, rng: np.random.Generator, gain: float, background: float = 0.0, told: float = 1.0) -> Measured:
-    """told: what the gain is said to be, in true gains."""
-    keys = {"quantity": "counts", "gain": told * gain}
-    return Measured(rng.poisson(gain * m**2 + background), 0.5 / (told * gain) ** 0.5, keys)
+def counted(
+    m: np.ndarray, rng: np.random.Generator, gain: float, background: float = 0.0, stated_gain: float = 1.0
+) -> Measured:
+    """stated_gain: what the gain is said to be, in true gains."""
+    keys = {"quantity": "counts", "gain": stated_gain * gain}
+    return Measured(rng.poisson(gain * m**2 + background), 0.5 / (stated_gain * gain) ** 0.5, keys)
 
 
 def stopped(measured: Measured) -> Measured:
@@ -132,7 +134,7 @@ def faults() -> dict[str, Fault]:
         return dead
 
     def as_counts(picture: np.ndarray, rng: np.random.Generator) -> Measured:
-        return with_noise(magnitude(picture), rng, 0.05, told=0.5)._replace(keys={"quantity": "counts", "gain": 1.0})
+        return with_noise(magnitude(picture), rng, 0.05, stated_sigma=0.5)._replace(keys={"quantity": "counts", "gain": 1.0})
 
     off_centre = {}
     for r, c in ((1, 0), (0, 2), (-3, 1)):
@@ -142,8 +144,8 @@ def faults() -> dict[str, Fault]:
     return off_centre | {
         "half a pixel off": Fault(off((48.5, 47.5), counts), "data.center=[48.5,47.5]", "warning"),
         "background of 10": Fault(lambda x, rng: counts(x, rng, background=10.0), "data.background=", "warning"),
-        "a tenth of the gain": Fault(lambda x, rng: counts(x, rng, told=0.1), "data.scale=free", "warning"),
-        "a thousand times the gain": Fault(lambda x, rng: counts(x, rng, told=1e3), "a smaller data.gain", "warning"),
+        "a tenth of the gain": Fault(lambda x, rng: counts(x, rng, stated_gain=0.1), "data.scale=free", "warning"),
+        "a thousand times the gain": Fault(lambda x, rng: counts(x, rng, stated_gain=1e3), "a smaller data.gain", "warning"),
         "counts as magnitudes": Fault(
             lambda x, rng: counts(x, rng)._replace(sigma=0.05, keys={}), "data.quantity=counts", "warning"
         ),
@@ -153,7 +155,7 @@ def faults() -> dict[str, Fault]:
         "a dead quadrant": Fault(without((slice(None), slice(48), slice(48))), "data.mask=[0.0]", "refuse"),
         "a dead channel": Fault(without(1), "channel 1 is 0.0 in every pixel", "refuse"),
         "more noise than told": Fault(
-            lambda x, rng: with_noise(magnitude(x), rng, 0.15, told=0.05), "operator.sigma=0.", "warning"
+            lambda x, rng: with_noise(magnitude(x), rng, 0.15, stated_sigma=0.05), "operator.sigma=0.", "warning"
         ),
         "an object of 40": Fault(lambda x, rng: counted(magnitude(x[:, 12:52, 12:52]), rng, 100.0), "data.support=[", "note"),
         "an object of 40 behind a beam stop": Fault(
@@ -164,7 +166,9 @@ def faults() -> dict[str, Fault]:
 
 def answers(fault: Fault, findings: list[Finding]) -> tuple[bool, list[Finding]]:
     """Whether the fault was found, and the alarms that have nothing to do with it."""
-    fitting = [each for each in findings if fault.said in f"{each.value} {each.override}" and each.severity == fault.severity]
+    fitting = [
+        each for each in findings if fault.fragment in f"{each.value} {each.override}" and each.severity == fault.severity
+    ]
     return bool(fitting), [each for each in findings if each not in fitting and each.severity != "note"]
 
 
@@ -189,18 +193,23 @@ def main() -> None:
                 counts = missed.setdefault(case, [[0, 0] for _ in args.folders])[place]
                 counts[0] += not noticed
                 counts[1] += bool(others)
-                for line in [f"{each.what}: {each.value} {each.override}" for each in others] + ["missed"] * (not noticed):
-                    say(f"{folder.name} {number}, {case}: {line}")
-    names = " | ".join(folder.name for folder in args.folders)
-    rule = f"|---|{'---:|' * len(args.folders)}"
-    for line in ("", f"| right frames, {args.count} images a set: alarms | {names} |", rule):
-        say(line)
-    for case, counts in alarms.items():
-        say(f"| {case} | {' | '.join(map(str, counts))} |")
-    for line in ("", f"| faults, {args.count} images a set: missed, with other alarms | {names} |", rule):
-        say(line)
-    for case, counts in missed.items():
-        say(f"| {case} | {' | '.join(f'{no}, {other}' for no, other in counts)} |")
+                for each in others:
+                    say(f"{folder.name} {number}, {case}: {each.what}: {each.value} {each.override}")
+                if not noticed:
+                    say(f"{folder.name} {number}, {case}: missed")
+    folders = [folder.name for folder in args.folders]
+    say_table([f"right frames, {args.count} images a set: alarms", *folders], alarms)
+    pairs = {case: [f"{unnoticed}, {other}" for unnoticed, other in counts] for case, counts in missed.items()}
+    say_table([f"faults, {args.count} images a set: missed, with other alarms", *folders], pairs)
+
+
+def say_table(heads: Sequence[str], rows: Mapping[str, Sequence[int | str]]) -> None:
+    """In Markdown; rows: {name: the cells after it}."""
+    say("")
+    say(f"| {' | '.join(heads)} |")
+    say(f"|---|{'---:|' * (len(heads) - 1)}")
+    for name, cells in rows.items():
+        say(f"| {name} | {' | '.join(map(str, cells))} |")
 
 
 if __name__ == "__main__":

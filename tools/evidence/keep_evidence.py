@@ -27,7 +27,7 @@ from utils.records.kept import KEPT, packed
 def keep(source: Path, target: Path, digits: int | None = None) -> int:
     """Keep one finished run folder as the folder `target`; returns the number of images. Raises InputError.
 
-    digits: as `write_kept` has it.
+    digits: as `packed` has it.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name run folders (<save_dir>/<name>)")
@@ -53,8 +53,8 @@ def begun(target: Path, contents: dict[str, bytes]) -> bool:
     """Whether a folder holds nothing but some of these {file name: content}, and what is half written: of the same command."""
     if not target.is_dir():
         return False
-    found = [path for path in target.iterdir() if not path.name.endswith(PARTIAL)]
-    return all(path.is_file() and path.read_bytes() == contents.get(path.name) for path in found)
+    finished_files = [path for path in target.iterdir() if not path.name.endswith(PARTIAL)]
+    return all(path.is_file() and path.read_bytes() == contents.get(path.name) for path in finished_files)
 
 
 def of_its_group(config: bytes) -> bytes:

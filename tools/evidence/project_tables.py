@@ -70,12 +70,12 @@ def main() -> None:
     old = {path: read(path) for path in documents(args.project)}
     new, changed = replace_tables(old, read_specs(args.project / "evidence" / "tables.yaml"), args.project)
     for path, names in changed.items():
-        what = f"{path}: {'out of date:' if args.check else 'replaced'} {', '.join(names)}"
+        message = f"{path}: {'out of date:' if args.check else 'replaced'} {', '.join(names)}"
         if args.check:
-            print(f"{what}; run tools/evidence/project_tables.py", file=sys.stderr)
+            print(f"{message}; run tools/evidence/project_tables.py", file=sys.stderr)
         else:
             write_atomically(path, new[path])
-            print(what)
+            print(message)
     if changed and args.check:
         sys.exit(1)
     if not changed:
@@ -122,10 +122,10 @@ def replace_tables(
     changed: dict[Path, list[str]] = {}
     for path, text in texts.items():
         tables = {name: table_of(specs[name], project) for name in START.findall(text)}
-        general = dict.fromkeys(note for table in tables.values() for note in table.notes if note not in table.own)
+        general = dict.fromkeys(note for table in tables.values() for note in table.notes if note not in table.own_notes)
         if general and not NOTES.search(text):
             raise InputError(f"{path}: has no place for the notes of its tables; add the lines <!-- notes --> and <!-- end -->")
-        bodies = {name: "\n" + markdown(table, level=0) + paragraphs(table.own) for name, table in tables.items()}
+        bodies = {name: "\n" + markdown(table, level=0) + paragraphs(table.own_notes) for name, table in tables.items()}
         bodies[None] = paragraphs(general)
 
         def replaced(match: re.Match[str], path: Path = path, text: str = text, bodies: dict[str | None, str] = bodies) -> str:
@@ -147,8 +147,8 @@ def check_markers(texts: Mapping[Path, str], specs: Mapping[str, Spec], project:
             if name not in specs:
                 raise InputError(f"{path}: table {name} is not described in tables.yaml")
             if name in place:
-                where = "" if place[name] == path else f" and in {place[name]}"
-                raise InputError(f"{path}: table {name} stands there{where or ' twice'}; keep it once")
+                other_document = "" if place[name] == path else f" and in {place[name]}"
+                raise InputError(f"{path}: table {name} stands there{other_document or ' twice'}; keep it once")
             if name not in closed:
                 raise InputError(f"{path}: table {name} has no closing line <!-- end -->")
             place[name] = path

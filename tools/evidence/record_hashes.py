@@ -36,8 +36,8 @@ def run_hash(folder: Path, without: Sequence[str] = ()) -> str:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in sorted(archive.files) if name.split("_")[0] not in without}
         record = json.loads(arrays.pop("record").tobytes())
-        kept = decided({key: value for key, value in record.items() if key not in AROUND}, (*TIMES, *without))
-        total.update(json.dumps(kept, sort_keys=True).encode())
+        content = decided({key: value for key, value in record.items() if key not in AROUND}, (*TIMES, *without))
+        total.update(json.dumps(content, sort_keys=True).encode())
         for name, array in arrays.items():
             total.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return total.hexdigest()

@@ -94,8 +94,8 @@ class ReSample(GuidedDDIM):
 
     def travelled(self, z: torch.Tensor, step: int) -> torch.Tensor:
         """The clean latent that the last of the DDIM steps after `step` sees."""
-        z0, own = z, self.levels[step + 1 : -1][:TRAVEL]
-        for k, level in enumerate(own, start=step + 1 - self.lag):
+        z0, levels = z, self.levels[step + 1 : -1][:TRAVEL]
+        for k, level in enumerate(levels, start=step + 1 - self.lag):
             eps = self.predicted_noise(z, level)
             z0 = self.estimate(z, eps, self.levels[k])
             z = moved(z, eps, *self.levels[k : k + 2])
@@ -165,6 +165,6 @@ def resampled(
     z0: torch.Tensor, z: torch.Tensor, level: Level, then: Level, resampling: float, noise: torch.Tensor
 ) -> torch.Tensor:
     """A draw from N(sqrt(a') z0, 1 - a') N(z, s), normalised; s as above, noise: standard normal."""
-    rest = then.noise.square()
-    s = resampling * rest / level.noise.square() * (1 - (level.signal / then.signal).square())
-    return (s * then.signal * z0 + rest * z) / (s + rest) + (1 / (1 / s + 1 / rest)).sqrt() * noise
+    variance = then.noise.square()
+    s = resampling * variance / level.noise.square() * (1 - (level.signal / then.signal).square())
+    return (s * then.signal * z0 + variance * z) / (s + variance) + (1 / (1 / s + 1 / variance)).sqrt() * noise

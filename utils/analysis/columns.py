@@ -22,7 +22,7 @@ class Table(NamedTuple):
     columns: list[Column]
     rows: list[list]  # one list of values per row, as long as columns
     notes: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()  # those of the notes that hold for this table alone, not for all of its kind
+    own_notes: tuple[str, ...] = ()  # those of the notes that hold for this table alone, not for all of its kind
 
 
 # what a user without the truth gets: the pick, and the mean of the particles that agree with it

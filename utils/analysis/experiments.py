@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.analysis import stats
-from utils.analysis.runs import FOUND, Run, Unit, exploration_end, image_values
+from utils.analysis.runs import SUCCESSFUL, Run, Unit, exploration_end, image_values
 from utils.config.fingerprint import identity
 from utils.errors import InputError
 from utils.mechanisms import registry
@@ -85,7 +85,11 @@ def gather(runs: Sequence[Run], pool: bool = False, by_name: bool = False) -> li
     until = max((end for end in map(exploration_end, runs) if end is not None), default=None)
     groups: list[tuple[object, list[Run]]] = []  # (what its runs share, the runs)
     for i, run in enumerate(runs):
-        key = run.name if by_name else (_identity_without_seed(run), run.data) if pool else i
+        key: object = i
+        if by_name:
+            key = run.name
+        elif pool:
+            key = (_identity_without_seed(run), run.data)
         group = next((group for other, group in groups if other == key), None)
         if group is None:
             groups.append((key, [run]))
@@ -184,7 +188,9 @@ def _picks(m: Metrics, i: int, k: int) -> Values:
         scores["psnr_aligned"] = m.modes.psnr_aligned[i]
     values = {f"{name}.pick": stats.pick_of_k(m.loss.sample[i], row, k) for name, row in scores.items()}
     if m.modes:
-        values["success_pick"] = stats.pick_of_k(m.loss.sample[i], [float(label in FOUND) for label in m.modes.label[i]], k)
+        values["success_pick"] = stats.pick_of_k(
+            m.loss.sample[i], [float(label in SUCCESSFUL) for label in m.modes.label[i]], k
+        )
     return {**values, "pick_psnr": values["psnr_aligned.pick" if m.modes else "psnr.pick"]}
 
 

@@ -60,8 +60,8 @@ def terminal(table: Table, settings: Sequence[tuple[str, str]], heading: str) ->
     for label, *numbers in cells(table, str):
         shown.add_row(Text(folded(label, 22)), *map(Text, numbers))
     differences = RichTable.grid(padding=(0, 2, 0, 0))
-    for label, told in settings:
-        differences.add_row(Text(folded(visible(label))), Text(visible(told)))
+    for label, differing_settings in settings:
+        differences.add_row(Text(folded(visible(label))), Text(visible(differing_settings)))
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(shown)
@@ -75,17 +75,17 @@ def answer(rows: Sequence[Row]) -> str:
     images = sorted({row["images"] for row in rows})
     counted = " to ".join(str(n) for n in dict.fromkeys((images[0], images[-1])))
     on = f"on {counted} image{'s' if images[-1] > 1 else ''}"
-    known = [row for row in rows if row["pick_psnr"]]
-    if not known:
+    scored = [row for row in rows if row["pick_psnr"]]
+    if not scored:
         told = [f"{row['experiment']} {row['loss']['pick']['mean']:.3g}" for row in rows if row["loss"]["pick"]]
         losses = ", ".join(told) or "unknown"
         return f"{on.capitalize()}, without a truth, the loss of the label-free pick over its noise floor: {losses}."
-    best = max(known, key=lambda row: (lookup(row, "success.rate") or 0.0, row["pick_psnr"]["mean"]))
+    best = max(scored, key=lambda row: (lookup(row, "success.rate") or 0.0, row["pick_psnr"]["mean"]))
     success = "" if best["success"] is None else f"{100 * best['success']['rate']:.0f} % of the images solved and "
     text = f"{best['experiment']} has {success}{best['pick_psnr']['mean']:.1f} dB of the label-free pick{_price(best)}."
-    text = f"Of {len(known)} experiments {on}, {text}" if len(known) > 1 else f"{on.capitalize()}, {text}"
-    if len(known) > 1:
-        priced = [row for row in known if row["cost"]]
+    text = f"Of {len(scored)} experiments {on}, {text}" if len(scored) > 1 else f"{on.capitalize()}, {text}"
+    if len(scored) > 1:
+        priced = [row for row in scored if row["cost"]]
         cheapest = min(priced, key=lambda row: row["cost"]["passes"], default=best)
         if cheapest is not best:
             text += f" The cheapest is {cheapest['experiment']}: {cheapest['pick_psnr']['mean']:.1f} dB{_price(cheapest)}."
@@ -121,15 +121,15 @@ def differing(experiments: Sequence[Experiment], baseline: str) -> tuple[str, li
     heading = f"Settings, as far as they differ from those of {reference.label}"
     heading += "; the samplers differ too, so that passes and seconds compare these as well:" if several else ":"
     before = _settings(reference, several)
-    told = []
+    differences = []
     for e, name in zip(measured, samplers):
         settings = _settings(e, several)
         keys = [key for key in dict.fromkeys((*before, *settings)) if settings.get(key) != before.get(key)]
         shown = {key: textwrap.shorten(str(settings.get(key, "–")), 24, placeholder="…") for key in keys[:MOST]}
         parts = [f"sampler {name}"] * several + [f"{key}={value}" for key, value in shown.items()]
         parts += [f"and {len(keys) - MOST} more"] * (len(keys) > MOST)
-        told.append((e.label, ", ".join(parts) or ("the baseline" if e is reference else "the same")))
-    return heading, told
+        differences.append((e.label, ", ".join(parts) or ("the baseline" if e is reference else "the same")))
+    return heading, differences
 
 
 def _settings(e: Experiment, several: bool) -> dict[str, object]:

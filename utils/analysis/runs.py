@@ -30,7 +30,7 @@ from utils.records.kept import KEPT, read_kept, read_records
 from utils.records.metrics import Metrics, check_metrics
 
 TIMESTEPS = 1000
-FOUND = ("0", "180")  # labels of a success
+SUCCESSFUL = ("0", "180")  # labels of a success
 READ = {"data.root": str, **registry.types_read()}  # of a config
 MOST_BYTES = 2**30  # of metrics.json, some ten kilobytes an image
 SCIENCE = (
@@ -73,13 +73,13 @@ class Unit(NamedTuple):
 
 @dataclass
 class Run:
-    """One run folder. config: as merged, less retired keys where they did nothing; None where it is missing; kept: its
-    records, where they are all in one file and so were all read."""
+    """One run folder. config: as merged, less retired keys where they did nothing; None where it is missing; kept_records:
+    its records, where they are all in one file and so were all read."""
 
     folder: Path
     metrics: Metrics
     config: dict[str, Any] | None
-    kept: list[dict[str, Any]] | None = None
+    kept_records: list[dict[str, Any]] | None = None
 
     @property
     def name(self) -> str:
@@ -132,8 +132,8 @@ class Run:
         """[(record, arrays)] of the first `count` of its images, with the arrays that are `wanted`; empty where the records
         are missing. digests: only images whose file has one of these sha256."""
         with _reading():
-            if self.kept is not None:
-                pairs = ((record, {}) for record in self.kept)
+            if self.kept_records is not None:
+                pairs = ((record, {}) for record in self.kept_records)
             else:
                 pairs = read_records(self.folder, self.metrics.metadata.image_ids, wanted)
             return list(islice((pair for pair in pairs if digests is None or pair[0]["sha256"] in digests), count))
@@ -149,7 +149,8 @@ class Run:
         records = [record for record, _ in self.records() if record["image_id"] in images]
         if len(records) < len(images):
             raise InputError(f"{self.folder}: common images need its records, and {len(images) - len(records)} are missing")
-        return replace(self, metrics=_aggregated(self.folder, records, self.name), kept=None if self.kept is None else records)
+        metrics = _aggregated(self.folder, records, self.name)
+        return replace(self, metrics=metrics, kept_records=None if self.kept_records is None else records)
 
     def active(self, image: int) -> int:
         """Number of particles of one image (its position): of a sequential population those started, else those
@@ -208,8 +209,8 @@ def load(path: str | Path, from_records: bool = False) -> Run:
     folder, config = path.parent, _config(path.parent / "config.yaml")
     if path.name == KEPT:
         with _reading():
-            kept = read_kept(path)
-        return Run(folder, _aggregated(folder, kept, Path(os.path.abspath(folder)).name), config, kept)  # of "." too
+            records = read_kept(path)
+        return Run(folder, _aggregated(folder, records, Path(os.path.abspath(folder)).name), config, records)  # of "." too
     try:
         data = read_json(path, most=MOST_BYTES)
     except (OSError, Unreadable) as error:
@@ -233,7 +234,7 @@ def _reading() -> Iterator[None]:
 
 def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metrics:
     """What metrics.json would hold. Raises InputError where the records are not of one run."""
-    known: Digests = {}
+    digests: Digests = {}
     for record in records:
         if any((record[key] is None) != (records[0][key] is None) for key in OPTIONAL) or (
             record["fingerprint"] != records[0]["fingerprint"]
@@ -242,11 +243,11 @@ def _aggregated(folder: Path, records: list[dict[str, Any]], name: str) -> Metri
                 f"{folder}: the records of images {records[0]['image_id']} and {record['image_id']} belong to different "
                 "configurations; keep one run in a folder"
             )
-        if other := other_content(known, record.get("digests", {})):
+        if other := other_content(digests, record.get("digests", {})):
             raise InputError(
                 f"{folder}: image {record['image_id']} was made with {other} than those before it; keep one run in a folder"
             )
-        known |= record.get("digests", {})
+        digests |= record.get("digests", {})
     return aggregate(records, name)
 
 
@@ -363,8 +364,8 @@ def image_values(run: Run, position: int, until: float | None) -> dict[str, floa
             "coverage": float(m.modes.coverage[i]),
             "both_modes": float(m.modes.coverage[i] == 2),
             "surviving": float(len(survivors)),
-            "failed": statistics.fmean(label not in FOUND for label in survivors) if survivors else None,
-            "success_pick": float(picked is not None and m.modes.label[i][picked] in FOUND),
+            "failed": statistics.fmean(label not in SUCCESSFUL for label in survivors) if survivors else None,
+            "success_pick": float(picked is not None and m.modes.label[i][picked] in SUCCESSFUL),
         }
     if m.loss:
         ratio = m.loss.ratio[i]

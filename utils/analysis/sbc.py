@@ -10,31 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import scipy  # its statistics load when they are first used: they take as long as all else here
 
-from utils.analysis.stats import Estimate, wilson
+from utils.analysis.stats import LEVEL, Estimate
 
 DRAWS = 4000  # of a bootstrap or a simulated test
 
 
-def ranks_of(samples: np.ndarray, truth: np.ndarray, axis: int = 0) -> np.ndarray:
-    """How many of the samples (..., P, ...) along `axis` lie below the truth, which broadcasts: int, without that axis."""
-    return (samples < truth).sum(axis)
-
-
-def uniformity(ranks: np.ndarray, particles: int, bins: int = 20) -> float:
-    """p value of the chi-square test that independent ranks 0 .. particles (of any shape) are uniform, in equal bins."""
-    counts = np.bincount(ranks.ravel() * bins // (particles + 1), minlength=bins)
-    return float(scipy.stats.chisquare(counts).pvalue)
-
-
-def coverage(ranks: np.ndarray, particles: int, level: float) -> Estimate:
-    """How many of the truths lie in the samples' central interval of a nominal level, with Wilson's interval.
-
-    ranks: independent ones, of any shape; level: a multiple of 2 / (particles + 1), so that order statistics bound it exactly.
-    """
-    inside = within(ranks, particles, round((1 - level) / 2 * (particles + 1)))
-    estimate = wilson(float(inside.mean()), inside.size)
-    assert estimate is not None, "no ranks"
-    return estimate
+def ranks_of(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How many of the samples (P, ...) lie below the truth (...): int (...)."""
+    return (samples < truth).sum(0)
 
 
 def within(ranks: np.ndarray, particles: int, outside: int = 1) -> np.ndarray:
@@ -42,14 +25,14 @@ def within(ranks: np.ndarray, particles: int, outside: int = 1) -> np.ndarray:
     return (ranks >= outside) & (ranks <= particles - outside)
 
 
-def ratio_of_sums(above: Sequence[float], below: Sequence[float], level: float = 0.95) -> Estimate:
+def ratio_of_sums(above: Sequence[float], below: Sequence[float]) -> Estimate:
     """sum(above) / sum(below) over truths, with the interval of a bootstrap over them; of one truth without interval."""
     a, b = np.asarray(above, float), np.asarray(below, float)
     value = float(a.sum() / b.sum())
     if len(a) < 2:
         return Estimate(value, None, None)
     drawn = np.random.default_rng(0).integers(len(a), size=(DRAWS, len(a)))
-    low, high = np.quantile(a[drawn].sum(1) / b[drawn].sum(1), [0.5 - level / 2, 0.5 + level / 2])
+    low, high = np.quantile(a[drawn].sum(1) / b[drawn].sum(1), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     return Estimate(value, float(low), float(high))
 
 

@@ -25,26 +25,24 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def wilson(rate: float, n: int, level: float = LEVEL) -> Estimate | None:
+def wilson(rate: float, n: int) -> Estimate | None:
     """Wilson's interval of a success rate in [0, 1] over n trials, as Estimate; None for n = 0.
 
     The rate need not be a multiple of 1/n: where an image contributes a mean over seeds or over subsets of particles,
     n is the number of images, which is conservative. Source: Wilson, J. Am. Stat. Assoc. 22 (1927).
     """
-    return Estimate(rate, *_wilson(rate, n, level)) if n else None
+    return Estimate(rate, *_wilson(rate, n)) if n else None
 
 
-def _wilson(rate: float, n: int, level: float) -> tuple[float, float]:
+def _wilson(rate: float, n: int) -> tuple[float, float]:
     """The ends of Wilson's interval, n > 0."""
-    z = float(scipy.special.ndtri(0.5 + level / 2))  # as scipy.stats.norm.ppf, without loading the statistics
+    z = float(scipy.special.ndtri(0.5 + LEVEL / 2))  # as scipy.stats.norm.ppf, without loading the statistics
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))  # rounding puts 0 and 1 outside
 
 
-def clustered_mean(
-    clusters: Sequence[Sequence[float]], level: float = LEVEL, weights: Sequence[Sequence[float]] | None = None
-) -> Estimate | None:
+def clustered_mean(clusters: Sequence[Sequence[float]], weights: Sequence[Sequence[float]] | None = None) -> Estimate | None:
     """Mean of all values with an interval whose unit is the image (the cluster), as Estimate; None if empty.
 
     clusters: one list of values per image (one value per sampler seed); weights: the same shape, positive, default 1.
@@ -69,10 +67,10 @@ def clustered_mean(
         return Estimate(value, value, value)
     if len(filled) < FEW:  # of a ratio of sums, by its linear part in each image
         error = np.std((sums - value * counts) / counts.mean(), ddof=1) / math.sqrt(len(filled))
-        half = float(scipy.stats.t.ppf(0.5 + level / 2, len(filled) - 1) * error)
+        half = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, len(filled) - 1) * error)
         return Estimate(value, value - half, value + half)
     if any(len(values) > 1 for values, _ in filled):
-        low, high = np.quantile(nested_means(*zip(*filled)), [0.5 - level / 2, 0.5 + level / 2])
+        low, high = np.quantile(nested_means(*zip(*filled)), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
         return Estimate(value, float(low), float(high))
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
@@ -84,7 +82,7 @@ def clustered_mean(
                 vectorized=True,
                 n_resamples=RESAMPLES,
                 batch=1000,
-                confidence_level=level,
+                confidence_level=LEVEL,
                 method=method,
                 rng=np.random.default_rng(SEED),
             )
@@ -117,7 +115,7 @@ def nested_means(clusters: Sequence[Sequence[float]], weights: Sequence[Sequence
     return np.concatenate(means)
 
 
-def paired_rate(clusters: Sequence[Sequence[float]], level: float = LEVEL) -> Estimate | None:
+def paired_rate(clusters: Sequence[Sequence[float]]) -> Estimate | None:
     """Mean difference of two rates measured on the same images, as Estimate; None if empty.
 
     clusters: one list of differences in [-1, 1] per image. A bootstrap knows nothing of a change that none of the images
@@ -129,7 +127,7 @@ def paired_rate(clusters: Sequence[Sequence[float]], level: float = LEVEL) -> Es
         return None
     n = len(means)
     p, q = (math.fsum(max(0.0, sign * d) for d in means) / n for sign in (1, -1))  # the shares of rises and of falls
-    (p_low, p_high), (q_low, q_high) = _wilson(p, n, level), _wilson(q, n, level)
+    (p_low, p_high), (q_low, q_high) = _wilson(p, n), _wilson(q, n)
     correlation = -math.sqrt(p * q / ((1 - p) * (1 - q))) if p < 1 and q < 1 else 0.0
 
     def reach(a: float, b: float) -> float:

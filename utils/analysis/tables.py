@@ -27,7 +27,6 @@ from utils.analysis.columns import (
 )
 from utils.analysis.stats import FEW_IMAGES
 from utils.errors import visible
-from utils.records.files import to_json
 
 Row = Mapping[str, Any]  # of numbers, nested: utils.analysis.comparison.summarise
 
@@ -117,7 +116,9 @@ def number(value: float, digits: int) -> str:
 
 def p_text(p: float) -> str:
     """Two significant digits; below 0.001 only that."""
-    return "p = 1" if p > 0.995 else f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
+    if p < 0.001:
+        return "p < 0.001"
+    return "p = 1" if p > 0.995 else f"p = {p:.2g}"
 
 
 def parts(value: object, digits: int) -> tuple[str, str]:
@@ -179,8 +180,8 @@ def cells(table: Table, bold: Callable[[str], str], escape: Callable[[str], str]
     for r, row in enumerate(table.rows):
         rendered.append([])
         for c, column in enumerate(table.columns):
-            first, rest = (escape(visible(text)) for text in parts(row[c], column.digits))
-            rendered[-1].append((bold(first) if r in winners[c] else first) + rest)
+            number, spread = (escape(visible(text)) for text in parts(row[c], column.digits))
+            rendered[-1].append((bold(number) if r in winners[c] else number) + spread)
     return rendered
 
 
@@ -278,7 +279,3 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer.writerow({column: _plain(column) for column in columns})
     writer.writerows(flattened)
     return out.getvalue()
-
-
-def json_text(rows: Sequence[Row]) -> str:
-    return to_json(rows).decode() + "\n"

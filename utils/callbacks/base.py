@@ -56,7 +56,7 @@ class Step(NamedTuple):
     def best(self) -> str:
         """The best particle of the batch in words: by the truth, or without one by the loss."""
         psnrs, ratios, losses = (
-            known([value for image in self.images.values() for value in getattr(image, name) or ()])
+            without_diverged([value for image in self.images.values() for value in getattr(image, name) or ()])
             for name in ("psnr", "ratio", "loss")
         )
         if not math.isnan(psnrs[0]):
@@ -106,6 +106,6 @@ class Callback:
         """After the figures; after an error or Ctrl-C too."""
 
 
-def known(values: list[float]) -> list[float]:
+def without_diverged(values: list[float]) -> list[float]:
     """Without those of diverged particles, unless that leaves none."""
     return [value for value in values if not math.isnan(value)] or [math.nan]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
-from utils.callbacks.base import Callback, End, ImageDone, Run, Step, known
+from utils.callbacks.base import Callback, End, ImageDone, Run, Step, without_diverged
 from utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ class Tracker(Callback):
 
     def annealing_step(self, step: Step) -> None:
         for image, of_image in step.images.items():
-            values = {"loss": min(known(of_image.loss)), "distance": of_image.distance}
+            values = {"loss": min(without_diverged(of_image.loss)), "distance": of_image.distance}
             if of_image.psnr is not None:
-                values["psnr"] = max(known(of_image.psnr))
+                values["psnr"] = max(without_diverged(of_image.psnr))
             if of_image.ratio is not None:
-                values["loss over floor"] = min(known(of_image.ratio))
+                values["loss over floor"] = min(without_diverged(of_image.ratio))
             self._finite(f"image {image}" + (f" {step.level}" if step.level else ""), values, step.number)
 
     def image_done(self, image: ImageDone) -> None:

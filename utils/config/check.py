@@ -24,16 +24,16 @@ from utils.errors import InputError, one_line, short
 from utils.mechanisms import registry
 from utils.paths import find
 from utils.population.settings import (
+    FILE,
     TOOL,
     UNCALIBRATED,
-    Certificate,
     Sequential,
     Thresholds,
-    certificate_path,
     certificates,
     holds_for,
     read_certificate,
 )
+from utils.weights import beside_checkpoint
 
 
 def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
@@ -43,10 +43,10 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     Raises InputError naming the first wrong key and its value.
     """
     hydra = HydraConfig.get() if overrides is None and HydraConfig.initialized() else None
-    given = list(hydra.overrides.task if hydra else overrides or ())
+    given_overrides = list(hydra.overrides.task if hydra else overrides or ())
     nodes, settings = _typed(cfg)
     check_relations(settings)
-    if of_counts := settings_of_counts(settings, [text.lstrip("+~").partition("=")[0] for text in given]):
+    if of_counts := settings_of_counts(settings, [text.lstrip("+~").partition("=")[0] for text in given_overrides]):
         cfg = _with(cfg, of_counts)
         nodes, settings = _typed(cfg)
         check_relations(settings)
@@ -60,8 +60,8 @@ def check(cfg: DictConfig, overrides: Sequence[str] | None = None) -> Settings:
     if hydra:
         documents[".hydra/config.yaml"] = OmegaConf.to_yaml(cfg)
         documents[".hydra/hydra.yaml"] = OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra}))
-        documents[".hydra/overrides.yaml"] = yaml.safe_dump(given)
-    about = run_metadata(settings.seed, settings.num_samples, given)
+        documents[".hydra/overrides.yaml"] = yaml.safe_dump(given_overrides)
+    about = run_metadata(settings.seed, settings.num_samples, given_overrides)
     settings = settings.composed(Composition(nodes, identity(nodes), fingerprint(nodes), about, documents, notes))
     level: Settings | None
     level = last = at_each_level(settings)
@@ -83,9 +83,9 @@ def _typed(cfg: DictConfig) -> tuple[dict[str, Any], Settings]:
     except OmegaConfBaseException as error:  # ${...} that leads nowhere
         raise InputError(f"{error.full_key or 'config'}: {one_line(error)}; give it a value") from None
     except ValidationError as error:
-        where, reason = fault(error, nodes)
+        key_and_value, reason = fault(error, nodes)
         unknown = error.errors()[0]["type"] == "extra_forbidden"
-        raise InputError(unknown_key(where) if unknown else f"{where}: {reason}") from None
+        raise InputError(unknown_key(key_and_value) if unknown else f"{key_and_value}: {reason}") from None
 
 
 def _with(cfg: DictConfig, values: Mapping[str, Any]) -> DictConfig:
@@ -106,10 +106,7 @@ KINDS = {
 
 def of_different_kinds(root: str, path: str) -> tuple[str, ...]:
     """A line where data.root and model.path, by their names, are of different kinds; a prior of photographs knows many."""
-    of_data, of_model = (
-        next((kind for kind, words in KINDS.items() if any(word in "/".join(Path(place).parts[-2:]) for word in words)), None)
-        for place in (root, path)
-    )
+    of_data, of_model = _kind_of(root), _kind_of(path)
     if of_data is None or of_model in (None, of_data, "photographs"):
         return ()
     return (
@@ -117,12 +114,18 @@ def of_different_kinds(root: str, path: str) -> tuple[str, ...]:
     )
 
 
-def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
+def _kind_of(place: str) -> str | None:
+    """What the images show by the place's name; None where the name does not say."""
+    name = "/".join(Path(place).parts[-2:])
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), None)
+
+
+def thresholds_for(s: Sequential, identity_of_run: dict[str, Any]) -> tuple[Thresholds, tuple[str, ...]]:
     """The certificate's thresholds, or those used where there is none, and the lines that the log says of them.
 
     Raises InputError for one of other weights.
     """
-    model_path = own_identity["model"]["path"]
+    model_path = identity_of_run["model"]["path"]
     if s.certificate is None:
         paths = certificates(model_path)
     else:
@@ -130,22 +133,23 @@ def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresho
         if not paths[0].is_file():
             raise InputError(f"sequential.certificate={s.certificate}: file not found; make it with {TOOL}, or write null")
     if not paths:
+        place = beside_checkpoint(model_path, FILE) or f"for {model_path}"
         return UNCALIBRATED, (
-            f"no certificate {certificate_path(model_path) or f'for {model_path}'}: a particle passes with a loss within "
+            f"no certificate {place}: a particle passes with a loss within "
             f"{UNCALIBRATED.deviation:g} standard deviations of its floor and a correlation of {UNCALIBRATED.agreement} with "
             f"another, hence two at least; {TOOL} makes one",
         )
-    tried, prior, own = [], of_prior(own_identity["model"]), holds_for(own_identity)
+    tried, prior, of_run = [], of_prior(identity_of_run["model"]), holds_for(identity_of_run)
     for path in paths:
         certificate = read_certificate(path)
         if other_content(certificate.prior, prior):
             continue
-        held, untold = certificate.held_against(own)
-        changed = differences(held, own)
+        held, untold = certificate.held_against(of_run)
+        changed = differences(held, of_run)
         if certificate.sigmas != s.sigmas:
             changed.append(f"sequential.sigmas is {certificate.sigmas} there and {s.sigmas} here")
         if not changed:
-            return certificate.thresholds, _older(path, certificate, untold)
+            return certificate.thresholds, _older(path, untold)
         tried.append((path, certificate, changed, untold))
     if not tried:
         raise InputError(
@@ -155,11 +159,11 @@ def thresholds_for(s: Sequential, own_identity: dict[str, Any]) -> tuple[Thresho
     path, certificate, changed, untold = tried[0]
     more = f" (and {len(changed) - 2} more)" if len(changed) > 2 else ""
     note = f"certificate {path} was calibrated elsewhere: {'; '.join(changed[:2])}{more}"
-    return certificate.thresholds, (note, *_older(path, certificate, untold))
+    return certificate.thresholds, (note, *_older(path, untold))
 
 
-def _older(path: Path, certificate: Certificate, untold: Sequence[str]) -> tuple[str, ...]:
+def _older(path: Path, untold: Sequence[str]) -> tuple[str, ...]:
     """What the log says of a certificate of an older version; untold: keys of the run that it says nothing of."""
-    stops = (f"certificate {path}: its early stop is retired and ignored; {TOOL} makes it anew",) * certificate.early_stop
-    says_nothing = f"certificate {path} is older and cannot tell whether it holds for {', '.join(untold)}; {TOOL} makes it anew"
-    return stops + (says_nothing,) * bool(untold)
+    if not untold:
+        return ()
+    return (f"certificate {path} is older and cannot tell whether it holds for {', '.join(untold)}; {TOOL} makes it anew",)

@@ -45,31 +45,33 @@ def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, An
     keys: dict[str, Any] = {}
     gain, side = s.data.gain, s.data.resolution
     if gain is None:
-        known = ~np.isnan(reading.y)
-        center = tuple(place - off for place, off in zip(middle(known.shape), reading.offset))
-        usual = len(known) * side**2 * usual_energy(known, (center[0], center[1]), side)
+        measured = ~np.isnan(reading.y)
+        center = tuple(place - off for place, off in zip(middle(measured.shape), reading.offset))
+        usual = len(measured) * side**2 * usual_energy(measured, (center[0], center[1]), side)
         gain = keys["data.gain"] = _rounded(float(np.nansum(reading.y**2)) / usual) or 1.0  # of no counts it is said later
     photons = gain / reading.unit
-    given, sigma = s.fidelity.photons, f"task.{s.task_group}.operator.sigma"
-    if given is not None and (given > ROUNDED * photons or s.data.background is not None and ROUNDED * given < photons):
+    configured, sigma = s.fidelity.photons, f"task.{s.task_group}.operator.sigma"
+    if configured is not None and (
+        configured > ROUNDED * photons or s.data.background is not None and ROUNDED * configured < photons
+    ):
         raise InputError(
-            f"fidelity.photons={given}: data.gain={gain:g} says {photons:.6g} counts at magnitude 1; leave it out, or give "
-            "fewer where a count is less than a photon and data.background is left out"
+            f"fidelity.photons={configured}: data.gain={gain:g} says {photons:.6g} counts at magnitude 1; leave it out, or "
+            "give fewer where a count is less than a photon and data.background is left out"
         )
     usual = Fidelity()
     touched = s.fidelity.weights != usual.weights or bool({"fidelity", "fidelity.gaussian"} & set(overridden))
     if not touched:
         keys |= {"fidelity.gaussian": 0.0, "fidelity.poisson": 1.0}
-    if given is None and (not touched or {"poisson", "amplitude"} & set(s.fidelity.weights)):
+    if configured is None and (not touched or {"poisson", "amplitude"} & set(s.fidelity.weights)):
         keys["fidelity.photons"] = photons
         background = s.fidelity.background, "fidelity.background" in overridden
         if s.data.background is not None and background == (usual.background, False):
             keys["fidelity.background"] = max(_rounded(reading.background), usual.background)
     if s.group.operator.sigma == _of_the_file(s) and sigma not in overridden:
-        keys[sigma] = 1 / (2 * math.sqrt(given or photons))
+        keys[sigma] = 1 / (2 * math.sqrt(configured or photons))
     if keys:
-        told = ", ".join(f"{key}={value:.4g}" for key, value in keys.items())
-        log.info("data.quantity=counts%s: %s", "" if s.data.gain is None else f" data.gain={s.data.gain:g}", told)
+        implied = ", ".join(f"{key}={value:.4g}" for key, value in keys.items())
+        log.info("data.quantity=counts%s: %s", "" if s.data.gain is None else f" data.gain={s.data.gain:g}", implied)
     return keys
 
 

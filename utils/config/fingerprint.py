@@ -51,8 +51,8 @@ ONLY_READ_BY = {"parametrization": ("bound", "warmup")}  # keys that are gone wi
 
 def fingerprint(nodes: dict[str, Any]) -> str:
     """Hash of all of a resolved config that changes results: two runs with the same one may share records."""
-    kept = _with_floats(identity(nodes), without_removed(nodes))
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    covered = _with_floats(identity(nodes), without_removed(nodes))
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def without_removed(nodes: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _without(nodes: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[s
     return nodes
 
 
-def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+def _with_floats(covered: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     """The identity with 2 as 2.0 where a key takes floats: to JSON they are two things."""
     try:
         typed = settings_of(nodes).model_dump(by_alias=True)
@@ -82,14 +82,14 @@ def _with_floats(kept: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
         if target in OURS:
             group["operator"] = OURS[target].model_validate(arguments).model_dump()
     except ValidationError:  # of an older version: as it is
-        return kept
+        return covered
 
     def like(value: Any, other: Any) -> Any:
         if isinstance(value, dict) and isinstance(other, dict):
             return {key: like(inner, other.get(key)) for key, inner in value.items()}
         return float(value) if isinstance(other, float) and isinstance(value, int) else value
 
-    return like(kept, typed)
+    return like(covered, typed)
 
 
 def identity(nodes: dict[str, Any]) -> dict[str, Any]:
@@ -97,19 +97,19 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
     and without the details of parts that are off."""
     written = nodes.get("fidelity", {})
     nodes = without_removed(nodes)
-    kept = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
+    covered = {k: v for k, v in nodes.items() if k not in (*NOT_IN_FINGERPRINT, "task")}
     usual = {name: field.default for name, field in Data.model_fields.items() if not field.is_required()}
     data = {k: nan_as_word(v) for k, v in nodes["data"].items() if k not in ("start_id", "end_id", "source", "linked_folders")}
-    kept["data"] = {k: v for k, v in data.items() if k not in usual or v != usual[k]}
-    kept["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
-    kept["task"] = nodes["task"][nodes["task_group"]]
-    kept["sampler"] = _algorithm(nodes["sampler"])
-    kept.setdefault("step_clock", "progress")  # gone, but part of every hash, as what mechanisms add
-    kept |= {plan.name: plan.retired(kept[plan.name]) for plan in PLANS if isinstance(kept.get(plan.name), dict)}
+    covered["data"] = {k: v for k, v in data.items() if k not in usual or v != usual[k]}
+    covered["model"] = {k: v for k, v in nodes["model"].items() if k != "source"}
+    covered["task"] = nodes["task"][nodes["task_group"]]
+    covered["sampler"] = _algorithm(nodes["sampler"])
+    covered.setdefault("step_clock", "progress")  # gone, but part of every hash, as what mechanisms add
+    covered |= {plan.name: plan.retired(covered[plan.name]) for plan in PLANS if isinstance(covered.get(plan.name), dict)}
     if written:  # the terms that are gone stand at 0 in every record of another data term
         removed = [path[1] for path in REMOVED if path[0] == "fidelity"]
         zeros = {key: 0.0 for key in removed if key in written or "terms" in written}
-        kept["fidelity"] = zeros | {k: v for k, v in nodes["fidelity"].items() if k != "terms" or v}
+        covered["fidelity"] = zeros | {k: v for k, v in nodes["fidelity"].items() if k != "terms" or v}
     # full precision and the group's own likelihood carry no mark: records from before there was a choice stay valid
     off = {
         "temperature": nodes.get("temperature") is None,
@@ -120,18 +120,18 @@ def identity(nodes: dict[str, Any]) -> dict[str, Any]:
         "sequential": nodes.get("population", "fixed") == "fixed",
         **{key: True for plan in PLANS for key in plan.unused(nodes)},
     }
-    if "sequential" in kept:  # what was read from the file stands in its thresholds
-        kept["sequential"] = {key: value for key, value in kept["sequential"].items() if key != "certificate"}
-    return {key: value for key, value in kept.items() if not off.get(key)}
+    if "sequential" in covered:  # what was read from the file stands in its thresholds
+        covered["sequential"] = {key: value for key, value in covered["sequential"].items() if key != "certificate"}
+    return {key: value for key, value in covered.items() if not off.get(key)}
 
 
 def _algorithm(sampler: dict[str, Any]) -> dict[str, Any]:
     """The block `sampler` without what says nothing: that it is LatentDAPS, and that nothing is denoised at its end."""
-    kept = {key: value for key, value in sampler.items() if (key, value) != ("_target_", DAPS)}
-    diffusion = kept.get("diffusion_scheduler_config")
+    covered = {key: value for key, value in sampler.items() if (key, value) != ("_target_", DAPS)}
+    diffusion = covered.get("diffusion_scheduler_config")
     if isinstance(diffusion, dict) and not diffusion.get("final_sigma"):
-        kept["diffusion_scheduler_config"] = {key: value for key, value in diffusion.items() if key != "final_sigma"}
-    return kept
+        covered["diffusion_scheduler_config"] = {key: value for key, value in diffusion.items() if key != "final_sigma"}
+    return covered
 
 
 def _is_the_operators_own(fidelity: dict[str, Any]) -> bool:

@@ -64,24 +64,25 @@ def numbers_as_text(override: str) -> str:
 
 def takes_text(key: str) -> bool:
     """Whether the value of a key may be text; of a key that the program does not know it may."""
-    return not (kinds := _kinds_of(key)) or bool(kinds & {str, Any})
+    kinds = _kinds_of(key)
+    return not kinds or str in kinds or Any in kinds
 
 
 def _kinds_of(key: str) -> set[Any]:
     """The types that a dotted key's value may have; none for a key that the program does not know."""
-    known = _keys(Settings)
-    return set(_types_in(known[key])) if key in known else set()
+    annotations = _keys(Settings)
+    return set(_types_in(annotations[key])) if key in annotations else set()
 
 
 def _keys(section: type[Section], prefix: str = "") -> dict[str, Any]:
     """{dotted key: its annotation} of a section and those in it."""
-    found: dict[str, Any] = {}
+    annotations: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         key = f"{prefix}{field.alias or name}"
-        found[key] = field.annotation
+        annotations[key] = field.annotation
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            found |= _keys(field.annotation, f"{key}.")
-    return found
+            annotations |= _keys(field.annotation, f"{key}.")
+    return annotations
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
@@ -187,12 +188,14 @@ def unknown_key(text: str) -> str:
         return str(error)
     key = text.lstrip("+~").partition("=")[0]
     group, *parts = key.split(".")
-    known = _keys(Settings) | (_keys(TaskGroup, f"task.{parts[0]}.") if group == "task" and parts else {})
-    near = difflib.get_close_matches(key, known, 1, 0.8)
+    annotations = _keys(Settings) | (_keys(TaskGroup, f"task.{parts[0]}.") if group == "task" and parts else {})
+    near = difflib.get_close_matches(key, annotations, 1, 0.8)
     if near == [key]:
         return f"{short(text)}: the chosen {group}= has no such key" + ("; data=measurement has" if group == "data" else "")
-    where = "hydra" if key.startswith("hydra.") else "job"
-    return f"{short(text)}: there is no such key; " + (f"did you mean {near[0]}?" if near else f"--cfg {where} shows every key")
+    config = "hydra" if key.startswith("hydra.") else "job"
+    return f"{short(text)}: there is no such key; " + (
+        f"did you mean {near[0]}?" if near else f"--cfg {config} shows every key"
+    )
 
 
 def changes_results(override: str) -> bool:

@@ -46,7 +46,10 @@ def check_relations(s: Settings) -> None:
     if s.data.resolution != s.model.resolution and not registry.levels(s):
         raise InputError(f"data.resolution={s.data.resolution}: the prior takes images of {s.model.resolution} pixels")
     _check_convention(s)
-    (_check_annealing if s.anneals else _check_other_algorithm)(s)
+    if s.anneals:
+        _check_annealing(s)
+    else:
+        _check_other_algorithm(s)
     _check_population(s)
     _check_fidelity(s)
     operator = s.group.operator

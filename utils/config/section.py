@@ -21,8 +21,9 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _of_a_size_to_compute_with(cls, value: Any, field: ValidationInfo) -> Any:
-        numbers = [] if field.field_name in cls.of_any_size else value if isinstance(value, list) else [value]
-        for number in numbers:
+        if field.field_name in cls.of_any_size:
+            return value
+        for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and number and not SMALLEST <= abs(number) <= LARGEST:
                 raise ValueError(f"must be 0 or of a size from {SMALLEST:g} to {LARGEST:g}")
         return value
@@ -32,7 +33,10 @@ def fault(error: ValidationError, block: Any, key: str = "") -> tuple[str, str]:
     """("key=value", what is wrong with it) of the first fault of a block that stands at `key`."""
     first = error.errors()[0]
     for part in first["loc"]:
-        key += f"[{part}]" if isinstance(block, list) else f".{part}" if key else str(part)
+        if isinstance(block, list):
+            key += f"[{part}]"
+        else:
+            key = f"{key}.{part}" if key else str(part)
         block = block.get(part) if isinstance(block, dict) else block[part]
         if not isinstance(block, (dict, list)):
             break  # what else the place says is which alternative of a union it was

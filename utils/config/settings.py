@@ -108,13 +108,13 @@ class Settings(*(plan.Keys for plan in PLANS)):  # type: ignore[misc]  # the mec
         """What the run is made of beside its config, as it is on disk now: weights, and modules of one's own."""
         nodes = self.composition.nodes
         named = {key: value for key, value in self.composition.identity.items() if key != "data"}  # records know their images
-        found = of_config({**named, "model": nodes["model"], "metrics": nodes.get("metrics", {})})
+        digests = of_config({**named, "model": nodes["model"], "metrics": nodes.get("metrics", {})})
         level = self.below
         while level is not None:
             of_level = of_config({"model": level.composition.nodes["model"]})
-            found |= {f"{key} of {level.model.resolution} pixels": digest for key, digest in of_level.items()}
+            digests |= {f"{key} of {level.model.resolution} pixels": digest for key, digest in of_level.items()}
             level = level.below
-        return found
+        return digests
 
     @property
     def anneals(self) -> bool:

@@ -24,7 +24,7 @@ from utils.sampling.schedule import learning_rate
 
 log = logging.getLogger("latentdaps")
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 PRODUCTS = 7  # on the shipped priors within 2 % of what 24 find
 
 
@@ -35,10 +35,10 @@ def check_chain(parts: Parts, settings: Settings, image: TestItem) -> None:
     """
     if not is_asked(parts, settings):
         return
-    found = attempted(parts, lambda: residual_curvature(parts, settings, image))
-    if found is None:
+    measured = attempted(parts, lambda: residual_curvature(parts, settings, image))
+    if measured is None:
         return
-    curvature, spent = found
+    curvature, spent = measured
     ends = paces(parts, settings, curvature)
     findings = complaints(ends, settings)
     brief = {"brief": "" if findings else "chain_check: ok"}
@@ -54,7 +54,7 @@ def is_asked(parts: Parts, settings: Settings) -> bool:
     return parts.sampler.chain is not None and asked and Rank.of_this_process().first
 
 
-def attempted(parts: Parts, measure: Callable[[], Found]) -> Found | None:
+def attempted(parts: Parts, measure: Callable[[], Result]) -> Result | None:
     """What `measure` finds; None, after a line of the log, where it fails."""
     try:
         return measure()

@@ -68,9 +68,9 @@ class Convergence:
         for record, truth in zip(records, truths):
             if self.ends and record["image_id"] == self.image.id and record["selection"]["picked"] is not None:
                 number = record["particles"][record["selection"]["picked"]]
-                found = attempted(self.parts, lambda: self.continued(number, truth))
-                if found is not None:
-                    self.conclude(record, found)
+                chain = attempted(self.parts, lambda: self.continued(number, truth))
+                if chain is not None:
+                    self.conclude(record, chain)
         self.ends = []
 
     def continued(self, number: int, truth: torch.Tensor | None) -> Continued:
@@ -84,32 +84,32 @@ class Convergence:
             further, iterations = sampler.continued(particles, z0hat, sampler.num_steps - 1, SHARE)
             before, after = (sampler.exact_loss(sampler.denoised(each)).item() for each in (particles, further))
             if truth is not None and truth.shape[-1] == self.parts.prior.resolution:
-                known = particles.at(counted.encode(truth[None].to(z0hat)))
-                of_truth = sampler.exact_loss(known).item()
+                through_autoencoder = particles.at(counted.encode(truth[None].to(z0hat)))
+                of_truth = sampler.exact_loss(through_autoencoder).item()
         spent = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in counted.calls.items())
         return Continued(before, after, iterations, spent, of_truth)
 
-    def conclude(self, record: dict[str, Any], found: Continued) -> None:
+    def conclude(self, record: dict[str, Any], chain: Continued) -> None:
         """Say what was found, and keep what is wrong with it for the end."""
         loss, floor, std = record["loss"][record["selection"]["picked"]], record["noise_floor"], record["floor_std"]
         if not floor:
             return
         at = f"image {self.image.id}: loss / floor of the pick {loss / floor:.3g}"
-        allowed = "" if found.of_truth is None else f" (the truth through the autoencoder {found.of_truth / floor:.3g})"
+        allowed = "" if chain.of_truth is None else f" (the truth through the autoencoder {chain.of_truth / floor:.3g})"
         if "decoder_floor" in record:  # the figure of the verdict
             allowed = f" (this prior can draw the object to {1 + record['decoder_floor'] / floor:.3g})"
-        fall = (found.before - found.after) / (found.before - floor) if found.before > floor else 0.0
+        fall = (chain.before - chain.after) / (chain.before - floor) if chain.before > floor else 0.0
         explained = not std or (loss - floor) / std <= WITHIN
         if not explained and fall > FALLING:
             self.finding = (
-                f"under-run: {at}, and {found.iterations} more iterations of its last chain lower what is above the floor by "
+                f"under-run: {at}, and {chain.iterations} more iterations of its last chain lower what is above the floor by "
                 f"{100 * fall:.0f} %; raise sampler.chain.num_steps, which goes before the task "
                 "group's, or sampler.annealing_scheduler_config.num_steps"
             )
         outcome = "has converged: ok" if explained else "is not explained, and more iterations would not help"
         log.info(
             "chain_check: %s%s; %d more iterations of its last chain change it by %+.1f %% (%s, after the last phase)",
-            *(at, allowed, found.iterations, 100 * found.change, found.spent),
+            *(at, allowed, chain.iterations, 100 * chain.change, chain.spent),
             extra={"brief": "" if self.finding else f"chain_check: image {self.image.id} {outcome}"},
         )
 

@@ -49,7 +49,7 @@ class Frame:
     """One frame as a run would take it.
 
     reading:  y (C, H, W), magnitudes and NaN, and the file's numbers
-    told:     the zero frequency of y by the config, (row, column) in pixels
+    told_center: the zero frequency of y by the config, (row, column) in pixels
     side:     of the object's field, pixels
     sigma:    the operator's
     key:      of the operator's sigma, "task.GROUP.operator.sigma"
@@ -57,7 +57,7 @@ class Frame:
 
     reading: Reading
     convention: Convention
-    told: Center
+    told_center: Center
     side: int
     sigma: float
     key: str
@@ -90,7 +90,7 @@ class Frame:
     @property
     def on_a_pixel(self) -> bool:
         """Whether the zero frequency lies in the middle of one."""
-        return all(abs(place - round(place)) < SLIGHTLY for place in self.told)
+        return all(abs(place - round(place)) < SLIGHTLY for place in self.told_center)
 
     def without(self, pixels: np.ndarray) -> Self:
         """The frame with these pixels, booleans (C, H, W), as not measured."""
@@ -103,7 +103,7 @@ class Frame:
 
     def hot_pixels(self) -> np.ndarray:
         """Booleans (C, H, W), where the told centre is the true one."""
-        return far_above_opposites(self.y, self.told, plausibility.noise_on(self.reading, self.convention, 0.0))
+        return far_above_opposites(self.y, self.told_center, plausibility.noise_on(self.reading, self.convention, 0.0))
 
 
 def findings_of(frame: Frame) -> list[Finding]:
@@ -116,29 +116,29 @@ def findings_of(frame: Frame) -> list[Finding]:
     if centre.severity == "refuse":
         return [centre, *marks]
     if centre.override:
-        frame = replace(frame, told=(estimate.row, estimate.column))
+        frame = replace(frame, told_center=(estimate.row, estimate.column))
     hot = frame.hot_pixels() if centre.sure else np.zeros_like(frame.missing)
     frame = frame.without(hot)
     background, flat = of_background(frame)
     if flat:
-        frame = replace(frame, convention=replace(frame.convention, kept=flat))
+        frame = replace(frame, convention=replace(frame.convention, kept_background=flat))
     gain = [] if flat else of_gain(frame)
     dark = any(each.override for each in gain)
     conventions = of_plausibility(frame)
     lost = [each for each in conventions if each.severity == "refuse"]
     wrong = [each for each in conventions if each not in lost and "data.mask" not in each.override + each.value]
-    found = [centre, *marks]
+    findings = [centre, *marks]
     if wrong:  # what else there is would follow from it
-        found += [*(gain if dark else wrong), *(each for each in lost if not each.override)]
+        findings += [*(gain if dark else wrong), *(each for each in lost if not each.override)]
     else:
-        found += [*background, *conventions, *gain]
+        findings += [*background, *conventions, *gain]
         if hot.any() and not lost:
             value = f"{np.count_nonzero(hot)} are far brighter than their opposites: a mask file (0 where measured) takes them"
-            found.append(Finding("hot pixels", value, 0.8, "", "warning"))
+            findings.append(Finding("hot pixels", value, 0.8, "", "warning"))
         if not dark:
-            found += [of_noise(frame)] if centre.sure else []
-            found += of_support(frame)
-    return sorted(found, key=lambda finding: ("refuse", "warning", "note").index(finding.severity))
+            findings += [of_noise(frame)] if centre.sure else []
+            findings += of_support(frame)
+    return sorted(findings, key=lambda finding: ("refuse", "warning", "note").index(finding.severity))
 
 
 def negative_marks(raw: np.ndarray, missing: np.ndarray, convention: Convention) -> list[Finding]:
@@ -146,26 +146,26 @@ def negative_marks(raw: np.ndarray, missing: np.ndarray, convention: Convention)
     values = np.unique(raw[~missing & (raw < 0)])
     if len(values) != 1 or convention.background is not None or (raw[~missing] != np.round(raw[~missing])).any():
         return []
-    said = f"{np.count_nonzero(~missing & (raw < 0))} pixels are {values[0]!s}, and no other is negative: not measured"
-    return [Finding("marked pixels", said, 0.9, f"data.mask=[{values[0]!s}]", "warning")]
+    reason = f"{np.count_nonzero(~missing & (raw < 0))} pixels are {values[0]!s}, and no other is negative: not measured"
+    return [Finding("marked pixels", reason, 0.9, f"data.mask=[{values[0]!s}]", "warning")]
 
 
 def of_center(frame: Frame, estimate: CenterEstimate) -> Finding:
     """A centre that is off: refused where nothing was told but "in the middle"."""
-    off = (estimate.row - frame.told[0], estimate.column - frame.told[1])
-    farthest, given = max(map(abs, off)), frame.convention.center
-    found = [_rounded(place + frame.convention.bin * moved) for place, moved in zip(frame.in_file, off)]
-    where, told = "row {:g}, column {:g}".format(*found), "{:g} and {:g}".format(*frame.in_file)
+    off = (estimate.row - frame.told_center[0], estimate.column - frame.told_center[1])
+    farthest, center = max(map(abs, off)), frame.convention.center
+    place_in_file = [_rounded(place + frame.convention.bin * moved) for place, moved in zip(frame.in_file, off)]
+    estimated, configured = "row {:g}, column {:g}".format(*place_in_file), "{:g} and {:g}".format(*frame.in_file)
     if estimate.confidence < (UNSURE if farthest < SLIGHTLY else SURE):
         return Finding("centre", "not known: no centre of symmetry stands out", 0.0)
     sure = min(1.0, 0.4 + 2 * estimate.confidence)
-    if given == AUTO or farthest < SLIGHTLY:
-        return Finding("centre", where if given == AUTO else f"{told}, as told", sure)
-    if given == "corner":
+    if center == AUTO or farthest < SLIGHTLY:
+        return Finding("centre", estimated if center == AUTO else f"{configured}, as told", sure)
+    if center == "corner":
         return Finding("centre", "{:+.2g} and {:+.2g} pixels from the corner; roll the files".format(*off), sure, "", "warning")
-    grave = farthest >= OFF and given == "shifted"
-    override = "data.center=[{:g},{:g}]".format(*found)
-    return Finding("centre", f"{where} of the file, not {told}", sure, override, "refuse" if grave else "warning")
+    grave = farthest >= OFF and center == "shifted"
+    override = "data.center=[{:g},{:g}]".format(*place_in_file)
+    return Finding("centre", f"{estimated} of the file, not {configured}", sure, override, "refuse" if grave else "warning")
 
 
 def _rounded(place: float) -> float:
@@ -175,19 +175,19 @@ def _rounded(place: float) -> float:
 
 def of_plausibility(frame: Frame) -> list[Finding]:
     """What `plausibility` refuses or warns of."""
-    found, lost = [], plausibility.lost(frame.reading, frame.noise, frame.convention)
+    findings, lost = [], plausibility.lost(frame.reading, frame.noise, frame.convention)
     if lost:
-        found.append(Finding("lost pixels", lost, 1.0, _override(lost), "refuse"))
+        findings.append(Finding("lost pixels", lost, 1.0, _override(lost), "refuse"))
     for key, reason in plausibility.of_spectrum(frame.reading, frame.convention, frame.side**2, frame.sigma):
         if key.startswith("data.mask") and (lost or (key == "data.mask=[0]" and not frame.on_a_pixel)):
             continue
         if key == "data.quantity=counts with data.gain":
             counts = np.maximum(np.where(frame.missing, 0, frame.reading.raw), 0).sum() * frame.reading.unit
-            usual = len(frame.missing) * frame.side**2 * usual_energy(~frame.missing, frame.told, frame.side)
+            usual = len(frame.missing) * frame.side**2 * usual_energy(~frame.missing, frame.told_center, frame.side)
             key = f"data.quantity=counts data.gain={_plain(float(counts) / usual)} data.scale=free"
         value = reason if key.startswith("data.") else f"{reason}: {key}?"
-        found.append(Finding("convention", value, 0.9, _override(key), "warning"))
-    return found
+        findings.append(Finding("convention", value, 0.9, _override(key), "warning"))
+    return findings
 
 
 def _override(text: str) -> str:
@@ -203,13 +203,13 @@ def _plain(number: float) -> str:
 
 def of_noise(frame: Frame) -> Finding:
     """The noise on bright magnitudes, against the operator's."""
-    noise, told = noise_of(frame.y, frame.told), frame.sigma
+    noise, configured = noise_of(frame.y, frame.told_center), frame.sigma
     if noise is None:
         return Finding("noise", "not known: too few bright pairs of pixels", 0.0)
-    larger = noise > told * LARGER
-    smaller = noise < told / LARGER**2 and frame.convention.quantity != "counts"
+    larger = noise > configured * LARGER
+    smaller = noise < configured / LARGER**2 and frame.convention.quantity != "counts"
     override = f"{frame.key}={noise:.3g}" if larger or smaller else ""
-    value = f"{noise:.3g} on the magnitudes; {frame.key} is {told:.3g}"
+    value = f"{noise:.3g} on the magnitudes; {frame.key} is {configured:.3g}"
     return Finding("noise", value, 0.9, override, "warning" if larger else "note")
 
 
@@ -245,7 +245,7 @@ def of_gain(frame: Frame) -> list[Finding]:
     energy = np.maximum(np.nansum(y**2, axis=(-2, -1)), 1e-300) / pixels  # (C,)
     flatness = np.ones_like(energy)
     if frame.on_a_pixel:
-        mean = y[:, round(frame.told[0]), round(frame.told[1])] * np.sqrt(y.shape[-1] * y.shape[-2]) / pixels
+        mean = y[:, round(frame.told_center[0]), round(frame.told_center[1])] * np.sqrt(y.shape[-1] * y.shape[-2]) / pixels
         flatness = np.where(mean**2 > FLATTEST * energy, np.minimum(mean**2 / energy, 1), 1)  # NaN is not above
     least = convention.gain * float((energy / flatness).max())
     value = f"at least {least:.3g} for an image in [0, 1]; told was {convention.gain:.3g}"

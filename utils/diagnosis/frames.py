@@ -44,12 +44,12 @@ def estimate_center(frame: np.ndarray, missing: np.ndarray | None = None) -> Cen
     """
     stack = np.asarray(frame, np.float64).reshape(-1, *frame.shape[-2:])  # (C, H, W)
     absent = np.zeros(frame.shape, bool) if missing is None else np.broadcast_to(missing, frame.shape)
-    known = np.isfinite(stack) & ~absent.reshape(stack.shape)
+    measured = np.isfinite(stack) & ~absent.reshape(stack.shape)
     sides = stack.shape[-2:]
     unknown = CenterEstimate(sides[0] // 2, sides[1] // 2, 0.0)
-    if not known.any():
+    if not measured.any():
         return unknown
-    coefficients, share = _with_inversion(_speckles(stack, known), known)  # index (i, j): inverted about (i / 2, j / 2)
+    coefficients, share = _with_inversion(_speckles(stack, measured), measured)  # index (i, j): inverted about (i / 2, j / 2)
     if not np.isfinite(coefficients).any():
         return unknown
     row, column = np.unravel_index(np.nanargmax(coefficients), coefficients.shape)
@@ -64,23 +64,23 @@ def estimate_center(frame: np.ndarray, missing: np.ndarray | None = None) -> Cen
     )
 
 
-def _speckles(stack: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _speckles(stack: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """log(1 + values) of (C, H, W) less its mean over the measured neighbourhood, 0 where not measured.
 
     1 is a count, or their median where it is larger: the logarithms of dim minima would outweigh all else, and a centre between
     pixels misses them.
     """
-    values = np.where(known, np.maximum(stack, 0), 0.0)
-    measured = values[known]
-    unit = max(float(np.median(measured)), 1.0 if (measured == np.round(measured)).all() else 0.0) or 1.0
+    values = np.where(measured, np.maximum(stack, 0), 0.0)
+    sizes = values[measured]
+    unit = max(float(np.median(sizes)), 1.0 if (sizes == np.round(sizes)).all() else 0.0) or 1.0
     logs = np.log1p(values / unit)
     width = (0, *(max(1.5, SMOOTH * side) for side in stack.shape[-2:]))
-    weight = scipy.ndimage.gaussian_filter(known.astype(np.float64), width)
-    mean = scipy.ndimage.gaussian_filter(logs * known, width) / np.maximum(weight, 1e-12)
-    return np.where(known, logs - mean, 0.0)
+    weight = scipy.ndimage.gaussian_filter(measured.astype(np.float64), width)
+    mean = scipy.ndimage.gaussian_filter(logs * measured, width) / np.maximum(weight, 1e-12)
+    return np.where(measured, logs - mean, 0.0)
 
 
-def _with_inversion(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_inversion(values: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (2 H - 1, 2 W - 1) of the correlation of (C, H, W) with its inversions, and the shares of pixels in them.
 
     Times the root of the share, the precision of a coefficient: few pairs correlate by chance. NaN where too few are.
@@ -89,18 +89,18 @@ def _with_inversion(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, 
     def convolved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return scipy.signal.fftconvolve(a, b, axes=(-2, -1))  # sums over pairs of pixels whose indices add up to (i, j)
 
-    weight = known.astype(np.float64)
+    weight = measured.astype(np.float64)
     pairs = np.maximum(np.round(convolved(weight, weight)), 0)
     sums = convolved(values, weight)
     squares = convolved(values**2, weight)
     shared = np.divide(sums**2, pairs, out=np.zeros_like(sums), where=pairs > 0)
     above, below = (convolved(values, values) - shared).sum(0), (squares - shared).sum(0)
-    enough = (pairs.sum(0) > FEWEST * known.sum()) & (below > 1e-9 * squares.sum(0).max())
+    enough = (pairs.sum(0) > FEWEST * measured.sum()) & (below > 1e-9 * squares.sum(0).max())
     for axis, side in enumerate(values.shape[-2:]):
         distance = np.abs(np.arange(2 * side - 1) / 2 - side // 2)
         enough &= np.expand_dims(distance <= MIDDLE * side, 1 - axis)
     coefficients = np.divide(above, below, out=np.full_like(above, np.nan), where=enough)
-    return coefficients * np.sqrt(pairs.sum(0) / pairs.sum(0).max()), pairs.sum(0) / known.sum()
+    return coefficients * np.sqrt(pairs.sum(0) / pairs.sum(0).max()), pairs.sum(0) / measured.sum()
 
 
 def _top(line: np.ndarray, peak: int) -> float:
@@ -134,9 +134,9 @@ def by_radius(frame: np.ndarray, center: tuple[float, float]) -> Radial:
     halves = 0.5 * (frame - opposite(frame, center)) ** 2
 
     def averaged(values: np.ndarray) -> np.ndarray:
-        known = ~np.isnan(values)
-        count = np.bincount(ring[known], minlength=ring.max() + 1)
-        total = np.bincount(ring[known], values[known], minlength=ring.max() + 1)
+        measured = ~np.isnan(values)
+        count = np.bincount(ring[measured], minlength=ring.max() + 1)
+        total = np.bincount(ring[measured], values[measured], minlength=ring.max() + 1)
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
     return Radial(averaged(frame), np.sqrt(averaged(halves)))
@@ -190,10 +190,11 @@ def dark_squares(values: np.ndarray) -> DarkSquares | None:
 
 def _squares(values: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the chosen values, not NaN, in the square around each pixel of (C, H, W): their share, mean and variance."""
-    known, size = chosen & ~np.isnan(values), (1, WINDOW, WINDOW)
-    share = scipy.ndimage.uniform_filter(known.astype(np.float64), size)
+    measured, size = chosen & ~np.isnan(values), (1, WINDOW, WINDOW)
+    share = scipy.ndimage.uniform_filter(measured.astype(np.float64), size)
     mean, square = (
-        scipy.ndimage.uniform_filter(np.where(known, values, 0.0) ** power, size) / np.maximum(share, 1e-9) for power in (1, 2)
+        scipy.ndimage.uniform_filter(np.where(measured, values, 0.0) ** power, size) / np.maximum(share, 1e-9)
+        for power in (1, 2)
     )
     number = np.maximum(share * WINDOW**2, 2)
     return share, mean, (square - mean**2) * number / (number - 1)

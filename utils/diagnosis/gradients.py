@@ -172,20 +172,20 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if in_function_of_ones_own():  # its backward is its own, whatever its forward does
-            self.before |= self._lost_of(given)
+            self.before |= self._lost_of(inputs)
             return self._call(func, args, kwargs)
         name = getattr(func, "__name__", str(func))
         if name == "__get__":
             name = getattr(func.__self__, "__name__", name)
-        given = given[:1] if name in LIKE else given
-        for t in given:
+        inputs = inputs[:1] if name in LIKE else inputs
+        for t in inputs:
             if t not in self.made and isinstance(t.grad_fn, FunctionCtx):
                 self._follow(t, Call(lost_here("an autograd.Function before this line"), (0,)))
                 self.lost[t] = dict(self.before)
-        followed = [t for t in given if t in self.made and t.requires_grad]
-        lost = self._lost_of(given)
+        followed = [t for t in inputs if t in self.made and t.requires_grad]
+        lost = self._lost_of(inputs)
         newly_lost: Lost | None = None
         if (followed or lost) and (why := LEAVES_TORCH.get(name)):
             newly_lost = lost_here(why)
@@ -193,7 +193,10 @@ class Trace(TorchFunctionMode):
         try:
             result = self._call(func, args, kwargs)
         except Exception:
-            self.refused = tuple(lost if name in ("grad", "backward") else [newly_lost] if newly_lost else ())
+            if name in ("grad", "backward"):
+                self.refused = tuple(lost)
+            else:
+                self.refused = (newly_lost,) if newly_lost else ()
             raise
         if name == "grad":
             self.taken += [state_of(g) for g in result if g is not None]

@@ -66,17 +66,17 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
     if not noise:
         return None
     y, raw = reading.y, reading.raw
-    known = ~np.isnan(y) & (True if seen is None else seen)
-    channels = list(zip(raw, known)) if y.ndim > 2 else [(raw, known)]
-    for channel, (values, where) in enumerate(channels):
-        values = values[where]
+    measured = ~np.isnan(y) & (True if seen is None else seen)
+    channels = list(zip(raw, measured)) if y.ndim > 2 else [(raw, measured)]
+    for channel, (values, is_measured) in enumerate(channels):
+        values = values[is_measured]
         if values.size > 1 and (values == values[0]).all():
             which = f"channel {channel} is" if len(channels) > 1 else "it is"
             return f"{which} {values[0]!s} in every pixel, as a dead channel or a lost source is; replace or remove the file"
     if y.ndim != 3:
         return None
-    squares = patches(raw, known)
-    impossible = squares & ~_clipped(raw, known)
+    squares = patches(raw, measured)
+    impossible = squares & ~_clipped(raw, measured)
     if convention is not None:
         bright = scipy.ndimage.median_filter(
             opposite(y, middle(y.shape)) > BRIGHT * noise, (1, 3, 3)
@@ -94,19 +94,19 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
     )
 
 
-def patches(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The known pixels of (C, H, W) that lie in a square of WINDOW pixels a side with one value."""
+def patches(raw: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """The measured pixels of (C, H, W) that lie in a square of WINDOW pixels a side with one value."""
     size, values = (1, WINDOW, WINDOW), raw.astype(np.float64)
-    highest = scipy.ndimage.maximum_filter(np.where(known, values, np.inf), size, mode="constant", cval=np.inf)
-    lowest = scipy.ndimage.minimum_filter(np.where(known, values, -np.inf), size, mode="constant", cval=-np.inf)
+    highest = scipy.ndimage.maximum_filter(np.where(measured, values, np.inf), size, mode="constant", cval=np.inf)
+    lowest = scipy.ndimage.minimum_filter(np.where(measured, values, -np.inf), size, mode="constant", cval=-np.inf)
     return scipy.ndimage.maximum_filter(highest == lowest, size, mode="constant", cval=False)
 
 
-def _clipped(raw: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _clipped(raw: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Where a pixel has the lowest or the highest value of its channel."""
     values = raw.astype(np.float64)
-    lowest = np.where(known, values, np.inf).min((1, 2), keepdims=True)
-    highest = np.where(known, values, -np.inf).max((1, 2), keepdims=True)
+    lowest = np.where(measured, values, np.inf).min((1, 2), keepdims=True)
+    highest = np.where(measured, values, -np.inf).max((1, 2), keepdims=True)
     return (values == lowest) | (values == highest)
 
 
@@ -114,8 +114,8 @@ def of_picture(reading: Reading, highest: float, sigma: float, seen: np.ndarray 
     """For a task without a spectrum; highest: of |A(x)| for white, grey and black images; seen: as for `lost`."""
     findings = _missing(reading.y)
     if sigma and reading.y.ndim == 3:
-        known = ~np.isnan(reading.y) & (True if seen is None else seen)
-        for value in np.unique(reading.raw[patches(reading.raw, known)]):
+        measured = ~np.isnan(reading.y) & (True if seen is None else seen)
+        for value in np.unique(reading.raw[patches(reading.raw, measured)]):
             count = int((reading.raw == value).sum())
             reason = f"{count} of its pixels are exactly {value!s}, in whole squares: clipped or lost"
             findings.append(Finding(f"data.mask=[{value!s}]", reason))
@@ -142,9 +142,11 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     stop = _beam_stop(y)
     if stop:
         y = np.where(y == 0, np.nan, y)
-    background = convention.kept * reading.unit / (convention.gain or 1)  # the likelihood's, in y^2
-    energy, known = _filled(y) - background, ~np.isnan(y)
-    scale = _quantity(energy, known, pixels, reading.whole, convention) or _energy(energy, known, pixels, sigma, convention)
+    background = convention.kept_background * reading.unit / (convention.gain or 1)  # the likelihood's, in y^2
+    energy, measured = _filled(y) - background, ~np.isnan(y)
+    scale = _quantity(energy, measured, pixels, reading.whole, convention) or _energy(
+        energy, measured, pixels, sigma, convention
+    )
     holes = [] if stop or scale else _holes(y, noise)  # the noise's size is known where that of y is
     return findings + saturated + centre + stop + scale + holes
 
@@ -174,9 +176,9 @@ def _holes(y: np.ndarray, noise: float) -> list[Finding]:
     return _zeros(y, "with bright opposites") if ((y == 0) & (opposite(y, middle(y.shape)) > BRIGHT * noise)).any() else []
 
 
-def _zeros(y: np.ndarray, where: str) -> list[Finding]:
+def _zeros(y: np.ndarray, place: str) -> list[Finding]:
     count = int((y == 0).sum())
-    return [Finding("data.mask=[0]", f"{count} of its pixels are exactly 0 ({100 * count / y.size:.2g} %), {where}")]
+    return [Finding("data.mask=[0]", f"{count} of its pixels are exactly 0 ({100 * count / y.size:.2g} %), {place}")]
 
 
 def plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
@@ -212,7 +214,7 @@ def _centre(energy: np.ndarray, convention: Convention) -> list[Finding]:
     return [Finding(f"data.center={other}", f"most of its energy lies {place}")]
 
 
-def _quantity(energy: np.ndarray, known: np.ndarray, pixels: int, whole: bool, convention: Convention) -> list[Finding]:
+def _quantity(energy: np.ndarray, measured: np.ndarray, pixels: int, whole: bool, convention: Convention) -> list[Finding]:
     """Squares of magnitudes, or their square roots; whole numbers as intensities, or as magnitudes beyond a white image's."""
     counts = "data.quantity=counts with data.gain"
     if whole and convention.quantity == "intensity":
@@ -221,7 +223,7 @@ def _quantity(energy: np.ndarray, known: np.ndarray, pixels: int, whole: bool, c
     if whole and convention.quantity == "magnitude" and whole_energy.max() > samples * pixels:
         return [Finding(counts, "it holds whole numbers, far brighter than any image's magnitudes")]
     at = (..., energy.shape[-2] // 2, energy.shape[-1] // 2)
-    flatness = np.median(np.where(known[at], energy[at], np.nan) * samples / (pixels * whole_energy))  # NaN: one is missing
+    flatness = np.median(np.where(measured[at], energy[at], np.nan) * samples / (pixels * whole_energy))  # NaN: one is missing
     if flatness > FLATNESS[1] and convention.quantity == "magnitude":
         return [
             Finding(
@@ -233,12 +235,12 @@ def _quantity(energy: np.ndarray, known: np.ndarray, pixels: int, whole: bool, c
     return []
 
 
-def _energy(energy: np.ndarray, known: np.ndarray, pixels: int, sigma: float, convention: Convention) -> list[Finding]:
+def _energy(energy: np.ndarray, measured: np.ndarray, pixels: int, sigma: float, convention: Convention) -> list[Finding]:
     """The energy of the measured pixels as a multiple of a white image's, per channel."""
     if convention.scale == "free":
         return []
     samples = energy.shape[-1] * energy.shape[-2]
-    most = float(np.where(known, energy, 0.0).sum((1, 2)).max()) / (pixels + samples * sigma**2)
+    most = float(np.where(measured, energy, 0.0).sum((1, 2)).max()) / (pixels + samples * sigma**2)
     least = float(energy.sum((1, 2)).max()) / pixels
     if most > MARGIN:
         other = convention.norm == "ortho" and DARKEST < most / samples <= MARGIN
@@ -253,5 +255,7 @@ def _energy(energy: np.ndarray, known: np.ndarray, pixels: int, sigma: float, co
 
 def _scale_key(other_norm: bool, norm: str, gain: str, convention: Convention) -> str:
     """other_norm: the factor is one that the other norm of the Fourier transform makes."""
-    keys = [f"data.norm={norm}"] * other_norm + [f"a {gain} data.gain"] * (convention.quantity == "counts")
+    keys = [f"data.norm={norm}"] if other_norm else []
+    if convention.quantity == "counts":
+        keys.append(f"a {gain} data.gain")
     return " or ".join(keys) or "is its exposure calibrated"

@@ -58,8 +58,8 @@ def _end(energy: np.ndarray, hole: np.ndarray, level: float) -> int:
         for number, pattern in enumerate(patterns.T):
             if pattern.any():  # what the unknown squares can explain is taken off
                 basis, size, _ = np.linalg.svd(waves[far, pattern], full_matrices=False)
-                basis, those = basis[:, size > RANK * size[0]], of_column.ravel() == number
-                left[:, those] -= basis @ (basis.conj().T @ left[:, those])
+                basis, with_pattern = basis[:, size > RANK * size[0]], of_column.ravel() == number
+                left[:, with_pattern] -= basis @ (basis.conj().T @ left[:, with_pattern])
         line = (np.abs(left) ** 2).sum(1)  # mean square of the lags of each row
         quiet = float(np.median(np.sort(line)[: len(line) // 4])) if len(line) >= 8 else np.inf
         return bool(line.max() <= max(ABOVE**2 * min(level, quiet), nothing))
@@ -87,10 +87,10 @@ def refined_center(y: np.ndarray, center: Center, side: int) -> Center:
     overlap with others, and from N / 4 on those of a frame that is still to be cut. y^2 is weighted by its distance from what
     is missing, and by the same turned about the centre, which keeps the symmetry.
     """
-    sides, known = y.shape[-2:], np.isfinite(y)
-    away = [scipy.ndimage.distance_transform_edt(np.pad(channel, 1))[1:-1, 1:-1] for channel in known]
+    sides, measured = y.shape[-2:], np.isfinite(y)
+    away = [scipy.ndimage.distance_transform_edt(np.pad(channel, 1))[1:-1, 1:-1] for channel in measured]
     weights = np.clip(np.stack(away) / RIM, 0, 1)
-    energy, pixels = np.where(known, y, 0.0) ** 2, np.indices(sides)
+    energy, pixels = np.where(measured, y, 0.0) ** 2, np.indices(sides)
     lags = np.stack(np.meshgrid(*map(np.fft.fftfreq, sides), indexing="ij"))  # (2, H, W), in shares of the sides
     most = [max(1, min(samples - side, samples // 4)) / samples for samples in sides]
     near = (np.abs(lags) <= np.reshape(most, (2, 1, 1)) + 1e-9).all(0)

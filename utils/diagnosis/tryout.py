@@ -62,9 +62,9 @@ def try_prior(key: str, prior: LatentPrior) -> None:
 
 def try_similarity(key: str, similarity: Callable[[torch.Tensor], torch.Tensor], prior: LatentPrior) -> None:
     """Raises InputError. key: where the config names it, with its value."""
-    found = measured(key, "it", similarity, ramp((2, 3, prior.resolution, prior.resolution), prior))
-    if found.ndim != 2 or not found.numel():
-        raise broken(key, f"it gives {tuple(found.shape)} for two images", "return a row of numbers for each, (P, D)")
+    features = measured(key, "it", similarity, ramp((2, 3, prior.resolution, prior.resolution), prior))
+    if features.ndim != 2 or not features.numel():
+        raise broken(key, f"it gives {tuple(features.shape)} for two images", "return a row of numbers for each, (P, D)")
 
 
 def try_term(key: str, term: Term, operator: Operator, prior: LatentPrior) -> None:
@@ -91,13 +91,13 @@ def try_metric(key: str, metric: Metric, prior: LatentPrior, operator: Operator)
     """Raises InputError. key: the metric's place in the config; operator: on the prior's device."""
     x = ramp((2, 3, prior.resolution, prior.resolution), prior)
     other = 0.5 * x.flip(-1)  # than each of x
-    given: tuple[Any, ...] = operator(other).detach(), operator
+    compared_with: tuple[Any, ...] = operator(other).detach(), operator
     if metric.of == "image":
-        x, given = x.float().cpu(), (other[0].float().cpu(),)
-    values: torch.Tensor | None = measured(key, "it", lambda x: metric(x, *given), x, gradient=False)
+        x, compared_with = x.float().cpu(), (other[0].float().cpu(),)
+    values: torch.Tensor | None = measured(key, "it", lambda x: metric(x, *compared_with), x, gradient=False)
     if values is None or values.shape != (2,):
-        what = "nothing" if values is None else str(tuple(values.shape))
-        raise broken(key, f"gives {what} for two images", "return one number for each, (P,)")
+        result = "nothing" if values is None else str(tuple(values.shape))
+        raise broken(key, f"gives {result} for two images", "return one number for each, (P,)")
     if not values.isfinite().all():
         raise broken(key, f"gives {values.tolist()} for two ordinary images", "return finite numbers")
 

@@ -47,7 +47,9 @@ def summarise(x: torch.Tensor, picked: int, turns: str | None) -> Summary:
 
 def symmetry(operator: Operator) -> str | None:
     """What may be turned without a change of the measurement: "channels" each on its own, the "image", None."""
-    return "channels" if operator.turns else "image" if operator.rotation_ambiguity else None
+    if operator.turns:
+        return "channels"
+    return "image" if operator.rotation_ambiguity else None
 
 
 def turned_onto(x: torch.Tensor, pick: torch.Tensor, turns: str | None) -> torch.Tensor:

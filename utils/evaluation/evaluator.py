@@ -83,9 +83,9 @@ class Evaluator:
         truth: (3, H, W) on the CPU, None for a measurement; result, trace: of the whole batch; profiler: the image's share.
         Lists per particle follow `particles`; one that is not there at the end is None.
         """
-        where = result.particles.of_image(image.id)
-        on_device = where.to(result.image.device)
-        of_image = result.particles.select(where)
+        rows = result.particles.of_image(image.id)
+        on_device = rows.to(result.image.device)
+        of_image = result.particles.select(rows)
         x, z, y, survivors = result.image[on_device].float().cpu(), of_image.z.cpu(), of_image.y[:1], of_image.index.tolist()
         resolution = x.shape[-1]
         x = self.operator.visible(enlarged(x, self.side or resolution))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from utils.metrics.psnr import psnr
@@ -31,10 +32,8 @@ def mode_labels(x: torch.Tensor, truth: torch.Tensor, threshold_db: float, margi
     channel_upright, channel_turned = orientation(*per_channel)
     # channels of one orientation give it to the whole image: in what is left they differ
     mixed = (channel_upright | channel_turned).all(1)
-    labels = [
-        "0" if a else "180" if b else "mixed" if m else "failed"
-        for a, b, m in zip(is_upright.tolist(), is_turned.tolist(), mixed.tolist())
-    ]
+    holds = [each.cpu().numpy() for each in (is_upright, is_turned, mixed)]
+    labels = np.select(holds, ["0", "180", "mixed"], "failed").tolist()
     return {
         "label": labels,
         "psnr_0": upright.tolist(),

@@ -30,7 +30,7 @@ def of_measurement(operator: Operator, x: torch.Tensor, y: torch.Tensor, noise: 
     r_factor_noise: the R-factor if x were the object, of a measurement drawn anew; scale: the factor by which the calculated
     values fit the measured ones best, 1 where gain and exposure are right. Noise is that of the exposure that was fitted.
     """
-    known = ~torch.isnan(y)
+    measured = ~torch.isnan(y)
     calculated, again = operator.repeated(x, y, noise.measurement(image, tuple(y.shape)).to(y.device))
-    of_noise = r_factor(calculated, torch.where(known, again, torch.nan)).item()
+    of_noise = r_factor(calculated, torch.where(measured, again, torch.nan)).item()
     return {"r_factor_noise": of_noise, "scale": best_factor(operator(x), y).item()}

@@ -67,9 +67,9 @@ def draw_spectra(axes: Sequence[Axes], record: Record, arrays: Arrays) -> None:
     top = np.nanmax(y) or 1.0
     norm = LogNorm(DECADES * top, top, clip=True)
     for axis, title, values in zip(axes, titles, (y, calculated, y - calculated)):
-        known = ~np.isnan(values).all(0)
+        measured = ~np.isnan(values).all(0)
         shown = np.sqrt(np.nansum(values**2, 0) / np.maximum((~np.isnan(values)).sum(0), 1))
-        image = axis.imshow(np.where(known, shown, np.nan), norm=norm, cmap="inferno")
+        image = axis.imshow(np.where(measured, shown, np.nan), norm=norm, cmap="inferno")
         axis.set_facecolor("0.6")
         axis.set_title(title, fontsize=8)
     bar = axes[0].figure.colorbar(image, ax=list(axes), shrink=0.75, pad=0.02)

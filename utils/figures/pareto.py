@@ -59,10 +59,10 @@ def draw(experiments: Sequence[Experiment]) -> Figure:
 
 def success(e: Experiment) -> Point:
     """In percent; of few images an interval says nothing."""
-    found = rate(e.clusters("success"))
+    solved = rate(e.clusters("success"))
     if len(e.images) < stats.FEW_IMAGES:
-        return 100 * found["rate"], 0.0, 0.0
-    return 100 * found["rate"], 100 * (found["rate"] - found["low"]), 100 * (found["high"] - found["rate"])
+        return 100 * solved["rate"], 0.0, 0.0
+    return 100 * solved["rate"], 100 * (solved["rate"] - solved["low"]), 100 * (solved["high"] - solved["rate"])
 
 
 def best_for_less(costs: Sequence[float], values: Sequence[float]) -> list[int]:

@@ -111,26 +111,26 @@ def draw_grid(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, Any
     """
     particles = particle_columns(record for record, _ in records)
     summarised = any("summary_mean" in arrays for _, arrays in records)
-    known = int(any("truth" in arrays for _, arrays in records))
+    truth_columns = int(any("truth" in arrays for _, arrays in records))
     turned = any(is_turned(record, position) for record, _ in records for position in shown(record))
     lines = ["orange frame: the particle picked without the truth (lowest measurement loss)"]
     lines += ["⟲, dashed frame: found turned by 180°, shown turned back"] * turned
     lines += [SPREAD_WARNING] * summarised
     if "resolved" in records[0][0]:
         lines.append(resolution(records[0][0]["resolved"]))
-    columns = known + 1 + particles + 2 * summarised
+    columns = truth_columns + 1 + particles + 2 * summarised
     lines = [part for line in lines for part in textwrap.wrap(line, 27 * columns)]
     figure, axes = picture_axes(len(records), columns, above=0.52, head=0.15 * len(lines) + 0.1)
     for row, (record, arrays) in zip(axes, records):
         if "truth" in arrays:
             row[0].imshow(arrays["truth"])
             row[0].set_title(f"truth {record['image_id']}", fontsize=8)
-        draw_measurement(row[known], arrays["y"])
+        draw_measurement(row[truth_columns], arrays["y"])
         if "truth" not in arrays:
-            row[known].set_title(f"{record['image_id']}: {row[known].get_title()}", fontsize=8)
-        draw_particles(row[known + 1 : known + 1 + particles], record, arrays)
+            row[truth_columns].set_title(f"{record['image_id']}: {row[truth_columns].get_title()}", fontsize=8)
+        draw_particles(row[truth_columns + 1 : truth_columns + 1 + particles], record, arrays)
         if "summary_mean" in arrays:
-            draw_summary(row[known + 1 + particles :], record, arrays)
+            draw_summary(row[truth_columns + 1 + particles :], record, arrays)
     figure.text(0.01, 1 - 0.08 / figure.get_figheight(), "\n".join(lines), fontsize=8, va="top")
     return figure
 

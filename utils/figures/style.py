@@ -90,17 +90,18 @@ def mark_events(axis: Axes, events: Sequence[tuple[str, float]], named: bool = T
     """
     lines: dict[float, list[str]] = {}
     for name, t in sorted(events, key=lambda event: -event[1]):
-        of_t = lines.setdefault(t, [])
-        of_t += [name] * (name not in of_t)
+        names = lines.setdefault(t, [])
+        if name not in names:
+            names.append(name)
     often = {name: sum(name in names for names in lines.values()) for names in lines.values() for name in names}
     left, right = axis.get_xlim()
     width, fontsize = 72 * axis.bbox.width / axis.figure.dpi, 7  # points
     gap = (left - right) * 1.9 * fontsize / width  # names stand at 45 degrees, so that a line's height parts two of them
-    place, told = np.inf, set()
+    place, named_before = np.inf, set()
     for t, names in lines.items():
         axis.axvline(t, color="0.7", linewidth=0.8, zorder=0)
-        new = [name for name in names if name not in told]
-        told.update(new)
+        new = [name for name in names if name not in named_before]
+        named_before.update(new)
         if not named or not new:
             continue
         place = min(t, place - gap)
@@ -145,8 +146,8 @@ def shown_name(label: str) -> str:
 def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
     """Write a figure, in the format that the path ends with, and close it; options: of savefig. Raises InputError, OSError."""
     ending = Path(path).suffix[1:].lower()
-    if ending not in (known := figure.canvas.get_supported_filetypes()):
-        raise InputError(f"{path}: its ending is no figure's; end it in one of {', '.join(sorted(known))}")
+    if ending not in (supported := figure.canvas.get_supported_filetypes()):
+        raise InputError(f"{path}: its ending is no figure's; end it in one of {', '.join(sorted(supported))}")
     write_atomically(path, lambda file: figure.savefig(file, format=ending, **options))
     plt.close(figure)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from utils.config.section import Section
 from utils.errors import InputError
-from utils.records.blocks import Block, Part
+from utils.records.blocks import Block
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import ROUNDING, StepClock
 from utils.sampling.vocabulary import Stage
@@ -76,7 +76,7 @@ class Plan:
     block: str | None = None
     recorded = False
     aggregated = False
-    Recorded: type[Part] | None = None
+    Recorded: type[Block] | None = None
     Aggregated: type[Block] | None = None
     shared: tuple[str, ...] = ()
     rounded = False
@@ -154,8 +154,8 @@ class Plan:
     def aggregate(self, blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Its block of metrics.json from those of the images: what they share once, of all else a list over the images."""
         assert self.Recorded is not None
-        own = {key: [block[key] for block in blocks] for key in self.Recorded.model_fields}
-        return own | {key: blocks[0][key] for key in self.shared}
+        per_image = {key: [block[key] for block in blocks] for key in self.Recorded.model_fields}
+        return per_image | {key: blocks[0][key] for key in self.shared}
 
     # of finished runs, for tables and figures
     def explores_until(self, config: Nodes) -> int:
@@ -164,7 +164,7 @@ class Plan:
 
     def couples(self, config: Nodes, block: Block | None) -> bool:
         """Whether fewer particles would have ended otherwise."""
-        return False
+        return self.resizes and block is not None
 
     def remaining(self, block: Any, image: int, particles: int) -> int:
         """How many of an image's particles are left by it."""
@@ -173,10 +173,6 @@ class Plan:
     def values(self, block: Any, image: int) -> dict[str, float]:
         """{key of `measured`: its value} of one image."""
         return {}
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        """[(name, first annealing step after it)] of what it did to one image, from its block of the record."""
-        return []
 
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         """[(name, first annealing step after it)] of a run; block: of metrics.json, None without one."""

@@ -142,11 +142,6 @@ def absence(record: dict[str, Any], particle: int) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def marks(record: dict[str, Any]) -> list[tuple[str, int]]:
-    """[(name, first annealing step after it)] of what acted on one image between steps."""
-    return [mark for plan in IN_RECORDS if (block := record.get(str(plan.block))) for mark in plan.marks(block)]
-
-
 def events(metrics: Any, run: Finished) -> list[tuple[str, int]]:
     """[(name, first annealing step after it)] of a finished run."""
     blocks = dict(blocks_of(metrics))

@@ -31,8 +31,8 @@ def best_factor(seen: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """The factor by which seen (P, ...) fits y (P, ...), NaN where nothing was measured, in least squares: (P,)."""
     import torch
 
-    known = ~torch.isnan(y)
-    product, square = (torch.where(known, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
+    measured = ~torch.isnan(y)
+    product, square = (torch.where(measured, seen * v, 0.0).flatten(1).sum(1) for v in (y, seen))
     return product / square
 
 

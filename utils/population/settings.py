@@ -4,18 +4,16 @@ import glob
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from utils.config.section import Section
 from utils.errors import InputError, one_line
 from utils.mechanisms.registry import PLANS
-from utils.paths import find
 from utils.plain_files import Unreadable, read_json
-from utils.weights import is_hub_id, is_original
+from utils.weights import beside_checkpoint
 
 FILE = "certificate.json"
 TOOL = "tools/calibrate_certificate.py"
-EARLY_STOP = ("stop_step", "stop_deviation")  # of thresholds from before it was retired
 # what a certificate does not depend on: which particles there are, where, how files write numbers; of weights it has digests
 NOT_HELD = (
     *("num_samples", "first_particle", "population", "sequential", "seed", "success", "task_group", "use_tpu", "step_clock"),
@@ -64,28 +62,17 @@ class Certificate(Section):
     prior: dict[str, str] = {}  # digests of its weights (utils/digests.py); none of an older calibration
     images: int
     rates: dict[str, Any]
-    early_stop: bool = False  # whether its thresholds had one, which is left out
     complete: bool = False  # whether holds_for has every setting that counts; in an older one it has those of HELD_ONCE
 
-    @model_validator(mode="before")
-    @classmethod
-    def without_early_stop(cls, content: Any) -> Any:
-        thresholds = content.get("thresholds") if isinstance(content, dict) else None
-        if not isinstance(thresholds, dict):
-            return content
-        kept = {key: value for key, value in thresholds.items() if key not in EARLY_STOP}
-        stops = any(thresholds.get(key) is not None for key in EARLY_STOP)
-        return {**content, "thresholds": kept, "early_stop": stops}
-
-    def held_against(self, own: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """(`holds_for` with what an older one says nothing of as in `own`, a run's; the keys of that)."""
+    def held_against(self, of_run: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """(`holds_for` with what an older one says nothing of as in `of_run`, a run's; the keys of that)."""
         if self.complete:
             return self.holds_for, []
         held = self.holds_for
         for plan in PLANS:
             held = dict(plan.of_older_certificate(held))
         untold = []
-        for key, value in ((key, value) for key, value in own.items() if key not in HELD_ONCE):
+        for key, value in ((key, value) for key, value in of_run.items() if key not in HELD_ONCE):
             if isinstance(value, dict) and isinstance(held.get(key, {}), dict):
                 untold += [f"{key}.{name}" for name in value if name not in held.get(key, {})]
                 held[key] = {**value, **held.get(key, {})}
@@ -95,17 +82,9 @@ class Certificate(Section):
         return held, untold
 
 
-def certificate_path(model_path: str) -> Path | None:
-    """Where the certificate of a checkpoint lies: in its folder, or beside its file; None for a hub id."""
-    if is_hub_id(model_path):
-        return None
-    path = find(model_path)
-    return path.with_suffix(f".{FILE}") if is_original(path) else path / FILE
-
-
 def certificates(model_path: str) -> list[Path]:
     """All that lie beside a checkpoint, the usual one first: of certificate.json and certificate-NAME.json those that exist."""
-    usual = certificate_path(model_path)
+    usual = beside_checkpoint(model_path, FILE)
     if usual is None:
         return []
     named = sorted(usual.parent.glob(f"{glob.escape(usual.stem)}-*{usual.suffix}"))

@@ -212,22 +212,22 @@ def _check_all_used(
         raise InputError(f"{source}: unexpected keys, the checkpoint is of another family: {few(left)}")
 
 
-def _load(module: Network, state: Mapping[str, torch.Tensor], what: str, source: str | Path) -> Network:
+def _load(module: Network, state: Mapping[str, torch.Tensor], network: str, source: str | Path) -> Network:
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
     misshaped = {k for k in wanted.keys() & state.keys() if wanted[k] != state[k].shape}
-    check_keys(source, what, wanted.keys() - state.keys(), state.keys() - wanted.keys(), misshaped)
+    check_keys(source, network, wanted.keys() - state.keys(), state.keys() - wanted.keys(), misshaped)
     module.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
 
 def check_keys(
-    source: str | Path, what: str, missing: Iterable[str], unexpected: Iterable[str], misshaped: Iterable[str]
+    source: str | Path, network: str, missing: Iterable[str], unexpected: Iterable[str], misshaped: Iterable[str]
 ) -> None:
-    """Raises InputError if the weights of a network are not exactly its own. what: the network, for the message."""
+    """Raises InputError if the weights of a network are not exactly its own; network: its name, for the message."""
     for problem, names in (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", misshaped)):
-        if found := sorted(names):
+        if keys := sorted(names):
             raise InputError(
-                f"{source}: {problem} keys in the {what}, the checkpoint is damaged or of another family: {few(found)}; "
+                f"{source}: {problem} keys in the {network}, the checkpoint is damaged or of another family: {few(keys)}; "
                 "get it again from its source"
             )
 

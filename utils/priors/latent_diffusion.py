@@ -70,10 +70,10 @@ def load_pipeline(
         multiple = factor * 2 ** (len(unet.config.block_out_channels) - 1)
         if resolution % multiple:
             raise InputError(f"model.resolution={resolution}: the prior in {path} draws only multiples of {multiple} pixels")
-        said = (
+        message = (
             f"the prior in {path} {f'was trained at {trained} pixels' if trained else 'does not say at which it was trained'}"
         )
-        log.info("model.resolution=%d: %s", resolution, said)
+        log.info("model.resolution=%d: %s", resolution, message)
         unet.register_to_config(sample_size=resolution // factor)
     return LatentDiffusionPrior(autoencoder, unet, scheduler, timestep_map, context).to(device)
 
@@ -120,7 +120,7 @@ def load_whole(kind: Any, folder: Path, **loading: Any) -> Any:
     the libraries draw what is missing at random and leave out what they do not know.
     """
     logging.getLogger(kind.from_pretrained.__module__).setLevel(logging.ERROR)  # its table of such tensors is our one line
-    network, found = kind.from_pretrained(
+    network, loading_info = kind.from_pretrained(
         folder,
         **stored_as(folder),
         local_files_only=True,
@@ -128,9 +128,9 @@ def load_whole(kind: Any, folder: Path, **loading: Any) -> Any:
         output_loading_info=True,
         **loading,
     )
-    misshaped = [name for name, *_ in found["mismatched_keys"]]
+    misshaped = [name for name, *_ in loading_info["mismatched_keys"]]
     source = f"model.path={folder.parent}"
-    compvis.check_keys(source, folder.name, found["missing_keys"], found["unexpected_keys"], misshaped)
+    compvis.check_keys(source, folder.name, loading_info["missing_keys"], loading_info["unexpected_keys"], misshaped)
     return network
 
 

@@ -36,13 +36,13 @@ def load(ours_alone: bool) -> None:
     """
     if "diffusers" in sys.modules:
         return
-    rest: dict[str, ModuleType | None] = {}
+    stand_ins: dict[str, ModuleType | None] = {}
     if ours_alone and _one_run and not any(map(find_spec, USERS)):
-        rest = {name: ModuleType(name) for name in ("torch._dynamo", "scipy.stats")}
-        vars(rest["torch._dynamo"]).update(disable=_unmarked, allow_in_graph=_unmarked)
-        rest["transformers"] = None
+        stand_ins = {name: ModuleType(name) for name in ("torch._dynamo", "scipy.stats")}
+        vars(stand_ins["torch._dynamo"]).update(disable=_unmarked, allow_in_graph=_unmarked)
+        stand_ins["transformers"] = None
     try:
-        with _standing_in(rest):
+        with _standing_in(stand_ins):
             models = import_module("diffusers.models")
             bare = {f"diffusers.models.{name}": ModuleType(name) for name in PACKAGES}  # nothing of their own is run
             for name, package in zip(PACKAGES, bare.values()):

@@ -20,14 +20,8 @@ OfEach = Annotated[list[T], EACH]
 OfStarted = Annotated[list[T], STARTED]
 
 
-class Part(BaseModel):
-    """Of a record."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-
 class Block(BaseModel):
-    """Of metrics.json."""
+    """Of a record, or of metrics.json."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 

@@ -116,8 +116,8 @@ def _this_process() -> dict[str, Any]:
 
 
 def _where(folder: Path, holder: dict[str, Any]) -> str:
-    told = ", ".join(f"{key} {holder[key]}" for key in ("user", "host", "process", "since") if key in holder)
+    described = ", ".join(f"{key} {holder[key]}" for key in ("user", "host", "process", "since") if key in holder)
     return (
-        f"{folder}{f' ({told})' if told else ''}; choose another name=, or wait for its end "
+        f"{folder}{f' ({described})' if described else ''}; choose another name=, or wait for its end "
         f"(if its host is gone for good, remove {CLAIM} there)"
     )

@@ -11,9 +11,8 @@ from pydantic import BaseModel
 from utils.config.settings import Settings
 from utils.digests import of_prior, other_content
 from utils.errors import InputError, one_line
-from utils.paths import find
 from utils.plain_files import Unreadable, read_json
-from utils.weights import is_hub_id, is_original
+from utils.weights import beside_checkpoint
 
 FILE = "decoder_floor.json"
 TOOL = "tools/measure_decoder.py"
@@ -34,14 +33,6 @@ class DecoderFloor(BaseModel):
     measured: list[Measured]
 
 
-def path_of(model_path: str) -> Path | None:
-    """In the checkpoint's folder, or beside its file; None for a hub id."""
-    if is_hub_id(model_path):
-        return None
-    place = find(model_path)
-    return place.with_suffix(f".{FILE}") if is_original(place) else place / FILE
-
-
 def read(path: Path) -> DecoderFloor:
     """Raises InputError for a file that is none."""
     try:
@@ -58,11 +49,11 @@ def operator_of(settings: Settings) -> dict[str, Any]:
 
 def energy_of(settings: Settings) -> float | None:
     """The sum of squared residuals up to which nine tenths of the images can be drawn; None where it was not measured."""
-    path = path_of(settings.model.path)
+    path = beside_checkpoint(settings.model.path, FILE)
     if path is None or settings.pixel != 1 or not path.is_file():
         return None
-    kept = read(path)
-    if other_content(kept.prior, of_prior(settings.model_node)):
+    decoder_floor = read(path)
+    if other_content(decoder_floor.prior, of_prior(settings.model_node)):
         return None
     wanted = operator_of(settings)
-    return next((each.high for each in kept.measured if each.operator == wanted), None)
+    return next((each.high for each in decoder_floor.measured if each.operator == wanted), None)

@@ -98,12 +98,12 @@ class RunFolder:
         for name in ("records", "samples"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
 
-    def look_over(self, own_identity: dict[str, Any]) -> None:
+    def look_over(self, identity_of_run: dict[str, Any]) -> None:
         """Refuse a result of another configuration, then remove what killed processes left half written.
 
         Only while nobody else is at work here (utils/records/claim.py): what is half written then stays so.
         """
-        _refuse_other(self.path, own_identity)
+        _refuse_other(self.path, identity_of_run)
         self.remove_partial()
         for gone in self.path.glob(f"*{SUFFIX}"):
             gone.unlink()
@@ -148,15 +148,15 @@ class RunFolder:
         an InputError.
         """
         records: dict[int, dict[str, Any]] = {}  # record_paths are sorted by id
-        known = dict(self.digests)
+        digests = dict(self.digests)
         for path in record_paths(self.path):
             record = _readable(path, wanted)
             if record is None:
                 continue
-            foreign_by = _foreign_by(record, self.fingerprint, known)
+            foreign_by = _foreign_by(record, self.fingerprint, digests)
             if foreign_by is None:
                 records[record["image_id"]] = record
-                known |= record.get("digests", {})
+                digests |= record.get("digests", {})
             elif foreign == "refuse":
                 raise InputError(f"record {path} {foreign_by}; choose another name= or resume=false")
             else:
@@ -185,15 +185,15 @@ class RunFolder:
 
         Raises InputError if one that an earlier selection had is no longer there: what is left would seem to be all.
         """
-        known = names_seen(self.path)
-        lost = list((Counter(known) - Counter(names)).elements())
+        remembered = names_seen(self.path)
+        lost = list((Counter(remembered) - Counter(names)).elements())
         if lost:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise InputError(
                 f"data.root: {lost[0]}{more} of the run {self.path} is no longer there; put it back, or choose another name= "
                 "or resume=false"
             )
-        if end > len(known):
+        if end > len(remembered):
             with self.writing():
                 write_atomically(self.path / SEEN, lambda file: file.write(to_json(list(names[:end]))))
 
@@ -331,17 +331,17 @@ def _refuse_foreign(path: Path) -> None:
         raise InputError(f"name={path.name}: {path} is not a folder; choose another name=")
     if kept_path(path).exists():
         raise InputError(f"name={path.name}: {path} holds a run kept in {KEPT}, which cannot go on; choose another name=")
-    if not _is_run(path) and any(not found.is_dir() and not found.name.endswith(PARTIAL) for found in path.rglob("*")):
+    if not _is_run(path) and any(not entry.is_dir() and not entry.name.endswith(PARTIAL) for entry in path.rglob("*")):
         raise InputError(f"name={path.name}: {path} holds something other than a run; choose another name=")
 
 
-def _refuse_other(path: Path, own_identity: dict[str, Any]) -> None:
+def _refuse_other(path: Path, identity_of_run: dict[str, Any]) -> None:
     """By its config; where that is lost, every record tells by its fingerprint (`RunFolder.records`)."""
     saved = path / "config.yaml"
     if not saved.exists():
         return
     try:
-        changed = differences(identity(read_yaml(saved)), own_identity)
+        changed = differences(identity(read_yaml(saved)), identity_of_run)
     except Exception as error:  # a config of an older version or a damaged file
         if record_paths(path):
             return

@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.files import write_atomically
 from utils.mechanisms.registry import IN_RECORDS
 from utils.plain_files import Unreadable, parse_json
 from utils.records.files import (
@@ -62,11 +61,6 @@ def read_records(
     for path in paths:
         if chosen is None or int(path.stem) in chosen:
             yield read_record(path, wanted)
-
-
-def write_kept(folder: str | Path, records: Iterable[dict[str, Any]], digits: int | None = None) -> None:
-    """Write records.jsonl.gz, as `packed` has it."""
-    write_atomically(kept_path(folder), packed(records, digits))
 
 
 def packed(records: Iterable[dict[str, Any]], digits: int | None = None) -> bytes:

@@ -205,14 +205,14 @@ class Metrics(OfMechanisms):
     def _lengths(self) -> Self:
         """Every list has as many entries as its annotation says."""
         n, started, listed = self.metadata.num_images, self.metadata.num_samples, self.metadata.listed
-        for key, values, what in lists_of(self):
+        for key, values, length in lists_of(self):
             key = key.removeprefix("scores.")  # they stand at the top of the file
             if len(values) != n:
                 raise ValueError(f"{key} has {len(values)} entries for {n} images")
-            if what == "steps" and len({len(row) for row in values}) > 1:
+            if length == "steps" and len({len(row) for row in values}) > 1:
                 raise ValueError(f"{key} has not the same number of steps for all images")
-            if what in (EACH, STARTED):
-                entries = listed if what == EACH else started
+            if length in (EACH, STARTED):
+                entries = listed if length == EACH else started
                 wrong = next((len(row) for row in values if len(row) != entries), None)
                 if wrong is not None:
                     raise ValueError(f"{key} has {wrong} entries for {entries} particles")

@@ -28,8 +28,8 @@ class Progress(BaseModel):
 def write_progress(path: Path, progress: Progress) -> None:
     """path: of the process's log, or of that file itself. A full disk is told by what writes the records."""
     try:
-        told = progress.model_copy(update={"host": socket.gethostname(), "process": os.getpid()})
-        write_atomically(path.with_suffix(SUFFIX), told.model_dump_json(), durable=False)
+        stamped = progress.model_copy(update={"host": socket.gethostname(), "process": os.getpid()})
+        write_atomically(path.with_suffix(SUFFIX), stamped.model_dump_json(), durable=False)
     except OSError:
         pass
 

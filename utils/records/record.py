@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 from utils.errors import InputError, short, visible
 from utils.mechanisms.registry import IN_RECORDS
 from utils.metrics.registry import SCORES
-from utils.records.blocks import EACH, Number, OfEach, Part, lists_of
+from utils.records.blocks import EACH, Block, Number, OfEach, lists_of
 
 SCHEMA = 1
 ARRAYS = {  # kinds of dtype, dimensions
@@ -25,7 +25,7 @@ ARRAYS = {  # kinds of dtype, dimensions
 OPTIONAL_ARRAYS = ("truth", "summary_mean", "summary_std", "summary_prtf", "calculated")  # a measurement has no truth
 
 
-class Described(Part):
+class Described(Block):
     """A metric of one's own, as tables need to know it: utils/metrics/base.py."""
 
     title: str  # in eval.md and in tables
@@ -35,20 +35,20 @@ class Described(Part):
     of: Literal["image", "measurement"]  # by the truth, or by the measurement
 
 
-class Modes(Part):
+class Modes(Block):
     label: OfEach[Literal["0", "180", "mixed", "failed"] | None]
     psnr_aligned: OfEach[Number]
     psnr_rotated_truth: float | None
 
 
-class Selection(Part):
+class Selection(Block):
     picked: int | None = Field(ge=0)
     psnr: float | None
     psnr_aligned: float | None
     rule: str
 
 
-class KeptTrace(Part):
+class KeptTrace(Block):
     timestep: list[Number]
     pairwise_distance: list[Number]
 
@@ -58,7 +58,7 @@ class Trace(KeptTrace):
     loss: list[OfEach[Number]]
 
 
-class Phase(Part):
+class Phase(Block):
     time_s: float
     steps: int
     decoder_forward: float
@@ -71,19 +71,19 @@ class Phase(Part):
     peak_mb: float | None
 
 
-class Time(Part):
+class Time(Block):
     image_s: float
     step_s: list[float]
     compile_s: float | None = None
     phases: dict[str, Phase]
 
 
-class Term(Part):
+class Term(Block):
     loss: OfEach[Number]
     noise_floor: float
 
 
-class Summary(Part):
+class Summary(Block):
     """What the particles say together: utils/evaluation/aligned.py. Of two particles or more."""
 
     agreeing: OfEach[bool | None]
@@ -91,7 +91,7 @@ class Summary(Part):
     resolution: float | None
 
 
-class Round(Part):
+class Round(Block):
     """Of a sequential population."""
 
     particles: list[int] = Field(min_length=1)  # numbers of those started
@@ -99,7 +99,7 @@ class Round(Part):
     stopped: list[int] | None = None  # early; only in runs of before that was retired
 
 
-class Population(Part):
+class Population(Block):
     """How a sequential population grew: utils/population/certificate.py."""
 
     rounds: list[Round] = Field(min_length=1)
@@ -108,20 +108,20 @@ class Population(Part):
     rule: dict[str, float | None]
 
 
-class Resolved(Part):
+class Resolved(Block):
     """Pictures were solved at so many pixels a side, and are scaled up to those of the object."""
 
     pixels: int  # of a picture
     of: int  # of the object
 
 
-class Device(Part):
+class Device(Block):
     type: str
     name: str
     core: int | None = None  # of several cores of one device
 
 
-class Run(Part):
+class Run(Block):
     """What metrics.json says about the run as a whole."""
 
     seed: int
@@ -139,7 +139,7 @@ def of_mechanisms(base: type[BaseModel], kind: Literal["Recorded", "Aggregated"]
     return create_model("OfMechanisms", __base__=base, **fields)
 
 
-OfMechanisms: Any = of_mechanisms(Part, "Recorded")
+OfMechanisms: Any = of_mechanisms(Block, "Recorded")
 
 
 class KeptRecord(OfMechanisms):
@@ -182,8 +182,8 @@ class KeptRecord(OfMechanisms):
         missing = [m.name for m in SCORES if not m.optional and self.scores.get(m.name) is None]
         if missing:
             raise ValueError(f"scores.{missing[0]} is missing")
-        for key, values, what in lists_of(self):
-            entries = count if what == EACH else self.run.num_samples
+        for key, values, length in lists_of(self):
+            entries = count if length == EACH else self.run.num_samples
             if len(values) != entries:
                 raise ValueError(f"{key} has not one value for each of the {entries} particles")
         for name, numbers in (("particles", self.particles), ("survivors", self.survivors)):

@@ -21,9 +21,9 @@ def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
     return f"{statistics.fmean(numbers):.{digits}f}" + (f" ± {spread(numbers):.{digits}f}" if len(numbers) > 1 else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """1 image, 2 images."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """1 image, 2 images; ending: of the plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{ending}"
 
 
 def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ import torch
 from utils import device as devices
 from utils.config.settings import Settings
 from utils.data import TestItem
+from utils.records.summary import counted
 from utils.running.build import Parts, load_batch
 
 log = logging.getLogger("latentdaps")
@@ -28,7 +29,7 @@ def images_per_batch(parts: Parts, settings: Settings, images: Sequence[TestItem
         count = 1
         if not devices.compiles_each_graph(parts.device):
             count = max(1, min(len(images), CPU_PIXELS // (parts.census.most * settings.data.resolution**2)))
-        log.info("batch_images=auto: %d image%s a batch", count, "s" * (count > 1))
+        log.info("batch_images=auto: %s a batch", counted(count, "image"))
         return count
     one = devices.memory_of(parts.device, lambda: one_inner_iteration(parts, settings, images[0]))
     count = images_that_fit(free, one, len(images))

@@ -1,32 +1,28 @@
 """Builds the parts of a run from its config: device, prior, operator, sampler, clock. The first module to import torch."""
 
 import logging
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import ValidationError
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the memory probe would report a missing GPU
-
-import torch  # noqa: E402
-
-from operators.base import Operator  # noqa: E402
-from operators.fidelity import WithFidelity  # noqa: E402
-from operators.term import Term  # noqa: E402
-from utils import device as devices  # noqa: E402
-from utils.algorithms.contract import Algorithm  # noqa: E402
-from utils.config.model import OUR_LOADERS  # noqa: E402
-from utils.config.operators import OURS  # noqa: E402
-from utils.config.relations import clock_of  # noqa: E402
-from utils.config.section import fault  # noqa: E402
-from utils.config.sections import Fidelity  # noqa: E402
-from utils.config.settings import Settings  # noqa: E402
-from utils.data import Given, TestItem, loaded  # noqa: E402
-from utils.diagnosis.tryout import (  # noqa: E402
+from operators.base import Operator
+from operators.fidelity import WithFidelity
+from operators.term import Term
+from utils import device as devices
+from utils.algorithms.contract import Algorithm
+from utils.config.model import OUR_LOADERS
+from utils.config.operators import OURS
+from utils.config.relations import clock_of
+from utils.config.section import fault
+from utils.config.sections import Fidelity
+from utils.config.settings import Settings
+from utils.data import Given, TestItem, loaded
+from utils.diagnosis.tryout import (
     check_kinds,
     try_metric,
     try_operator,
@@ -34,27 +30,27 @@ from utils.diagnosis.tryout import (  # noqa: E402
     try_similarity,
     try_term,
 )
-from utils.errors import TO_BE_FOUND, InputError, one_line  # noqa: E402
-from utils.mechanisms import registry  # noqa: E402
-from utils.mechanisms.plan import Course  # noqa: E402
-from utils.metrics.base import Metric  # noqa: E402
-from utils.metrics.registry import ORDER  # noqa: E402
-from utils.noise import KeyedNoise, keyed_globals  # noqa: E402
-from utils.priors import library  # noqa: E402
-from utils.priors.base import LatentPrior  # noqa: E402
-from utils.priors.wrappers import CompiledPrior  # noqa: E402
-from utils.records.metrics import Metrics  # noqa: E402
-from utils.records.record import Described  # noqa: E402
-from utils.running.finished import names_code_of_others  # noqa: E402
-from utils.running.geometry import Geometry, geometry_of  # noqa: E402
-from utils.running.making import make, make_own  # noqa: E402
-from utils.running.ranks import Rank  # noqa: E402
-from utils.running.threads import threads_of  # noqa: E402
-from utils.sampling.mechanism import Census, Mechanism, census  # noqa: E402
-from utils.sampling.particles import Particles  # noqa: E402
-from utils.sampling.passes import Passes  # noqa: E402
-from utils.sampling.schedule import StepClock  # noqa: E402
-from utils.weights import locate  # noqa: E402
+from utils.errors import TO_BE_FOUND, InputError, one_line
+from utils.mechanisms import registry
+from utils.mechanisms.plan import Course
+from utils.metrics.base import Metric
+from utils.metrics.registry import ORDER
+from utils.noise import KeyedNoise, keyed_globals
+from utils.priors import library
+from utils.priors.base import LatentPrior
+from utils.priors.wrappers import CompiledPrior
+from utils.records.metrics import Metrics
+from utils.records.record import Described
+from utils.running.finished import names_code_of_others
+from utils.running.geometry import Geometry, geometry_of
+from utils.running.making import make, make_own
+from utils.running.ranks import Rank
+from utils.running.threads import threads_of
+from utils.sampling.mechanism import Census, Mechanism, census
+from utils.sampling.particles import Particles
+from utils.sampling.passes import Passes
+from utils.sampling.schedule import StepClock
+from utils.weights import locate
 
 log = logging.getLogger("latentdaps")
 _LOADING = threading.Lock()  # diffusers patches torch while it loads, and the cores of one process are threads
@@ -145,10 +141,10 @@ def load_below(settings: Settings, prior: LatentPrior, operator: Operator) -> Al
     """What solves the image at the coarser level; settings: of that level; prior, operator: of the level above."""
     size = settings.model.resolution
     operator = coarse(settings, operator, prior.resolution, size).to(prior.device)
-    own = load_prior(settings, prior.device)
+    own_prior = load_prior(settings, prior.device)
     noise = KeyedNoise(settings.seed).of_level(size)
     course = registry.check(settings, clock_of(settings))
-    return load_algorithm(settings, list(planned(settings, course, own, operator)), own, operator, noise)
+    return load_algorithm(settings, list(planned(settings, course, own_prior, operator)), own_prior, operator, noise)
 
 
 def load_algorithm(

@@ -51,8 +51,8 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
             findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
             if len(missing) <= LOOKED_AT:
                 frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
-                said = findings_of(frame)
-                warned = [each for each in said if each.severity == "warning" and each.what != "convention"]  # said above
+                of_frame = findings_of(frame)
+                warned = [each for each in of_frame if each.severity == "warning" and each.what != "convention"]  # said above
                 findings.add(image.name, [(each.override or each.what, each.value) for each in warned])
                 refused += [
                     (
@@ -60,7 +60,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
                         f"its zero frequency lies at {each.value}; {each.override} takes it from there, and "
                         f"data.center=[{frame.in_file[0]:g},{frame.in_file[1]:g}] insists on what is told",
                     )
-                    for each in said
+                    for each in of_frame
                     if (each.what, each.severity) == ("centre", "refuse")
                 ]
     if refused:

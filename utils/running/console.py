@@ -101,7 +101,7 @@ class SamplingSteps:
         if first:
             log.info(
                 "image%s %s: none of %d particles passes; %d more",
-                "s" * (self.images > 1),
+                "s" if self.images > 1 else "",
                 ", ".join(map(str, images)),
                 first,
                 size,

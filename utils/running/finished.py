@@ -59,11 +59,11 @@ def refuse_code_of_others(node: Any, folder: Path, trusted: Collection[str] = ()
             refuse_code_of_others(inner, folder, trusted, f"{key}[{i}]")
         return
     value, last = str(node), key.rpartition(".")[2]
-    where = f"{folder}/config.yaml: {short(key)}={short(value)}"
+    setting = f"{folder}/config.yaml: {short(key)}={short(value)}"
     if "${" in f"{key}{value}":
-        raise InputError(f"{where}: a run leaves no ${{...}} in its folder, and none is resolved; write the value itself")
+        raise InputError(f"{setting}: a run leaves no ${{...}} in its folder, and none is resolved; write the value itself")
     imported = last == "_target_" or (last == "similarity" and "." in value)  # one of ours has no dot
     if imported and value not in {*OURS, *trusted}:
         raise InputError(
-            f"{where}: is no class of this project and may run anything; where you trust it: --trust {short(value)}"
+            f"{setting}: is no class of this project and may run anything; where you trust it: --trust {short(value)}"
         )

@@ -18,6 +18,7 @@ from utils.population.certificate import Certificate
 from utils.population.prior_score import PriorScore
 from utils.population.rounds import sample_in_rounds
 from utils.records import decoder_floor
+from utils.records.aggregate import finite
 from utils.records.arrays import write_arrays
 from utils.records.folder import RunFolder
 from utils.records.summary import resolution
@@ -28,7 +29,7 @@ from utils.running.checking import check_measurements
 from utils.running.results import results_of
 from utils.running.watching import Watch
 from utils.sampling.mechanism import OnStep
-from utils.sampling.outcome import SampleResult
+from utils.sampling.outcome import SampleResult, StepInfo
 
 
 class Turn:
@@ -40,7 +41,7 @@ class Turn:
     first, count = True, 1
 
     def __init__(self, images: Sequence[TestItem], watch: Watch | None = None, progress: bool = True) -> None:
-        self.rest, self.watch, self.progress = images, watch, progress
+        self.images_left, self.watch, self.progress = images, watch, progress
 
     def checked(self) -> None:
         """The images are fit to be sampled."""
@@ -50,7 +51,7 @@ class Turn:
 
     def take(self, size: int) -> Sequence[TestItem]:
         """The next `size` images, or what is left of them; none: the work is done."""
-        batch, self.rest = self.rest[:size], self.rest[size:]
+        batch, self.images_left = self.images_left[:size], self.images_left[size:]
         return batch
 
 
@@ -116,23 +117,27 @@ def sample_with(
     if settings.batch_images == "auto":
         device["batch_images"] = per_batch
     with turn.bar(len(images), parts.clock.num_steps) as bar:
-        while batch := turn.take(per_batch):
-            while batch:
-                try:
-                    particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
-                    break
-                except Lost as error:
-                    if not any(os.path.exists(image.path) for image in images):  # of a share that is no longer mounted
-                        raise
-                    console.log.warning("image %d is left out: %s", error.image_id, error)
-                    batch = [image for image in batch if image.id != error.image_id]
-                    bar.move(more=-parts.clock.num_steps)
-            else:
+        batch = turn.take(per_batch)
+        while batch:
+            try:
+                particles, truth = load_batch(parts, settings, batch)  # truth: (N, 3, H, W), None for measurements
+            except Lost as error:
+                if not any(os.path.exists(image.path) for image in images):  # of a share that is no longer mounted
+                    raise
+                console.log.warning("image %d is left out: %s", error.image_id, error)
+                bar.move(more=-parts.clock.num_steps)
+                batch = [image for image in batch if image.id != error.image_id] or turn.take(per_batch)
                 continue
             truths = [None] * len(batch) if truth is None else truth
             on_device = None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, batch)}
             trace = Trace(on_device, bar.advance, parts.operator)
-            watched = convergence.watching(trace if on_step is None else lambda info: (trace(info), on_step(info)))
+
+            def traced(info: StepInfo) -> None:
+                trace(info)
+                if on_step is not None:
+                    on_step(info)
+
+            watched = convergence.watching(traced)
             rounds = sample_in_rounds(parts.sampler, particles, settings.rounds, certificate, watched, bar.begin)
             finished = [
                 evaluator.record(image, x, rounds.result, trace, rounds.profilers[image.id], rounds.history[image.id])
@@ -142,17 +147,21 @@ def sample_with(
                 keep(record, arrays, device, rounds.result)
                 bar.finished(record, arrays)
             convergence.tell([record for record, _ in finished], truths)
+            batch = turn.take(per_batch)
     convergence.close()
 
 
 def report(record: dict[str, Any], named: bool) -> None:
     """One log line per image; named: with its file."""
     modes = record["modes"]
-    scores = [v for v in (modes["psnr_aligned"] if modes else record["scores"]["psnr"]) if v is not None]
-    losses = [v for v in record["loss"] if v is not None]
-    loss, floor = min(losses, default=None), record["noise_floor"]
-    lowest = f"lowest loss / floor {loss / floor:.3f}" if losses and floor else f"lowest loss {loss:.4g}" if losses else ""
-    best = f"best PSNR {max(scores):.2f} dB" if scores else lowest or "no finite particle"
+    scores = finite(modes["psnr_aligned"] if modes else record["scores"]["psnr"])
+    losses, floor = finite(record["loss"]), record["noise_floor"]
+    if scores:
+        best = f"best PSNR {max(scores):.2f} dB"
+    elif losses:
+        best = f"lowest loss / floor {min(losses) / floor:.3f}" if floor else f"lowest loss {min(losses):.4g}"
+    else:
+        best = "no finite particle"
     best += f" ({resolution(record['resolved'])})" if "resolved" in record else ""
     labels = " ".join(label or "-" for label in modes["label"]) if modes else ""
     name = f"{record['image_id']} ({record['file']})" if named else str(record["image_id"])

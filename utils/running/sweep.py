@@ -30,9 +30,9 @@ class Sweep:
     def job(self, cfg: DictConfig, run: Callable[[DictConfig, tuple[int, int] | None], dict[str, Any] | None]) -> None:
         """One job, from its first line to its row of the table. run(cfg, (number from 1, of how many)) gives its metrics."""
         keys, count = swept(sys.argv[1:])
-        given, number = HydraConfig.get().overrides.task, HydraConfig.get().job.num + 1
-        asked = [text for text in given if not keys or text.lstrip("+~").partition("=")[0] in keys]
-        if not any(text.lstrip("+").startswith("name=") for text in given):
+        overrides, number = HydraConfig.get().overrides.task, HydraConfig.get().job.num + 1
+        asked = [text for text in overrides if not keys or text.lstrip("+~").partition("=")[0] in keys]
+        if not any(text.lstrip("+").startswith("name=") for text in overrides):
             cfg = with_own_name(cfg, asked)
         label = short(" ".join(asked))
         log.info("[%d%s] %s: %s", number, f"/{count}" if count else "", label, f"{cfg.save_dir}/{cfg.name}")

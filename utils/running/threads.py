@@ -50,5 +50,5 @@ def count_of(threads: Threads, cores: int) -> int:
     """The number of threads that torch will have on so many cores."""
     if threads.count is not None:
         return threads.count
-    given = (os.environ[name].partition(",")[0] for name in OF_THE_USER if name in os.environ)
-    return next((int(text) for text in given if text.isdecimal() and int(text)), cores)
+    set_by_user = (os.environ[name].partition(",")[0] for name in OF_THE_USER if name in os.environ)
+    return next((int(text) for text in set_by_user if text.isdecimal() and int(text)), cores)

@@ -68,7 +68,9 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         if self.progress is None:
             return
-        how = "done" if kind is None else "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+        how = "done"
+        if kind is not None:
+            how = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
         write_progress(self._log(self.settings.shard_of[0]), self.progress.model_copy(update={"state": how}))
         self._call("run_ends", End(how, self.metrics, headed_table(self.metrics) if self.metrics else []))
 

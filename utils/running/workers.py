@@ -28,6 +28,7 @@ from utils.errors import InputError
 from utils.priors import library
 from utils.records.claim import claimed
 from utils.records.folder import RunFolder
+from utils.records.summary import counted
 from utils.running import console
 from utils.running.interrupts import held_back, let_through, signals_interrupt, uninterrupted
 from utils.running.ranks import Rank
@@ -51,8 +52,8 @@ def workers_of(settings: Settings, images: int, rank: Rank) -> int:
     threads, cores = threads_of(settings), devices.usable_cores()
     each, free = count_of(threads, cores), devices.usable_memory()
     rooms = {
-        f"{batches} batch{'es' * (batches > 1)} of images": batches,
-        f"{cores} core{'s' * (cores > 1)}": max(1, cores // each),
+        f"{counted(batches, 'batch', 'es')} of images": batches,
+        counted(cores, "core"): max(1, cores // each),
         f"{free / 2**30:.1f} GB of free memory": max(1, int(free / MEMORY)),
     }
     why, count = threads.why, 1
@@ -63,8 +64,8 @@ def workers_of(settings: Settings, images: int, rank: Rank) -> int:
     elif threads.small:
         tightest = min(rooms, key=lambda room: rooms[room])
         count, why = rooms[tightest], f"{tightest}; {why}"
-    of_threads = "" if threads.small is None and threads.count is None else f", {each} thread{'s' * (each > 1)} each"
-    processes = f"{count} process{'es' * (count > 1)}"
+    of_threads = "" if threads.small is None and threads.count is None else f", {counted(each, 'thread')} each"
+    processes = counted(count, "process", "es")
     brief = {"brief": f"workers=auto: {processes}" if count > 1 else ""}
     console.log.info("workers=auto: %s%s (%s)", processes, of_threads, why, extra=brief)
     return count
@@ -102,7 +103,7 @@ def sample_in_workers(
 
 def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStack, watch: Watch | None = None) -> None:
     """Hand out the images and show what is told, until every worker is done."""
-    rest, working = list(images), {worker.connection: worker for worker in workers}
+    remaining, working = list(images), {worker.connection: worker for worker in workers}
     checked, asking = False, list[tuple[Connection, int]]()
     bar: console.SamplingBar | None = None
     while working:
@@ -135,7 +136,7 @@ def serve(workers: Sequence[Worker], images: Sequence[TestItem], stack: ExitStac
                 asking.append((connection, values[0]))
         while checked and asking:  # before the first worker has looked at the measurements nothing is sampled
             connection, size = asking.pop(0)
-            batch, rest = rest[:size], rest[size:]
+            batch, remaining = remaining[:size], remaining[size:]
             try:
                 connection.send(batch)
             except OSError:
@@ -147,11 +148,12 @@ def lost(worker: Worker, count: int) -> InputError:
     worker.process.join(GRACE_S)
     code = worker.process.exitcode
     how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
-    memory = ", perhaps for want of memory" * (code == -signal.SIGKILL)
-    fewer = f"; workers={count - 1} needs less" * bool(memory)
+    less = ""
+    if code == -signal.SIGKILL:
+        how += ", perhaps for want of memory"
+        less = f"; workers={count - 1} needs less"
     return InputError(
-        f"workers={count}: process {worker.process.pid} {how}{memory}; finished images are kept, the same command "
-        f"continues{fewer}"
+        f"workers={count}: process {worker.process.pid} {how}; finished images are kept, the same command continues{less}"
     )
 
 

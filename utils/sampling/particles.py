@@ -71,9 +71,8 @@ class Particles:
 
     def select(self, keep: torch.Tensor) -> Self:
         """The particles at positions `keep`, a 1-D integer tensor; everything per particle is sliced together."""
-        return replace(
-            self, **{f.name: value[keep.to(value.device)] for f in fields(self) if (value := getattr(self, f.name)) is not None}
-        )
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: x[keep.to(x.device)] for name, x in tensors.items() if x is not None})
 
     def branch(self, count: int, first: int) -> Self:
         """The offspring of the particles, `count` of each, at its latent.

@@ -7,13 +7,14 @@ the poly-7 spacing is that of Karras et al., arXiv 2206.00364, equation 5.
 from collections.abc import Sequence
 
 TIMESTEPS = 1000
+POWER = 7.0  # of the grids
 ROUNDING = 1e-9  # of a noise level that a user writes against one that a grid computes
 
 
-def polynomial_grid(start: float, end: float, steps: int, power: float = 7.0) -> list[float]:
-    """`steps + 1` values from `start` to `end` (both included), evenly spaced in value^(1/power)."""
-    a, b = start ** (1 / power), end ** (1 / power)
-    return [(a + i / steps * (b - a)) ** power for i in range(steps + 1)]
+def polynomial_grid(start: float, end: float, steps: int) -> list[float]:
+    """`steps + 1` values from `start` to `end` (both included), evenly spaced in value^(1/7)."""
+    a, b = start ** (1 / POWER), end ** (1 / POWER)
+    return [(a + i / steps * (b - a)) ** POWER for i in range(steps + 1)]
 
 
 def annealing_sigmas(num_steps: int, sigma_max: float, sigma_min: float) -> list[float]:

@@ -56,19 +56,19 @@ class BoundedResidual(HardDataConsistency):
     sigma: float  # of the operator's noise, set where a call begins
 
     def __init__(self, clock: StepClock, **keys: Any) -> None:
-        own = Keys(**keys)
-        first = clock.first_step(own.step)
-        super().__init__(own, clock.num_steps if first is None else first, clock)
+        section = Keys(**keys)
+        first = clock.first_step(section.step)
+        super().__init__(section, clock.num_steps if first is None else first, clock)
         self.opening = None  # its passes count in the phase in which it acts
-        self.bound, self.warmup = own.bound, own.warmup
-        if own.warmup > own.max_iterations:
+        self.bound, self.warmup = section.bound, section.warmup
+        if section.warmup > section.max_iterations:
             raise InputError(
-                f"mechanisms.{self.name}.warmup={own.warmup}: must not exceed max_iterations={own.max_iterations}, "
+                f"mechanisms.{self.name}.warmup={section.warmup}: must not exceed max_iterations={section.max_iterations}, "
                 "after which nothing moves"
             )
         if first is None:
             raise InputError(
-                f"mechanisms.{self.name}.step={own.step}: the last of {clock.num_steps} annealing steps is at "
+                f"mechanisms.{self.name}.step={section.step}: the last of {clock.num_steps} annealing steps is at "
                 f"t = {clock.timestep(clock.num_steps - 1):g}, so this never happens; choose a larger timestep"
             )
 
@@ -98,8 +98,8 @@ class BoundedResidual(HardDataConsistency):
 
     def descended(self, active: Optimised, gradient: torch.Tensor, iteration: int) -> torch.Tensor:
         warm = torch.tensor(iteration < self.warmup).to(gradient.device)  # data, so that it is no constant of a new graph
-        own = self.pulled_back(gradient, active.x, active.start, warm)
-        moved = super().descended(active, own, iteration)
+        of_variables = self.pulled_back(gradient, active.x, active.start, warm)
+        moved = super().descended(active, of_variables, iteration)
         # here and not by a gradient of 0, after which Adam's momentum would still carry the base on
         return torch.stack([torch.where(warm, moved[:, 0], active.x[:, 0]), moved[:, 1]], dim=1)
 

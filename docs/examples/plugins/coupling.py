@@ -56,11 +56,11 @@ def child_weights(loss: torch.Tensor, family: Family, floor: torch.Tensor, devia
 
     floor, deviation: expected loss of the truth and its standard deviation, (P,) each.
     """
-    own = torch.where(torch.isfinite(loss), loss, torch.inf)[family.child]
-    best = torch.full_like(loss, torch.inf).scatter_reduce(0, family.parent, own, "amin")[family.parent]
+    child_loss = torch.where(torch.isfinite(loss), loss, torch.inf)[family.child]
+    best = torch.full_like(loss, torch.inf).scatter_reduce(0, family.parent, child_loss, "amin")[family.parent]
     least = deviation.clamp(min=torch.finfo(loss.dtype).tiny)
     scale = torch.maximum(best - floor[family.child], least[family.child])
-    share = torch.where(torch.isfinite(own), torch.exp((best - own) / scale), 0.0)
+    share = torch.where(torch.isfinite(child_loss), torch.exp((best - child_loss) / scale), 0.0)
     total = torch.zeros_like(loss).scatter_add(0, family.parent, share)[family.parent]
     return share / total.clamp(min=1.0)  # the best one's share is 1
 
@@ -72,8 +72,8 @@ def drawn_down(z: torch.Tensor, family: Family, weights: torch.Tensor, share: to
     """
     children = torch.nan_to_num(z[family.child].detach(), posinf=0.0, neginf=0.0)
     mean = torch.zeros_like(z).index_add(0, family.parent, column(weights, z) * children)
-    known = z.new_zeros(len(z)).index_add(0, family.parent, weights)  # (P,) 1 or 0
-    return z + share * (mean - column(known, z) * z)
+    has_finite_child = z.new_zeros(len(z)).index_add(0, family.parent, weights)  # (P,) 1 or 0
+    return z + share * (mean - column(has_finite_child, z) * z)
 
 
 def drawn_up(z: torch.Tensor, family: Family, share: torch.Tensor | float) -> torch.Tensor:
@@ -111,10 +111,10 @@ class Coupling(Mechanism):
                 "give a pruning_step"
             )
         self.start = start
-        own, highest = clock.sigmas[start], clock.sigmas[0]
-        if branch_sigma is not None and not own <= branch_sigma <= highest:
+        level, highest = clock.sigmas[start], clock.sigmas[0]
+        if branch_sigma is not None and not level <= branch_sigma <= highest:
             raise InputError(
-                f"mechanisms.coupling.branch_sigma={branch_sigma}: must lie between {own:.3g}, the annealing's own level at "
+                f"mechanisms.coupling.branch_sigma={branch_sigma}: must lie between {level:.3g}, the annealing's own level at "
                 f"pruning_step={pruning_step}, and sigma_max={highest:g}; or write null for its own"
             )
 

@@ -32,8 +32,8 @@ class MultiscaleGradient(Term):
         """Values of the noise alone, (DRAWS, P), or (DRAWS, P, C) with axis 2."""
         noise = keyed_generator(0, "floor").standard_normal((DRAWS, *y.shape[1:]), dtype=np.float32)
         noise = self.sigma * torch.from_numpy(noise).to(y.device, y.dtype)
-        found = torch.stack([self.scaled(multi_scale_gradient(torch.where(known, e, 0.0), known), known) for e in noise])
-        return found if axis == 2 else found.sum(2)
+        values = torch.stack([self.scaled(multi_scale_gradient(torch.where(known, e, 0.0), known), known) for e in noise])
+        return values if axis == 2 else values.sum(2)
 
     def floor(self, y: torch.Tensor, known: torch.Tensor, axis: int) -> torch.Tensor:
         return self.draws(y, known, axis).mean(0)

@@ -24,8 +24,8 @@ class Silog(Term):
 
     def __init__(self, sigma: float) -> None:
         super().__init__(sigma)
-        for what, values in tables().items():
-            self.register_buffer(what, torch.from_numpy(values))
+        for name, values in tables().items():
+            self.register_buffer(name, torch.from_numpy(values))
 
     def value(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         d = torch.where(known, (m + self.sigma).log() - (y.clamp(min=0) + self.sigma).log(), 0.0)
@@ -34,11 +34,11 @@ class Silog(Term):
     def residual(self, m: torch.Tensor, y: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return self.sigma * (m + self.sigma).log()
 
-    def expected(self, what: str, y: torch.Tensor) -> torch.Tensor:
+    def expected(self, moment: str, y: torch.Tensor) -> torch.Tensor:
         """What a measurement y adds to a floor; beyond the table's end the leading order in sigma / y."""
         level = y.clamp(min=-EDGE * self.sigma) / self.sigma
         tails = {"first": 0 * level, "square": 1 / (1 + level) ** 2, "variance": 2 / (1 + level) ** 4}
-        return torch.where(level > TAIL, tails[what], look_up(self.get_buffer(what), (level + EDGE) / STEP))
+        return torch.where(level > TAIL, tails[moment], look_up(self.get_buffer(moment), (level + EDGE) / STEP))
 
     def floor(self, y: torch.Tensor, known: torch.Tensor, axis: int) -> torch.Tensor:
         """Each measurement adds a number whose expectation is that of the value at the unknown truth."""

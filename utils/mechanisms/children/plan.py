@@ -10,7 +10,7 @@ from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings
 from utils.mechanisms.pruning.plan import PLAN as PRUNING
 from utils.records.births import births
-from utils.records.blocks import Block, Part, PerImage
+from utils.records.blocks import Block, PerImage
 from utils.sampling.schedule import annealing_sigmas
 
 
@@ -23,7 +23,7 @@ class Keys(Section):
     tree: Tree = Tree(branch_sigma=None)
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     timestep: float
     stay: bool

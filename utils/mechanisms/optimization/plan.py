@@ -9,7 +9,7 @@ from pydantic import Field
 
 from utils.config.section import MOST_STEPS, Section
 from utils.mechanisms.plan import Finished, Nodes, Plan, Settings, switched
-from utils.records.blocks import Block, OfEach, Part, PerImage, PerParticle
+from utils.records.blocks import Block, OfEach, PerImage, PerParticle
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock
 
@@ -27,7 +27,7 @@ class Keys(Section):
     optimization: Optimization
 
 
-class Recorded(Part):
+class Recorded(Block):
     calls: OfEach[int]
     iterations: OfEach[int]
     calls_without_iteration: OfEach[int]

@@ -43,15 +43,15 @@ class Polish(Mechanism):
         losses = sampler.exact_loss(particles).tolist()
         rows, report = [], {}
         for image, positions in particles.by_image().items():
-            where = positions.tolist()
-            finite = {row: math.isfinite(losses[row]) for row in where}
-            best_first = sorted(where, key=lambda row: (not finite[row], losses[row] if finite[row] else 0.0))
+            rows_of_image = positions.tolist()
+            finite = {row: math.isfinite(losses[row]) for row in rows_of_image}
+            best_first = sorted(rows_of_image, key=lambda row: (not finite[row], losses[row] if finite[row] else 0.0))
             kept, dropped = sorted(best_first[: self.keep]), sorted(best_first[self.keep :])
             rows += kept
             report[image] = {
                 "kept": particles.index[kept].tolist(),
                 "dropped": particles.index[dropped].tolist(),
-                "loss": [losses[row] if finite[row] else None for row in where],
+                "loss": [losses[row] if finite[row] else None for row in rows_of_image],
             }
         return replace(particles.select(torch.tensor(rows)), velocity=None), report
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.config.section import MOST_STEPS, Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock, annealing_sigmas, first_level
 from utils.sampling.vocabulary import Stage
@@ -40,7 +40,7 @@ class Keys(Section):
     polish: Polish = OFF
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     kept: list[int]
     dropped: list[int]
@@ -105,14 +105,8 @@ class PolishPlan(Plan):
         sigmas = annealing_sigmas(polish["num_steps"], grid["sigma_max"], grid["sigma_min"])
         return polish["num_steps"] - first_level(sigmas, polish["sigma"])
 
-    def couples(self, config: Nodes, block: Block | None) -> bool:
-        return block is not None
-
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return len(block.kept[image])
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("polish", block["step_index"])]
 
     def events(self, block: Any, run: Any) -> list[tuple[str, int]]:
         return [("polish", block.step_index)] if block else []

@@ -55,12 +55,12 @@ def choose(
         far = all(distance[i][j] >= near for j in kept)
         if len(kept) < keep and far and loss[i] - noise_floor <= (1 + settings.loss_tolerance) * excess:
             kept.append(i)
-    rest = [i for i in alive if i not in kept] + [i for i in range(len(loss)) if i not in alive]
+    others = [i for i in alive if i not in kept] + [i for i in range(len(loss)) if i not in alive]
     open_slots = keep - len(kept)
     if settings.fill == "next_best":
-        return Choice(kept + rest[:open_slots], [])
+        return Choice(kept + others[:open_slots], [])
     if settings.fill == "clone":
-        return Choice(kept, [(slot, kept[0]) for slot in rest[:open_slots]])
+        return Choice(kept, [(slot, kept[0]) for slot in others[:open_slots]])
     return Choice(kept, [])
 
 
@@ -96,13 +96,13 @@ class Pruning(Mechanism):
         floor, spread = operator.noise_floor(particles.y), operator.floor_spread(particles.y)  # (P,)
         loss, floor, floor_std = torch.stack([loss, floor.to(loss.dtype), (floor * spread).to(loss.dtype)]).tolist()
         source, index, reports = [], [], {}
-        for image, where in particles.by_image().items():
-            numbers = particles.index[where].tolist()
-            losses, distances = [loss[i] for i in where], distance[where][:, where].tolist()
-            choice = choose(losses, distances, floor[where[0]], floor_std[where[0]], self.keep, self.settings)
+        for image, rows in particles.by_image().items():
+            numbers = particles.index[rows].tolist()
+            losses, distances = [loss[i] for i in rows], distance[rows][:, rows].tolist()
+            choice = choose(losses, distances, floor[rows[0]], floor_std[rows[0]], self.keep, self.settings)
             # slots stay in the order of their numbers
             slots = sorted([(numbers[i], i) for i in choice.kept] + [(numbers[slot], parent) for slot, parent in choice.clones])
-            source += [int(where[position]) for _, position in slots]
+            source += [int(rows[position]) for _, position in slots]
             index += [number for number, _ in slots]
             reports[image] = {
                 "kept": [number for number, _ in slots],

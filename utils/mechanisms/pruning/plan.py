@@ -12,7 +12,7 @@ from pydantic import Field
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings, switched
-from utils.records.blocks import Block, Number, OfStarted, Part, PerImage, PerStarted
+from utils.records.blocks import Block, Number, OfStarted, PerImage, PerStarted
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock
 
@@ -29,7 +29,7 @@ class Keys(Section):
     pruning: Pruning
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     timestep: float
     kept: list[int]
@@ -83,14 +83,8 @@ class PruningPlan(Plan):
     def explores_until(self, config: Nodes) -> int:
         return config["pruning_step"]
 
-    def couples(self, config: Nodes, block: Block | None) -> bool:
-        return block is not None
-
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return particles - len(block.dropped[image])
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("pruning", block["step_index"])]
 
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         return [("pruning", block.step_index)] if block else []

@@ -66,12 +66,12 @@ class Pyramid(Mechanism):
         compared = compared.double().cpu().nan_to_num(torch.inf)
         ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
         rows, report = [], {}
-        for image, where in particles.by_image().items():
-            order = where[compared[where].argsort(stable=True)][: self.keep]
+        for image, of_image in particles.by_image().items():
+            order = of_image[compared[of_image].argsort(stable=True)][: self.keep]
             rows.append(order.sort().values)
             report[image] = {
                 "resolution": self.size,
-                "loss": {int(i): float(r) for i, r in zip(particles.index[where], ratio[where])},
+                "loss": {int(i): float(r) for i, r in zip(particles.index[of_image], ratio[of_image])},
                 "kept": particles.index[order].tolist(),
                 "agreement": agreement(result.image[order.to(result.image.device)]),
                 "blocks": {m.name: result.of_image(m.name, image) for m in self.below.mechanisms},
@@ -91,9 +91,10 @@ class Pyramid(Mechanism):
         report = reports[0]
         blocks = {m.name: m.block(report["blocks"][m.name], indices) for m in self.below.mechanisms}
         coarser = blocks.pop(self.name, None)
+        losses = [report["loss"].get(i, math.nan) for i in indices]
         level = {
             **report,
-            "loss": [value if math.isfinite(value := report["loss"].get(i, torch.nan)) else None for i in indices],
+            "loss": [loss if math.isfinite(loss) else None for loss in losses],
             "blocks": {name: block for name, block in blocks.items() if block is not None},
         }
         return {"field": self.field, "levels": [*(coarser["levels"] if coarser else ()), level]}

@@ -13,7 +13,7 @@ from utils.config.operators import OURS, SPECTRA
 from utils.config.section import LARGEST_SIDE, MOST_STEPS, Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Level, Nodes, Plan, Settings, check_level
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 from utils.sampling.schedule import first_level
 
 SHIPPED = "natural-32"  # model of the levels for which none is named
@@ -47,19 +47,6 @@ class Keys(Section):
     pyramid: Pyramid = OFF
 
 
-class LevelRecord(Part):
-    resolution: int
-    loss: list[Number]
-    kept: list[int]
-    agreement: Number
-    blocks: dict[str, Any]
-
-
-class Recorded(Part):
-    field: int
-    levels: list[LevelRecord]
-
-
 class LevelOfImage(Block):
     """What one level before the last found on one image."""
 
@@ -68,6 +55,11 @@ class LevelOfImage(Block):
     kept: list[int]  # numbers of the particles that went on, best first
     agreement: Number  # of the best of them with the nearest other
     blocks: dict[str, Any]  # of the mechanisms that acted there
+
+
+class Recorded(Block):
+    field: int
+    levels: list[LevelOfImage]
 
 
 class Aggregated(Block):
@@ -142,9 +134,6 @@ class PyramidPlan(Plan):
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("pyramid", {}).get("levels") else ("pyramid",)
 
-    def couples(self, config: Nodes, block: Block | None) -> bool:
-        return block is not None
-
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return len(block.levels[image][-1].kept) if block.levels[image] else particles
 
@@ -158,8 +147,8 @@ class PyramidPlan(Plan):
         rows = []
         for image, levels in zip(image_ids, block.levels):
             for level in levels:
-                known = [loss for loss in level.loss if loss is not None]
-                best = f"{min(known):.2f}" if known else "-"
+                losses = [loss for loss in level.loss if loss is not None]
+                best = f"{min(losses):.2f}" if losses else "-"
                 agreement = "-" if level.agreement is None else f"{level.agreement:.2f}"
                 kept = ", ".join(f"p{number}" for number in level.kept)
                 rows.append([image, f"{level.resolution} of {block.field}", len(level.loss), best, kept, agreement])

@@ -53,7 +53,7 @@ def donors_of(
 
 def turn_patterns(channels: int) -> torch.Tensor:
     """All ways to turn the channels but one, relative to it: (2^(C-1), C) bool; row 0 turns none, column 0 is the held one."""
-    rows = [(False, *rest) for rest in itertools.product((False, True), repeat=channels - 1)]
+    rows = [(False, *turned) for turned in itertools.product((False, True), repeat=channels - 1)]
     return torch.tensor(rows)
 
 
@@ -120,8 +120,8 @@ class Recombination(Mechanism):
             new = replace(new, velocity=torch.where(column(accepted, fresh), fresh, particles.velocity))
         outcome = {"source": source, "turned": turned[rows, chosen], "loss": loss, "score": score, "accepted": accepted}
         return new, {
-            image: {"step": s.step, "where": where, "index": particles.index, **outcome}
-            for image, where in particles.by_image().items()
+            image: {"step": s.step, "where": rows_of_image, "index": particles.index, **outcome}
+            for image, rows_of_image in particles.by_image().items()
         }
 
     def judge(
@@ -144,10 +144,10 @@ class Recombination(Mechanism):
         """Per event: timestep, and per particle (by its number) donors, turned channels, losses before, scores, accepted."""
         events: dict[int, dict] = {}  # rounds of a sequential population meet in one event
         for report in reports:
-            where, index, step = report["where"], report["index"], report["step"]
+            rows_of_image, index, step = report["where"], report["index"], report["step"]
             event = events.setdefault(step, {"step_index": step, "timestep": self.clock.timestep(step), "particles": []})
             rows = {name: report[name].cpu() for name in ("source", "turned", "loss", "score", "accepted")}
-            for row in where.tolist():
+            for row in rows_of_image.tolist():
                 event["particles"].append(
                     {
                         "index": int(index[row]),

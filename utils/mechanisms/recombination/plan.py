@@ -9,7 +9,7 @@ from utils.config.operators import OURS, SEPARABLE
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Finished, Nodes, Plan, Settings
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 
 NOTE = (
     "Every event in which a particle of these images changed; the particles that are not named stayed as they were. "
@@ -54,7 +54,7 @@ class Event(Block):
     particles: list[Recombined]
 
 
-class Recorded(Part):
+class Recorded(Block):
     events: list[Event]
 
 
@@ -114,9 +114,6 @@ class RecombinationPlan(Plan):
             return held
         others = {key: value for key, value in held.items() if key != "donors"}
         return {**others, self.name: self.retired({"donors": held.get("donors", True)})}
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("exchange", event["step_index"] + 1) for event in block["events"]]
 
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         return [("exchange", event.step_index + 1) for event in block.events[0]] if block else []

@@ -9,7 +9,7 @@ from utils.config.operators import OURS, SPECTRA
 from utils.config.section import Section
 from utils.errors import InputError
 from utils.mechanisms.plan import Course, Nodes, Plan, Settings, check_level
-from utils.records.blocks import Block, Number, Part, PerImage
+from utils.records.blocks import Block, Number, PerImage
 from utils.sampling.phases import Opening
 from utils.sampling.schedule import StepClock, first_level
 
@@ -34,7 +34,7 @@ class Keys(Section):
     start: Start = OFF
 
 
-class Recorded(Part):
+class Recorded(Block):
     step_index: int
     timestep: float
     particles: list[int]
@@ -116,9 +116,6 @@ class StartPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("start", {}).get("bank") else ("start",)
-
-    def marks(self, block: dict[str, Any]) -> list[tuple[str, int]]:
-        return [("from the bank", block["step_index"])]
 
     def tables(self, block: Any, image_ids: Sequence[int]) -> list[tuple[str, list[str], list[list[Any]], str]]:
         """Which particle began where."""
