@@ -102,11 +102,14 @@ def _of_others(key: str, value: Any) -> str:
 
 def described(part: Any) -> dict[str, str]:
     """What the configuration says of an object: its class, and a digest of its tensors and its plain attributes."""
+    import torch
+
     held = {**vars(part), **(part.state_dict() if hasattr(part, "state_dict") else {})}
     total = hashlib.sha256()
     for name, value in sorted(held.items()):
         if hasattr(value, "detach"):
-            total.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+            numbers = value.detach().cpu().contiguous().reshape(-1)
+            total.update(name.encode() + numbers.view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
         elif isinstance(value, bool | int | float | str | tuple):
             total.update(f"{name}={value!r}".encode())
     return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", "digest": total.hexdigest()[:16]}

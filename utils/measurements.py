@@ -139,6 +139,8 @@ def _without_background(y: np.ndarray, path: Path, convention: Convention, count
                 f"{key}: has shape {background.shape}; {path} has {y.shape}, and a background that or its last axes"
             )
         background = centred(background, path, convention)[0] if background.ndim > 1 else background
+        if not np.isfinite(np.broadcast_to(background, y.shape)[~np.isnan(y)]).all():
+            raise InputError(f"{key}: is NaN or infinite where {path} was measured; mend it, or mask such pixels (data.mask)")
     squared = convention.bin**2
     level = float(np.broadcast_to(background, y.shape)[~np.isnan(y)].mean()) * squared
     y = y - background + convention.kept_background / squared

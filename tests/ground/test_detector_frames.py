@@ -283,6 +283,19 @@ def test_a_background_is_taken_off_and_what_lies_below_it_is_nothing(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_background_that_is_no_number_where_something_was_measured_is_refused(tmp_path, wrong):
+    """NaN left the pixel out of the measurement, and an infinite one made it 0, both without a word."""
+    values, dark = STACK[0].astype(float), np.full(STACK[0].shape, 3.0)
+    dark[4, 5] = wrong
+    np.save(tmp_path / "dark.npy", dark)
+    convention = counts(background=str(tmp_path / "dark.npy"))
+    with pytest.raises(InputError, match="data.background=.*is NaN or infinite where .* was measured"):
+        read(save(tmp_path, values), convention)
+    values[4, 5] = np.nan
+    assert np.isnan(read(save(tmp_path, values), replace(convention, mask="nan")).y).sum() == 1
+
+
 def test_what_the_likelihood_has_of_the_background_stays_in_each_binned_pixel(tmp_path):
     values = rng.integers(10, 60, (24, 20)).astype(float)
     path = save(tmp_path, values)

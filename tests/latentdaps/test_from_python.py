@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import latentdaps
+from latentdaps.model import described
 from operators.base import Operator
 from tests.worlds import frames, runs
 from tools import merge_runs, parse_metrics, report, status
@@ -413,3 +414,15 @@ def test_the_import_needs_no_torch():
     line = "import sys, latentdaps; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", line], cwd=PROJECT, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_an_object_of_bfloat16_has_a_digest_too():
+    """NumPy has no such numbers, and `load(prior=...)` ended in its TypeError."""
+
+    class Part:
+        def __init__(self, dtype, value=2.0):
+            self.weights = torch.full((2, 3), value).to(dtype)
+
+    parts = [Part(torch.bfloat16), Part(torch.bfloat16), Part(torch.bfloat16, 3.0), Part(torch.float32)]
+    digests = [described(part)["digest"] for part in parts]
+    assert digests[0] == digests[1] and len(set(digests)) == 3

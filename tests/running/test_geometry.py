@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from operators.phase_retrieval import PhaseRetrieval
+from tests.worlds import runs
 from tests.worlds.frames import SIDE, SIGMA, frame, picture
 from utils.config.check import check
 from utils.config.compose import compose
 from utils.data import select_images
 from utils.diagnosis.support import estimate_support
+from utils.digests import other_content
 from utils.errors import InputError
+from utils.running import geometry
 from utils.running.build import load_operator
-from utils.running.geometry import geometry_of
+from utils.running.geometry import FOUND, digests_of, geometry_of
 
 
 @pytest.fixture
@@ -101,12 +105,18 @@ def test_frames_without_a_centre_of_symmetry_are_refused(of):
 
 
 def near_the_border(seed=0):
-    """A frame whose zero frequency lies seven pixels from its border."""
-    return frame(picture(seed), (96, 96), (89, 48), seed)
+    """A frame whose zero frequency lies eight pixels from its corner."""
+    return frame(picture(seed), (96, 96), (88, 88), seed)
 
 
-def test_a_centre_that_is_not_sure_is_refused_and_not_used(of):
-    """It was found 63 pixels off, and the run went on."""
+def test_a_centre_far_from_the_middle_is_used_with_a_warning(of, caplog):
+    settings = of([frame(picture(), center=(38, 57))], "data.center=auto")
+    assert geometry_of(settings).convention.center == pytest.approx([38, 57], abs=0.021)
+    assert [r.levelname for r in caplog.records if "is likely and not sure" in r.getMessage()] == ["WARNING"]
+
+
+def test_a_centre_that_does_not_stand_out_is_refused_and_not_used(of):
+    """It was found 48 pixels off, and the run went on."""
     with pytest.raises(InputError, match=r"data.center=auto: .*0.npy has no centre .*; write data.center=\[row,column\]"):
         geometry_of(of([near_the_border()], "data.center=auto"))
 
@@ -193,6 +203,35 @@ def test_a_drawn_support_that_says_nothing_is_one_line(of, tmp_path, drawn, mess
     with pytest.raises(InputError, match=rf"data.support=.*{message}") as caught:
         geometry_of(of([frame(picture())], f"data.support={tmp_path / 'support.npy'}"))
     assert "\n" not in str(caught.value)
+
+
+def test_further_files_that_change_what_was_found_are_told_by_a_digest(of):
+    """They enlarged the support of the images that were left, and one run had two operators."""
+    small, large = frame(picture(0, 40, 28), (128, 128)), frame(picture(1, 48, 28), (128, 128))
+    found = [digests_of(geometry_of(s), s) for s in (of(frames, "data.support=auto") for frames in ([small], [small] * 2))]
+    assert found[0] == found[1] != {}
+    settings = of([small, large], "data.support=auto")
+    assert digests_of(geometry_of(settings), settings) != found[0]
+    assert other_content(found[0], digests_of(geometry_of(settings), settings)) == f"another content of {FOUND}"
+    given = of([small], "data.support=40", "data.center=[64,64]")
+    assert digests_of(geometry_of(given), given) == {}
+
+
+@pytest.mark.program
+def test_a_run_does_not_go_on_with_another_support(tiny_prior, no_pictures, tmp_path, monkeypatch):
+    """The images that were left would be measured by another operator than those that are done."""
+    monkeypatch.setattr(geometry, "estimate_support", lambda y, noise: (8, 8) if np.nanmax(y) < 4.3 else (12, 12))
+    place, keys = runs.Place(tmp_path, tiny_prior), ("data=measurement", f"data.root={tmp_path / 'y'}", "data.support=auto")
+    (tmp_path / "y").mkdir()
+    grey = 2 * torch.rand(1, 3, runs.SIDE, runs.SIDE, generator=torch.Generator().manual_seed(0)) - 1
+    for name, x in (("a", grey - 0.5), ("b", grey)):
+        np.save(tmp_path / f"{name}.npy", PhaseRetrieval()(x.clamp(-1, 1))[0].numpy())
+    (tmp_path / "a.npy").rename(tmp_path / "y/a.npy")
+    place.run("found", *keys, "data.end_id=1")
+    place.run("found", *keys, "data.end_id=1")
+    (tmp_path / "b.npy").rename(tmp_path / "y/b.npy")
+    with pytest.raises(InputError, match=f"was made with another content of {FOUND}"):
+        place.run("found", *keys, "data.end_id=2")
 
 
 def test_without_a_file_the_operator_is_the_tasks_own_unless_a_key_asks_for_another(of, tmp_path):

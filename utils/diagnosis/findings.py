@@ -25,7 +25,7 @@ from utils.frames import Center, middle, usual_energy
 from utils.measurements import Reading
 
 OFF, SLIGHTLY = 0.75, 0.3  # pixels from the centre that was told: refused; a warning. Centres of the shipped sets: within 0.2
-UNSURE = 0.04  # confidence of a centre that is believed where it is the told one
+UNSURE = 0.04  # confidence of a centre that is believed where it is the told one, or where it is asked for
 FLAT = 0.5  # of the counts in dark squares that do not vary as speckles do; without a background up to 0.35
 LARGER = 1.7  # noise as a multiple of sigma; that of few counts is up to 1.5 times smaller than sigma
 CLEAR = 0.5  # times the noise's energy, from which on an autocorrelation tells where it ends; right frames: also at 0.25

@@ -3,6 +3,7 @@
 All files of the set are asked, so that shards and workers find the same.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,15 +17,18 @@ from utils.config.operators import SPECTRA
 from utils.config.settings import Settings
 from utils.conventions import AUTO, Convention
 from utils.data import Measurement, measurements
+from utils.diagnosis.findings import UNSURE
 from utils.diagnosis.frames import SURE, estimate_center
 from utils.diagnosis.plausibility import noise_on
 from utils.diagnosis.support import estimate_support, refined_center
+from utils.digests import LENGTH, Digests
 from utils.errors import InputError, short
 from utils.formats import CXI_MASK
 from utils.measurements import MOST_SAMPLES, Reading
 from utils.stacks import read_beside
 
 log = logging.getLogger("latentdaps")
+FOUND = "data.center and data.support as found in the files"  # where digests stand
 APART = 0.75  # pixels between the centres of two files, which an estimate of half a pixel does not explain
 
 
@@ -47,6 +51,15 @@ class Geometry(NamedTuple):
     def of(self, item: Measurement) -> Measurement:
         """The measurement, read with the centre that was found."""
         return item if self.convention is None else centred_at(item, self.convention.center)
+
+
+def digests_of(geometry: Geometry, settings: Settings) -> Digests:
+    """Of what was found in all files, which further ones may change: a run goes on with the operator that it began with."""
+    if AUTO not in (settings.data.center, settings.data.support) or geometry.convention is None:
+        return {}
+    inside = b"" if geometry.inside is None else geometry.inside.tobytes()
+    found = repr((geometry.convention.center, geometry.frame)).encode() + inside
+    return {FOUND: hashlib.sha256(found).hexdigest()[:LENGTH]}
 
 
 def centred_at(item: Measurement, center: str | list[float]) -> Measurement:
@@ -90,14 +103,15 @@ def readings(items: Sequence[Measurement]) -> Iterator[tuple[str, Reading]]:
 def found_center(items: Sequence[Measurement], side: int) -> list[float]:
     """[row, column] of all files: the median of those that tell it, of which none may lie apart. Raises InputError.
 
-    A centre that is not sure may lie anywhere, as near the border, where the brightest frequencies have no opposites. So it
+    One that does not stand out may lie anywhere, as near the border, where the brightest frequencies have no opposites. So it
     counts for nothing.
     """
-    key, centers, unsure = f"data.center={AUTO}", [], []
+    key, centers, unsure, surest = f"data.center={AUTO}", [], [], 0.0
     whole = [replace(item, convention=replace(item.convention, bin=1, crop=None), own_frame=None) for item in items]
     for path, reading in readings(whole):
         row, column, confidence = estimate_center(reading.raw, np.isnan(reading.y))
-        if confidence < SURE:
+        surest = max(surest, confidence)
+        if confidence < UNSURE:
             unsure.append(path)
         else:
             centers.append(refined_center(reading.y.astype(np.float64), (row, column), side))
@@ -112,7 +126,10 @@ def found_center(items: Sequence[Measurement], side: int) -> list[float]:
     if apart.max() > APART:
         lie = [f"[{row:.2f},{column:.2f}]" for row, column in (centers[apart.argmin()], centers[apart.argmax()])]
         raise InputError(f"{key}: the files' centres differ, {lie[0]} and {lie[1]}; sample them apart, one centre a run")
-    log.info("%s: data.center=[%.2f,%.2f]", key, *center)
+    if surest < SURE:
+        log.warning("%s: data.center=[%.2f,%.2f] is likely and not sure; tools/check_measurement.py draws it", key, *center)
+    else:
+        log.info("%s: data.center=[%.2f,%.2f]", key, *center)
     return [round(50 * float(place)) / 50 for place in center]  # so that a whole one stays whole
 
 

@@ -26,6 +26,7 @@ from utils.running import console
 from utils.running.batching import images_per_batch
 from utils.running.build import Parts, build, load_batch
 from utils.running.checking import check_measurements
+from utils.running.geometry import digests_of
 from utils.running.results import results_of
 from utils.running.watching import Watch
 from utils.sampling.mechanism import OnStep
@@ -64,7 +65,7 @@ def sample(
     """
     turn = turn or Turn(images, watch)
     parts = build(settings)
-    folder.made_of(settings.digests())
+    folder.made_of(settings.digests() | digests_of(parts.geometry, settings))
     if settings.data.kind == "measurement" and turn.first:
         check_measurements(parts, images)
     turn.checked()
