@@ -32,6 +32,12 @@ KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .
 MOST_FILES = 2**21  # in data.root and its folders, of any kind: the largest public sets have fewer
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
+REMEDIES = {  # of a file that cannot be read, by the error
+    FileNotFoundError: "name one that is there",
+    IsADirectoryError: "name the files in it",
+    PermissionError: "make it readable",
+    Unfit: "",  # it says itself what to do
+}
 PUT_BACK = "put it back; finished images are kept, and the same command continues"
 Value = TypeVar("Value")
 
@@ -337,6 +343,6 @@ def _readable(item: TestItem, check: Callable[[], Value], remedy: str | None = N
         return check()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)  # of a file that is not there, its name stands before
-        if remedy is None and not isinstance(error, Unfit):  # which says itself what to do
-            remedy = "replace or remove it"
+        if remedy is None:
+            remedy = next((each for kind, each in REMEDIES.items() if isinstance(error, kind)), "replace or remove it")
         raise InputError(f"data.root: {item.path} cannot be read ({reason}){f'; {remedy}' if remedy else ''}") from None
