@@ -93,7 +93,7 @@ def test_a_mask_value_that_no_file_has_is_said_with_the_nearest(run, measurement
     y[0, 0, :3], other[1, 1, 1] = 4000000.25, 77777
     folder, _ = run(*measurements(y, other), "data.mask=[4e6,4000000.25,77777]", "data.scale=free")
     log = (folder / "run.log").read_text()
-    assert "data.mask=[4000000.0]: no pixel of 2 files has that value; the nearest value in 0.npy is 4.0000002e+06" in log
+    assert "data.mask=[4000000.0]: no pixel of the 2 files has that value; the nearest value in 0.npy is 4.0000002e+06" in log
     assert log.count("no pixel of the") == 1
 
 

@@ -69,7 +69,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         raise InputError(f"data.root: {path}{more}: {reason}")
     for value, nearest in in_all(idle).items():
         hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
-        log.warning("data.mask=[%s]: no pixel of %s has that value%s", value, counted(len(images), "file"), hint)
+        log.warning("data.mask=[%s]: no pixel of the %s has that value%s", value, counted(len(images), "file"), hint)
     for text, name in remarks.items():
         log.info("%s: %s", name, text)
     if any(missing.values()):
