@@ -27,7 +27,7 @@ from utils.config.check import check
 from utils.config.compose import call
 from utils.config.settings import Settings
 from utils.data import PUT_BACK, TestItem, select_images, whole_set
-from utils.errors import InputError, few, visible
+from utils.errors import InputError, counted, few, visible
 from utils.figures import draw_run
 from utils.paths import PROJECT
 from utils.priors import library
@@ -90,7 +90,7 @@ def run(cfg: DictConfig, rank: Rank = ALONE, jobs: tuple[int, int] | None = None
             pending = folder.pending(images, names)
             folder.remember(names, settings.data.end_id or len(names))
             if len(pending) < len(images):
-                console.log.info("%d of %d images are done already", len(images) - len(pending), len(images))
+                console.log.info("done already: %d of %s", len(images) - len(pending), counted(len(images), "image"))
             if pending:
                 watch.begin(pending)
                 sample_all(settings, pending, folder, rank, watch)
@@ -106,7 +106,7 @@ def run(cfg: DictConfig, rank: Rank = ALONE, jobs: tuple[int, int] | None = None
         if rank.first:
             show(metrics, folder, settings)
         if left := [image.path.name for image in pending if not record_path(folder.path, image.id).exists()]:
-            done = f"{len(images) - len(left)} of {len(images)} images are done"
+            done = f"done: {len(images) - len(left)} of {counted(len(images), 'image')}"
             raise InputError(f"data.root: {few(left)} went away or changed while the run was at work ({done}); {PUT_BACK}")
         return metrics
 

@@ -182,7 +182,8 @@ class Model:
         neutral = {"workers": (1, "auto"), "shard": ("0/1",)}
         for key, remedy in OF_A_RUN.items():
             if (value := getattr(self.settings, key)) and value not in neutral.get(key, ()):
-                raise InputError(f"{key}={value}: acts in posterior_sample.py alone; {remedy}")
+                said = ",".join(value) if isinstance(value, dict) else value
+                raise InputError(f"{key}={said}: acts in posterior_sample.py alone; {remedy}")
         for note in self.settings.composition.notes:
             console.log.warning("%s", note)
         ready = None if prior is None else prepared(prior, self.settings, prior.device)
@@ -227,13 +228,14 @@ class Model:
             return self._measured(select_images(settings), settings, None)
         paths = [images] if isinstance(images, str | Path) else images
         if not hasattr(paths, "__len__"):
-            raise InputError(f"images: are a {type(images).__name__}; give an array (N, 3, H, W), or paths")
+            raise InputError(f"images: have the type {type(images).__name__}; give an array (N, 3, H, W), or paths")
         if not (len(paths) and all(isinstance(path, str | Path) for path in paths)):
             settings = self.settings_with({"seed": seed, "data.kind": "images"})
             return self._measured(pictures(images, start_id), settings, IN_MEMORY)
         settings = self.settings_with({"seed": seed})
-        root = os.path.commonpath([find(path).resolve().parent for path in paths])
-        items = items_of(settings, [find(path) for path in paths], start_id)
+        files = [found if (found := find(path)).exists() else Path(path) for path in paths]  # of a missing one: as it was given
+        root = os.path.commonpath([file.resolve().parent for file in files])
+        items = items_of(settings, files, start_id)
         return self._measured(items, settings, None if Path(root) == find(settings.data.root).resolve() else root)
 
     def _of_others(self, y: Any) -> Measurements:
@@ -280,6 +282,8 @@ class Model:
         from utils.running.sampling import Turn, report, sample_with
         from utils.sampling.pictures import enlarged
 
+        if on_step is not None and not callable(on_step):
+            raise InputError(f"on_step={on_step}: cannot be called; give a function of one argument")
         y = y if isinstance(y, Measurements) else self._of_others(y)
         settings, image_results = self.settings_of(y), list[ImageResult]()
         self._under(settings.seed)

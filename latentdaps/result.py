@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.errors import InputError, visible
+from utils.errors import InputError, counted, visible
 from utils.records.aggregate import aggregate
 from utils.records.files import read_record, record_path
 from utils.records.folder import RunFolder
@@ -92,8 +92,10 @@ class Result:
         from utils.metrics.base import numbers
         from utils.metrics.registry import computed
 
-        truths = self.measurements.truth if truth is None else as_array(truth).astype(np.float32)
-        shape = self.images[:, 0].shape
+        shape, given = self.images[:, 0].shape, None if truth is None else as_array(truth)
+        if given is not None and given.dtype.kind not in "biuf":
+            raise InputError(f"truth: holds {given.dtype} values, not real numbers; give an array {shape} in [0, 1]")
+        truths = self.measurements.truth if given is None else given.astype(np.float32)
         if truths is None or truths.shape != shape or not (truths.min() >= 0 and truths.max() <= 1):
             reason = "of the measurements none is known"
             if truths is not None:
@@ -144,7 +146,7 @@ class Result:
 
     def __repr__(self) -> str:
         """One line for each of the first images."""
-        lines = [f"{len(self.images)} images, {self.images.shape[1]} particles"]
+        lines = [f"{counted(len(self.images), 'image')}, {counted(self.images.shape[1], 'particle')}"]
         for record, pick, verdict in list(zip(self.records, self.pick, self.verdict))[:SHOWN]:
             scores = record["modes"]["psnr_aligned"] if record["modes"] else record["scores"]["psnr"]
             score = "" if pick < 0 or scores[pick] is None else f", {scores[pick]:.2f} dB"

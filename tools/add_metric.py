@@ -18,7 +18,7 @@ import numpy as np
 from utils.analysis import runs
 from utils.command_line import Parser, run, say
 from utils.digests import of_config, of_modules, other_content
-from utils.errors import InputError, one_line, short
+from utils.errors import InputError, counted, one_line, short
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
 from utils.plain_files import Unreadable, parse_yaml
@@ -46,7 +46,7 @@ def main() -> None:
         scored.append((finished.folder, metric, values(metric, finished, trusted)))
     for folder, metric, rows in scored:
         add(folder, metric, rows)
-        say(f"{folder}: {metric.name} of {len(rows)} images")
+        say(f"{folder}: {metric.name} of {counted(len(rows), 'image')}")
 
 
 def argument(text: str) -> tuple[str, Any]:

@@ -252,6 +252,7 @@ def _draw_radial(axis: Axes, y: np.ndarray, frame: Frame) -> None:
     axis.semilogy(radial.noise, ".", color="#d0021b", markersize=4, label="noise there, if that is the centre")
     axis.axhline(frame.sigma, color="black", linestyle="--", linewidth=1, label=f"operator.sigma = {frame.sigma:.3g}")
     axis.set(xlabel="pixels from the centre", ylabel="magnitude, as the operator has it", title="magnitude and noise by radius")
+    axis.yaxis.set_major_formatter("{x:g}")  # the default writes formulas, and text is not read as mathematics
     axis.legend(fontsize=8)
 
 

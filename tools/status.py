@@ -19,7 +19,7 @@ from rich.console import Console
 
 from utils.command_line import Parser, run, say
 from utils.data import files_in
-from utils.errors import InputError, one_line
+from utils.errors import InputError, counted, one_line
 from utils.paths import find
 from utils.plain_files import Unreadable, read_yaml
 from utils.records.aggregate import finite
@@ -27,7 +27,7 @@ from utils.records.files import RecordError, read_record, record_paths
 from utils.records.folder import names_seen
 from utils.records.kept import KEPT, kept_path
 from utils.records.progress import SUFFIX, Progress, read_progress
-from utils.records.summary import counted, resolution
+from utils.records.summary import resolution
 
 SILENT_S, SILENT_STEPS = 60.0, 20  # so many seconds, and steps' time, without a sign: the process has probably stopped
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from utils.conventions import Convention, DataBlock
-from utils.errors import InputError, few, one_line, short
+from utils.errors import InputError, Unfit, counted, few, one_line, short
 from utils.formats import READERS, linked
 from utils.measurements import OwnFrame, Reading, read
 from utils.paths import find
@@ -32,6 +32,12 @@ KINDS = {"images": "PNG, JPEG, TIFF, WEBP or BMP image", "measurement": ".npy, .
 MOST_FILES = 2**21  # in data.root and its folders, of any kind: the largest public sets have fewer
 MOST_WAYS = 16  # by which links may lead into one folder
 PSEUDO = ("/proc", "/sys")  # folders without data, some of which lead back to all of the machine
+REMEDIES = {  # of a file that cannot be read, by the error
+    FileNotFoundError: "name one that is there",
+    IsADirectoryError: "name the files in it",
+    PermissionError: "make it readable",
+    Unfit: "",  # it says itself what to do
+}
 PUT_BACK = "put it back; finished images are kept, and the same command continues"
 Value = TypeVar("Value")
 
@@ -79,7 +85,7 @@ class TestImage(TestItem):
         """Raises if the file cannot be read; how it is read where that is unusual, as keys of READ_AS."""
         with opened_picture(self.path) as opened:
             if opened.format in ("TIFF", "WEBP") and (count := getattr(opened, "n_frames", 1)) > 1:
-                raise ValueError(f"holds {count} pictures; save each as a file of its own")
+                raise Unfit(f"holds {count} pictures; save each as a file of its own")
             opened.load()
             twelve_bits = ["twelve bits"] * (white(opened) == TWELVE_BITS)
             return twelve_bits + [key for key in [in_srgb(opened)[1]] if key]
@@ -276,9 +282,9 @@ def select_images(settings: Selection) -> list[TestImage] | list[Measurement]:
     items = whole_set(settings, files)
     end = data.end_id if data.end_id is not None else len(items)
     if end > len(items):
-        raise InputError(f"data.end_id={end}: {root} has {len(items)} images{beside}")
+        raise InputError(f"data.end_id={end}: {root} has {counted(len(items), 'image')}{beside}")
     if data.start_id >= end:
-        raise InputError(f"data.start_id={data.start_id}: {root} has {len(items)} images{beside}")
+        raise InputError(f"data.start_id={data.start_id}: {root} has {counted(len(items), 'image')}{beside}")
     k, n = settings.shard_of
     return _read_once(items[data.start_id : end][k::n], settings)
 
@@ -331,10 +337,12 @@ def loaded(item: TestItem, read: Callable[[], Value]) -> Value:
         raise Lost(str(error), item.id) from None
 
 
-def _readable(item: TestItem, check: Callable[[], Value], remedy: str = "replace or remove it") -> Value:
-    """What `check` finds in an item's file. Raises InputError."""
+def _readable(item: TestItem, check: Callable[[], Value], remedy: str | None = None) -> Value:
+    """What `check` finds in an item's file; remedy: what to do where it cannot be read. Raises InputError."""
     try:
         return check()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)  # of a file that is not there, its name stands before
-        raise InputError(f"data.root: {item.path} cannot be read ({reason}); {remedy}") from None
+        if remedy is None:
+            remedy = next((each for kind, each in REMEDIES.items() if isinstance(error, kind)), "replace or remove it")
+        raise InputError(f"data.root: {item.path} cannot be read ({reason}){f'; {remedy}' if remedy else ''}") from None

@@ -18,6 +18,10 @@ class InputError(Exception):
         super().__init__(visible(line))
 
 
+class Unfit(ValueError):
+    """A file that is whole and cannot be read as it is: one line saying why, and what to do so that it can."""
+
+
 def visible(text: str) -> str:
     """A text in one line, its steering characters written as escapes: names of others reach a terminal by it."""
     return STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
@@ -32,6 +36,11 @@ def short(value: Any) -> str:
 def few(names: Sequence[str], shown: int = 3) -> str:
     """The first of some names, and how many more there are."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def counted(number: int, noun: str, ending: str = "s") -> str:
+    """1 image, 2 images; ending: of the plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{ending}"
 
 
 def one_line(error: BaseException, length: int = 400) -> str:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from utils.errors import InputError, one_line
+from utils.errors import InputError, Unfit, one_line
 from utils.hdf5 import HDF5, MATLAB, MOST, NoSuchDataset, TooLarge, check_size, is_hdf5, linked, named, stored_in_hdf5
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def stored(path: Path, dataset: str, folders: Sequence[Path] = ()) -> Iterator[S
 
     dataset: path within an HDF5 or CXI file, name within a .npz or .mat of several arrays; no meaning for the others.
     folders: where the file may have its data read from others (`linked`), beside its own folder.
-    Raises NoSuchDataset, TooLarge, and ValueError, in one line, for a file that cannot be read.
+    Raises NoSuchDataset, TooLarge, Unfit, and ValueError, in one line, for a file that cannot be read.
     """
     try:
         linked(path, dataset, folders)
         with READERS[path.suffix.lower()](path, dataset) as array:
             yield array
-    except (NoSuchDataset, TooLarge, InputError):
+    except (NoSuchDataset, TooLarge, Unfit, InputError):
         raise
     except Exception as error:  # of a damaged file each library raises kinds of its own, struct.error and zlib.error among them
         raise ValueError(one_line(error)) from None
@@ -145,7 +145,7 @@ def _tiff(path: Path, dataset: str) -> Iterator[Stored]:
     with tifffile.TiffFile(path) as file:
         shapes = {series.shape for series in file.series}  # pages written one by one are series of their own
         if len(shapes) != 1:
-            raise ValueError(f"holds pictures of the shapes {sorted(shapes)}; save one stack a file")
+            raise Unfit(f"holds pictures of the shapes {sorted(shapes)}; save one stack a file")
         size = path.stat().st_size
         for page in file.pages:
             check_size(page.chunks, np.dtype(page.dtype), MOST)
@@ -157,7 +157,7 @@ def _tiff(path: Path, dataset: str) -> Iterator[Stored]:
         except (ImportError, ValueError) as error:
             if isinstance(error, ImportError) or "imagecodecs" in str(error):
                 kind = getattr(file.pages[0].compression, "name", "a codec")
-                raise ValueError(f"is compressed by {kind}; pip install imagecodecs reads it") from None
+                raise Unfit(f"is compressed by {kind}; pip install imagecodecs reads it") from None
             raise
 
 

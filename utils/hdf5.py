@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.errors import few, short
+from utils.errors import Unfit, few, short
 
 if TYPE_CHECKING:
     import h5py
@@ -84,7 +84,7 @@ def linked(path: Path, dataset: str, folders: Sequence[Path] = ()) -> list[Path]
             else:
                 waiting.append((other, inner, depth + 1))
     if outside:
-        raise ValueError(
+        raise Unfit(
             f"its data lie outside the data folder, in {', '.join(sorted(outside))}; if they are yours, name their folder in "
             "data.linked_folders"
         )
@@ -102,14 +102,14 @@ def is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def _opened_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Raises ValueError for a file that another program is writing."""
+    """Raises Unfit for a file that another program is writing."""
     import h5py
 
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         if isinstance(error, BlockingIOError) or "already open for" in str(error):
-            raise ValueError(
+            raise Unfit(
                 f"{short(str(path))} is locked by a program that writes it; wait until that has closed the file, or copy it"
             ) from None
         raise
@@ -139,12 +139,12 @@ def _leads_to(file: h5py.File, dataset: str) -> Iterator[tuple[str, str]]:
         return
     if node.external:
         names = ", ".join(sorted({short(name) for name, *_ in node.external}))
-        raise ValueError(f"{short('/'.join(parts))} is external raw storage, in {names}; save the numbers in the file itself")
+        raise Unfit(f"{short('/'.join(parts))} is external raw storage, in {names}; save the numbers in the file itself")
     if node.chunks:
         check_size(node.chunks, node.dtype, MOST)  # which is read whole, however little of it the dataset has
     for source in node.virtual_sources() if node.is_virtual else ():
         if "%" in source.file_name + source.dset_name:
-            raise ValueError(f"{short(dataset)} names its sources by a pattern, {short(source.file_name)}; name each file")
+            raise Unfit(f"{short(dataset)} names its sources by a pattern, {short(source.file_name)}; name each file")
         yield source.file_name, source.dset_name
 
 
@@ -177,7 +177,7 @@ def stored_in_hdf5(path: Path, dataset: str) -> Iterator[h5py.Dataset | Reversed
             yield Reversed(node) if path.suffix.lower() == MATLAB else node
         except OSError:
             if lacking := _lacking_filter(node):
-                raise ValueError(f"is compressed by {lacking}; pip install hdf5plugin reads it") from None
+                raise Unfit(f"is compressed by {lacking}; pip install hdf5plugin reads it") from None
             raise
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from utils.errors import Unfit
+
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # whatever a file's name says: EPS is a program, which Pillow runs
 TWELVE_BITS = 4095
 MOST_PIXELS = 2**26  # of an image, which takes 30 bytes a pixel while it is made smaller
@@ -23,14 +25,14 @@ SAME = 2  # levels of 255: profiles of sRGB differ from each other by their roun
 
 @contextmanager
 def opened_picture(path: Path) -> Iterator[Image.Image]:
-    """An image file of which nothing but its header has been read. Raises ValueError for one of more than MOST_PIXELS."""
+    """An image file of which nothing but its header has been read. Raises Unfit for one of more than MOST_PIXELS."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit that is higher than ours
         opened = Image.open(path, formats=FORMATS)
     with opened:
         width, height = opened.size
         if width * height > MOST_PIXELS:
-            raise ValueError(f"has {width} x {height} pixels; at most {MOST_PIXELS} are read, so make it smaller")
+            raise Unfit(f"has {width} x {height} pixels; at most {MOST_PIXELS} are read, so make it smaller")
         yield opened
 
 

@@ -63,6 +63,21 @@ def test_without_a_truth_there_is_no_empty_panel(tmp_path, composed):
     assert len(run.draw_trace(records).axes) == 2 * 2  # distance and loss, no PSNR
 
 
+@pytest.mark.parametrize("particles, gone", [(4, ()), (24, ()), (24, range(0, 24, 2))])
+def test_the_legend_of_a_trace_names_what_has_a_line_and_lies_on_the_page(tmp_path, composed, particles, gone):
+    folder = write_run(tmp_path, composed, [["0"] * particles])
+    (record, arrays) = read_record(record_paths(folder)[0])
+    for row in (row for key in ("psnr", "loss") for row in record["trace"][key]):
+        for position in gone:
+            row[position] = None
+    figure = run.draw_trace([(record, arrays)])
+    figure.canvas.draw()
+    legend = figure.axes[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"p{k}" for k in range(particles) if k not in gone]
+    box = legend.get_window_extent()
+    assert box.y0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 def test_the_trace_of_a_run_names_its_events_and_says_t(tmp_path, composed):
     folder = write_run(tmp_path, composed, [["0", None]], overrides=("repulsion_scale=0.3", "pruning_step=400"))
     records = [read_record(path) for path in record_paths(folder)]

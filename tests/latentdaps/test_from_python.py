@@ -167,6 +167,8 @@ def test_a_measurement_that_was_changed_replaces_no_record_of_the_one_before(mod
 def test_a_truth_in_another_range_is_refused(result, images):
     with pytest.raises(latentdaps.InputError, match=r"^truth: goes from \d+ to 2\d\d; give an array"):
         result.scores(255 * images[:2])
+    with pytest.raises(latentdaps.InputError, match=r"^truth: holds <U8 values, not real numbers; give an array"):
+        result.scores("face.png")
 
 
 def test_start_id_begins_where_it_says(model, images):
@@ -275,7 +277,7 @@ def test_a_prior_and_an_operator_may_be_objects(place, images, tmp_path):
         ({"overrides": ["repulsion_scale=-1"]}, r"^repulsion_scale=-1"),
         ({"name": "a/b\x00"}, r"^name="),
         ({"overrides": "num_samples=0"}, r"^num_samples=0: input"),
-        ({"callbacks": "tensorboard"}, r"^callbacks=.*: acts in posterior_sample\.py alone; give on_step to sample"),
+        ({"callbacks": "tensorboard"}, r"^callbacks=tensorboard: acts in posterior_sample\.py alone; give on_step to sample"),
         ({"workers": 2}, r"^workers=2: acts in posterior_sample\.py alone; leave it out"),
         ({"shard": "0/2"}, r"^shard=0/2: acts in posterior_sample\.py alone; give measure a part"),
         ({"save_arrays": ["npy"]}, r"^save_arrays=\['npy'\]: acts in posterior_sample\.py alone; result\.images"),
@@ -302,8 +304,9 @@ def test_wrong_keys_are_one_exception_with_the_line_of_the_command_line(keys, li
         (np.full((1, 3, 16, 16), np.nan), r"^images\[0\]: has shape \(3, 16, 16\) and float64 from nan to nan; give"),
         (np.zeros((0, 3, 16, 16)), r"^images: holds none"),
         ([], r"^images: holds none"),
-        (3, r"^images: are a int; give an array \(N, 3, H, W\), or paths$"),
-        ("nowhere.png", r"^data\.root: .*nowhere\.png cannot be read \(No such file or directory\)"),
+        (3, r"^images: have the type int; give an array \(N, 3, H, W\), or paths$"),
+        ("nowhere.png", r"^data\.root: nowhere\.png cannot be read \(No such file or directory\); name one that is there$"),
+        (str(PROJECT / "dataset"), r"^data\.root: .*dataset cannot be read \(Is a directory\); name the files in it$"),
     ],
 )
 def test_wrong_images_are_one_line(model, images, line):
@@ -322,6 +325,11 @@ def test_wrong_images_are_one_line(model, images, line):
 def test_wrong_measurements_are_one_line(model, y, line):
     with pytest.raises(latentdaps.InputError, match=line):
         model.sample(y, progress=False)
+
+
+def test_what_cannot_be_called_is_refused_before_a_step(model):
+    with pytest.raises(latentdaps.InputError, match="^on_step=3: cannot be called; give a function of one argument$"):
+        model.sample(np.zeros((1, 3, 24, 24), np.float32), on_step=3)
 
 
 def test_without_a_set_the_images_must_be_given(place):

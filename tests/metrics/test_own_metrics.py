@@ -183,7 +183,7 @@ def test_it_is_computed_for_a_finished_run_from_its_records(run, tool, both, tmp
     before, arrays = read_record(record_path(folder, 0))
     mean_error = "mean_error=tests.worlds.own_metrics.MeanError"
     status, out, err = tool(add_metric, mean_error, folder, "--set", "factor=2.0")
-    assert (status, err) == (0, "") and out == f"{folder}: mean_error of 1 images\n"
+    assert (status, err) == (0, "") and out == f"{folder}: mean_error of 1 image\n"
     assert tool(add_metric, "misfit=tests.worlds.own_metrics.Misfit", folder)[0] == 0
     record, after = read_record(record_path(folder, 0))
     assert all((arrays[name] == after[name]).all() for name in arrays)
@@ -222,7 +222,7 @@ def test_the_name_alone_is_enough_where_the_runs_config_has_the_class(run, tool)
     name = "tests.worlds.own_metrics.MeanError"
     status, _, err = tool(add_metric, "mean_error", folder)
     assert status == 2 and f"metrics.mean_error._target_={name}: is no class of this project" in err
-    assert tool(add_metric, "mean_error", folder, "--trust", name) == (0, f"{folder}: mean_error of 1 images\n", "")
+    assert tool(add_metric, "mean_error", folder, "--trust", name) == (0, f"{folder}: mean_error of 1 image\n", "")
     assert None not in json.loads((folder / "metrics.json").read_text())["mean_error"]["sample"][0]
 
 

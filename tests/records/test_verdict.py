@@ -73,6 +73,7 @@ def test_the_report_of_a_run_says_it_of_each_image(std, verdict):
     star = "*" if std else ""
     assert f"| 0 (0.png) | p1 | 110 | 100 | 1.100 | {verdict} | 1.200{star} 1.100{star} – |" in text
     assert ("**No particle explains the measurement" in text) == (std is not None)
+    assert ("The pick explains the measurement up to its noise: on none of 1 image." in text) == (std is not None)
 
 
 def test_the_closing_summary_counts_them_and_the_log_warns_once(capsys, caplog):
@@ -80,6 +81,7 @@ def test_the_closing_summary_counts_them_and_the_log_warns_once(capsys, caplog):
         print_results(metrics([120.0, 110.0, None], [100.0, 120.0, 120.0]), "folder")
     assert "the pick explains the measurement up to its noise: on 1 of 2 images\n" in capsys.readouterr().out
     (warning,) = caplog.records
+    assert "on 1 of 1 image: 0 (5.0 sd)" in unexplained(metrics([120.0, 110.0, None]))
     assert "on 1 of 2 images: 0 (5.0 sd)" in warning.getMessage()
 
 

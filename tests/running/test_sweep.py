@@ -62,18 +62,19 @@ def test_a_sweep_numbers_its_jobs_says_an_error_once_and_ends_in_one_table(tmp_p
     assert done.stderr.count("error: ") == 2 and "Error executing job" not in done.stderr
     table = done.stdout.splitlines()[-5:]
     assert table[0].split()[0] == "job" and [row.split()[0] for row in table[1:]] == list("1234")
+    assert "  PSNR, better orientation  " in table[1]
     assert table[1].rstrip().endswith("  ok") and "error: task_group=none" in table[2] and "0 of 1" in table[3]
 
 
 def test_one_job_has_no_table_and_an_interrupted_one_is_in_it(capsys):
     sweep = Sweep()
-    sweep.rows = [("1", "seed=1", "-", "-", "-", "-", "ok")]
+    sweep.rows = [("1", "seed=1", *"-----", "ok")]
     sweep.close()
     assert capsys.readouterr().out == ""
-    sweep.rows.append(("2", "seed=2\x1b", "-", "-", "-", "-", "interrupted"))
+    sweep.rows.append(("2", "seed=2\x1b", *"-----", "interrupted"))
     sweep.close()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["2", r"seed=2\x1b", "-", "-", "-", "-", "interrupted"]
+    assert lines[2].split() == ["2", r"seed=2\x1b", *"-----", "interrupted"]
 
 
 def step_of(number, loss):

@@ -15,7 +15,7 @@ from utils.running import sampling
 pytestmark = pytest.mark.program
 
 REMEDY = "put it back; finished images are kept, and the same command continues"
-TWO_OF_3 = r"went away or changed while the run was at work \(2 of 3 images are done\)"
+TWO_OF_3 = r"went away or changed while the run was at work \(done: 2 of 3 images\)"
 
 
 @pytest.fixture(scope="module")

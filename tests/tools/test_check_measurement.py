@@ -7,10 +7,12 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from tools import check_measurement
 from utils.errors import InputError
+from utils.figures import style
 from utils.paths import PROJECT
 
 FRAME = 96
@@ -56,6 +58,17 @@ def test_a_right_file_needs_no_override_and_has_its_page(checked, tmp_path):
         assert page.size == (1250, 1050)
         levels = np.asarray(page.convert("L"))
     assert all(quarter.std() > 20 for half in np.split(levels, 2) for quarter in np.split(half, 2, 1))  # none is empty
+
+
+def test_no_text_of_the_page_is_a_formula(checked, tmp_path, monkeypatch):
+    np.save(tmp_path / "y.npy", np.random.default_rng(0).poisson(250 * intensity()))
+    kept = []
+    monkeypatch.setattr(style, "save_figure", lambda figure, path, **options: kept.append(figure))
+    checked(tmp_path / "y.npy", *COUNTS, "model=demo-scenes")
+    kept[0].canvas.draw()
+    texts = [text.get_text() for text in kept[0].findobj(Text)]
+    style.plt.close(kept[0])
+    assert any("magnitude" in text for text in texts) and not any("$" in text for text in texts)
 
 
 def test_what_is_recommended_mends_what_was_found(checked, tmp_path):

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from tools.demo_prior.make_demo_data import SEEDS, SIDE, demo_images
 from utils.data import KINDS, TestImage, files_in
-from utils.errors import InputError
+from utils.errors import InputError, Unfit
 from utils.files import write_atomically
 from utils.paths import find
 from utils.plain_files import Unreadable, read_json
@@ -136,6 +136,8 @@ def read_pixels(path: Path, resolution: int) -> NDArray[np.float32]:
     try:
         image.check()  # of several pictures in a file none is silently left out
         return image.pixels(resolution)
+    except Unfit as error:  # which says itself what to do
+        raise InputError(f"{path} cannot be read ({error})") from None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read ({reason}); replace or remove it") from None

@@ -229,7 +229,7 @@ def mode_map(experiments: Sequence[Experiment]) -> Figure:
     figure.text(
         0.1 / size[0],
         0.1 / size[1],
-        "0, 180: orientation found · m: channels mixed · ×: failed · dark: not there at the end · P: label-free pick",
+        "0, 180: orientation found · m: channels mixed · ×: failed · black: not there at the end · P: label-free pick",
         fontsize=8,
     )
     return figure
@@ -238,7 +238,7 @@ def mode_map(experiments: Sequence[Experiment]) -> Figure:
 def draw_modes(axis: Axes, experiment: Experiment, images: Sequence[tuple[int, Sequence[str | None], int | None]]) -> None:
     """One panel: [(image id, labels of its particles, position of the pick)]."""
     greys = [[LABEL_GREYS.get(label, np.nan) for label in labels] for _, labels, _ in images]
-    axis.set_facecolor("0.15")  # where a particle was pruned, not started or diverged
+    axis.set_facecolor("black")  # where a particle was pruned, not started or diverged
     axis.imshow(np.array(greys, dtype=float), cmap="gray", vmin=0, vmax=1, aspect="auto")
     for y, (_, labels, picked) in enumerate(images):
         for x, label in enumerate(labels):

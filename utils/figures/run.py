@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -186,7 +187,8 @@ def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, An
     events = [events_of(record, config, times) for (record, _), times in zip(records, all_times)]
     height, width, left, below = 1.7, 4.0, 0.55, 0.3  # inches; below a panel: its numbers
     above = 1.2 if any(events) else 0.4  # for the names of the events
-    size = (width * len(columns) + 1.2, height * len(records) + above + 0.2)
+    names = math.ceil(0.16 * len(records[0][0]["particles"]) / (height * len(records)))  # columns of the legend, 0.16 a line
+    size = (width * len(columns) + 0.45 + 0.75 * names, height * len(records) + above + 0.2)
     figure = plt.figure(figsize=size)
     for i, ((record, _), times) in enumerate(zip(records, all_times)):
         bottom = size[1] - above - height * (i + 1) + below
@@ -205,7 +207,7 @@ def draw_trace(records: Sequence[tuple[Record, Arrays]], config: Mapping[str, An
             if j == 0:
                 axis.set_ylabel(f"image {record['image_id']}", fontsize=8)
             if i == 0 and j == len(columns) - 1:
-                legend_outside(axis)
+                legend_outside(axis, names)
     return figure
 
 
@@ -215,7 +217,8 @@ def draw_lines(axis: Axes, record: Record, times: NDArray[np.float64], key: str)
     if isinstance(rows[0], list):
         for position, index in enumerate(record["particles"]):
             values = numbers(row[position] for row in rows)
-            axis.plot(times, values, linestyle=DASHES[position % len(DASHES)], linewidth=1, label=f"p{index}")
+            named = f"p{index}" if np.isfinite(values).any() else "_"  # which the legend leaves out: no line, no name
+            axis.plot(times, values, linestyle=DASHES[position % len(DASHES)], linewidth=1, label=named)
     else:
         axis.plot(times, numbers(rows), color="black", linewidth=1)
     axis.yaxis.set_major_locator(MaxNLocator(4))

@@ -131,11 +131,12 @@ def point_face(i: int) -> dict[str, Any]:
     return {"marker": MARKERS[i % len(MARKERS)], "markerfacecolor": FACES[i // len(MARKERS) % len(FACES)]}
 
 
-def legend_outside(axis: Axes) -> None:
-    """A legend to the right of what is labelled, where it hides nothing; none where nothing was drawn, of which matplotlib
-    warns."""
+def legend_outside(axis: Axes, columns: int = 1) -> None:
+    """A legend in so many columns to the right of what is labelled, where it hides nothing; none where nothing was drawn, of
+    which matplotlib warns."""
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(fontsize=8, labelspacing=0.35, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False)
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0, "columnspacing": 0.8}
+        axis.legend(fontsize=8, labelspacing=0.35, frameon=False, ncols=columns, **place)
 
 
 def shown_name(label: str) -> str:

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from utils.errors import visible
+from utils.errors import counted, visible
 from utils.metrics.base import BETTER_ORIENTATION, Described, row_name
 from utils.metrics.registry import BESIDE_LOSS, SCORES, of_ones_own
 from utils.records.aggregate import at_best, finite, spread
-from utils.records.verdict import NOT_EXPLAINED, TO_THE_PRIOR, WITHIN, remarks, verdicts
+from utils.records.verdict import NOT_EXPLAINED, TO_THE_NOISE, TO_THE_PRIOR, WITHIN, remarks, verdicts
 
 NOT_ITS = "–"
 BEST_PLACE = "also moved to where it is nearest, since magnitudes do not tell where an object with dark margins lies"
@@ -19,11 +19,6 @@ def mean_and_spread(values: Iterable[float | None], digits: int) -> str:
     if not numbers:
         return NOT_ITS
     return f"{statistics.fmean(numbers):.{digits}f}" + (f" ± {spread(numbers):.{digits}f}" if len(numbers) > 1 else "")
-
-
-def counted(number: int, noun: str, ending: str = "s") -> str:
-    """1 image, 2 images; ending: of the plural."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{ending}"
 
 
 def summary_table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -147,6 +142,17 @@ def verdict_of_pick(metrics: dict[str, Any], image: int) -> str | None:
     return None if picked is None else verdicts(metrics, image)[picked]
 
 
+def explained(metrics: dict[str, Any]) -> str | None:
+    """On how many images the label-free pick explains its measurement, in one line; None where that is not known."""
+    words = [word for i in range(metrics["metadata"]["num_images"]) if (word := verdict_of_pick(metrics, i))]
+    if not words:
+        return None
+    within, drawn = sum(word in ("within", TO_THE_NOISE) for word in words), words.count(TO_THE_PRIOR)
+    of_all = "ok" if within == len(words) else f"on {within or 'none'} of {counted(len(words), 'image')}"
+    of_all += f", to what this prior can draw on {drawn}" if drawn else ""
+    return f"the pick explains the measurement up to its noise: {of_all}"
+
+
 def ratios_of_particles(metrics: dict[str, Any], image: int) -> str:
     """Loss / noise floor of each particle of an image; a star where it is above."""
     row = zip(metrics["loss"]["ratio"][image], verdicts(metrics, image))
@@ -185,8 +191,8 @@ def eval_markdown(metrics: dict[str, Any]) -> str:
         ]
     if not any(finite(row) for row in metrics["psnr"]["sample"]):
         lines += ["", *loss_lines(metrics)]
-    if passed := certified(metrics):
-        lines += ["", f"{passed[0].upper()}{passed[1:]}."]
+    for line in filter(None, (explained(metrics), certified(metrics))):
+        lines += ["", f"{line[0].upper()}{line[1:]}."]
     diverged = sum(sum(row) for row in metrics["diverged"])
     for remark in remarks(metrics):
         lines += ["", f"**{remark[0].upper()}{remark[1:]}.**"]

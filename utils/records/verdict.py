@@ -12,6 +12,7 @@ above 3; after the 6 annealing steps of sampler=budget, nine tenths do.
 
 from typing import Any
 
+from utils.errors import counted
 from utils.records.aggregate import finite
 
 WITHIN = 3.0  # standard deviations: one true image in 700 lies above
@@ -77,8 +78,8 @@ def unexplained(metrics: dict[str, Any]) -> str | None:
     gain = "".join(f"; image {i} is {s:.3g} times as bright as its result: data.gain?" for i, s in list(wrong.items())[:1])
     return (
         f"no particle explains the measurement within {WITHIN:g} standard deviations of its noise{beside} on {len(above)} of "
-        f"{len(best)} images: {_listed(above)}; an image that the prior does not know, a wrong sigma or convention of y, "
-        f"or too few steps{gain}"
+        f"{counted(len(best), 'image')}: {_listed(above)}; an image that the prior does not know, a wrong sigma or convention "
+        f"of y, or too few steps{gain}"
     )
 
 
@@ -89,9 +90,9 @@ def noise_overstated(metrics: dict[str, Any]) -> str | None:
     if not below:
         return None
     return (
-        f"every particle fits the measurement more closely than its noise allows on {len(below)} of {len(highest)} images: "
-        f"{_listed(below)} below the floor; operator.sigma is larger than the noise of y, or differs from pixel to pixel as "
-        "that of counts does (fidelity.poisson)"
+        f"every particle fits the measurement more closely than its noise allows on {len(below)} of "
+        f"{counted(len(highest), 'image')}: {_listed(below)} below the floor; operator.sigma is larger than the noise of y, "
+        "or differs from pixel to pixel as that of counts does (fidelity.poisson)"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from utils import device as devices
 from utils.config.settings import Settings
 from utils.data import TestItem
-from utils.records.summary import counted
+from utils.errors import counted
 from utils.running.build import Parts, load_batch
 
 log = logging.getLogger("latentdaps")

@@ -13,7 +13,7 @@ from utils.conventions import OF_A_SPECTRUM, Convention
 from utils.data import Measurement, loaded
 from utils.diagnosis.findings import Frame, findings_of
 from utils.diagnosis.plausibility import Findings, lost, noise_on, of_picture, of_spectrum
-from utils.errors import InputError
+from utils.errors import InputError, counted
 from utils.running.build import Parts
 from utils.stacks import in_all
 
@@ -69,7 +69,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         raise InputError(f"data.root: {path}{more}: {reason}")
     for value, nearest in in_all(idle).items():
         hint = f"; the nearest value in {images[0].name} is {nearest}" if nearest else ""
-        log.warning("data.mask=[%s]: no pixel of the %d files has that value%s", value, len(images), hint)
+        log.warning("data.mask=[%s]: no pixel of the %s has that value%s", value, counted(len(images), "file"), hint)
     for text, name in remarks.items():
         log.info("%s: %s", name, text)
     if any(missing.values()):

@@ -13,10 +13,10 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from utils.callbacks.base import ImageDone, Step
-from utils.errors import one_line, visible
+from utils.errors import counted, one_line, visible
 from utils.records.progress import Progress as HowFar
-from utils.records.summary import aligned_columns, certified, counted, headed_table, population, seconds, verdict_of_pick
-from utils.records.verdict import TO_THE_NOISE, TO_THE_PRIOR, remarks
+from utils.records.summary import aligned_columns, certified, explained, headed_table, population, seconds
+from utils.records.verdict import remarks
 from utils.running.watching import Watch
 
 LONGEST_WORD = 1000  # characters: rich breaks a word into lines in the square of its length
@@ -162,12 +162,8 @@ def summary(metrics: dict[str, Any], folder: Path) -> list[str]:
         lines.append(f"success {sum(modes['success'])} of {counted(n, 'image')}, both orientations on {both}")
     if passed := certified(metrics):
         lines.append(passed)
-    words = [word for i in range(n) if (word := verdict_of_pick(metrics, i))]
-    if words:
-        within, drawn = sum(word in ("within", TO_THE_NOISE) for word in words), words.count(TO_THE_PRIOR)
-        of_all = "ok" if within == len(words) else f"on {within or 'none'} of {counted(len(words), 'image')}"
-        of_all += f", to what this prior can draw on {drawn}" if drawn else ""
-        lines.append(f"the pick explains the measurement up to its noise: {of_all}")
+    if answer := explained(metrics):
+        lines.append(answer)
     heads, *rows = headed_table(metrics)
     if modes:
         rows = [(f"{name}, as found" if name in AS_FOUND else name, *cells) for name, *cells in rows if name != "PSNR"]

@@ -14,9 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from utils.config.overrides import changes_results
-from utils.errors import one_line, short, visible
+from utils.errors import counted, one_line, short, visible
 from utils.records.aggregate import finite
-from utils.records.summary import aligned_columns, counted, summary_table
+from utils.records.summary import aligned_columns, summary_table
 from utils.running.console import log
 
 MOST_NAME = 120  # characters of a folder's name that come from overrides
@@ -36,7 +36,7 @@ class Sweep:
             cfg = with_own_name(cfg, asked)
         label = short(" ".join(asked))
         log.info("[%d%s] %s: %s", number, f"/{count}" if count else "", label, f"{cfg.save_dir}/{cfg.name}")
-        row, how = ("-",) * 4, "interrupted"
+        row, how = ("-",) * 5, "interrupted"
         try:
             metrics = run(cfg, (number, count) if count else None)
             row, how = of_metrics(metrics) if metrics else row, "ok"
@@ -55,7 +55,7 @@ class Sweep:
     def close(self) -> None:
         """The table, of more than one job."""
         if len(self.rows) > 1:
-            heads = ("job", "what it is", "images", "best by the truth", "pick", "seconds", "end")
+            heads = ("job", "what it is", "images", "score", "best by the truth", "pick", "seconds", "end")
             print("\n".join(map(visible, aligned_columns([heads, *sorted(self.rows, key=lambda row: int(row[0]))]))))
 
 
@@ -87,10 +87,10 @@ def with_own_name(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def of_metrics(metrics: dict[str, Any]) -> tuple[str, ...]:
-    """Images, best and pick by PSNR, or without a truth by the loss, and seconds."""
+    """Images, the score, which is PSNR or without a truth the loss, its best and its pick, and seconds."""
     rows = {row[0]: row[1:] for row in summary_table(metrics)}
     score = next((name for name in ("PSNR, better orientation", "PSNR", "loss / noise floor") if name in rows), None)
     best, _, pick = rows[score] if score else ("-",) * 3
     n, modes = metrics["metadata"]["num_images"], metrics["modes"]
     images = f"{sum(modes['success'])} of {n}" if modes else counted(n, "image")
-    return images, best, pick, f"{sum(finite(metrics['time']['per_image_s'])):.0f}"
+    return images, score or "-", best, pick, f"{sum(finite(metrics['time']['per_image_s'])):.0f}"

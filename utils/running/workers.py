@@ -24,11 +24,10 @@ from utils import device as devices
 from utils.callbacks.base import ImageDone, Step
 from utils.config.settings import Settings
 from utils.data import TestItem
-from utils.errors import InputError
+from utils.errors import InputError, counted
 from utils.priors import library
 from utils.records.claim import claimed
 from utils.records.folder import RunFolder
-from utils.records.summary import counted
 from utils.running import console
 from utils.running.interrupts import held_back, let_through, signals_interrupt, uninterrupted
 from utils.running.ranks import Rank
