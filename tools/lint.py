@@ -22,7 +22,7 @@ DOCUMENTS = (
     *("README.md", "PROJECT.md", "CONTRIBUTING.md", "docs/*.md", "docs/guide/*.md", "docs/reference/*.md"),
     *("docs/research/*.md", "docs/research/measured/*.md"),
 )
-DENSE = ("docs/research/log.md", "docs/research/measured/coarse.md", "docs/research/measured/confirmed_photographs.md")
+DENSE = ("docs/research/measured/confirmed_photographs.md",)
 NO_PROSE = re.compile(  # code blocks; what is generated or kept word for word, up to its closing comment; comments
     r"^```.*?^```$|^<!-- (table|notes|verbatim)\b.*?^<!-- (end|/verbatim) -->$|^<!--.*?-->$", re.MULTILINE | re.DOTALL
 )
