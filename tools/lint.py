@@ -3,7 +3,7 @@
     python tools/lint.py
 
 Tests share what lies in tests/worlds and nothing else, so that each file can be read and moved alone. A sentence of a
-document has at most 25 words and two numbers. Code, tables, quotes, frozen protocols and the pages of DENSE are free of that.
+document has at most 25 words and two numbers. Code, tables, quotes and frozen protocols are free of that.
 """
 
 import ast
@@ -22,7 +22,6 @@ DOCUMENTS = (
     *("README.md", "PROJECT.md", "CONTRIBUTING.md", "docs/*.md", "docs/guide/*.md", "docs/reference/*.md"),
     *("docs/research/*.md", "docs/research/measured/*.md"),
 )
-DENSE = ("docs/research/measured/confirmed_photographs.md",)
 NO_PROSE = re.compile(  # code blocks; what is generated or kept word for word, up to its closing comment; comments
     r"^```.*?^```$|^<!-- (table|notes|verbatim)\b.*?^<!-- (end|/verbatim) -->$|^<!--.*?-->$", re.MULTILINE | re.DOTALL
 )
@@ -58,8 +57,7 @@ def of_examples(folder: Path) -> Iterator[str]:
 
 
 def of_documents(project: Path) -> Iterator[str]:
-    checked = {path for pattern in DOCUMENTS for path in project.glob(pattern)} - {project / name for name in DENSE}
-    for path in sorted(checked):
+    for path in sorted({path for pattern in DOCUMENTS for path in project.glob(pattern)}):
         for line, fault in of_prose(path.read_text("utf-8")):
             yield f"{path}:{line}: {fault}"
 
