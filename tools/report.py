@@ -34,13 +34,14 @@ from utils.figures.style import DPI, is_turned, measurement_picture
 
 TEMPLATE, SCRIPT = (Path(__file__).with_name(name) for name in ("report.html.j2", "report.js"))
 PARTS = ("tables", "pictures", "texts")  # of a section of the details
-BROAD = ("mode_map", "pareto")  # figures as wide as the page
+BROAD = ("mode_map", "pareto", "picks")  # figures as wide as the page
 CAPTIONS = {
     "step_time": "Time per annealing step against t, mean over images; vertical lines: events.",
     "pairwise_distance": "Mean pairwise latent distance of an image's particles against t, mean over images.",
     "psnr_distribution": "PSNR of all particles per experiment, with quartiles.",
     "mode_map": "Which orientation each particle of each image found.",
     "pareto": "Quality and success against what an image costs; the dashed line joins what nothing beats for less.",
+    "picks": "The same images solved by each experiment: its label-free pick, one that was found turned shown turned back.",
     "prtf": "Phase retrieval transfer function of the particles that agree with the label-free pick, per frequency shell, mean "
     "over images; above 1/e a detail counts as resolved. It says how far the particles agree, not how far they are right.",
 }
@@ -200,7 +201,8 @@ def drawings(experiments: Sequence[Experiment], images: int) -> tuple[list[dict[
     drawn: dict[bool, list[dict[str, Any]]] = {True: [], False: []}  # whether it compares
     for name, figure in comparison_figures.every(experiments, images):
         buffer = io.BytesIO()
-        quality = {"lossless": True} if name in CAPTIONS else {"quality": 80}
+        of_lines = name in CAPTIONS and name != "picks"  # pictures of images may lose a little
+        quality = {"lossless": True} if of_lines else {"quality": 80}
         figure.savefig(buffer, format="webp", dpi=DPI, bbox_inches="tight", pil_kwargs=quality)
         comparison_figures.plt.close(figure)
         picture = {"uri": data_uri(buffer.getvalue()), "caption": captions[name], "broad": name in BROAD}

@@ -17,7 +17,7 @@ from utils.analysis.experiments import gather
 from utils.command_line import run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
-IMAGES = 4 + 5 + 2  # truth, measurement and two picks; figures; all particles of two runs
+IMAGES = 4 + 6 + 2  # truth, measurement and two picks; figures; all particles of two runs
 LABELS = [["0", "failed", "180", "mixed"], ["failed", "0", "0", "failed"]]
 # appended to a copy of the page: what the browser made of its pictures
 PROBE = """<script>addEventListener("load", () => { const all = [...document.images], body = document.body, wide = innerWidth;
