@@ -53,3 +53,19 @@ def test_only_the_first_images_are_drawn_and_one_run_alone_is_not(tmp_path, comp
     other = write(tmp_path, composed, [["0"], ["0"]], "other")
     assert len(drawn(first, other, count=1).axes) == 3
     assert drawn(first) is None
+
+
+def test_runs_that_share_no_image_have_nothing_to_show_side_by_side(tmp_path, composed):
+    first = write(tmp_path, composed, [["0"]], "first", digests="a")
+    assert drawn(first, write(tmp_path, composed, [["0"]], "other", digests="b")) is None
+
+
+def test_the_pick_is_found_by_its_number_among_those_that_are_left(tmp_path, composed):
+    first = write(tmp_path, composed, [["0", None, "0"]], "first")
+    (path,) = record_paths(first)
+    record, arrays = read_record(path)
+    arrays["images"][1] = 7  # particle 2, the second of those that are left
+    write_record(first, record | {"selection": record["selection"] | {"picked": 2}}, arrays)
+    other = write(tmp_path, composed, [["0", "0", "0"]], "other")
+    shown = drawn(first, other).axes[1].images[0].get_array()
+    assert (np.asarray(shown) == 7).all()
