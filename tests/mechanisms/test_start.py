@@ -189,6 +189,16 @@ def test_a_single_particle_equals_that_of_a_batch(run):
     np.testing.assert_allclose(x[1:3], z, atol=1e-5)
 
 
+@pytest.mark.parametrize("number, block", [(1, True), (2, False)])
+def test_a_particle_of_a_bank_of_two_can_be_run_by_itself(run, number, block):
+    """The second begins at the bank, the third in noise."""
+    short = (*TWO, "task.demo_langevin.mcmc_sampler_config.num_steps=1", "data.end_id=1")
+    batch, _ = run(*short)
+    single, m = run(*short, "name=single", "num_samples=1", f"first_particle={number}")
+    np.testing.assert_allclose(states(batch)[1]["z"][[number]], states(single)[1]["z"], atol=1e-5)
+    assert ("start" in m) == block
+
+
 def test_off_is_off_bit_for_bit(run):
     plain, _ = run("data.end_id=1")
     off, m = run("data.end_id=1", "name=off", "start.bank=0", "start.sigma=2", "start.solver=er")

@@ -64,7 +64,8 @@ class StartPlan(Plan):
         return {self.key: OFF}
 
     def is_on(self, s: Settings) -> bool:
-        return s.start.bank > 0
+        """Whether a particle of this run begins at the bank: that of number k does where start.bank is above k."""
+        return s.start.bank > s.first_particle
 
     def switch(self, s: Settings) -> str:
         return f"start.bank={s.start.bank}"
@@ -78,7 +79,8 @@ class StartPlan(Plan):
 
     def opening(self, s: Settings, clock: StepClock) -> Opening | None:
         """None where all particles join: nothing is run before."""
-        if not self.is_on(s) or (s.num_samples <= s.start.bank and s.population == "fixed"):
+        last = s.first_particle + s.num_samples
+        if not self.is_on(s) or (last <= s.start.bank and s.population == "fixed"):
             return None
         return Opening(self.step(s), self.BEFORE, self.AFTER, ends_search=False)
 
@@ -102,7 +104,7 @@ class StartPlan(Plan):
                 f"{self.switch(s)}: all particles join at t = {course.clock.timestep(self.step(s)):.0f}, and what opens the "
                 f"phase {early.after} acts before; let it act later, or raise num_samples"
             )
-        if start.bank > s.num_samples:
+        if not s.first_particle and start.bank > s.num_samples:
             raise InputError(f"{self.switch(s)}: must not exceed num_samples={s.num_samples}, an image's particles")
         check_level("start.sigma", start.sigma, s.sampler.annealing_sigmas)
         if not start.bank <= start.keep <= start.restarts:
