@@ -54,6 +54,7 @@ MAY_IMPORT = {
         "utils.records.blocks",
         "utils.records.births",
         "utils.sampling",
+        "utils.evaluation.aligned",
     ),
     "utils.metrics": ("ground", "operators.base", "operators.gradients"),
     "utils.callbacks": ("ground",),

@@ -10,7 +10,7 @@ from utils.analysis import runs
 from utils.analysis.ancestry import ancestry
 from utils.config.check import check
 from utils.data import select_images
-from utils.mechanisms.pyramid.act import agreement
+from utils.mechanisms.pyramid.act import agreement, consensus
 from utils.records.files import read_record
 from utils.running.build import build, load_batch
 from utils.sampling.pictures import enlarged
@@ -162,6 +162,34 @@ def test_agreement_is_of_the_nearest_in_either_orientation():
     assert abs(agreement(torch.stack([x, other]))) < 0.5
 
 
+def test_the_mean_is_handed_on_in_the_orientation_of_each():
+    generator = torch.Generator().manual_seed(0)
+    truth, noise = torch.rand(3, 8, 8, generator=generator), 0.1 * torch.randn(3, 3, 8, 8, generator=generator)
+    x = truth + noise
+    turned = torch.stack([x[0].flip(-2, -1), x[1], x[2]])
+    for turns in ("channels", "image"):
+        handed = consensus(turned, 1, turns)
+        torch.testing.assert_close(handed[0], x.mean(0).flip(-2, -1))
+        torch.testing.assert_close(handed[1:], x.mean(0).expand(2, -1, -1, -1))
+    torch.testing.assert_close(consensus(turned, 1, None), turned.mean(0).expand(3, -1, -1, -1))
+    torch.testing.assert_close(consensus(x[:1], 0, "channels"), x[:1])
+
+
+def test_channels_turned_against_the_best_are_put_right():
+    x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mixed = torch.stack([x[0].flip(-2, -1), x[1], x[2]])
+    torch.testing.assert_close(consensus(torch.stack([mixed, x]), 1, "channels"), x.expand(2, -1, -1, -1))
+    assert not torch.allclose(consensus(torch.stack([mixed, x]), 1, "image")[0], x, atol=0.05)  # of such an operator they stay
+
+
+def test_a_diverged_particle_begins_at_the_mean_of_the_others():
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        consensus(torch.stack([x[0], torch.full_like(x[1], torch.nan), x[2]]), 0, None), x[[0, 2]].mean(0).expand(3, -1, -1, -1)
+    )
+    assert consensus(torch.full_like(x, torch.nan), 0, "channels").isnan().all()
+
+
 def test_a_level_begins_at_the_best_of_the_level_below(composed, tiny, monkeypatch):
     settings = check(composed(*tiny, *LEVELS))
     parts = build(settings, tried=False)
@@ -184,6 +212,8 @@ def test_a_level_begins_at_the_best_of_the_level_below(composed, tiny, monkeypat
         assert pyramid.block(result.of_image("pyramid", image), range(4))["levels"][0]["kept"] == [
             int(i) for i in below.particles.index[rows[below.loss[rows].argsort()[:2]]]
         ]
+        handed = pyramid.chosen(below)[1][2 * image : 2 * image + 2]  # of both particles the same picture, up to a turn
+        assert torch.equal(handed[0], handed[1]) or torch.equal(handed[0], handed[1].flip(-2, -1))
     first = next(info for info in seen if info.level is None)
     assert first.step == 1 and {info.level for info in seen} == {None, "16 of 64 pixels"}
 

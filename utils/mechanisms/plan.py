@@ -139,7 +139,7 @@ class Plan:
         return ()
 
     def retired(self, nodes: Nodes) -> Nodes:
-        """What its section held once and every fingerprint still has, beside what it holds."""
+        """Its section as every fingerprint has it: with what it held once, and without what changes nothing."""
         return nodes
 
     def steps_after(self, nodes: Nodes) -> int:

@@ -3,6 +3,10 @@
 The centre of a spectrum is the measurement of a small image (operators/phase_retrieval.py), with more signal in each number and
 at a fraction of the cost. So the image is solved small first; the particles with the smallest losses are scaled up, encoded and
 begin this level at noise pyramid.sigma, where the coarse structure stands and the detail is still open.
+
+pyramid.consensus: all of them begin at their mean. Particles of one solution err each in its own way, so the mean is nearer to
+it than they are. Averaging the best solutions before they go on is guided phase retrieval (Chen, Miao, Wang and Lee, Phys. Rev.
+B 76, 064113 (2007)).
 """
 
 import math
@@ -13,6 +17,7 @@ import torch
 
 from operators.base import Operator
 from utils.errors import InputError
+from utils.evaluation.aligned import symmetry, turned_onto
 from utils.mechanisms.plan import Course, Settings
 from utils.mechanisms.pyramid.plan import PLAN
 from utils.priors.base import LatentPrior
@@ -27,15 +32,15 @@ from utils.sampling.profiler import Profiler
 class Pyramid(Mechanism):
     """Brings in what the level below found.
 
-    below: the utils.algorithms.contract.Algorithm of that level; keep: particles of an image; step, sigma: where this level
-    begins; field: pixels of the object
+    below: the utils.algorithms.contract.Algorithm of that level; keep: particles of an image; meet: whether they begin at their
+    mean; step, sigma: where this level begins; field: pixels of the object
     """
 
     name = "pyramid"
     needs_all = True
 
-    def __init__(self, below: Any, keep: int, step: int, sigma: float, field: int) -> None:
-        self.below, self.keep, self.sigma, self.field = below, keep, sigma, field
+    def __init__(self, below: Any, keep: int, meet: bool, step: int, sigma: float, field: int) -> None:
+        self.below, self.keep, self.meet, self.sigma, self.field = below, keep, meet, sigma, field
         self.size = below.prior.resolution
         self.prefix, self.name_of_below = f"level_{self.size}_", f"{self.size} of {field} pixels"
         self.entrance = Entrance(step, (*(self.prefix + name for name in below.phases.names), "scaling_up"))
@@ -50,25 +55,28 @@ class Pyramid(Mechanism):
         start = Particles(z, y, particles.image, particles.index)
         result = below.sample(start, inner, lambda info: on_step(info._replace(level=info.level or self.name_of_below)))
         profiler.adopt(self.prefix, inner)
-        rows, report = self.chosen(result)
+        rows, pictures, report = self.chosen(result)
         kept = particles.select(self.rows_of(particles, result.particles.select(rows)))
         with profiler.apart("scaling_up", len(kept), partial(sampler.probe_peak_mb, kept)):
-            x = enlarged(result.image[rows.to(result.image.device)], sampler.prior.resolution)
+            x = enlarged(pictures, sampler.prior.resolution)
             z = sampler.prior.encode(x.to(sampler.prior.dtype))
             return kept.at(z + self.sigma * sampler.noise.draw(kept, "initial")), report
 
-    def chosen(self, result: SampleResult) -> tuple[torch.Tensor, Report]:
-        """Positions of the particles that go on, those of an image together, and what the level found on each image."""
+    def chosen(self, result: SampleResult) -> tuple[torch.Tensor, torch.Tensor, Report]:
+        """Positions of the particles that go on, those of an image together; the picture each goes on from; what was found."""
         operator, particles = self.below.operator, result.particles
         compared = result.loss
         if (more := owed(operator, result.image, particles.y, particles.same_image(compared.device))) is not None:
             compared = compared + more
         compared = compared.double().cpu().nan_to_num(torch.inf)
         ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
-        rows, report = [], {}
+        rows, pictures, report = [], [], {}
         for image, of_image in particles.by_image().items():
             order = of_image[compared[of_image].argsort(stable=True)][: self.keep]
             rows.append(order.sort().values)
+            x = result.image[rows[-1].to(result.image.device)]
+            best = int((rows[-1] == order[0]).nonzero())
+            pictures.append(consensus(x, best, symmetry(operator)) if self.meet else x)
             report[image] = {
                 "resolution": self.size,
                 "loss": {int(i): float(r) for i, r in zip(particles.index[of_image], ratio[of_image])},
@@ -76,7 +84,7 @@ class Pyramid(Mechanism):
                 "agreement": agreement(result.image[order.to(result.image.device)]),
                 "blocks": {m.name: result.of_image(m.name, image) for m in self.below.mechanisms},
             }
-        return torch.cat(rows), report
+        return torch.cat(rows), torch.cat(pictures), report
 
     @staticmethod
     def rows_of(particles: Particles, chosen: Particles) -> torch.Tensor:
@@ -100,6 +108,22 @@ class Pyramid(Mechanism):
         return {"field": self.field, "levels": [*(coarser["levels"] if coarser else ()), level]}
 
 
+def consensus(x: torch.Tensor, best: int, turns: str | None) -> torch.Tensor:
+    """Mean of one image's pictures x (K, 3, H, W), each turned onto number `best`; handed back in the orientation of each.
+
+    turns: of utils.evaluation.aligned.symmetry. Channels are turned each on its own where the measurement does not see it, and
+    the mean only as a whole, so that a particle whose channels are turned against each other is put right. One that has
+    diverged takes no part, and begins at the mean.
+    """
+    finite = x.isfinite().all(-1).all(-1).all(-1)
+    if not finite.any():
+        return x
+    mean = turned_onto(x[finite], x[best], turns).mean(0, keepdim=True)
+    if turns is None:
+        return mean.expand_as(x)
+    return torch.cat([turned_onto(mean, each, "image") for each in x])
+
+
 def agreement(x: torch.Tensor) -> float | None:
     """Largest correlation of the first picture of x (K, 3, H, W) with another one, as it is or turned by 180 degrees."""
     if len(x) < 2:
@@ -117,4 +141,4 @@ def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -
             f"{PLAN.switch(s)}: {type(operator).__name__} cannot measure a coarser image (coarse, centre); write []"
         )
     step = PLAN.step(s)
-    return Pyramid(course.below, s.pyramid.keep, step, s.sampler.annealing_sigmas[step], s.data.resolution)
+    return Pyramid(course.below, s.pyramid.keep, s.pyramid.consensus, step, s.sampler.annealing_sigmas[step], s.data.resolution)

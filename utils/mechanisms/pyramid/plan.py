@@ -37,10 +37,11 @@ class Pyramid(Section):
     models: list[str] | None  # of configs/model, for the levels but the last
     keep: int = Field(ge=1)  # particles that a level hands on, by loss
     sigma: float = Field(gt=0)  # noise level at which they begin the next one
+    consensus: bool = False  # they begin at their mean, not each at its own picture; records from before the choice: false
     chain: Chain
 
 
-OFF = Pyramid(levels=[], models=None, keep=4, sigma=1.0, chain=Chain(num_steps=20))
+OFF = Pyramid(levels=[], models=None, keep=4, sigma=1.0, consensus=True, chain=Chain(num_steps=20))
 
 
 class Keys(Section):
@@ -133,6 +134,10 @@ class PyramidPlan(Plan):
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("pyramid", {}).get("levels") else ("pyramid",)
+
+    def retired(self, nodes: Nodes) -> Nodes:
+        """Without a consensus it is what it was before there was a choice."""
+        return {key: value for key, value in nodes.items() if (key, value) != ("consensus", False)}
 
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return len(block.levels[image][-1].kept) if block.levels[image] else particles
