@@ -1,18 +1,23 @@
 """Coarse to fine: what each level is given, what it hands on, and what a run says of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from operators.phase_retrieval import PhaseRetrieval
 from tests.worlds.frames import frame, picture
 from utils.analysis import runs
 from utils.analysis.ancestry import ancestry
 from utils.config.check import check
+from utils.config.fingerprint import fingerprint
 from utils.data import select_images
 from utils.mechanisms.pyramid.act import agreement, consensus
 from utils.records.files import read_record
 from utils.running.build import build, load_batch
+from utils.sampling.outcome import SampleResult
 from utils.sampling.pictures import enlarged
 
 # the tiny prior, of 16 pixels, draws 32 of the object's 64; the level below is the shipped prior at 16
@@ -212,10 +217,32 @@ def test_a_level_begins_at_the_best_of_the_level_below(composed, tiny, monkeypat
         assert pyramid.block(result.of_image("pyramid", image), range(4))["levels"][0]["kept"] == [
             int(i) for i in below.particles.index[rows[below.loss[rows].argsort()[:2]]]
         ]
-        handed = pyramid.chosen(below)[1][2 * image : 2 * image + 2]  # of both particles the same picture, up to a turn
-        assert torch.equal(handed[0], handed[1]) or torch.equal(handed[0], handed[1].flip(-2, -1))
     first = next(info for info in seen if info.level is None)
     assert first.step == 1 and {info.level for info in seen} == {None, "16 of 64 pixels"}
+
+
+@pytest.mark.parametrize("meet", [True, False])
+def test_particles_of_a_level_begin_at_their_mean_turned_onto_the_best(composed, tiny, meet):
+    settings = check(composed(*tiny, *LEVELS, f"pyramid.consensus={str(meet).lower()}"))
+    parts = build(settings, tried=False)
+    particles, _ = load_batch(parts, settings, select_images(settings)[:1])
+    pyramid = parts.sampler.mechanisms[0]
+    y = parts.operator.centre(particles.y, 32, 16)
+    x = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    mixed = torch.stack([x[0].flip(-2, -1), x[1], x[2]])
+    at_end = dataclasses.replace(particles, y=y)
+    pictures = torch.stack([mixed, mixed, x, mixed])
+    below = SampleResult(at_end, pictures, torch.tensor([3.0, 2.0, 1.0, 4.0]), [], {})
+    rows, handed_on, report = pyramid.chosen(below)
+    assert rows.tolist() == [1, 2] and report[0]["kept"] == [2, 1]
+    torch.testing.assert_close(handed_on, torch.stack([x, x] if meet else [mixed, x]))
+
+
+def test_without_a_consensus_a_run_is_what_it_was_before_there_was_a_choice(composed, tiny):
+    configs = [composed(*tiny, *LEVELS, f"pyramid.consensus={meet}") for meet in ("true", "false")]
+    met, apart = (OmegaConf.to_container(config, resolve=True) for config in configs)
+    before = apart | {"pyramid": {key: value for key, value in apart["pyramid"].items() if key != "consensus"}}
+    assert fingerprint(before) == fingerprint(apart) != fingerprint(met)
 
 
 # in the program: three annealing steps at each level
