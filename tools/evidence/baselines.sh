@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The baselines beside ours, on the test images of a shipped set. Resumable; more images extend a run.
 #   bash tools/evidence/baselines.sh faces|scenes phase_retrieval IMAGES [further overrides]
-#   bash tools/evidence/baselines.sh faces gaussian_blur|inpainting_rand IMAGES [further overrides]
+#   bash tools/evidence/baselines.sh faces gaussian_blur|inpainting_rand IMAGES [further overrides]    # one particle each
 #   ONLY='classical ldps' bash ...    # these runs alone
 # Steps of the baselines: from the sweeps on validation images in docs/research/baselines.md.
 set -euo pipefail
@@ -28,8 +28,9 @@ if [ $task = phase_retrieval ]; then
   run resample sampler=resample num_samples=2
   run resample_fair sampler=resample_fair num_samples=2
 else
-  run psld sampler=psld num_samples=2
-  run ldps sampler=ldps num_samples=2
-  run exp0_fast sampler=fast num_samples=2
-  run exp0_langevin num_samples=2
+  LINEAR=($GROUP.mc_algo=hmc $GROUP.num_steps=35 $GROUP.momentum=0.95 $GROUP.lr=4e-5)  # the official chain of linear tasks
+  run psld sampler=psld num_samples=1
+  run ldps sampler=ldps num_samples=1
+  run exp0_daps "${LINEAR[@]}" num_samples=1
+  run exp0_fast sampler=fast num_samples=1
 fi

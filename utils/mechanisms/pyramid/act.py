@@ -115,10 +115,10 @@ def consensus(x: torch.Tensor, best: int, turns: str | None) -> torch.Tensor:
     the mean only as a whole, so that a particle whose channels are turned against each other is put right. One that has
     diverged takes no part, and begins at the mean.
     """
-    finite = x.isfinite().all(-1).all(-1).all(-1)
-    if not finite.any():
+    finite = x.isfinite().flatten(1).all(1).cpu().nonzero().flatten()  # on the CPU: XLA compiles for sizes that it knows
+    if not len(finite):
         return x
-    mean = turned_onto(x[finite], x[best], turns).mean(0, keepdim=True)
+    mean = turned_onto(x[finite.to(x.device)], x[best], turns).mean(0, keepdim=True)
     if turns is None:
         return mean.expand_as(x)
     return torch.cat([turned_onto(mean, each, "image") for each in x])

@@ -19,7 +19,8 @@ from utils.sampling.schedule import first_level
 SHIPPED = "natural-32"  # model of the levels for which none is named
 NOTE = (
     "Particles of the coarser levels. loss: over the noise floor of the level. agreement: correlation of the best picture with "
-    "the nearest of the others that went on, in the better orientation; near 1 where they agree."
+    "the nearest of the others that went on, in the better orientation; near 1 where they agree. Of a level whose particles "
+    "began at their mean it says little."
 )
 
 
