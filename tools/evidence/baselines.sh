@@ -28,7 +28,9 @@ if [ $task = phase_retrieval ]; then
   run resample sampler=resample num_samples=2
   run resample_fair sampler=resample_fair num_samples=2
 else
-  LINEAR=($GROUP.mc_algo=hmc $GROUP.num_steps=35 $GROUP.momentum=0.95 $GROUP.lr=4e-5)  # the official chain of linear tasks
+  rate=4e-5
+  [ $task = gaussian_blur ] && rate=1.2e-4
+  LINEAR=($GROUP.mc_algo=hmc $GROUP.num_steps=35 $GROUP.momentum=0.95 $GROUP.lr=$rate)  # the official chain, rates swept
   run psld sampler=psld num_samples=1
   run ldps sampler=ldps num_samples=1
   run exp0_daps "${LINEAR[@]}" num_samples=1
