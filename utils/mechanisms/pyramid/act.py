@@ -4,9 +4,9 @@ The centre of a spectrum is the measurement of a small image (operators/phase_re
 at a fraction of the cost. So the image is solved small first; the particles with the smallest losses are scaled up, encoded and
 begin this level at noise pyramid.sigma, where the coarse structure stands and the detail is still open.
 
-pyramid.consensus: all of them begin at their mean. Particles of one solution err each in its own way, so the mean is nearer to
-it than they are. Averaging the best solutions before they go on is guided phase retrieval (Chen, Miao, Wang and Lee, Phys. Rev.
-B 76, 064113 (2007)).
+pyramid.consensus: all of them begin at their mean. Particles of one solution err each in its own way, so the mean is often
+nearer to it than they are. Averaging the best solutions before they go on is guided phase retrieval (Chen, Miao, Wang and Lee,
+Phys. Rev. B 76, 064113 (2007)).
 """
 
 import math
