@@ -183,20 +183,21 @@ def test_a_single_particle_equals_that_of_a_batch(run):
     short = (*TWO, "task.demo_langevin.mcmc_sampler_config.num_steps=1")  # each further iteration amplifies rounding
     batch, _ = run(*short, "batch_images=2")
     alone, _ = run(*short, "name=alone", "data.start_id=1")
-    single, _ = run(*short, "name=single", "data.start_id=1", "num_samples=2", "first_particle=1")
+    single, m = run(*short, "name=single", "data.start_id=1", "num_samples=2", "first_particle=1")
+    assert list(m["time"]["phases"]) == ["bank", "above_start", "below_start"]  # particle 2 begins in noise
     x, y, z = (states(folder, 1)[1]["z"] for folder in (batch, alone, single))
     np.testing.assert_allclose(x, y, atol=1e-5)
     np.testing.assert_allclose(x[1:3], z, atol=1e-5)
 
 
-@pytest.mark.parametrize("number, block", [(1, True), (2, False)])
-def test_a_particle_of_a_bank_of_two_can_be_run_by_itself(run, number, block):
+@pytest.mark.parametrize("number, phases", [(1, ["bank", "sampling"]), (2, ["sampling"])])
+def test_a_particle_of_a_bank_of_two_can_be_run_by_itself(run, number, phases):
     """The second begins at the bank, the third in noise."""
     short = (*TWO, "task.demo_langevin.mcmc_sampler_config.num_steps=1", "data.end_id=1")
     batch, _ = run(*short)
     single, m = run(*short, "name=single", "num_samples=1", f"first_particle={number}")
     np.testing.assert_allclose(states(batch)[1]["z"][[number]], states(single)[1]["z"], atol=1e-5)
-    assert ("start" in m) == block
+    assert list(m["time"]["phases"]) == phases and ("start" in m) == (number == 1)
 
 
 def test_off_is_off_bit_for_bit(run):
