@@ -50,6 +50,6 @@ def test_it_counts_against_a_particle_in_the_pick():
 
 
 def test_it_counts_against_a_particle_that_would_go_on_to_the_next_level():
-    level = SimpleNamespace(below=SimpleNamespace(operator=EXPOSED, mechanisms=()), keep=1, size=4)
-    rows, _ = Pyramid.chosen(level, SampleResult(PARTICLES, PARTICLES.z, LOSS, [], {}))
+    level = SimpleNamespace(below=SimpleNamespace(operator=EXPOSED, mechanisms=()), keep=1, meet=False, size=4)
+    rows, _, _ = Pyramid.chosen(level, SampleResult(PARTICLES, PARTICLES.z, LOSS, [], {}))
     assert rows.tolist() == [0]
