@@ -238,11 +238,74 @@ def test_particles_of_a_level_begin_at_their_mean_turned_onto_the_best(composed,
     torch.testing.assert_close(handed_on, torch.stack([x, x] if meet else [mixed, x]))
 
 
-def test_without_a_consensus_a_run_is_what_it_was_before_there_was_a_choice(composed, tiny):
+@pytest.fixture
+def near(composed, tiny):
+    """near(overrides ...) -> (pyramid, sampler, truth, particles) of the level of 32 pixels, which the truth has."""
+
+    def load(*overrides):
+        settings = check(composed(*tiny, *LEVELS, "pyramid.solutions=8", "task.demo_langevin.operator.sigma=0", *overrides))
+        parts = build(settings, tried=False)
+        particles, _ = load_batch(parts, settings, select_images(settings)[:1])
+        truth = 2 * torch.from_numpy(picture()).float()[None, :, ::2, ::2] - 1
+        y = parts.operator(truth).expand(4, -1, -1, -1)
+        return parts.sampler.mechanisms[0], parts.sampler, truth, dataclasses.replace(particles, y=y)
+
+    return load
+
+
+def error(x, truth):
+    return float((x - truth).square().mean().sqrt())
+
+
+def test_a_level_begins_half_way_to_the_mean_of_classical_solutions(near):
+    pyramid, sampler, truth, particles = near()
+    x = (truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    met = torch.cat([x, x.flip(-2, -1), x, x])
+    settled = pyramid.settled(met, particles, sampler)
+    for each, turned in zip(settled, (False, True, False, False)):
+        assert error(each, truth[0].flip(-2, -1) if turned else truth[0]) < 0.65 * error(x, truth)
+    torch.testing.assert_close(settled[0], settled[1].flip(-2, -1))
+
+
+def test_without_a_consensus_each_particle_goes_to_solutions_near_its_own_picture(near):
+    pyramid, sampler, truth, particles = near("pyramid.consensus=false")
+    lost = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    x = (truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+    settled = pyramid.settled(torch.cat([x, lost, x, lost]), particles, sampler)
+    assert error(settled[0], truth[0]) < 0.7 * error(x, truth) and error(settled[2], truth[0]) < 0.7 * error(x, truth)
+    assert error(settled[1], truth[0]) > 0.3
+
+
+@pytest.mark.parametrize("consensus", ["true", "false"])
+def test_solutions_of_an_image_are_those_it_has_alone(near, consensus):
+    pyramid, sampler, truth, particles = near(f"pyramid.consensus={consensus}")
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    y = torch.stack([particles.y[0], particles.y[0] + 1] * 2)
+    mixed = dataclasses.replace(particles, image=torch.tensor([0, 7, 0, 7]), y=y)
+    together = pyramid.settled(x, mixed, sampler)
+    for rows in (torch.tensor([0, 2]), torch.tensor([1, 3])):
+        torch.testing.assert_close(together[rows], pyramid.settled(x[rows], mixed.select(rows), sampler))
+    assert not torch.allclose(together[0], x[0], atol=0.1)
+
+
+def test_of_the_luminance_alone_the_colours_stay(near):
+    pyramid, sampler, truth, particles = near("+task.demo_langevin.operator.channels=1")
+    x = (truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))).clamp(-0.9, 0.9)
+    moved = pyramid.settled(x.expand(4, -1, -1, -1), particles, sampler) - x
+    inside = moved.abs().amax(1, keepdim=True) < 0.1
+    torch.testing.assert_close((moved * inside)[:, 0], (moved * inside)[:, 2], atol=1e-5, rtol=0)
+    luminance = sampler.operator.visible
+    assert error(luminance(x + moved), luminance(truth)) < 0.8 * error(luminance(x), luminance(truth))
+
+
+def test_what_is_off_leaves_a_run_what_it_was_before_there_was_a_choice(composed, tiny):
     configs = [composed(*tiny, *LEVELS, f"pyramid.consensus={meet}") for meet in ("true", "false")]
     met, apart = (OmegaConf.to_container(config, resolve=True) for config in configs)
     before = apart | {"pyramid": {key: value for key, value in apart["pyramid"].items() if key != "consensus"}}
     assert fingerprint(before) == fingerprint(apart) != fingerprint(met)
+    solved = met | {"pyramid": met["pyramid"] | {"solutions": 16}}
+    unsolved = met | {"pyramid": {key: value for key, value in met["pyramid"].items() if key != "solutions"}}
+    assert fingerprint(unsolved) == fingerprint(met) != fingerprint(solved)
 
 
 # in the program: three annealing steps at each level
@@ -351,6 +414,8 @@ def test_counts_and_a_free_exposure_follow(run):
         (("pyramid.models=[own]",), "names no path; copy the file"),
         (("pyramid.chain.mc_algo=langevin", "sampler.chain.keep_velocity=true"), "mc_algo=langevin has no velocity"),
         (("task=gaussian_blur",), "measures no spectrum"),
+        (("pyramid.solutions=-1",), "pyramid.solutions=-1"),
+        (("pyramid.solutions=4", "fidelity.free_scale=true"), "pyramid.solutions=4: the classical solver knows the range"),
     ],
 )
 def test_wrong_values_are_refused_in_one_line(refused, overrides, message):

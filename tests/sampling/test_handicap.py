@@ -7,6 +7,7 @@ import torch
 from utils.algorithms.contract import Algorithm
 from utils.evaluation.evaluator import Evaluator
 from utils.mechanisms.pyramid.act import Pyramid
+from utils.mechanisms.pyramid.plan import OFF
 from utils.sampling.handicap import owed
 from utils.sampling.outcome import SampleResult
 from utils.sampling.particles import Particles
@@ -50,6 +51,7 @@ def test_it_counts_against_a_particle_in_the_pick():
 
 
 def test_it_counts_against_a_particle_that_would_go_on_to_the_next_level():
-    level = SimpleNamespace(below=SimpleNamespace(operator=EXPOSED, mechanisms=()), keep=1, meet=False, size=4)
+    below = SimpleNamespace(operator=EXPOSED, mechanisms=())
+    level = SimpleNamespace(below=below, settings=OFF.model_copy(update={"keep": 1, "consensus": False}), size=4)
     rows, _, _ = Pyramid.chosen(level, SampleResult(PARTICLES, PARTICLES.z, LOSS, [], {}))
     assert rows.tolist() == [0]

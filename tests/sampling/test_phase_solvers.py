@@ -8,7 +8,7 @@ import torch
 
 from operators.phase_retrieval import PhaseRetrieval
 from utils.noise import KeyedNoise
-from utils.sampling.phase_solvers import Bank, Magnitudes, Support, bank_of, iterate, put_together
+from utils.sampling.phase_solvers import SPREAD, Bank, Magnitudes, Support, averaged, bank_of, iterate, put_together
 
 SIDE = 16
 
@@ -249,3 +249,37 @@ def test_channels_are_put_together_as_they_are_where_a_turn_does_not_fit():
     assert all(any(torch.equal(channel, candidate[c]) for candidate in x) for c, channel in enumerate(objects[0]))
     turned, _ = put_together(x, residual, 1, floor=1.0)
     assert not torch.equal(turned[0, 0], objects[0, 0])
+
+
+# objects that are known nearly
+
+
+def test_a_channel_becomes_the_mean_of_the_solutions_most_alike_turned_onto_it():
+    truth, (one, two) = picture(), 0.1 * starts(2)
+    candidates = torch.stack([starts(1, seed=2)[0], truth + one, (truth + two).flip(-2, -1), starts(1, seed=3)[0]])
+    mean = averaged(truth[None], candidates, 2)
+    torch.testing.assert_close(mean, (truth + (one + two) / 2)[None])
+    torch.testing.assert_close(averaged(truth[None].flip(-2, -1), candidates, 2), mean.flip(-2, -1))
+    torch.testing.assert_close(averaged(truth[None], candidates, 1), (truth + one)[None], atol=0.1, rtol=0)
+    unturned = averaged(truth[None], candidates, 1, turns=False)
+    torch.testing.assert_close(unturned, (truth + one)[None])
+
+
+def test_each_channel_chooses_by_itself_and_nothing_of_what_diverged():
+    truth = picture()
+    lost, diverged = truth.clone(), torch.full_like(truth, torch.nan)
+    lost[1] = starts(1)[0, 1]
+    candidates = torch.stack([diverged, lost, truth])
+    mean = averaged(truth[None], candidates, 2, turns=False)[0]
+    torch.testing.assert_close(mean[[0, 2]], truth[[0, 2]])
+    torch.testing.assert_close(mean[1], (truth[1] + lost[1]) / 2)
+
+
+def test_starts_lie_near_the_objects_in_turn():
+    around = torch.stack([picture(), picture(1)])
+    settings, operator = SimpleNamespace(solver="raar", restarts=5, beta=0.9), PhaseRetrieval()
+    bank, _ = bank_of(operator(2 * around[:1] - 1), 0, SIDE, operator, KeyedNoise(0), settings, around)
+    start = bank.support.cut(bank.x)
+    assert start.shape == (5, 3, SIDE, SIDE) and start.min() >= 0 and start.max() <= 1
+    off = start - around[[0, 1, 0, 1, 0]]
+    assert off.abs().max() <= SPREAD / 2 and off[0].std() > 0.05 and not torch.equal(off[0], off[2])

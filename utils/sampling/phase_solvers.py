@@ -35,6 +35,7 @@ class BankSettings(Protocol):
 
 
 FINISHING = 50  # iterations of error reduction at the end
+SPREAD = 0.35  # width of the uniform noise around an object near which starts lie: a standard deviation of 0.1
 TINY = 1e-12  # stands for a magnitude of 0 where it divides
 
 
@@ -174,15 +175,20 @@ def bank_of(
     operator: Operator,
     noise: KeyedNoise,
     settings: BankSettings,
+    around: torch.Tensor | None = None,
 ) -> tuple[Bank, torch.Tensor]:
     """The bank of one image before its first iteration, and the residual that noise leaves in each channel, (C,).
 
     y (1, C, H', W'): its measurement by `operator`; side: of the object. On the CPU where the device has no Fourier transform.
+    around: (K, C, H, W) in [0, 1], objects near which the starts lie, in turn; None: they lie anywhere.
     """
     y = y.cpu() if devices.compiles_each_graph(y.device) else y
     magnitudes = operator.magnitudes(y)[0].float()
-    start = noise.uniform(image, "start", (settings.restarts, len(magnitudes), side, side))
-    bank = Bank(magnitudes, start.to(magnitudes.device), settings.solver, settings.beta, operator.offset, operator.support)
+    start = noise.uniform(image, "start", (settings.restarts, len(magnitudes), side, side)).to(magnitudes.device)
+    if around is not None:
+        near = around.to(start)[torch.arange(settings.restarts, device=start.device) % len(around)]
+        start = (near + SPREAD * (start - 0.5)).clamp(0, 1)
+    bank = Bank(magnitudes, start, settings.solver, settings.beta, operator.offset, operator.support)
     return bank, measurements(y, axis=2)[0] * operator.magnitude_variance
 
 
@@ -198,10 +204,7 @@ def put_together(
     """
     if x.shape[1] == 1:
         return x[:count], residual[:count]
-    pictures = (x - x.mean((-2, -1), keepdim=True)).transpose(0, 1)  # (3, R, H, W)
-    pictures = pictures / pictures.flatten(-2).norm(dim=-1).clamp(min=TINY)[..., None, None]
-    ways = [pictures, pictures.flip(-2, -1)] if turns else [pictures]
-    either_way = torch.stack(ways, 1).flatten(-2)  # (3, 2, R, H W), or (3, 1, R, H W)
+    either_way = ways_round(x, turns)
     red, green, blue = either_way[0], either_way[1, 0], either_way[2]
     score = (
         torch.einsum("oad,gd->goa", red, green)[:, :, None, :, None]
@@ -218,3 +221,25 @@ def put_together(
     channels = torch.arange(3, device=x.device)
     picked = x[rows, channels]
     return torch.where(turned[..., None, None], picked.flip(-2, -1), picked), residual[rows, channels]
+
+
+def averaged(x: torch.Tensor, candidates: torch.Tensor, count: int, turns: bool = True) -> torch.Tensor:
+    """Each channel of the objects x (K, C, H, W): the mean of the `count` candidates (R, C, H, W) that are most alike.
+
+    Solutions of one measurement err each in its own way, so their mean is often nearer to the object than they are. Where a
+    channel turned by 180 degrees fits as well, `turns`, candidates are turned onto x first.
+    """
+    alike = torch.einsum("ckd,cwrd->wckr", ways_round(x, False)[:, 0], ways_round(candidates, turns))  # (1 or 2, C, K, R)
+    alike, way = alike.nan_to_num(-2.0).max(dim=0)  # a diverged one is like none
+    chosen = alike.topk(min(count, len(candidates)), dim=-1).indices  # (C, K, count)
+    turned = way.gather(-1, chosen).bool()
+    channels = torch.arange(x.shape[1], device=x.device)[:, None, None]
+    near = candidates[chosen, channels]  # (C, K, count, H, W)
+    return torch.where(turned[..., None, None], near.flip(-2, -1), near).mean(2).transpose(0, 1)
+
+
+def ways_round(x: torch.Tensor, turns: bool) -> torch.Tensor:
+    """Channels of x (R, C, H, W), of mean 0 and norm 1, as they are and, if `turns`, turned: (C, 1 or 2, R, H W)."""
+    pictures = (x - x.mean((-2, -1), keepdim=True)).transpose(0, 1)  # (C, R, H, W)
+    pictures = pictures / pictures.flatten(-2).norm(dim=-1).clamp(min=TINY)[..., None, None]
+    return torch.stack([pictures, pictures.flip(-2, -1)] if turns else [pictures], 1).flatten(-2)

@@ -7,11 +7,15 @@ begin this level at noise pyramid.sigma, where the coarse structure stands and t
 pyramid.consensus: all of them begin at their mean. Particles of one solution err each in its own way, so the mean is often
 nearer to it than they are. Averaging the best solutions before they go on is guided phase retrieval (Chen, Miao, Wang and Lee,
 Phys. Rev. B 76, 064113 (2007)).
+
+pyramid.solutions: they begin half way from there to the mean of so many solutions of the classical solver
+(utils/sampling/phase_solvers.py), each from near it. The prior draws less detail than the measurement holds, and a solution
+without a prior follows its noise. Their errors differ, so half of each is nearer to the object than both.
 """
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,27 +24,37 @@ from utils.errors import InputError
 from utils.evaluation.aligned import symmetry, turned_onto
 from utils.mechanisms.plan import Course, Settings
 from utils.mechanisms.pyramid.plan import PLAN
+from utils.mechanisms.pyramid.plan import Pyramid as Section
 from utils.priors.base import LatentPrior
 from utils.sampling.handicap import owed
 from utils.sampling.mechanism import Entrance, Mechanism, OnStep, Report, Sampler
 from utils.sampling.outcome import SampleResult
 from utils.sampling.particles import Particles
+from utils.sampling.phase_solvers import Solver, averaged, bank_of
 from utils.sampling.pictures import enlarged
 from utils.sampling.profiler import Profiler
+
+
+class Near(NamedTuple):
+    """Of the classical solver that starts near a picture: utils.sampling.phase_solvers.BankSettings."""
+
+    restarts: int
+    solver: Solver = "raar"
+    beta: float = 0.9
+    iterations: int = 50
 
 
 class Pyramid(Mechanism):
     """Brings in what the level below found.
 
-    below: the utils.algorithms.contract.Algorithm of that level; keep: particles of an image; meet: whether they begin at their
-    mean; step, sigma: where this level begins; field: pixels of the object
+    below: utils.algorithms.contract.Algorithm of that level; step, sigma: where this one begins; field: pixels of the object
     """
 
     name = "pyramid"
     needs_all = True
 
-    def __init__(self, below: Any, keep: int, meet: bool, step: int, sigma: float, field: int) -> None:
-        self.below, self.keep, self.meet, self.sigma, self.field = below, keep, meet, sigma, field
+    def __init__(self, below: Any, settings: Section, step: int, sigma: float, field: int) -> None:
+        self.below, self.settings, self.sigma, self.field = below, settings, sigma, field
         self.size = below.prior.resolution
         self.prefix, self.name_of_below = f"level_{self.size}_", f"{self.size} of {field} pixels"
         self.entrance = Entrance(step, (*(self.prefix + name for name in below.phases.names), "scaling_up"))
@@ -59,6 +73,8 @@ class Pyramid(Mechanism):
         kept = particles.select(self.rows_of(particles, result.particles.select(rows)))
         with profiler.apart("scaling_up", len(kept), partial(sampler.probe_peak_mb, kept)):
             x = enlarged(pictures, sampler.prior.resolution)
+            if self.settings.solutions:
+                x = self.settled(x, kept, sampler)
             z = sampler.prior.encode(x.to(sampler.prior.dtype))
             return kept.at(z + self.sigma * sampler.noise.draw(kept, "initial")), report
 
@@ -72,11 +88,11 @@ class Pyramid(Mechanism):
         ratio = (result.loss / operator.noise_floor(particles.y)).double().cpu()
         rows, pictures, report = [], [], {}
         for image, of_image in particles.by_image().items():
-            order = of_image[compared[of_image].argsort(stable=True)][: self.keep]
+            order = of_image[compared[of_image].argsort(stable=True)][: self.settings.keep]
             rows.append(order.sort().values)
             x = result.image[rows[-1].to(result.image.device)]
             best = int((rows[-1] == order[0]).nonzero())
-            pictures.append(consensus(x, best, symmetry(operator)) if self.meet else x)
+            pictures.append(consensus(x, best, symmetry(operator)) if self.settings.consensus else x)
             report[image] = {
                 "resolution": self.size,
                 "loss": {int(i): float(r) for i, r in zip(particles.index[of_image], ratio[of_image])},
@@ -85,6 +101,21 @@ class Pyramid(Mechanism):
                 "blocks": {m.name: result.of_image(m.name, image) for m in self.below.mechanisms},
             }
         return torch.cat(rows), torch.cat(pictures), report
+
+    def settled(self, x: torch.Tensor, kept: Particles, sampler: Sampler) -> torch.Tensor:
+        """Pictures x (P, 3, H, W), half way to the mean of classical solutions from near those of their image."""
+        operator, solver, settled = sampler.operator, Near(self.settings.solutions), x.clone()
+        for image, rows in kept.by_image().items():
+            y, of_image = kept.y[rows[:1]], x[rows.to(x.device)]
+            seen = (operator.visible(of_image)[:, : y.shape[1]] + 1) / 2  # (K, C, H, W) in [0, 1]
+            bank, _ = bank_of(y, image, x.shape[-1], operator, sampler.noise, solver, around=seen)
+            bank.advance(solver.iterations)
+            bank.finish()
+            solutions = bank.ranked()[0].to(seen)
+            count = len(solutions) if self.settings.consensus else -(-len(solutions) // len(seen))
+            mean = averaged(seen, solutions, count, bank.support.symmetric)
+            settled[rows.to(x.device)] = of_image + (mean - seen)  # of pictures in [-1, 1], half of the way
+        return settled.clamp(-1, 1)
 
     @staticmethod
     def rows_of(particles: Particles, chosen: Particles) -> torch.Tensor:
@@ -141,4 +172,4 @@ def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -
             f"{PLAN.switch(s)}: {type(operator).__name__} cannot measure a coarser image (coarse, centre); write []"
         )
     step = PLAN.step(s)
-    return Pyramid(course.below, s.pyramid.keep, s.pyramid.consensus, step, s.sampler.annealing_sigmas[step], s.data.resolution)
+    return Pyramid(course.below, s.pyramid, step, s.sampler.annealing_sigmas[step], s.data.resolution)

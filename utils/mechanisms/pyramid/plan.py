@@ -39,10 +39,11 @@ class Pyramid(Section):
     keep: int = Field(ge=1)  # particles that a level hands on, by loss
     sigma: float = Field(gt=0)  # noise level at which they begin the next one
     consensus: bool = False  # they begin at their mean, not each at its own picture; records from before the choice: false
+    solutions: int = Field(default=0, ge=0, le=1024)  # of the classical solver, whose mean they begin half way to; 0: none
     chain: Chain
 
 
-OFF = Pyramid(levels=[], models=None, keep=4, sigma=1.0, consensus=True, chain=Chain(num_steps=20))
+OFF = Pyramid(levels=[], models=None, keep=4, sigma=1.0, consensus=True, solutions=0, chain=Chain(num_steps=20))
 
 
 class Keys(Section):
@@ -131,14 +132,19 @@ class PyramidPlan(Plan):
             raise InputError(
                 f"pyramid.keep={pyramid.keep}: must not exceed num_samples={s.num_samples}, those of the first level"
             )
+        if pyramid.solutions and s.data_term.free_scale:
+            raise InputError(
+                f"pyramid.solutions={pyramid.solutions}: the classical solver knows the range of the object, and of a free "
+                "exposure it is not known; give data.scale=known, or pyramid.solutions=0"
+            )
         check_level("pyramid.sigma", pyramid.sigma, s.sampler.annealing_sigmas)
 
     def unused(self, nodes: Nodes) -> tuple[str, ...]:
         return () if nodes.get("pyramid", {}).get("levels") else ("pyramid",)
 
     def retired(self, nodes: Nodes) -> Nodes:
-        """Without a consensus it is what it was before there was a choice."""
-        return {key: value for key, value in nodes.items() if (key, value) != ("consensus", False)}
+        """Without a consensus, or without classical solutions, it is what it was before there was a choice."""
+        return {key: value for key, value in nodes.items() if (key, value) not in (("consensus", False), ("solutions", 0))}
 
     def remaining(self, block: Any, image: int, particles: int) -> int:
         return len(block.levels[image][-1].kept) if block.levels[image] else particles
