@@ -356,7 +356,8 @@ def test_the_report_says_who_began_where_at_the_coarser_level(run):
 
 
 def test_three_levels(run):
-    _, m = run(*LEVELS[2:0:-1][1:], "data.resolution=64", "model.resolution=64", "pyramid.levels=[16,32,64]", *LEVELS[3:])
+    sizes = ("data.resolution=64", "model.resolution=64", "pyramid.levels=[16,32,64]", *LEVELS[3:])
+    _, m = run(*sizes, "pyramid.solutions=3")
     assert [level["resolution"] for level in m["pyramid"]["levels"][0]] == [16, 32]
     assert "level_32_level_16_sampling" in m["time"]["phases"] and "resolved" not in m
 
@@ -388,7 +389,7 @@ def test_off_is_off_bit_for_bit(run):
 
 def test_counts_and_a_free_exposure_follow(run):
     terms = ("fidelity.gaussian=0", "fidelity.poisson=1", "fidelity.photons=500", "data.end_id=1")
-    _, m = run(*LEVELS, *terms)
+    _, m = run(*LEVELS, *terms, "pyramid.solutions=4")
     assert m["loss"]["sample"][0].count(None) == 2
     _, m = run(*LEVELS, "fidelity.free_scale=true", "name=free", "data.end_id=1")
     assert m["loss"]["sample"][0].count(None) == 2

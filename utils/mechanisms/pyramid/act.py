@@ -35,8 +35,8 @@ from utils.sampling.pictures import enlarged
 from utils.sampling.profiler import Profiler
 
 
-class Near(NamedTuple):
-    """Of the classical solver that starts near a picture: utils.sampling.phase_solvers.BankSettings."""
+class LocalSolver(NamedTuple):
+    """The classical solver as it goes on from near a picture: utils.sampling.phase_solvers.BankSettings."""
 
     restarts: int
     solver: Solver = "raar"
@@ -104,7 +104,7 @@ class Pyramid(Mechanism):
 
     def settled(self, x: torch.Tensor, kept: Particles, sampler: Sampler) -> torch.Tensor:
         """Pictures x (P, 3, H, W), half way to the mean of classical solutions from near those of their image."""
-        operator, solver, settled = sampler.operator, Near(self.settings.solutions), x.clone()
+        operator, solver, settled = sampler.operator, LocalSolver(self.settings.solutions), x.clone()
         for image, rows in kept.by_image().items():
             y, of_image = kept.y[rows[:1]], x[rows.to(x.device)]
             seen = (operator.visible(of_image)[:, : y.shape[1]] + 1) / 2  # (K, C, H, W) in [0, 1]
