@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from operators.phase_retrieval import PhaseRetrieval
 from tests.worlds.xla import CHAIN, World
 from utils.mechanisms.polish.act import Polish
+from utils.mechanisms.pyramid.act import Pyramid
+from utils.mechanisms.pyramid.plan import OFF as OFF_PYRAMID
 from utils.mechanisms.start.act import Start
 from utils.mechanisms.start.plan import OFF
 from utils.noise import KeyedNoise
@@ -166,3 +169,19 @@ def test_particles_from_the_bank_and_polished_ones_equal_the_cpus(worlds):
     assert on_xla.particles.index.tolist() == on_cpu.particles.index.tolist()
     assert on_xla.of_image("start", 0)[0]["turned"] == on_cpu.of_image("start", 0)[0]["turned"] == [False, True]
     assert [r["kept"] for r in on_xla.of_image("polish", 0)] == [r["kept"] for r in on_cpu.of_image("polish", 0)]
+
+
+@pytest.mark.parametrize("consensus", [True, False])
+def test_a_start_half_way_to_classical_solutions_is_the_cpus(xla, consensus):
+    level = SimpleNamespace(settings=OFF_PYRAMID.model_copy(update={"solutions": 4, "consensus": consensus}))
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 4, generator=generator), size=16, mode="bicubic")
+    x = 1.6 * truth.repeat_interleave(2, 0) - 0.8 + 0.1 * torch.randn(4, 3, 16, 16, generator=generator)
+    settled = []
+    for device in (CPU, xla):
+        operator = PhaseRetrieval().to(device)
+        particles = Particles.start(operator(1.6 * truth.to(device) - 0.8), [3, 7], 2, 0, (4, 2, 2), torch.float32)
+        sampler = SimpleNamespace(operator=operator, noise=KeyedNoise(42))
+        settled.append(Pyramid.settled(level, x.to(device), particles, sampler).cpu())
+    torch.testing.assert_close(settled[1], settled[0], rtol=0, atol=1e-3)
+    assert (settled[0] - x).abs().mean() > 0.03
