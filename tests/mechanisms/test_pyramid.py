@@ -14,7 +14,9 @@ from utils.analysis.ancestry import ancestry
 from utils.config.check import check
 from utils.config.fingerprint import fingerprint
 from utils.data import select_images
+from utils.errors import InputError
 from utils.mechanisms.pyramid.act import agreement, consensus
+from utils.mechanisms.pyramid.act import build as build_pyramid
 from utils.records.files import read_record
 from utils.running.build import build, load_batch
 from utils.sampling.outcome import SampleResult
@@ -288,6 +290,15 @@ def test_solutions_of_an_image_are_those_it_has_alone(near, consensus):
     assert not torch.allclose(together[0], x[0], atol=0.1)
 
 
+def test_solutions_need_a_spectrum(composed, tiny):
+    class Counts(PhaseRetrieval):
+        spectrum = False
+
+    settings = check(composed(*tiny, *LEVELS, "pyramid.solutions=4"))
+    with pytest.raises(InputError, match="pyramid.solutions=4: Counts measures no spectrum"):
+        build_pyramid(settings, None, None, Counts())
+
+
 def test_of_the_luminance_alone_the_colours_stay(near):
     pyramid, sampler, truth, particles = near("+task.demo_langevin.operator.channels=1")
     x = (truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))).clamp(-0.9, 0.9)
@@ -415,6 +426,7 @@ def test_counts_and_a_free_exposure_follow(run):
         (("pyramid.models=[own]",), "names no path; copy the file"),
         (("pyramid.chain.mc_algo=langevin", "sampler.chain.keep_velocity=true"), "mc_algo=langevin has no velocity"),
         (("task=gaussian_blur",), "measures no spectrum"),
+        (("pyramid.solutions=1", "pyramid.consensus=false"), "pyramid.solutions=1: without a consensus each of pyramid.keep=2"),
         (("pyramid.solutions=-1",), "pyramid.solutions=-1"),
         (("pyramid.solutions=4", "fidelity.free_scale=true"), "pyramid.solutions=4: the classical solver knows the range"),
     ],

@@ -273,6 +273,7 @@ def test_each_channel_chooses_by_itself_and_nothing_of_what_diverged():
     mean = averaged(truth[None], candidates, 2, turns=False)[0]
     torch.testing.assert_close(mean[[0, 2]], truth[[0, 2]])
     torch.testing.assert_close(mean[1], (truth[1] + lost[1]) / 2)
+    torch.testing.assert_close(averaged(truth[None], candidates, 3, turns=False)[0], mean)
 
 
 def test_starts_lie_near_the_objects_in_turn():

@@ -230,12 +230,12 @@ def averaged(x: torch.Tensor, candidates: torch.Tensor, count: int, turns: bool 
     channel turned by 180 degrees fits as well, `turns`, candidates are turned onto x first.
     """
     alike = torch.einsum("ckd,cwrd->wckr", ways_round(x, False)[:, 0], ways_round(candidates, turns))  # (1 or 2, C, K, R)
-    alike, way = alike.nan_to_num(-2.0).max(dim=0)  # a diverged one is like none
+    alike, way = alike.nan_to_num(-2.0).max(dim=0)  # a diverged one is chosen last, and takes no part in the mean
     chosen = alike.topk(min(count, len(candidates)), dim=-1).indices  # (C, K, count)
     turned = way.gather(-1, chosen).bool()
     channels = torch.arange(x.shape[1], device=x.device)[:, None, None]
     near = candidates[chosen, channels]  # (C, K, count, H, W)
-    return torch.where(turned[..., None, None], near.flip(-2, -1), near).mean(2).transpose(0, 1)
+    return torch.where(turned[..., None, None], near.flip(-2, -1), near).nanmean(2).transpose(0, 1)
 
 
 def ways_round(x: torch.Tensor, turns: bool) -> torch.Tensor:

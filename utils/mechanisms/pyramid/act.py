@@ -10,7 +10,8 @@ Phys. Rev. B 76, 064113 (2007)).
 
 pyramid.solutions: they begin half way from there to the mean of so many solutions of the classical solver
 (utils/sampling/phase_solvers.py), each from near it. The prior draws less detail than the measurement holds, and a solution
-without a prior follows its noise. Their errors differ, so half of each is nearer to the object than both.
+without a prior follows its noise. Their errors differ, so half of each is often nearer to the object than both. Without a
+consensus each particle goes half way to its share of them, those that are most alike to its own picture.
 """
 
 import math
@@ -111,10 +112,10 @@ class Pyramid(Mechanism):
             bank, _ = bank_of(y, image, x.shape[-1], operator, sampler.noise, solver, around=seen)
             bank.advance(solver.iterations)
             bank.finish()
-            solutions = bank.ranked()[0].to(seen)
+            solutions = bank.ranked()[0]
             count = len(solutions) if self.settings.consensus else -(-len(solutions) // len(seen))
-            mean = averaged(seen, solutions, count, bank.support.symmetric)
-            settled[rows.to(x.device)] = of_image + (mean - seen)  # of pictures in [-1, 1], half of the way
+            mean = averaged(seen.to(solutions), solutions, count, bank.support.symmetric)
+            settled[rows.to(x.device)] = of_image + (mean.to(seen) - seen)  # of pictures in [-1, 1], half of the way
         return settled.clamp(-1, 1)
 
     @staticmethod
@@ -170,6 +171,11 @@ def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -
     if not hasattr(operator, "centre"):
         raise InputError(
             f"{PLAN.switch(s)}: {type(operator).__name__} cannot measure a coarser image (coarse, centre); write []"
+        )
+    if s.pyramid.solutions and not operator.spectrum:
+        raise InputError(
+            f"pyramid.solutions={s.pyramid.solutions}: {type(operator).__name__} measures no spectrum (Operator.spectrum), "
+            "and the classical solver needs one; write 0"
         )
     step = PLAN.step(s)
     return Pyramid(course.below, s.pyramid, step, s.sampler.annealing_sigmas[step], s.data.resolution)

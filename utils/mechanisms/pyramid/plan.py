@@ -132,6 +132,11 @@ class PyramidPlan(Plan):
             raise InputError(
                 f"pyramid.keep={pyramid.keep}: must not exceed num_samples={s.num_samples}, those of the first level"
             )
+        if pyramid.solutions and not pyramid.consensus and pyramid.solutions < pyramid.keep:
+            raise InputError(
+                f"pyramid.solutions={pyramid.solutions}: without a consensus each of pyramid.keep={pyramid.keep} particles has "
+                "its own; give at least as many, or 0"
+            )
         if pyramid.solutions and s.data_term.free_scale:
             raise InputError(
                 f"pyramid.solutions={pyramid.solutions}: the classical solver knows the range of the object, and of a free "
