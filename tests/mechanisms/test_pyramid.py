@@ -265,7 +265,8 @@ def test_a_level_begins_half_way_to_the_mean_of_classical_solutions(near):
     met = torch.cat([x, x.flip(-2, -1), x, x])
     settled = pyramid.settled(met, particles, sampler)
     for each, turned in zip(settled, (False, True, False, False)):
-        assert error(each, truth[0].flip(-2, -1) if turned else truth[0]) < 0.65 * error(x, truth)
+        remaining = error(each, truth[0].flip(-2, -1) if turned else truth[0]) / error(x, truth)
+        assert 0.45 < remaining < 0.65  # the solutions have next to no error here
     torch.testing.assert_close(settled[0], settled[1].flip(-2, -1))
 
 
