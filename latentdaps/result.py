@@ -131,6 +131,8 @@ class Result:
         """Write the run folder that posterior_sample.py would have written, or add to it. Raises InputError."""
         from utils.figures import draw_run
 
+        if not isinstance(folder, str | Path):
+            raise InputError(f"folder: has the type {type(folder).__name__}; give the path of a run folder")
         folder = Path(folder) if Path(folder).name else Path(folder).absolute()
         with RunFolder.open(self._model.settings_of(self.measurements, folder), Rank()) as opened:
             opened.pending(self.measurements.items)

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from utils.errors import InputError, one_line
+from utils.errors import InputError, counted, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -505,4 +505,4 @@ def describe(device: torch.device) -> dict[str, str | int]:
             "core": runtime.global_ordinal(),
             "torch_xla": torch_xla.__version__,
         }
-    return {"type": "cpu", "name": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"}
+    return {"type": "cpu", "name": f"{platform.processor() or platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"}

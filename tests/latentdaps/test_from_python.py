@@ -151,6 +151,8 @@ def test_a_folder_of_other_images_is_refused(model, images, tmp_path):
     other = model.sample(model.measure(images[1:2]), progress=False)
     with pytest.raises(latentdaps.InputError, match=r"was made from another image than 00000"):
         other.save(folder)
+    with pytest.raises(latentdaps.InputError, match=r"^folder: has the type int; give the path of a run folder$"):
+        other.save(3)
 
 
 def test_a_measurement_that_was_changed_replaces_no_record_of_the_one_before(model, images, tmp_path):
