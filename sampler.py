@@ -27,6 +27,7 @@ import torch
 from operators.base import Operator
 from utils import device as devices
 from utils.algorithms.contract import Algorithm, OnStep, ignore
+from utils.errors import InputError
 from utils.noise import KeyedNoise
 from utils.priors.base import LatentPrior
 from utils.sampling import mcmc
@@ -76,8 +77,11 @@ class LatentDAPS(Algorithm):
         if diffusion.final_sigma:
             self.final_sigma = torch.tensor(diffusion.final_sigma, dtype=prior.dtype, device=prior.device)
         self.mechanisms = tuple(mechanisms)
-        # what brings in particles, and where: one mechanism at most
-        self.entering = next(((m, m.entrance) for m in mechanisms if m.entrance is not None), None)
+        entering = [(m, m.entrance) for m in mechanisms if m.entrance is not None]
+        if len(entering) > 1:
+            names = " and ".join(mechanism.name for mechanism, _ in entering[:2])
+            raise InputError(f"{names}: both bring in particles (Mechanism.entrance), and one may; leave one of the two out")
+        self.entering = entering[0] if entering else None
 
     @classmethod
     def of_settings(
@@ -96,7 +100,8 @@ class LatentDAPS(Algorithm):
 
     @property
     def clock(self) -> StepClock:
-        return StepClock(self.sigmas, further=self.num_steps - len(self.stages[0].sigmas) + 1)
+        annealing_steps = len(self.stages[0].sigmas) - 1
+        return StepClock(self.sigmas, further=self.num_steps - annealing_steps)
 
     @property
     def phases(self) -> Phases:

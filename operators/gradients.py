@@ -24,7 +24,8 @@ def multi_scale_gradient(residual: torch.Tensor, known: torch.Tensor) -> torch.T
     In the units of R per pixel of the scale.
     """
     sobel = SOBEL.to(residual.device, residual.dtype)
-    total, scales = 0.0, 0.0
+    total = residual.new_zeros(residual.shape[:2])
+    scales = residual.new_zeros(len(residual), 1)
     for reduction in REDUCTIONS:
         size = [side // reduction for side in residual.shape[-2:]]
         if min(size) < 3:
@@ -39,7 +40,7 @@ def multi_scale_gradient(residual: torch.Tensor, known: torch.Tensor) -> torch.T
         valid = mask.flatten(1).sum(1)[:, None]  # (P, 1)
         total = total + (slopes * mask).flatten(2).sum(2) / valid.clamp(min=1)
         scales = scales + (valid > 0)
-    return total / scales.clamp(min=1) if torch.is_tensor(scales) else torch.zeros_like(residual[..., 0, 0])
+    return total / scales.clamp(min=1)
 
 
 @lru_cache(maxsize=16)

@@ -113,7 +113,8 @@ class PhaseRetrieval(Operator):
         """
         if resolution > side:
             raise ValueError(f"resolution={resolution}: must not exceed the object's side {side}")
-        full, small = self.frame or 2 * (self.samples(side),), self.samples_at(side, resolution)
+        full = self.frame or (self.samples(side), self.samples(side))
+        small = self.samples_at(side, resolution)
         larger = full[0] / small[0], full[1] / small[1]
         coarse = copy.deepcopy(self)
         coarse.sigma = self.sigma / math.prod(larger) ** 0.5

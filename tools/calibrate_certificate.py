@@ -30,7 +30,7 @@ from utils.digests import of_prior
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.mechanisms.registry import PLANS
-from utils.population.calibrating import Aim, Choice, Particles, Sequences, Thresholds, applied, calibrate
+from utils.population.calibrating import Aim, Choice, FinishedParticles, Sequences, Thresholds, applied, calibrate
 from utils.population.settings import FILE, UNCALIBRATED, Sequential, holds_for
 from utils.records.files import to_json
 from utils.running.finished import TRUST, refuse_other_content, settings_of_finished
@@ -201,8 +201,8 @@ def as_result(parts: Parts, settings: Settings, batch: Sequence[tuple[dict[str, 
         return SampleResult(particles, image, parts.operator.loss(image, particles.y), [], {})
 
 
-def joined(pieces: Sequence[Piece], operator: Operator, margin: float | None = None) -> list[Particles]:
-    """[utils.population.calibrating.Particles] of each image and seed. Raises InputError where runs hold a particle twice.
+def joined(pieces: Sequence[Piece], operator: Operator, margin: float | None = None) -> list[FinishedParticles]:
+    """The finished particles of each image and seed. Raises InputError where runs hold a particle twice.
 
     margin: in dB; what lies by more below the best of the image's particles is no success either.
     """
@@ -226,14 +226,18 @@ def joined(pieces: Sequence[Piece], operator: Operator, margin: float | None = N
         if margin is not None and success.any():
             success &= psnr >= psnr[success].max() - margin
         agreement = agreements(torch.cat([part.pictures for part in parts]), operator).numpy()
-        groups.append(Particles(image, loss, deviation, denoising, agreement, success, psnr))
+        groups.append(FinishedParticles(image, loss, deviation, denoising, agreement, success, psnr))
     if len(counts := {len(group.loss) for group in groups}) > 1:
         raise InputError(f"the images have {' and '.join(map(str, sorted(counts)))} particles; name runs with as many for each")
     return groups
 
 
 def show(
-    groups: Sequence[Particles], schedules: Mapping[str, tuple[int, ...]], chosen: Mapping[str, Choice], aim: Aim, passes: float
+    groups: Sequence[FinishedParticles],
+    schedules: Mapping[str, tuple[int, ...]],
+    chosen: Mapping[str, Choice],
+    aim: Aim,
+    passes: float,
 ) -> None:
     """The table on the terminal, WIDTH columns wide: thresholds, what they decide, and what it costs."""
     images = len({group.image for group in groups})

@@ -505,4 +505,7 @@ def describe(device: torch.device) -> dict[str, str | int]:
             "core": runtime.global_ordinal(),
             "torch_xla": torch_xla.__version__,
         }
-    return {"type": "cpu", "name": f"{platform.processor() or platform.machine()}, {counted(torch.get_num_threads(), 'thread')}"}
+    return {
+        "type": "cpu",
+        "name": f"{platform.processor() or platform.machine()}, {counted(torch.get_num_threads(), 'thread')}",
+    }

@@ -168,6 +168,16 @@ def test_the_distance_of_several_rounds_is_the_mean_over_all_their_pairs():
     assert trace.of_image(3, range(5))["pairwise_distance"] == [pytest.approx((2 + 3 * 8) / 4)]
 
 
+def test_a_round_counts_by_its_pairs_of_finite_particles():
+    trace = Trace(None)
+    for index, z in ((range(2), (0.0, 2.0)), (range(2, 5), (0.0, 6.0, math.nan))):  # one pair each
+        rest = {"y": torch.zeros(len(z), 1), "image": torch.full((len(z),), 3), "index": torch.tensor(index)}
+        trace(
+            StepInfo(0, Particles(torch.tensor(z).view(-1, 1, 1, 1), **rest), torch.zeros(len(z), 3, 4, 4), torch.zeros(len(z)))
+        )
+    assert trace.of_image(3, range(5))["pairwise_distance"] == [pytest.approx((2 + 6) / 2)]
+
+
 @pytest.mark.parametrize("known, text", [(True, "best PSNR 20.00 dB"), (False, "lowest loss 2.5")])
 def test_the_bar_tells_the_best_of_what_is_known_and_skips_diverged_particles(known, text):
     with progress_bar(1, 2) as bar:

@@ -67,6 +67,15 @@ def test_each_image_is_judged_by_its_own_losses_and_distances():
     assert reports[7]["distance"] == pytest.approx([5.0, 0.1, 9.0, 4.9, 4.0, 8.9])
 
 
+def test_distances_of_near_copies_keep_their_digits_among_many():
+    """Above 25 rows torch would take them from products, which loses them far from the origin."""
+    z = [1000.0 + 0.01 * i for i in range(32)]
+    particles = Particles.start(torch.zeros(1, 1), [0], 32, 0, (1, 1, 1), torch.float32)
+    particles = particles.at(torch.tensor(z).view(-1, 1, 1, 1))
+    report = Pruning(4, settings(), STEP, CLOCK)(particles, torch.arange(32.0), analytic.Identity(1.0))[1][0]
+    assert report["distance"][:3] == pytest.approx([0.01, 0.02, 0.03], rel=0.02)
+
+
 @pytest.mark.parametrize("excess, kept", [(7.9, [0, 2]), (8.1, [0, 1])])
 def test_the_scale_below_the_floor_is_the_standard_deviation_of_the_truths_loss(excess, kept):
     """8 measurements of unit noise: the truth's loss is chi-square with mean 8 and standard deviation 4."""

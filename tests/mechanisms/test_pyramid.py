@@ -164,9 +164,21 @@ def test_pictures_are_scaled_up_without_a_shift():
 def test_agreement_is_of_the_nearest_in_either_orientation():
     generator = torch.Generator().manual_seed(0)
     x, other = (torch.rand(3, 8, 8, generator=generator) for _ in range(2))
-    assert agreement(x[None]) is None
-    assert agreement(torch.stack([x, x.flip(-2, -1), other])) == pytest.approx(1.0)
-    assert abs(agreement(torch.stack([x, other]))) < 0.5
+    assert agreement(x[None], "channels") is None
+    assert agreement(torch.stack([x, x.flip(-2, -1), other]), "channels") == pytest.approx(1.0)
+    assert abs(agreement(torch.stack([x, other]), "channels")) < 0.5
+
+
+def test_where_the_measurement_sees_a_turn_nothing_is_turned_to_agree():
+    x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert abs(agreement(torch.stack([x, x.flip(-2, -1)]), None)) < 0.5
+
+
+def test_one_that_diverged_agrees_with_nobody_and_hides_no_other():
+    x = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    broken = torch.full_like(x, torch.nan)
+    assert agreement(torch.stack([x, broken, x]), "image") == pytest.approx(1.0)
+    assert agreement(torch.stack([x, broken]), "image") is None and agreement(torch.stack([broken, x]), "image") is None
 
 
 def test_the_mean_is_handed_on_in_the_orientation_of_each():

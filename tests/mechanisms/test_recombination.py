@@ -315,6 +315,10 @@ def test_images_of_a_batch_equal_single_images(run):
     [
         (("recombination_step=100",), "recombination_step=100: the last of 3 annealing steps is at t = 333.333"),
         (("recombination_step=400",), "recombination_step=400: the last of 3 annealing steps"),
+        (
+            ("recombination_step=1000", "sampler.annealing_scheduler_config.num_steps=1"),
+            "recombination_step=1000: the last of 1 annealing steps is at t = 1000, and it acts before that one",
+        ),
         (("recombination.every=0",), "recombination.every=0"),
         (("recombination.excess=-1",), "recombination.excess=-1"),
         (("recombination.sigmas=[]",), "recombination.sigmas=[]"),

@@ -7,6 +7,7 @@ import torch
 from operators.fidelity import WithFidelity
 from operators.phase_retrieval import PhaseRetrieval
 from utils.config.sections import Fidelity
+from utils.errors import InputError
 from utils.mechanisms.start.act import Start, fill
 from utils.mechanisms.start.plan import OFF
 from utils.noise import KeyedNoise
@@ -227,9 +228,22 @@ def test_in_a_sequential_population_the_first_rounds_are_from_the_bank(run):
     assert phases["above_start"]["passes"] == 4 * 2 and phases["below_start"]["passes"] == 6 * 2 * 2
 
 
+def bringing(clock):
+    """A mechanism of one's own that brings in all particles at the second step."""
+    from utils.sampling.mechanism import Entrance, Mechanism
+
+    mechanism = Mechanism()
+    mechanism.entrance = Entrance(1, ("mine",))
+    return mechanism
+
+
+BRINGING = "tests.mechanisms.test_start.bringing"
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
+        ((f"+mechanisms.start={{_target_:{BRINGING}}}",), "mechanisms.start: one of the program's own has this name already"),
         (("start.bank=-1",), "start.bank=-1"),
         (("start.bank=1.5",), "start.bank=1.5"),
         (("start.bank=5",), "start.bank=5: must not exceed num_samples=4"),
@@ -240,7 +254,11 @@ def test_in_a_sequential_population_the_first_rounds_are_from_the_bank(run):
         ((*TWO, "fidelity.free_scale=true"), "start.bank=2: the bank's solvers know the object's range"),
         (
             ("start.bank=4", "start.sigma=1", "start.restarts=6", "start.keep=6", "pruning_step=700"),
-            "start.bank=4: all particles join at t = 333, and what opens the phase post_pruning acts before",
+            "start.bank=4: its particles join at t = 333, and what opens the phase post_pruning acts before",
+        ),
+        (
+            ("start.bank=2", "start.sigma=3", *QUICK, "pruning_step=700"),
+            "start.bank=2: its particles join at t = 667, and what opens the phase post_pruning acts before",
         ),
         ((*TWO, "start.keep=1"), "start.keep=1: must lie between start.bank=2 and start.restarts=6"),
         ((*TWO, "start.keep=7"), "start.keep=7: must lie between start.bank=2 and start.restarts=6"),
@@ -253,3 +271,8 @@ def test_in_a_sequential_population_the_first_rounds_are_from_the_bank(run):
 )
 def test_wrong_values_are_refused_in_one_line(refused, overrides, message):
     refused(message, *overrides)
+
+
+def test_only_one_mechanism_may_bring_in_particles(run):
+    with pytest.raises(InputError, match=r"^start and mine: both bring in particles \(Mechanism\.entrance\), and one may"):
+        run(*TWO, f"+mechanisms.mine={{_target_:{BRINGING}}}")

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from utils.population.calibrating import Aim, Outcome, Particles, Sequences, Thresholds, applied, best, calibrate, candidates
+from utils.population.calibrating import (
+    Aim,
+    FinishedParticles,
+    Outcome,
+    Sequences,
+    Thresholds,
+    applied,
+    best,
+    calibrate,
+    candidates,
+)
 
 NAN = float("nan")
 
@@ -13,7 +23,7 @@ def image(number, success, deviation=None, denoising=None, agreement=None, loss=
     n = len(success)
     agreement = np.zeros((n, n)) if agreement is None else np.array(agreement, dtype=float)
     np.fill_diagonal(agreement, NAN)
-    return Particles(
+    return FinishedParticles(
         ("set", number),
         np.array(loss or range(n), dtype=float),
         np.array(deviation or [0.0] * n),
@@ -39,6 +49,15 @@ def test_an_image_is_wrong_by_the_pick_among_those_that_pass():
     one = image(0, [False, True], loss=[1.0, 2.0])
     assert applied([one], (2,), Thresholds(3.0, 0.5, None)).wrong == 0.0
     assert Sequences([one], (2,)).picked_wrong() == 1.0
+
+
+def test_the_mean_psnr_is_of_the_picks_that_are_known():
+    """Both particles of the second image have diverged; of the third the one that is first in half of its orders."""
+    gone = image(1, [False, False], loss=[NAN, NAN])._replace(psnr=np.array([NAN, NAN]))
+    half = image(2, [True, False], loss=[0.0, NAN])._replace(psnr=np.array([20.0, NAN]))
+    nothing = Thresholds(-1e9, None, None)
+    assert applied([image(0, [True, True]), gone, half], (1,), nothing).psnr == pytest.approx((30 + 20) / 2)
+    assert np.isnan(applied([gone], (1,), nothing).psnr)
 
 
 def test_an_image_is_missed_where_a_success_does_not_pass():

@@ -81,8 +81,8 @@ class World:
         annealing = SimpleNamespace(num_steps=steps, sigma_max=10.0, sigma_min=0.1)
         clock = StepClock(annealing_sigmas(steps, annealing.sigma_max, annealing.sigma_min))
         pruned, optimised = (clock.first_step(t) if t >= 0 else None for t in (pruning_step, optimization_step))
-        first_opening = min((step for step in (pruned, optimised) if step is not None), default=steps)
-        repelled = min(clock.first_step(REPULSION.end_step), first_opening)
+        search_end = min((step for step in (pruned, optimised) if step is not None), default=steps)
+        repelled = min(clock.first_step(REPULSION.end_step), search_end)
         operator = PhaseRetrieval()
         if fidelity is not None:
             settings = Fidelity(**fidelity)
@@ -90,7 +90,7 @@ class World:
         operator = operator.to(self.device)
         repulsion = SimpleNamespace(**{**vars(REPULSION), "place": place})
         mechanisms = [
-            *([Repulsion(repulsion_scale, repulsion, clock, repelled, first_opening)] if repulsion_scale else []),
+            *([Repulsion(repulsion_scale, repulsion, clock, repelled, search_end)] if repulsion_scale else []),
             *([Recombination(recombination_step, RECOMBINATION, clock, operator)] if recombination_step >= 0 else []),
             *([Pruning(keep, PRUNING, pruned, clock)] if pruning_step >= 0 else []),
             *([Children(children, SimpleNamespace(branch_sigma=branch_sigma), pruned, clock)] if children else []),

@@ -317,10 +317,8 @@ def steps_above(run: Run, t: float | None) -> int | None:
 
 def events(run: Run) -> list[tuple[str, int]]:
     """[(name, annealing step index)] of the events of a run, in order."""
-    m = run.metrics
-    steps = {name: phase.steps for name, phase in m.time.phases.items()}
     exploring = steps_above(run, exploration_end(run))
-    return registry.events(m, registry.Finished(run.config, steps, len(m.time.per_step_s[0]), exploring))
+    return registry.events(run.metrics, registry.Finished(run.config, run.timesteps, exploring))
 
 
 def image_values(run: Run, position: int, until: float | None) -> dict[str, float | None]:

@@ -42,7 +42,7 @@ class OfImage(NamedTuple):
     psnr: list[float] | None  # dB, of the better orientation where the task has two; None without a truth
     loss: list[float]
     ratio: list[float] | None  # loss / noise floor; None without noise
-    distance: float  # root mean square over latents, mean over the pairs of particles; NaN for one particle
+    distance: float  # between latents, mean over the pairs of particles; NaN for one particle
 
 
 class Step(NamedTuple):

@@ -76,6 +76,9 @@ def _check_annealing(s: Settings) -> None:
             f"sampler.diffusion_scheduler_config.sigma_min={diffusion.sigma_min}: must lie below "
             f"sampler.annealing_scheduler_config.sigma_min={annealing.sigma_min}"
         )
+    for name in s.mechanisms:
+        if name in registry.NAMES:
+            raise InputError(f"mechanisms.{name}: one of the program's own has this name already; choose another")
     registry.check(s, clock_of(s))
 
 

@@ -53,10 +53,9 @@ def symmetry(operator: Operator) -> str | None:
 
 
 def turned_onto(x: torch.Tensor, pick: torch.Tensor, turns: str | None) -> torch.Tensor:
-    """x (P, C, H, W), each turned by 180 degrees where that is nearer to pick (C, H, W).
+    """x (P, C, H, W), each turned by 180 degrees where that is nearer to pick (C, H, W), or to its own of (P, C, H, W).
 
-    turns: of `symmetry`. A turn leaves |x| as it is, so
-    the nearer one is that of the larger product with the pick.
+    turns: of `symmetry`. A turn leaves |x| as it is, so the nearer one is that of the larger product with the pick.
     """
     if turns is None:
         return x

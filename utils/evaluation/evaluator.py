@@ -93,6 +93,8 @@ class Evaluator:
         # finite latents can have a loss beyond float32, or decode to nothing finite
         ok = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(z, x, result.loss[on_device].cpu())]
 
+        diverged = {index for index, fine in zip(survivors, ok) if not fine}
+
         def place(values: Sequence[Any]) -> list:
             """Values of the survivors -> one per number; None where pruned, replaced, never born or diverged."""
             value_of = {index: value for index, value, fine in zip(survivors, values, ok) if fine}
@@ -102,7 +104,7 @@ class Evaluator:
         scores, beside_loss = self._scores(x, truth, result.image[on_device], of_image.y, place)
         modes = self._modes(x, truth, place)
         passing = place(history[-1].passing) if history else []
-        judged = [value if ok else None for value, ok in zip(loss, passing)] if any(passing) else loss
+        judged = [value if passes else None for value, passes in zip(loss, passing)] if any(passing) else loss
         picked = self._pick(judged, result.image[on_device], of_image.y, place)
         measured = y.double().cpu()
         floor = self.operator.noise_floor(measured).item()
@@ -155,7 +157,7 @@ class Evaluator:
                 "phases": phases,
             },
             **({"resolved": {"pixels": resolution, "of": self.side}} if self.side not in (None, resolution) else {}),
-            "diverged": [not dict(zip(survivors, ok)).get(index, True) for index in self.particles],
+            "diverged": [index in diverged for index in self.particles],
         }
         arrays = {"y": y[0].cpu().numpy(), "z": z.numpy(), "images": to_pixels(x), **drawn}
         return record, arrays if truth is None else {**arrays, "truth": to_pixels(truth[None])[0]}

@@ -1,6 +1,7 @@
 """What happens during a run, per annealing step."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,9 @@ class Trace:
             if self.operator is not None and self.operator.rotation_ambiguity:
                 either = [max(pair) for pair in zip(psnrs, psnr(x, rotated(truths)).tolist())]
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
-        pairs = {image: math.comb(images.count(image), 2) for image in distances}
+        finite = info.particles.z.isfinite().flatten(1).all(1).tolist()
+        counted = Counter(image for image, ok in zip(images, finite) if ok)
+        pairs = {image: math.comb(counted[image], 2) for image in distances}  # those whose mean the distance is
         while len(self.steps) <= info.step:
             self.steps.append({})
         step = self.steps[info.step]
@@ -92,8 +95,8 @@ class Trace:
     def of_image(self, image_id: int, particles: Sequence[int]) -> dict[str, Any]:
         """One image's trace for its record; None for those of the numbers `particles` that were not there."""
         rows = [step.get(image_id, ([], {})) for step in self.steps]  # nothing where no particle was there yet
-        pruned = (None,) * (2 + len(self.terms))
-        columns = [[[values.get(i, pruned)[k] for i in particles] for _, values in rows] for k in range(len(pruned))]
+        absent = (None,) * (2 + len(self.terms))
+        columns = [[[values.get(i, absent)[k] for i in particles] for _, values in rows] for k in range(len(absent))]
         named: dict[str, Any] = {"terms": dict(zip(self.terms, columns[2:]))} if self.terms else {}
         distances = [_mean_distance(rounds) for rounds, _ in rows]
         return {"pairwise_distance": distances, "psnr": columns[0], "loss": columns[1], **named}

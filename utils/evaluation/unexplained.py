@@ -19,9 +19,10 @@ def decoder_floor(operator: Operator, x: torch.Tensor, y: torch.Tensor, energy: 
     """
     change = SOFTER * (torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False) - x)
     plain, unmasked = getattr(operator, "operator", operator), operator(x)
-    either_way = [(operator.loss(x + d, y) + operator.loss(x - d, y)).item() / 2 for d in (change, 0 * change)]
+    changed = (operator.loss(x + change, y) + operator.loss(x - change, y)).item() / 2
+    rise = max(changed - operator.loss(x, y).item(), 0.0)
     whole = plain.loss(x + change, unmasked).item()
-    return energy * max(either_way[0] - either_way[1], 0.0) / whole if whole else 0.0
+    return energy * rise / whole if whole else 0.0
 
 
 def of_measurement(operator: Operator, x: torch.Tensor, y: torch.Tensor, noise: KeyedNoise, image: int) -> dict[str, Any]:

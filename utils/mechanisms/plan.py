@@ -27,7 +27,7 @@ class Course(NamedTuple):
     below: Any = None  # utils.algorithms.contract.Algorithm that solves the image at a coarser level first, where one does
 
     @property
-    def first_opening(self) -> int:
+    def search_end(self) -> int:
         """The annealing step at which the search of the particles ends; the number of steps where there is none."""
         return min((opening.step for opening in self.openings if opening.ends_search), default=self.clock.annealing_steps)
 
@@ -44,8 +44,7 @@ class Finished(NamedTuple):
     """What figures know of the course of a finished run."""
 
     config: Nodes | None  # None where it is missing
-    phase_steps: Mapping[str, int]  # annealing steps of each phase, over all images
-    num_steps: int
+    timesteps: Sequence[float] | None  # of its annealing steps, falling; None where they are not known
     exploring: int | None  # annealing steps before phase 1 ends, where known
 
 

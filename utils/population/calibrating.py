@@ -16,6 +16,7 @@ the first: an image counts by its mean over the n rotations of their order, and 
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ AGREEMENTS = (None, 0.995, 0.99, 0.98, 0.97, 0.95, 0.9)
 MOST_SCORES = 40  # thresholds of the denoising loss that are tried
 
 
-class Particles(NamedTuple):
+class FinishedParticles(NamedTuple):
     """The n finished particles of one image under one seed; NaN: not known."""
 
     image: tuple  # what tells the image from others, seeds apart
@@ -59,13 +60,13 @@ class Outcome(NamedTuple):
 class Choice(NamedTuple):
     thresholds: Thresholds
     on_the_same_images: Outcome  # on the images that it was chosen on
-    without: Outcome  # each image decided by the choice made without it
+    without: Outcome  # each image decided by the choice made without it, among candidates that know all images' scores
 
 
 class Sequences:
     """All images' particles in all orders, as arrays of M rows, for rounds of given sizes; the rest is not started."""
 
-    def __init__(self, groups: Sequence[Particles], sizes: Sequence[int]) -> None:
+    def __init__(self, groups: Sequence[FinishedParticles], sizes: Sequence[int]) -> None:
         n, self.ends = len(groups[0].loss), np.cumsum(sizes)
         orders = [np.roll(np.arange(n), -first)[: self.ends[-1]] for first in range(n)]
         rows = [(g, order) for g in groups for order in orders]
@@ -95,9 +96,9 @@ class Sequences:
         accepted, last = after.any(1), np.where(after.any(1), after.argmax(1), len(self.ends) - 1)
         rows = np.arange(len(accepted))
         finished = self.started[last] & np.isfinite(self.loss)
-        of_these = np.where(accepted[:, None], passing[rows, last], finished)
-        picked = np.where(of_these, self.loss, np.inf).argmin(1)
-        failed = ~(self.success & of_these)[rows, picked]
+        may_be_picked = np.where(accepted[:, None], passing[rows, last], finished)
+        picked = np.where(may_be_picked, self.loss, np.inf).argmin(1)
+        failed = ~(self.success & may_be_picked)[rows, picked]
         wrong = accepted & failed
         missed = ~accepted & self.success.any(1)
         return self._per_image(accepted, wrong, failed, missed, self.ends[last], self.psnr[rows, picked])
@@ -108,12 +109,18 @@ class Sequences:
         return float(self._per_image(~self.success[np.arange(len(picked)), picked])[:, 0].mean())
 
     def _per_image(self, *values: np.ndarray) -> np.ndarray:
-        count = np.bincount(self.of_image)
-        return np.stack([np.bincount(self.of_image, weights=v.astype(float)) / count for v in values], axis=1)
+        """(images, len(values)): means over an image's rows, of the known ones; NaN where none is known."""
+        means = []
+        for value in values:
+            known = ~np.isnan(value.astype(float))
+            total = np.bincount(self.of_image, weights=np.where(known, value, 0.0))
+            count = np.bincount(self.of_image, weights=known)
+            means.append(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
+        return np.stack(means, axis=1)
 
 
-def candidates(groups: Sequence[Particles], agreement: bool = True) -> list[Thresholds]:
-    """What is tried, from strict to lenient: of the denoising loss the middles between particles that succeed and others.
+def candidates(groups: Sequence[FinishedParticles], agreement: bool = True) -> list[Thresholds]:
+    """What is tried, the usual deviation first: of the denoising loss the middles between particles that succeed and others.
 
     agreement: whether another particle may speak for one.
     """
@@ -141,7 +148,7 @@ class Aim(NamedTuple):
     agreement: bool = True  # whether another particle may speak for one
 
 
-def calibrate(groups: Sequence[Particles], sizes: Sequence[int], aim: Aim) -> Choice:
+def calibrate(groups: Sequence[FinishedParticles], sizes: Sequence[int], aim: Aim) -> Choice:
     """The thresholds for rounds of these sizes."""
     sequences, tried = Sequences(groups, sizes), candidates(groups, aim.agreement)
     outcomes = np.stack([sequences.decide(t) for t in tried])  # (tried, images, 6)
@@ -165,10 +172,13 @@ def best(outcomes: np.ndarray, aim: Aim) -> int:
     return min(np.flatnonzero(allowed).tolist(), key=lambda row: tuple(keys[row]))
 
 
-def applied(groups: Sequence[Particles], sizes: Sequence[int], t: Thresholds) -> Outcome:
+def applied(groups: Sequence[FinishedParticles], sizes: Sequence[int], t: Thresholds) -> Outcome:
     """What thresholds that were not chosen on these images decide."""
     return _outcome(Sequences(groups, sizes).decide(t))
 
 
 def _outcome(per_image: np.ndarray) -> Outcome:
-    return Outcome(*map(float, per_image.mean(0)))
+    """Over images; the PSNR is that of the images whose pick is known."""
+    *shares, psnr = per_image.T
+    known = psnr[np.isfinite(psnr)]
+    return Outcome(*(float(share.mean()) for share in shares), float(known.mean()) if len(known) else math.nan)

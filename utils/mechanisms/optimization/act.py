@@ -25,7 +25,6 @@ from utils.sampling.scalars import StepScalars
 from utils.sampling.schedule import StepClock
 
 BETAS = (0.9, 0.999)
-STOPS = ("discrepancy", "max_iterations", "max_move", "not_finite")
 
 
 @dataclass
@@ -158,10 +157,7 @@ class HardDataConsistency(Mechanism):
             reasons = torch.stack([loss <= active.limit, moved > s.max_move, ~torch.isfinite(loss)])  # (3, P)
             devices.mark_step(device)
             last = iteration == s.max_iterations
-            stops = [
-                next((name for name, hit in zip(STOPS, (reached, last, far, broken)) if hit), None)
-                for reached, far, broken in reasons.T.tolist()
-            ]  # the only wait
+            stops = [stop_reason(*flags, last=last) for flags in reasons.T.tolist()]  # the only wait
             for slot, stop in zip(active.slot.tolist(), stops):
                 if stopped_by[slot] is None:
                     stopped_by[slot], iterations[slot] = stop, iteration
@@ -176,6 +172,12 @@ class HardDataConsistency(Mechanism):
             else:  # one compiled graph for all iterations: a stopped particle stays in place
                 active.z = torch.where(column(going.to(device), proposal), proposal, active.z)
         return result, {"iterations": iterations, "stopped_by": stopped_by}
+
+
+def stop_reason(reached: bool, far: bool, broken: bool, last: bool) -> str | None:
+    """Why a particle stops, the first reason that holds; None: it goes on."""
+    reasons = {"discrepancy": reached, "max_iterations": last, "max_move": far, "not_finite": broken}
+    return next((name for name, holds in reasons.items() if holds), None)
 
 
 def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -> HardDataConsistency:

@@ -74,10 +74,10 @@ class OptimizationPlan(Plan):
         }
 
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
-        if not block:
+        if not block or run.config is None or run.timesteps is None:
             return []
-        share = 1 - run.phase_steps[self.PHASE] / sum(run.phase_steps.values())
-        return [("hard data consistency", round(share * run.num_steps))]
+        first = next(i for i, timestep in enumerate(run.timesteps) if timestep <= run.config["optimization_step"])
+        return [("hard data consistency", first)]
 
 
 PLAN = OptimizationPlan()

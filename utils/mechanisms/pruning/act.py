@@ -41,8 +41,8 @@ def choose(
 
     loss (n,), distance (n, n): floats, NaN for a non-finite particle; noise_floor, floor_std: expected loss of the
     truth and its standard deviation; keep: how many; settings: near_distance (fraction of the median pairwise
-    distance), loss_tolerance (a far particle's excess over the floor may be this much larger than the best one's,
-    as a fraction), fill.
+    distance, of two middle ones the larger), loss_tolerance (a far particle's excess over the floor may be this much
+    larger than the best one's, as a fraction), fill.
     """
     alive = [i for i in sorted(range(len(loss)), key=lambda i: (loss[i], i)) if loss[i] == loss[i]]
     if not alive:
@@ -91,7 +91,8 @@ class Pruning(Mechanism):
     def __call__(self, particles: Particles, loss: torch.Tensor, operator: Operator) -> tuple[Particles, Report]:
         """Prune `particles`, whose z is z0y; loss (P,). Returns (particles, {image id: report})."""
         flat = particles.z.flatten(1)
-        distance = torch.cdist(flat[None], flat[None])[0].cpu()  # (P, P)
+        # by differences, also of many particles: by products near copies would lose their digits
+        distance = torch.cdist(flat[None], flat[None], compute_mode="donot_use_mm_for_euclid_dist")[0].cpu()  # (P, P)
         loss = torch.where(torch.isfinite(flat).all(1), loss, torch.nan)
         floor, spread = operator.noise_floor(particles.y), operator.floor_spread(particles.y)  # (P,)
         loss, floor, floor_std = torch.stack([loss, floor.to(loss.dtype), (floor * spread).to(loss.dtype)]).tolist()
@@ -100,13 +101,14 @@ class Pruning(Mechanism):
             numbers = particles.index[rows].tolist()
             losses, distances = [loss[i] for i in rows], distance[rows][:, rows].tolist()
             choice = choose(losses, distances, floor[rows[0]], floor_std[rows[0]], self.keep, self.settings)
-            # slots stay in the order of their numbers
-            slots = sorted([(numbers[i], i) for i in choice.kept] + [(numbers[slot], parent) for slot, parent in choice.clones])
-            source += [int(rows[position]) for _, position in slots]
-            index += [number for number, _ in slots]
+            parent_of = {i: i for i in choice.kept} | dict(choice.clones)  # {slot: whose state it holds}
+            slots = sorted(parent_of, key=lambda slot: numbers[slot])
+            source += [int(rows[parent_of[slot]]) for slot in slots]
+            kept = [numbers[slot] for slot in slots]
+            index += kept
             reports[image] = {
-                "kept": [number for number, _ in slots],
-                "dropped": [number for number in numbers if number not in [n for n, _ in slots]],
+                "kept": kept,
+                "dropped": [number for number in numbers if number not in kept],
                 "parents": {str(numbers[slot]): numbers[parent] for slot, parent in choice.clones},
                 "loss": losses,
                 "distance": [distances[i][j] for i in range(len(numbers)) for j in range(i + 1, len(numbers))],

@@ -65,10 +65,6 @@ class PruningPlan(Plan):
 
     def opening(self, s: Settings, clock: StepClock) -> Opening | None:
         step = switched(self.key, s.pruning_step, clock)
-        if step == 0:
-            raise InputError(
-                f"{self.switch(s)}: nothing has been sampled yet at the first step; choose at most {clock.timestep(1):.0f}"
-            )
         return None if step is None else Opening(step, self.BEFORE, self.AFTER)
 
     def check(self, s: Settings, course: Course) -> None:

@@ -98,7 +98,7 @@ class Pyramid(Mechanism):
                 "resolution": self.size,
                 "loss": {int(i): float(r) for i, r in zip(particles.index[of_image], ratio[of_image])},
                 "kept": particles.index[order].tolist(),
-                "agreement": agreement(result.image[order.to(result.image.device)]),
+                "agreement": agreement(result.image[order.to(result.image.device)], symmetry(operator)),
                 "blocks": {m.name: result.of_image(m.name, image) for m in self.below.mechanisms},
             }
         return torch.cat(rows), torch.cat(pictures), report
@@ -153,17 +153,18 @@ def consensus(x: torch.Tensor, best: int, turns: str | None) -> torch.Tensor:
     mean = turned_onto(x[finite.to(x.device)], x[best], turns).mean(0, keepdim=True)
     if turns is None:
         return mean.expand_as(x)
-    return torch.cat([turned_onto(mean, each, "image") for each in x])
+    return turned_onto(mean.expand_as(x), x, "image")
 
 
-def agreement(x: torch.Tensor) -> float | None:
-    """Largest correlation of the first picture of x (K, 3, H, W) with another one, as it is or turned by 180 degrees."""
-    if len(x) < 2:
-        return None
+def agreement(x: torch.Tensor, turns: str | None) -> float | None:
+    """Largest correlation of the first picture of x (K, 3, H, W) with another one, also turned as a whole where `turns`.
+
+    turns: of utils.evaluation.aligned.symmetry. None where the first has diverged, or all others have.
+    """
     flat = x - x.mean((-3, -2, -1), keepdim=True)
-    first, others = flat[0].flatten(), torch.cat([flat[1:], flat[1:].flip(-2, -1)]).flatten(1)
-    value = float((others @ first / (others.norm(dim=1) * first.norm()).clamp(min=1e-12)).max())
-    return value if value == value else None
+    first, others = flat[0].flatten(), torch.cat([flat[1:], flat[1:].flip(-2, -1)] if turns else [flat[1:]]).flatten(1)
+    correlations = others @ first / (others.norm(dim=1) * first.norm()).clamp(min=1e-12)
+    return max((value for value in correlations.tolist() if math.isfinite(value)), default=None)
 
 
 def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -> Pyramid:

@@ -72,8 +72,8 @@ def candidates_of(
     """(P, K, C, H, W) offspring of images (P, C, H, W), and which channels were turned, (P, K, C) bool; K = 2^(C-1) or 1."""
     channels = image.shape[1]
     child = torch.stack([image[source[:, c], c] for c in range(channels)], dim=1)  # (P, C, H, W)
-    patterns = turn_patterns(channels if turns else 1).to(image.device)  # (K, C) or (1, 1)
-    patterns = patterns.expand(len(patterns), channels) if not turns else patterns
+    unturned = torch.zeros(1, channels, dtype=torch.bool)
+    patterns = (turn_patterns(channels) if turns else unturned).to(image.device)  # (K, C)
     # column j of a pattern belongs to channel (held + j) mod C
     order = (torch.arange(channels, device=image.device)[None] - held[:, None]) % channels  # (P, C)
     turned = patterns.T[order].transpose(1, 2)  # (P, K, C)

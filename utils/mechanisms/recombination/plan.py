@@ -80,7 +80,7 @@ class RecombinationPlan(Plan):
             return
         clock, operator = course.clock, s.group.operator
         first = clock.first_step(s.recombination_step)
-        if first is None or first == clock.annealing_steps - 1 > 0:
+        if first is None or first == clock.annealing_steps - 1:
             raise InputError(
                 f"{self.switch(s)}: the last of {clock.annealing_steps} annealing steps is at "
                 f"t = {clock.timestep(clock.annealing_steps - 1):g}, and it acts before that one; "

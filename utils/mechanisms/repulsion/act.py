@@ -183,4 +183,4 @@ def build(s: Settings, course: Course, prior: LatentPrior, operator: Operator) -
             "the hundreds, so with repulsion.similarity=latent nothing would push; choose median, or a number "
             "of their size"
         )
-    return Repulsion(s.repulsion_scale, section, course.clock, PLAN.steps(s, course), course.first_opening)
+    return Repulsion(s.repulsion_scale, section, course.clock, PLAN.steps(s, course), course.search_end)

@@ -48,7 +48,7 @@ class RepulsionPlan(Plan):
     def steps(self, s: Settings, course: Course) -> int:
         """In how many annealing steps it acts: to its own end, and to the first phase that another mechanism opens."""
         own_end = course.clock.first_step(s.repulsion.end_step)
-        return min(course.clock.num_steps if own_end is None else own_end, course.first_opening)
+        return min(course.clock.num_steps if own_end is None else own_end, course.search_end)
 
     def check(self, s: Settings, course: Course) -> None:
         if s.population == "sequential" and s.repulsion_scale and max(s.rounds) == 1:

@@ -78,7 +78,7 @@ class StartPlan(Plan):
         return first_level(s.sampler.annealing_sigmas, s.start.sigma)
 
     def opening(self, s: Settings, clock: StepClock) -> Opening | None:
-        """None where all particles join: nothing is run before."""
+        """None where all particles join: nothing is run before. Rounds of a sequential population share their phases."""
         last = s.first_particle + s.num_samples
         if not self.is_on(s) or (last <= s.start.bank and s.population == "fixed"):
             return None
@@ -98,11 +98,11 @@ class StartPlan(Plan):
                 f"{self.switch(s)}: the bank's solvers know the object's range, and of a free exposure it is not known; "
                 "give data.scale=known, or start.bank=0"
             )
-        early = next((opening for opening in course.openings if opening.step <= self.step(s)), None)
-        if early is not None and self.opening(s, course.clock) is None:
+        early = next((opening for opening in course.openings if opening.ends_search and opening.step <= self.step(s)), None)
+        if early is not None:
             raise InputError(
-                f"{self.switch(s)}: all particles join at t = {course.clock.timestep(self.step(s)):.0f}, and what opens the "
-                f"phase {early.after} acts before; let it act later, or raise num_samples"
+                f"{self.switch(s)}: its particles join at t = {course.clock.timestep(self.step(s)):.0f}, and what opens the "
+                f"phase {early.after} acts before; let it act later, or raise start.sigma"
             )
         if not s.first_particle and start.bank > s.num_samples:
             raise InputError(f"{self.switch(s)}: must not exceed num_samples={s.num_samples}, an image's particles")
