@@ -243,7 +243,7 @@ def _draw_kinds(axis: Axes, frame: Frame, hot: np.ndarray) -> None:
     bar = axis.figure.colorbar(shown, ax=axis, ticks=range(len(KINDS)), orientation="horizontal")
     counted = [f"{kind}:\n{np.count_nonzero(pixels)}" for kind, pixels in kinds.items()]
     bar.ax.set_xticklabels(["measured", *counted], fontsize=8)
-    axis.set_title("what its pixels are, in any channel")
+    axis.set_title("what its pixels are, in any channel, once centred")
 
 
 def _draw_radial(axis: Axes, y: np.ndarray, frame: Frame) -> None:

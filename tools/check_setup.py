@@ -114,7 +114,7 @@ def main() -> None:
             cells = (setting, place, "yours" if state is None else state, how if missing or state is None else "")
             table.add_row(*map(Text, cells), style="yellow" if missing else None)  # Text: brackets are no markup here
         table.add_section()
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)  # in a file no address is broken
 
 
 if __name__ == "__main__":

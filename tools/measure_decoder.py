@@ -74,7 +74,9 @@ def keep(settings: Settings, measured: Measured) -> None:
     prior, others = of_prior(settings.model_node), []
     if path.is_file() and not other_content((before := read(path)).prior, prior):
         others = [each for each in before.measured if each.operator != measured.operator]
-    write_file(to_json(DecoderFloor(prior=prior, measured=[*others, measured]).model_dump()) + b"\n", path)
+    content = to_json(DecoderFloor(prior=prior, measured=[*others, measured]).model_dump()) + b"\n"
+    if (moved := write_file(content, path, keep_other=True)) is not None:
+        say(f"{moved}: the figures that were there before")
     say(f"{path}: {measured.mean:.3g} on average, up to {measured.high:.3g} for nine tenths of {measured.count} images")
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TextIO
 
 from utils.errors import InputError, visible
 from utils.files import Content, write_atomically
+from utils.paths import PROJECT
 
 STREAMS = {"stdout": "standard output", "stderr": "standard error"}
 
@@ -84,6 +85,7 @@ def run(main: Callable[[], None]) -> None:
     unwritten: list[OSError] = []
     with lasting_streams(lambda name, error: unwritten.append(error) if name == STREAMS["stdout"] else None):
         try:
+            check_checkout()
             main()
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -95,6 +97,16 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+
+
+def check_checkout() -> None:
+    """A tool of one checkout must not compute with the modules of another, which an environment that both share installs."""
+    checkout = Path(sys.argv[0]).resolve().parent.parent
+    if checkout != PROJECT and (checkout / "utils" / Path(__file__).name).is_file():
+        raise InputError(
+            f"{sys.argv[0]}: this environment has the modules of {PROJECT}; write PYTHONPATH={checkout} before the command, "
+            "or make an environment there"
+        )
 
 
 @contextmanager

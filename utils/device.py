@@ -164,7 +164,7 @@ def _no_tpu(error: Exception) -> InputError:
     if "in use" in str(error) or "busy" in str(error).lower():
         return InputError(f"use_tpu=true: another process uses the TPU ({one_line(error)}); end that process first")
     return InputError(
-        f"use_tpu=true: no TPU found ({one_line(error)}); on a TPU VM install {TPU_INSTALL}, "
+        f"use_tpu=true: no TPU found ({one_line(error)}); on a TPU VM install it with {TPU_INSTALL}, "
         "or set PJRT_DEVICE=CPU to run XLA on the CPU"
     )
 

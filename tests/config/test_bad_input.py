@@ -260,6 +260,16 @@ def test_the_command_line_ends_in_one_line_with_status_2_before_torch(tmp_path):
 
 
 @pytest.mark.program
+def test_an_experiment_of_ones_own_is_told_the_line_that_it_lacks(tmp_path):
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# mine.yaml\n# @package _global_\nnum_samples: 2\n")
+    done = command_line("--config-dir", "configs", "experiment=mine", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr == (
+        "error: experiment: has no such key; a file of configs/experiment must begin with the line # @package _global_\n"
+    )
+
+
+@pytest.mark.program
 def test_hydras_own_errors_are_readable(tmp_path):
     done = command_line("no_such_key=1", cwd=tmp_path)
     assert done.returncode == 2 and done.stderr == "error: no_such_key=1: there is no such key; --cfg job shows every key\n"

@@ -94,13 +94,23 @@ def test_auto_leaves_it_out_where_graphs_are_compiled(checked, monkeypatch):
     assert checked("chain_check=true")[0] != []
 
 
-def test_a_part_without_a_second_derivative_does_not_end_the_run(checked, monkeypatch):
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("derivative for aten::own_backward\n is not implemented", "derivative for aten::own_backward is not implemented"),
+        (
+            "element 0 of tensors does not require grad and does not have a grad_fn",
+            "the loss has no second derivative, by which the rate is judged",
+        ),
+    ],
+)
+def test_a_part_without_a_second_derivative_does_not_end_the_run(checked, monkeypatch, text, reason):
     def refuse(*_):
-        raise RuntimeError("derivative for aten::own_backward\n is not implemented")
+        raise RuntimeError(text)
 
     monkeypatch.setattr("utils.diagnosis.chain_check.curvature_products", refuse)
     (record,) = checked()[0]
-    assert record.getMessage() == "chain_check: left out (derivative for aten::own_backward is not implemented)"
+    assert record.getMessage() == f"chain_check: left out ({reason})"
 
 
 @pytest.mark.program

@@ -16,7 +16,8 @@ from utils.records.files import read_record
 pytestmark = pytest.mark.program
 
 DOCUMENT = "".join((PROJECT / "docs" / name).read_text() for name in ("extending.md", "design.md"))
-FILES = dict(re.findall(r"```(?:python|yaml)\n# (my_parts/\S+)\n(.*?)```", DOCUMENT, re.DOTALL))
+BLOCKS = re.findall(r"```(?:python|yaml)\n((?:# @package _global_\n)?# (my_parts/\S+)\n.*?)```", DOCUMENT, re.DOTALL)
+FILES = {name: block for block, name in BLOCKS}  # whole, as a reader copies them
 COMMANDS = {
     text.split("name=")[1]: shlex.split(text.replace("\\\n", " "))
     for text in re.findall(r"^    PYTHONPATH=my_parts python posterior_sample\.py ((?:.*\\\n)*.*)$", DOCUMENT, re.MULTILINE)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.worlds import runs
 from utils.command_line import Lasting, lasting_streams, run, write_text
+from utils.paths import PROJECT
 
 
 def closed_pipe():
@@ -65,6 +66,22 @@ def test_a_tool_whose_output_cannot_be_written_ends_in_one_line(monkeypatch, cap
         tool(monkeypatch, lambda: write_text("table\n", None), full_disk)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: standard output cannot be written (No space left on device)\n"
+
+
+def test_a_tool_of_another_checkout_is_not_run(tmp_path, monkeypatch, capsys):
+    """An environment that two checkouts share installs the modules of one of them."""
+    ran = []
+    for parts in ("utils/command_line.py", "tools/report.py"):
+        (tmp_path / parts).parent.mkdir()
+        (tmp_path / parts).touch()
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "tools" / "report.py")])
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: ran.append(1))
+    assert ended.value.code == 2 and not ran
+    assert f"report.py: this environment has the modules of {PROJECT}; write PYTHONPATH={tmp_path} " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [str(PROJECT / "tools" / "report.py")])
+    run(lambda: ran.append(1))
+    assert ran
 
 
 def test_a_tool_that_is_interrupted_shows_no_traceback(capsys):

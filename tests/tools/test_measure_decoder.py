@@ -63,6 +63,16 @@ def test_a_run_takes_the_figure_of_its_operator_and_its_weights(settings_of, tmp
     assert energy_of(grey) == 5.0 and energy_of(colour) is None, "those of other weights are gone"
 
 
+def test_other_figures_are_kept_beside_the_new_ones(settings_of, capsys):
+    settings = settings_of()
+    for high in (3.0, 4.0, 4.0):
+        measure_decoder.keep(settings, figures(settings, high))
+    path = beside_checkpoint(settings.model.path, FILE)
+    (before,) = path.parent.glob(f"{path.stem}*.1*")
+    assert [json.loads(file.read_text())["measured"][0]["high"] for file in (path, before)] == [4.0, 3.0]
+    assert f"{before}: the figures that were there before" in capsys.readouterr().out
+
+
 def test_a_damaged_file_is_named(settings_of):
     settings = settings_of()
     beside_checkpoint(settings.model.path, FILE).write_text("{}")

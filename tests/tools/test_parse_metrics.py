@@ -197,6 +197,7 @@ def test_latex_compiles(parse, results, tmp_path):
     [
         ((), "the following arguments are required: RESULTS"),
         (("nowhere",), "nowhere: no such file or folder"),
+        (("nowhere/metrics.json",), "nowhere/metrics.json: no such file or folder"),
         (("{}", "--format", "docx"), "invalid choice: 'docx'"),
         (("{}", "--tables", "all"), "tables=all: choose from quality"),
         (("{}", "--baseline", "exp7"), "baseline=exp7: choose from exp0_base, exp4"),

@@ -30,7 +30,7 @@ from tools.demo_prior.unet_stage import load_autoencoder, train_unet
 from tools.demo_prior.views import image_folder
 from utils import device as devices
 from utils.command_line import wrong_input_in_one_line
-from utils.errors import InputError
+from utils.errors import InputError, counted
 from utils.files import write_atomically, write_folder
 from utils.paths import PROJECT
 from utils.priors.latent_diffusion import load_pipeline
@@ -78,7 +78,8 @@ def report_quality(cfg: Training) -> None:
     images = Folder(Path(cfg.work) / HELD_OUT_FOLDER)
     count = min(500, len(images.files) // 2)
     if count < FEWEST_SAMPLES:
-        print(f"quality: not measured, {len(images.files)} images are held out and {2 * FEWEST_SAMPLES} are needed")
+        held_out = counted(len(images.files), "held-out image")
+        print(f"quality: not measured, there is {held_out}, and {2 * FEWEST_SAMPLES} are needed; raise data.held_out")
         return
     prior = load_pipeline(Path(cfg.out) / cfg.name, torch.device(cfg.device))
     with torch.no_grad():

@@ -119,7 +119,8 @@ class Trainer:
             TextColumn("loss {task.fields[loss]:.4f}"),
         )
         started, mean = time.time(), float("nan")
-        with Progress(*columns, disable=not self.rank.first) as progress:
+        done = self.step >= self.settings.steps
+        with Progress(*columns, disable=done or not self.rank.first) as progress:
             task = progress.add_task(self.name, total=self.settings.steps, completed=self.step, loss=mean)
             while self.step < self.settings.steps:
                 generator = torch.Generator().manual_seed(step_seed(self.cfg.seed, self.step, self.rank.index))

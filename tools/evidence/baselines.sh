@@ -5,6 +5,7 @@
 #   ONLY='classical ldps' bash ...    # these runs alone
 # Steps of the baselines: from the sweeps on validation images in docs/research/baselines.md.
 set -euo pipefail
+[ $# -ge 3 ] || { grep -E "^# +bash" "$0" >&2; exit 2; }
 source "$(dirname "${BASH_SOURCE[0]}")/../python.sh"
 cd "$ROOT"
 family=$1 task=$2 images=$3

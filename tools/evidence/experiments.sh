@@ -4,6 +4,7 @@
 # Every experiment is a run folder results/experiments/<difficulty>_<family>/<experiment>; y and initial noise of an
 # image are the same in all of them. The tables in docs/research/measured/ are computed from the copies under evidence/.
 set -euo pipefail
+[ $# -ge 3 ] || { grep -E "^# +bash" "$0" >&2; exit 2; }
 source "$(dirname "${BASH_SOURCE[0]}")/../python.sh"
 cd "$ROOT"
 family=$1 difficulty=$2 images=$3

@@ -3,6 +3,7 @@
 #   bash tools/evidence/small_runs.sh /tmp/before
 # They run the program of the folder that they are started in, so that one script serves the code before and after a change.
 set -euo pipefail
+[ $# -ge 1 ] || { grep -E "^# +bash" "$0" >&2; exit 2; }
 out=$1
 python=${PYTHON:-.venv/bin/python}
 export PYTHONPATH=$PWD

@@ -213,6 +213,8 @@ def load(path: str | Path, from_records: bool = False) -> Run:
         return Run(folder, _aggregated(folder, records, Path(os.path.abspath(folder)).name), config, records)  # of "." too
     try:
         data = read_json(path, most=MOST_BYTES)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder; name a run folder, or its metrics.json") from None
     except (OSError, Unreadable) as error:
         raise InputError(f"{path}: damaged, {one_line(error)}; run its command again to write it anew") from None
     run = Run(folder, check_metrics(data, path), config)

@@ -192,6 +192,8 @@ def unknown_key(text: str) -> str:
     near = difflib.get_close_matches(key, annotations, 1, 0.8)
     if near == [key]:
         return f"{short(text)}: the chosen {group}= has no such key" + ("; data=measurement has" if group == "data" else "")
+    if key == "experiment":  # a block of keys instead of their values at the top
+        return "experiment: has no such key; a file of configs/experiment must begin with the line # @package _global_"
     config = "hydra" if key.startswith("hydra.") else "job"
     return f"{short(text)}: there is no such key; " + (
         f"did you mean {near[0]}?" if near else f"--cfg {config} shows every key"

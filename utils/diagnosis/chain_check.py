@@ -59,7 +59,11 @@ def attempted(parts: Parts, measure: Callable[[], Result]) -> Result | None:
     try:
         return measure()
     except Exception as error:  # parts of one's own may have no second derivative, and a device no room for it
-        left_out = "the device is out of memory" if devices.is_out_of_memory(error) else one_line(error, 200)
+        left_out = one_line(error, 200)
+        if devices.is_out_of_memory(error):
+            left_out = "the device is out of memory"
+        elif "does not require grad" in left_out:
+            left_out = "the loss has no second derivative, by which the rate is judged"
         log.info("chain_check: left out (%s)", left_out)
         return None
     finally:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from utils.figures.style import plt, save_figure
 
@@ -21,6 +22,7 @@ def panels(content: Mapping[str, Any]) -> Figure:
     shares = content["rank_histogram"] or []
     ranks.bar(np.arange(len(shares)), shares, color="0.6", edgecolor="black")
     ranks.axhline(1 / (content["particles"] + 1), color="black", linestyle="--", linewidth=0.8)
+    ranks.xaxis.set_major_locator(MaxNLocator(integer=True))
     ranks.set_xlabel(f"particles below the truth, of {content['particles']}")
     ranks.set_ylabel("share of pixels (dashed: calibrated)")
     top = 0.0
