@@ -10,6 +10,7 @@ Wrong input raises InputError with the line that the command line would print. t
 """
 
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def refuse_namesakes() -> None:
 
 
 refuse_namesakes()
+warnings.filterwarnings("ignore", "IProgress not found")  # of a notebook without ipywidgets, whose bars nobody draws here
 
 from latentdaps.model import Measurements, Model, load  # noqa: E402
 from latentdaps.result import Result  # noqa: E402
