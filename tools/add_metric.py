@@ -22,7 +22,7 @@ from utils.errors import InputError, counted, one_line, short
 from utils.metrics.base import Metric, numbers
 from utils.metrics.registry import ORDER, SCORES
 from utils.plain_files import Unreadable, parse_yaml
-from utils.records.claim import claimed
+from utils.records.claim import unclaimed
 from utils.records.files import RecordError, read_record, record_paths, write_record
 from utils.records.folder import RunFolder
 from utils.running.finished import TRUST, refuse_code_of_others, refuse_other_content, settings_of_finished
@@ -137,6 +137,8 @@ def row(metric: Metric, record: dict[str, Any], arrays: dict[str, np.ndarray], o
     from utils.metrics.pixels import from_pixels
 
     image = f"image {record['image_id']}"
+    if "images" not in arrays:
+        raise InputError(f"{image}: its record holds no pictures; name a run folder as the run has left it")
     x = from_pixels(arrays["images"])
     if metric.of == "image":
         if "truth" not in arrays:
@@ -160,7 +162,7 @@ def row(metric: Metric, record: dict[str, Any], arrays: dict[str, np.ndarray], o
 def add(folder: Path, metric: Metric, rows: dict[Path, Row]) -> None:
     """Write the values into the records, each in one step, and aggregate them."""
     fingerprint = read(next(iter(rows)))[0]["fingerprint"]
-    with claimed(folder, fingerprint):
+    with unclaimed(folder, metric.name):  # of two of these commands one would write what it read before the other
         for path, each in rows.items():
             record, arrays = read(path)
             block(record, metric)[metric.name] = each

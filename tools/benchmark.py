@@ -99,7 +99,7 @@ def benchmark(cfg: DictConfig, parts_too: bool = False) -> tuple[Figures, Timing
 
     parts = build(settings)
     particles, truth = load_batch(parts, settings, images[: images_per_batch(parts, settings, images)])
-    trace = Trace({image.id: x.to(parts.device) for x, image in zip(truth, images)})
+    trace = Trace(None if truth is None else {image.id: x.to(parts.device) for x, image in zip(truth, images)})
     pieces = Pieces(parts.prior, particles.z, lambda x: parts.operator.loss(x, particles.y))
     timed = (DECODER, OPERATOR, DENOISER) if parts_too else (DECODER,)
     for name in (DECODER, DENOISER):  # warm-up, and compiling

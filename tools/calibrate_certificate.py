@@ -62,11 +62,11 @@ def main() -> None:
     args = parser.parse_args()
     if not 0 <= args.accept < 1:
         raise InputError(f"accept={args.accept}: must be a share, 0 or more and below 1")
-    if args.passes is not None and args.passes <= 0:
+    if args.passes is not None and not args.passes > 0:  # nan is no number of passes either
         raise InputError(f"passes={args.passes:g}: must be above 0")
-    if args.margin is not None and args.margin < 0:
+    if args.margin is not None and not args.margin >= 0:
         raise InputError(f"margin={args.margin}: must not be negative")
-    if min(args.start, args.add) < 1 or min(args.sigmas) <= 0:
+    if min(args.start, args.add) < 1 or not all(sigma > 0 for sigma in args.sigmas):
         raise InputError(f"start={args.start}, add={args.add}, sigmas={args.sigmas}: must be above 0")
     finished = [runs.load(folder) for folder in args.runs]
     settings = [settings_of(run, args.trust) for run in finished]
@@ -268,9 +268,10 @@ def show(
         f"particles: so many at once, or {last} (start, then more at a time); no file: these rounds without a certificate. "
         "Each image is decided by thresholds chosen without it, with 95 % Wilson intervals over images; those shown are of all "
         "images. dev: loss above its floor in standard deviations, den: denoising score, agr: agreement. "
-        "Failed: the pick is no success; false: of those that pass. dB: of the pick, in the better orientation; passes of the "
-        "decoder, forward and backward, on average / at most (a certificate costs a particle an encoding and a denoiser call "
-        f"per level more). Without one the particle of the lowest loss fails, of {lowest}.{note}",
+        "Failed: the pick is no success; false: it passes, and is none; both of all images. dB: of the pick, in the better "
+        "orientation; passes of the decoder, forward and backward, on average / at most (a certificate costs a particle an "
+        "encoding and a denoiser call per level more). Without one the particle of the lowest loss fails, "
+        f"of {lowest}.{note}",
         highlight=False,
     )
 

@@ -3,7 +3,8 @@
     python tools/merge_runs.py OUT DIR [DIR ...]
 
 OUT gets the records and samples of all DIRs and one metrics.json, eval.md and set of figures: what one process would
-have written, times apart. OUT may be new, or a run folder of the same configuration. The DIRs stay as they are.
+have written, but for times, and for files of `save_arrays`, which stay in the DIRs. OUT may be new, or a run folder of the
+same configuration. The DIRs stay as they are.
 Exit status: 0; 2 if something cannot be merged, in which case OUT is as it was before. A merge that was killed goes on when
 the same command is given again.
 """

@@ -43,6 +43,9 @@ def main() -> None:
     unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None:
         raise InputError(f"tables={unknown}: choose from {', '.join(KINDS)}")
+    if args.tables and (args.per_image or args.format in ("csv", "json")):
+        way = "--per-image" if args.per_image else f"--format {args.format}"
+        raise InputError(f"tables={args.tables}: {way} has all values; leave one of the two out")
     experiments = read_experiments(args.results, args.pool, args.best_of, args.from_records, args.common, args.by_name)
     write_text(text(experiments, args, kinds), args.out)
     if args.figures:

@@ -13,6 +13,7 @@ from utils.analysis.columns import KINDS
 from utils.analysis.comparison import compare, summarise
 from utils.analysis.experiments import best_of, find_label, gather
 from utils.analysis.tables import build, markdown, parts
+from utils.config.algorithms import CLASSICAL
 from utils.errors import InputError
 
 FOUR = [["0", "failed", "180", "failed"], ["failed", "0", "0", "failed"], ["failed"] * 4]
@@ -303,7 +304,13 @@ def test_particles_that_interact_are_not_split(tmp_path, composed):
     write_run(tmp_path, composed, FOUR)
     write_run(tmp_path, composed, FOUR, name="exp1", overrides=("repulsion_scale=0.3",))
     write_run(tmp_path, composed, [["0", None, "0", None]], name="exp2", overrides=("pruning_step=200",))
-    assert [e.can_split for e in experiments(tmp_path)] == [True, False, False]
+    write_run(tmp_path, composed, FOUR, name="exp6", overrides=("recombination_step=300",))
+    write_run(tmp_path, composed, FOUR, name="exp6_own", overrides=("recombination_step=300", "recombination.donors=false"))
+    write_run(tmp_path, composed, FOUR, name="from_bank", overrides=("start.bank=4",))
+    found = experiments(tmp_path)
+    assert [e.label for e in found if e.can_split] == ["exp0", "exp6_own"] and len(found) == 6
+    found[0].runs[0].config["sampler"]["_target_"] = CLASSICAL  # whose particles come in the order of their residuals
+    assert not found[0].can_split
 
 
 def test_equal_names_are_told_apart_by_their_folders(tmp_path, composed):

@@ -44,6 +44,15 @@ def test_points_stand_at_the_passes_and_the_rate_of_each_experiment(experiments)
     plt.close("all")
 
 
+def test_a_run_without_passes_has_its_place(experiments, monkeypatch):
+    """An algorithm without a network has none, and a logarithmic axis no place for it."""
+    monkeypatch.setattr(pareto, "cost", lambda e: cost(e) | ({"passes": 0.0} if e is experiments[1] else {}))
+    axes = pareto.draw(experiments).axes
+    assert [axis.get_xscale() for axis in axes] == ["linear", "linear", "log"]
+    assert [points(axis)[1][0] for axis in axes[:2]] == [0.0, 0.0]
+    plt.close("all")
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("label, shown", [("failed", 0.0), ("0", 100.0)])
 @pytest.mark.parametrize("images", [1, 7, 10])

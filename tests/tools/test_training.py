@@ -1,5 +1,6 @@
 """The training loop: a killed run that is started again ends where an undisturbed one does; ranks train one network."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +17,14 @@ from utils.paths import PROJECT
 from utils.running.ranks import Rank
 
 
-def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, outputs=2, diverged_at=None):
+def train(work, killed_at=None, steps=6, saved=2, rank=ALONE, batches_of=None, outputs=2, diverged_at=None, lr=0.1):
     """The averaged weights after a small regression; `killed_at` raises in that step.
 
     batches_of: ranks whose batches this one process takes together, instead of its own.
     """
     torch.manual_seed(0)
     model = torch.nn.Linear(4, outputs)
-    optimisers = [torch.optim.AdamW([model.weight], lr=0.1), torch.optim.SGD([model.bias], lr=0.3)]
+    optimisers = [torch.optim.AdamW([model.weight], lr=lr), torch.optim.SGD([model.bias], lr=0.3)]
     work.mkdir(exist_ok=True, parents=True)
     cfg = SimpleNamespace(work=work, device="cpu", seed=3, save_every=saved)
     trainer = Trainer(
@@ -50,6 +51,17 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path):
     resumed = train(tmp_path / "killed")
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
     assert (tmp_path / "killed/line.log").read_text() == "".join(f"line step {n}: saved\n" for n in (2, 4, 6))
+
+
+def test_a_resumed_run_takes_the_rate_that_is_configured_now(tmp_path):
+    """A training that has diverged is told to lower it."""
+    start = train(tmp_path / "work", steps=2)
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "work/line.pt", tmp_path / "other")
+    as_before = train(tmp_path / "work", steps=3)["weight"]
+    smaller = train(tmp_path / "other", steps=3, lr=1e-6)["weight"]
+    moved, hardly = ((after - start["weight"]).abs().max() for after in (as_before, smaller))
+    assert hardly < 0.25 * moved  # the average of the weights still moves towards where they are
 
 
 def test_the_learning_rate_warms_up_and_falls_to_two_percent():

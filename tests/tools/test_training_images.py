@@ -60,6 +60,13 @@ def test_held_out_images_are_disjoint_and_never_in_the_training_array(pictures, 
     assert all(file.read_bytes() == (pictures / path).read_bytes() for file, path in zip(linked.files, split.held_out))
 
 
+def test_links_follow_a_folder_that_has_moved(pictures, tmp_path):
+    folder(pictures, tmp_path).prepare()
+    moved = folder(pictures.rename(tmp_path / "moved"), tmp_path)
+    moved.prepare()
+    assert len(Folder(tmp_path / "work/held_out").files) == len(moved.held_out) > 0
+
+
 def test_training_images_are_what_the_sampler_takes_for_truth(pictures, tmp_path):
     split = folder(pictures, tmp_path)
     for kept, path in zip(split.training_images(), split.trained):

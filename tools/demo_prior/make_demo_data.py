@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.demo_prior.drawing import Array, Canvas, Draws, Frame
+from utils.command_line import Parser
+from utils.errors import InputError
 from utils.files import write_atomically
 from utils.paths import PROJECT
 
@@ -303,13 +305,16 @@ def demo_images(family: str, seed: int, count: int, start: int = 0) -> NDArray[n
 def main() -> None:
     from PIL import Image
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--split", choices=SEEDS, default="test")
     parser.add_argument("--count", type=int, default=100, help="images per family")
-    parser.add_argument("--out", type=Path, default=PROJECT / "dataset")
+    parser.add_argument("--out", type=Path, help="folder (of the test split: dataset)")
     args = parser.parse_args()
+    if args.out is None and args.split != "test":
+        raise InputError(f"split={args.split}: give --out, since dataset/ holds the test images")
+    out = args.out or PROJECT / "dataset"
     for family in FAMILIES:
-        folder = args.out / f"demo-{family}"
+        folder = out / f"demo-{family}"
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(args.count):
             picture = Image.fromarray(demo_image(family, SEEDS[args.split], i))

@@ -59,6 +59,7 @@ class Trainer:
         self.averaged = torch.optim.swa_utils.AveragedModel(model, avg_fn=self._blend)
         self.path = Path(cfg.work) / f"{name}.pt"
         self.step = 0
+        rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
         if self.path.exists():
             saved = self._saved()
             try:
@@ -66,6 +67,9 @@ class Trainer:
                 self.averaged.load_state_dict(saved["averaged"])
                 for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
                     optimiser.load_state_dict(state)
+                for optimiser, of_groups in zip(self.optimisers, rates):
+                    for group, rate in zip(optimiser.param_groups, of_groups):
+                        group["initial_lr"] = rate  # the configured one: what was loaded is that of the start
             except (RuntimeError, ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{name}: {self.path} is of another network than the config describes; "

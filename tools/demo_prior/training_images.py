@@ -106,7 +106,8 @@ class ImageFolder:
         for path in self.held_out:
             link = self.work / HELD_OUT_FOLDER / path
             link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.is_symlink():
+            if not link.exists():  # also one whose folder has moved
+                link.unlink(missing_ok=True)
                 link.symlink_to((self.root / path).resolve())
         self.training_images()
         write_atomically(record, json.dumps(self.belongs, indent=1) + "\n")

@@ -17,6 +17,7 @@ from PIL import Image
 from utils.command_line import Parser, run, say
 from utils.conventions import Convention
 from utils.diagnosis.findings import Finding, Frame, findings_of
+from utils.errors import InputError
 from utils.measurements import reading
 
 SIDE, FRAME = 64, 96  # pixels of an image, and samples of its frame
@@ -178,10 +179,14 @@ def main() -> None:
     parser.add_argument("--start", type=int, default=0, help="the first image of each")
     parser.add_argument("--count", type=int, default=24, help="images of each")
     args = parser.parse_args()
+    chosen = {folder: sorted(folder.glob("*.png"))[args.start : args.start + args.count] for folder in args.folders}
+    short = next((folder for folder, files in chosen.items() if len(files) < args.count), None)
+    if short is not None:
+        raise InputError(f"{short}: has {len(chosen[short])} of {args.count} PNG files from {args.start} on; lower --count")
     alarms: dict[str, list[int]] = {}
     missed: dict[str, list[list[int]]] = {}
     for place, folder in enumerate(args.folders):
-        for number, file in enumerate(sorted(folder.glob("*.png"))[args.start : args.start + args.count], start=args.start):
+        for number, file in enumerate(chosen[folder], start=args.start):
             picture = image(file)
             for case, measured in right(picture, np.random.default_rng(number)):
                 wrong = [each for each in measured.findings() if alarm(each)]

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from utils.command_line import Parser, run
@@ -131,7 +132,7 @@ def survey(root: Path, mutations: Sequence[Mutation], console: Console) -> int:
     table = Table("mutation", "file", "verdict", Column("noticed by", overflow="fold"), "s")
     for m, outcome in zip(mutations, outcomes):
         verdict = f"[{STYLE[outcome.verdict]}]{outcome.verdict}"
-        table.add_row(m.name, m.file, verdict, outcome.noticed_by.rpartition("::")[2], f"{outcome.seconds:.1f}")
+        table.add_row(m.name, m.file, verdict, escape(outcome.noticed_by.rpartition("::")[2]), f"{outcome.seconds:.1f}")
     console.print(table)
     verdicts = [outcome.verdict for outcome in outcomes]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in STYLE)
@@ -160,10 +161,12 @@ def attempt(copy: Path, tests: Sequence[str], timeout_s: float, writes_bytecode:
     process = fork.Process(target=_run_tests, args=(copy, tests, writes_bytecode, sending))
     process.start()
     sending.close()
-    code, noticed_by = None, f"no end within {timeout_s:.0f} s"
-    with suppress(EOFError):  # it died without a word
+    code, noticed_by = None, "it died without a word"
+    with suppress(EOFError):
         if receiving.poll(timeout_s):
             code, noticed_by = receiving.recv()
+        else:
+            noticed_by = f"no end within {timeout_s:.0f} s"
     process.kill()
     process.join()
     verdict = {pytest.ExitCode.OK: "survived", pytest.ExitCode.TESTS_FAILED: "killed"}.get(code, "broken")

@@ -10,13 +10,15 @@ Left out: seconds, peak memory, the device's name, commit, versions, digests, ov
 hashes also mean that runs made before the change resume.
 """
 
-import argparse
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from utils.command_line import Parser, run, say
+from utils.errors import InputError
 
 TIMES = ("time_s", "chain_s", "image_s", "step_s", "compile_s", "peak_mb")  # of any block of a record
 AROUND = ("device", "run", "digests")  # what a record says about where and of what it was made
@@ -32,7 +34,10 @@ def decided(value: object, without: Sequence[str] = TIMES) -> object:
 def run_hash(folder: Path, without: Sequence[str] = ()) -> str:
     """Hash over all records of one run folder, sorted by file name; without the blocks and arrays of these names."""
     total = hashlib.sha256()
-    for path in sorted((folder / "records").glob("*.npz")):
+    records = sorted((folder / "records").glob("*.npz"))
+    if not records:
+        raise InputError(f"{folder}: holds no records; name a run folder as the run has left it")
+    for path in records:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in sorted(archive.files) if name.split("_")[0] not in without}
         record = json.loads(arrays.pop("record").tobytes())
@@ -43,10 +48,14 @@ def run_hash(folder: Path, without: Sequence[str] = ()) -> str:
     return total.hexdigest()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--without", action="append", default=[], metavar="BLOCK")
     arguments = parser.parse_args()
     for folder in arguments.folders:
-        print(run_hash(folder, arguments.without), folder.name)
+        say(f"{run_hash(folder, arguments.without)} {folder.name}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -156,7 +156,10 @@ def _difference(estimate: stats.Estimate | None, images: int) -> dict[str, float
 
 
 def paired(e: Experiment, reference: Experiment) -> dict[str, Any]:
-    """Differences e - reference on the common images: {quantity: {difference, low, high, n}}, n = images."""
+    """Differences e - reference on the common images: {quantity: {difference, low, high, n}}, n = images.
+
+    Every image counts alike, however many of its particles there are; a rate of failed particles counts particles.
+    """
     row = {"baseline": reference.label, "images": len({unit.picture for unit in e.units if unit in reference.units})}
     for quantity in PAIRED:
         clusters = _differences(e, reference, methodcaller("get", quantity))

@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.analysis import stats
 from utils.analysis.runs import SUCCESSFUL, Run, Unit, exploration_end, image_values
+from utils.config.algorithms import CLASSICAL
 from utils.config.fingerprint import identity
 from utils.errors import InputError
 from utils.mechanisms import registry
@@ -67,7 +68,9 @@ class Experiment:
         """Whether its particles are independent, so that a subset is what fewer particles would have given."""
         return not self.derived and all(
             run.metrics.population is None
+            and not run.metrics.mechanisms  # of one's own: nothing is known of them
             and run.config is not None
+            and run.config.get("sampler", {}).get("_target_") != CLASSICAL  # its particle k is the k-th best
             and not registry.coupled(run.config, run.metrics)
             and not run.config.get("portfolio")  # retired; in runs of before particles differ by their numbers
             for run in self.runs

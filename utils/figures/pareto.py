@@ -44,9 +44,12 @@ def draw(experiments: Sequence[Experiment]) -> Figure:
         line = [x[i] for i in front], [points[i][0] for i in front]
         axis.plot(*line, color="0.5", linewidth=0.8, linestyle="--", zorder=0)
         axis.margins(x=0.1)
-        axis.set_xscale("log")
-        low, high = axis.get_xlim()
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(4))
+        several_decades = False
+        if min(x) > 0:  # an algorithm without passes has no place on a logarithmic axis
+            axis.set_xscale("log")
+            low, high = axis.get_xlim()
+            several_decades = high > 4 * low
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if several_decades else MaxNLocator(4))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter("{x:g}")  # text is not read as mathematics: names of runs may hold a $
         axis.set_xlabel(f"{paid} per image")

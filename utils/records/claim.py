@@ -45,7 +45,7 @@ def claimed(
             about = {"fingerprint": fingerprint, **_this_process(), "content": content or {}}
             file.write(json.dumps({"program": "LatentDAPS", **about}))
             file.flush()
-            fcntl.flock(file, fcntl.LOCK_SH)  # another run may come in before this: the holder is read again
+        fcntl.flock(file, fcntl.LOCK_SH)  # another run may come in before this: the holder is read again
         if (holder := _holder(file)).get("fingerprint") != fingerprint:
             raise InputError(f"name={folder.name}: a run of another configuration is at work in {_where(folder, holder)}")
         theirs = holder.get("content")
@@ -55,12 +55,12 @@ def claimed(
 
 
 @contextmanager
-def unclaimed(folder: Path) -> Iterator[None]:
-    """Inside, nobody is at work in `folder`, and nobody can begin. Raises InputError if somebody is."""
+def unclaimed(folder: Path, what: str = "resume=false") -> Iterator[None]:
+    """Inside, nobody is at work in `folder`, and nobody can begin. Raises InputError if somebody is; what: its first word."""
     file, alone = _locked(folder)
     with file:
         if not alone:
-            raise InputError(f"resume=false: a run is at work in {_where(folder, _holder(file))}")
+            raise InputError(f"{what}: a run is at work in {_where(folder, _holder(file))}")
         yield
 
 
@@ -82,7 +82,10 @@ def _locked(folder: Path) -> tuple[TextIO, bool]:
 
 
 def _is_alone(file: TextIO) -> bool:
-    """Whether nobody else holds a lock; if so, nobody else gets one from now on."""
+    """Whether nobody else holds a lock; if so, nobody else gets one from now on.
+
+    If not, this file holds none any more: a lock that cannot be had at once costs the one that was there, flock(2).
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -104,7 +104,7 @@ class Phase(Block):
     encoder_forward: float = 0.0  # per particle
     passes: Number = None  # decoder forward + backward of an image's particles, mean over images; not of an older program
     chain_s: Number = None  # seconds of the inner chains, over all images; not of an older program
-    chain_passes: Number = None  # decoder forward + backward of a particle in them
+    chain_passes: Number = None  # decoder forward + backward in them, of all particles and images
 
 
 class Time(Block):
@@ -116,7 +116,7 @@ class Time(Block):
 
 
 class Cost(Block):
-    time_x_memory_mb_s: Number  # total time times peak memory
+    time_x_memory_mb_s: Number  # sum over the phases of time times peak memory
 
 
 class Summary(Block):

@@ -66,7 +66,7 @@ class Phase(Block):
     denoiser_calls: float
     encoder_forward: float = 0.0
     particles: float | None = None  # of the image; not in records of an older program
-    chain_s: float = 0.0  # of the inner chains, and their passes of a particle; likewise
+    chain_s: float = 0.0  # of the inner chains, and their passes, of all particles; likewise
     chain_passes: float = 0.0
     peak_mb: float | None
 

@@ -115,6 +115,9 @@ class RecombinationPlan(Plan):
         others = {key: value for key, value in held.items() if key != "donors"}
         return {**others, self.name: self.retired({"donors": held.get("donors", True)})}
 
+    def couples(self, config: Nodes, block: Any) -> bool:
+        return config.get("recombination_step", -1) >= 0 and config.get("recombination", {}).get("donors", True)
+
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         return [("exchange", event.step_index + 1) for event in block.events[0]] if block else []
 

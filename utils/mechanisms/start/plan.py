@@ -112,6 +112,10 @@ class StartPlan(Plan):
                 f"start.keep={start.keep}: must lie between start.bank={start.bank} and start.restarts={start.restarts}"
             )
 
+    def couples(self, config: Nodes, block: Any) -> bool:
+        """Particle k begins at the k-th best of the bank."""
+        return config.get("start", {}).get("bank", 0) > 0
+
     def copies(self, s: Settings) -> bool:
         """Two pictures of a bank may share the solution of a channel."""
         return s.start.bank > 1
