@@ -1,10 +1,12 @@
 """From a name, keys and objects to a model, which measures and samples."""
 
+import copy
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +63,30 @@ def load(
     further = [overrides] if isinstance(overrides, str) else list(overrides)
     texts = [text for key, value in keys.items() for text in overrides_of(key, value)] + further
     first = [] if name is None else [f"model={name}"]
-    for key, part, needed in (("prior", prior, "device"), ("operator", operator, "sigma")):
+    for key, part, needed in (("prior", prior, "device"), ("prior", prior, "resolution"), ("operator", operator, "sigma")):
         if part is not None and (isinstance(part, type) or not hasattr(part, needed)):
             raise InputError(f"{key}: {part!r:.80} has no {needed}; give an object of your {key}'s class")
     if prior is not None:
         first = ["model=own", f"gpu={devices.gpu_of(prior.device)}"]
-    if first and not any(text.startswith(("data=", "experiment=")) for text in texts):
+    if first and not any(map(chooses_data, texts)):
         own_set = prior is None and (PROJECT / "configs/data" / f"{name}.yaml").is_file()
         first += [f"data={name}"] if own_set else ["data=folder", f'data.root="{IN_MEMORY}"']
     return Model([*first, *texts], prior, operator)
+
+
+def whole(key: str, value: Any) -> int:
+    """A whole number of Python or of NumPy. Raises InputError."""
+    try:
+        return index(value)
+    except TypeError:
+        raise InputError(f"{key}={value!r:.80}: give a whole number") from None
+
+
+def chooses_data(text: str) -> bool:
+    """Whether an override names a set of images: data=..., or an experiment that has one (or is not of this program)."""
+    key, _, value = text.partition("=")
+    experiment = PROJECT / "configs" / "experiment" / f"{value}.yaml"
+    return key == "data" or key == "experiment" and not (experiment.is_file() and "/data:" not in experiment.read_text())
 
 
 def overrides_of(key: str, value: Any) -> Iterator[str]:
@@ -101,18 +118,39 @@ def _of_others(key: str, value: Any) -> str:
 
 
 def described(part: Any) -> dict[str, str]:
-    """What the configuration says of an object: its class, and a digest of its tensors and its plain attributes."""
+    """What the configuration says of an object: its class, and a digest of the numbers and texts that it holds."""
+    total = hashlib.sha256()
+    for content in contents("", part, set()):
+        total.update(content)
+    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", "digest": total.hexdigest()[:16]}
+
+
+def contents(name: str, value: Any, seen: set[int]) -> Iterator[bytes]:
+    """Tensors, arrays, numbers and texts of an object, and of the networks and other objects that it holds.
+
+    seen: ids of objects that were entered already, which may hold each other
+    """
     import torch
 
-    held = {**vars(part), **(part.state_dict() if hasattr(part, "state_dict") else {})}
-    total = hashlib.sha256()
-    for name, value in sorted(held.items()):
-        if hasattr(value, "detach"):
-            numbers = value.detach().cpu().contiguous().reshape(-1)
-            total.update(name.encode() + numbers.view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
-        elif isinstance(value, bool | int | float | str | tuple):
-            total.update(f"{name}={value!r}".encode())
-    return {"_target_": f"{type(part).__module__}.{type(part).__qualname__}", "digest": total.hexdigest()[:16]}
+    if isinstance(value, torch.Tensor):
+        yield name.encode() + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()  # also bfloat16
+    elif isinstance(value, np.ndarray):
+        yield name.encode() + np.ascontiguousarray(value).tobytes()
+    elif value is None or isinstance(value, bool | int | float | str):
+        yield f"{name}={value!r}".encode()
+    elif id(value) not in seen and not isinstance(value, type):
+        seen.add(id(value))
+        if isinstance(value, torch.nn.Module):
+            held = {key: each for key, each in vars(value).items() if not key.startswith("_") and key != "training"}
+            held |= value.state_dict()
+        elif isinstance(value, Mapping):
+            held = {str(key): each for key, each in value.items()}
+        elif isinstance(value, list | tuple):
+            held = {str(i): each for i, each in enumerate(value)}
+        else:
+            held = getattr(value, "__dict__", {})
+        for key, each in sorted(held.items()):
+            yield from contents(f"{name}.{key}", each, seen)
 
 
 @dataclass(frozen=True)
@@ -176,7 +214,7 @@ class Model:
         self._cfg: DictConfig = compose(overrides)
         if prior is not None:
             self._cfg.model = {**described(prior), "path": IN_MEMORY, "resolution": prior.resolution}
-        if operator is not None:
+        if operator is not None and self._cfg.task_group in self._cfg.task:  # else the check says so
             self._cfg.task[self._cfg.task_group].operator = {**described(operator), "sigma": float(operator.sigma)}
         self.settings = self.settings_with({})
         neutral = {"workers": (1, "auto"), "shard": ("0/1",)}
@@ -186,7 +224,11 @@ class Model:
                 raise InputError(f"{key}={said}: acts in posterior_sample.py alone; {remedy}")
         for note in self.settings.composition.notes:
             console.log.warning("%s", note)
-        ready = None if prior is None else prepared(prior, self.settings, prior.device)
+        ready = prior
+        if prior is not None:
+            if self.settings.precision == "bf16" or self.settings.gradient_checkpointing:
+                prior = copy.deepcopy(prior)  # the caller's own stays as it is
+            ready = prepared(prior, self.settings, prior.device)
         with devices.out_of_memory_in_one_line():
             self.parts = build(self.settings, prior=ready, operator=operator)
 
@@ -219,7 +261,8 @@ class Model:
         images (or, with data="measurement", the files) that the configuration names
         seed: None as configured; start_id: number of the first of the images; of those that are configured, where to begin
         """
-        if not (isinstance(start_id, int) and start_id >= 0):
+        start_id, seed = whole("start_id", start_id), None if seed is None else whole("seed", seed)
+        if start_id < 0:
             raise InputError(f"start_id={start_id}: give a number from 0 on")
         if images is None:
             settings = self.settings_with({"seed": seed, "data.start_id": start_id or None})
@@ -243,7 +286,9 @@ class Model:
         values, settings = as_array(y), self.settings_with({"data.kind": "measurement"})
         if not values.size or values.ndim < 2:
             raise InputError(f"y: has shape {values.shape}; give measurements (N, ...)")
-        convention = Convention.of(settings.data)
+        convention = replace(Convention.of(settings.data), kept_background=settings.kept_background)
+        if convention.quantity == "counts" and convention.gain is None:
+            raise InputError("data.quantity=counts: of an array the gain must be told; give data.gain, or save y to a file")
         if convention.quantity == "counts" and settings.fidelity.photons is None:
             raise InputError(
                 "data.quantity=counts: the likelihood follows from a file, not from an array; save y and load "
@@ -264,7 +309,7 @@ class Model:
 
         self._under(settings.seed)
         if settings.data.kind == "measurement":
-            check_measurements(self.parts, items)
+            check_measurements(self.parts, items, settings.task_group)
         ys, truths = zip(*(measured(self.parts, settings, item) for item in items))
         values = torch.stack(ys).cpu().numpy()  # what is given are its rows, so that changing them changes what is sampled
         measurements = [

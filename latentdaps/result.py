@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.errors import InputError, counted, visible
+from utils.errors import InputError, counted, one_line, visible
 from utils.records.aggregate import aggregate
 from utils.records.files import read_record, record_path
 from utils.records.folder import RunFolder
@@ -164,8 +164,11 @@ class Result:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Of a tensor, wherever it is, or of what NumPy takes."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    """Of a tensor, wherever it is, or of what NumPy takes. Raises InputError for a list of different shapes."""
+    try:
+        return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{type(values).__name__}: is no array ({one_line(error, 100)}); give one shape for all") from None
 
 
 @contextmanager

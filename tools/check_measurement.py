@@ -56,7 +56,8 @@ def settings_of(path: Path, overrides: Sequence[str]) -> Settings:
     """Of a run on these files. Raises InputError."""
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    settings = check(compose(["data=measurement", *overrides, quoted("data.root", str(path))]))
+    overrides = ["data=measurement", *overrides, quoted("data.root", str(path))]
+    settings = check(compose(overrides), overrides)
     if settings.group.operator.target not in SPECTRA:
         raise InputError(f"task_group={settings.task_group}: its measurement is no spectrum, of which alone this tool knows")
     return settings

@@ -113,10 +113,11 @@ class Measurement(TestItem):
         return self.read().y
 
     def digest(self) -> str:
-        """Of the file, and of mask, support and background where they are files; of one frame of a stack that of y."""
+        """Of the file and those that it links to, and of mask, support and background; of one frame of a stack that of y."""
         if isinstance(self.convention.frame, int):
             return hashlib.sha256(self.read().y.tobytes()).hexdigest()  # a stack is not read whole for each of its frames
-        return _digest(self.path, *self.convention.files)
+        links = linked(self.path, self.convention.dataset, self.convention.folders)
+        return _digest(self.path, *links, *self.convention.files)
 
 
 @dataclass(frozen=True)

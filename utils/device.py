@@ -106,7 +106,9 @@ def usable_memory() -> float:
     free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
     limit, used = _said(CGROUP / "memory.max"), _said(CGROUP / "memory.current")
     if limit.isdecimal() and used.isdecimal():
-        free.append(int(limit) - int(used))
+        lines = _said(CGROUP / "memory.stat").splitlines()
+        of_files = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        free.append(int(limit) - int(used) + of_files)  # the kernel gives up what it keeps of files
     return max(0.0, float(min(free, default=math.inf)))
 
 

@@ -45,6 +45,8 @@ def check_model(model: Model) -> None:
     if stable:
         _check_stable_diffusion(model)
     if is_hub_id(model.path):
+        if model.weights != "raw":
+            raise InputError(f"model.weights={model.weights}: {model.path} has one kind of weights; leave it out")
         folder = cached_snapshot(model.path)
         if folder is not None:
             check_folder(model, folder)

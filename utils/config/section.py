@@ -33,6 +33,9 @@ def fault(error: ValidationError, block: Any, key: str = "") -> tuple[str, str]:
     """("key=value", what is wrong with it) of the first fault of a block that stands at `key`."""
     first = error.errors()[0]
     for part in first["loc"]:
+        alternative = part not in block if isinstance(block, dict) else not isinstance(part, int)
+        if alternative and first["type"] != "missing":
+            break  # of a union, not a key
         if isinstance(block, list):
             key += f"[{part}]"
         else:

@@ -14,7 +14,7 @@ import torch
 from utils.config.settings import Settings
 from utils.data import TestItem
 from utils.diagnosis.chain_check import apart, attempted, is_asked
-from utils.records.verdict import WITHIN
+from utils.records.verdict import NOT_EXPLAINED, verdict_in
 from utils.running.build import Parts
 from utils.sampling.mechanism import OnStep
 from utils.sampling.outcome import StepInfo
@@ -91,7 +91,7 @@ class Convergence:
 
     def conclude(self, record: dict[str, Any], chain: Continued) -> None:
         """Say what was found, and keep what is wrong with it for the end."""
-        loss, floor, std = record["loss"][record["selection"]["picked"]], record["noise_floor"], record["floor_std"]
+        loss, floor = record["loss"][record["selection"]["picked"]], record["noise_floor"]
         if not floor:
             return
         at = f"image {self.image.id}: loss / floor of the pick {loss / floor:.3g}"
@@ -99,7 +99,8 @@ class Convergence:
         if "decoder_floor" in record:  # the figure of the verdict
             allowed = f" (this prior can draw the object to {1 + record['decoder_floor'] / floor:.3g})"
         fall = (chain.before - chain.after) / (chain.before - floor) if chain.before > floor else 0.0
-        explained = not std or (loss - floor) / std <= WITHIN
+        answer = verdict_in(record, record["selection"]["picked"])
+        explained = answer is None or not answer.startswith(("above", NOT_EXPLAINED))
         if not explained and fall > FALLING:
             self.finding = (
                 f"under-run: {at}, and {chain.iterations} more iterations of its last chain lower what is above the floor by "

@@ -186,6 +186,9 @@ def compare_slopes(row: Row, stage: Stage, flow: Flow) -> None:
         exactly = exact_flow(stage)
         if exactly is not None:
             part, x, gradient = stage.exact, stage.x.double(), exactly
+    if x.dtype not in STEPS:
+        row.notes += (f"no finite differences in {str(x.dtype).removeprefix('torch.')}",)
+        return
     weights, norm = signs(flow.result).double(), gradient.double().norm()
     worst, resolved = 0.0, True
     for number in range(1, DIRECTIONS + 1):

@@ -88,10 +88,15 @@ def lost(reading: Reading, noise: float, convention: Convention | None, seen: np
         return None
     value = raw[impossible][0]
     count = int((squares & (raw == value)).sum())
-    return (
-        f"{count} of its pixels are exactly {value!s} in whole squares, which noise of {noise:.3g} leaves nowhere; "
-        f"data.mask=[{value!s}] leaves them out, and a mask file tells them from others of that value"
-    )
+    where = f"{count} of its pixels are exactly {value!s} in whole squares, which noise of {noise:.3g} leaves nowhere"
+    if added_up(convention):
+        return f"{where}; a mask file leaves them out"
+    return f"{where}; data.mask=[{value!s}] leaves them out, and a mask file tells them from others of that value"
+
+
+def added_up(convention: Convention | None) -> bool:
+    """Whether a pixel is the sum of several of the file's, with whose values `data.mask` compares."""
+    return convention is not None and (convention.bin > 1 or convention.frame == "sum")
 
 
 def patches(raw: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -133,7 +138,7 @@ def of_spectrum(reading: Reading, convention: Convention, pixels: int, sigma: fl
     """
     y = reading.y.astype(np.float64)
     noise = noise_on(reading, convention, sigma)
-    findings, saturated = _missing(y), plateau(reading, y, noise)
+    findings, saturated = _missing(y), plateau(reading, y, noise, convention)
     if saturated:
         y = np.where(y == np.nanmax(y), np.nan, y)
     centre = _centre(_filled(y), convention)
@@ -181,7 +186,7 @@ def _zeros(y: np.ndarray, place: str) -> list[Finding]:
     return [Finding("data.mask=[0]", f"{count} of its pixels are exactly 0 ({100 * count / y.size:.2g} %), {place}")]
 
 
-def plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
+def plateau(reading: Reading, y: np.ndarray, noise: float, convention: Convention) -> list[Finding]:
     """Saturated pixels: at the highest value of the integer type, or several at the highest value of all."""
     if reading.at_limit:
         return [Finding("data.mask=[max]", f"{reading.at_limit} of its pixels are at the highest value that its type has")]
@@ -190,7 +195,8 @@ def plateau(reading: Reading, y: np.ndarray, noise: float) -> list[Finding]:
     count = int(((reading.raw == value) & ~np.isnan(reading.y)).sum())
     if count < PLATEAU or top < 5 * noise:
         return []
-    return [Finding(f"data.mask=[{value!s}]", f"{count} of its pixels share the highest value {value!s}: saturated")]
+    key = "a mask file" if added_up(convention) else f"data.mask=[{value!s}]"
+    return [Finding(key, f"{count} of its pixels share the highest value {value!s}: saturated")]
 
 
 def _filled(y: np.ndarray) -> np.ndarray:

@@ -334,8 +334,8 @@ def write(
     return out
 
 
-def converted(checkpoint: str | Path, weights: str = "raw", resolution: int = 256) -> Path:
-    """The diffusers folder of an original file: a cache beside it, made on first use."""
+def converted(checkpoint: str | Path, weights: str = "raw") -> Path:
+    """The diffusers folder of an original file, of 256 pixels: a cache beside it, made on first use and for all sizes."""
     folder = cache_folder(checkpoint, weights)
     if (folder / "conversion.json").is_file():
         try:
@@ -345,4 +345,4 @@ def converted(checkpoint: str | Path, weights: str = "raw", resolution: int = 25
         if not Path(checkpoint).exists() or {k: made_of.get(k) for k in ("bytes", "mtime_ns")} == stamp(checkpoint):
             return folder
     log.info("converting %s to %s, once", checkpoint, folder)
-    return convert(checkpoint, folder, weights, resolution)
+    return convert(checkpoint, folder, weights)

@@ -49,7 +49,7 @@ def load_pipeline(
     Raises InputError.
     """
     if is_original(path):
-        path = compvis.converted(path, weights, resolution or 256)
+        path = compvis.converted(path, weights)
     path = snapshot(path) if is_hub_id(path) else Path(path)
     autoencoder, unet, scheduler = load_parts(path, dtype, scaling_factor, prediction_type)
     conditional = isinstance(unet, UNet2DConditionModel)

@@ -21,7 +21,7 @@ log = logging.getLogger("latentdaps")
 LOOKED_AT = 3  # frames whose centre, noise and background are looked for
 
 
-def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
+def check_measurements(parts: Parts, images: Sequence[Measurement], task_group: str) -> None:
     """Raises InputError if one of them does not fit; of those that are implausible, a warning for each likely key."""
     side, operator, convention = parts.side, parts.instrument, parts.geometry.of(images[0]).convention
     levels = torch.tensor([-1.0, 0.0, 1.0], device=parts.device)
@@ -50,7 +50,7 @@ def check_measurements(parts: Parts, images: Sequence[Measurement]) -> None:
         else:
             findings.add(image.name, of_spectrum(reading, convention, side * side, sigma))
             if len(missing) <= LOOKED_AT:
-                frame = Frame.of(reading, convention, side, sigma, "operator.sigma")
+                frame = Frame.of(reading, convention, side, sigma, f"task.{task_group}.operator.sigma")
                 of_frame = findings_of(frame)
                 warned = [each for each in of_frame if each.severity == "warning" and each.what != "convention"]  # said above
                 findings.add(image.name, [(each.override or each.what, each.value) for each in warned])

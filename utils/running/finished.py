@@ -29,7 +29,9 @@ def settings_of_finished(config: Mapping[str, Any], folder: Path, trusted: Colle
     """The settings of a run, of all its images. trusted: names that the user gave. Raises InputError."""
     config = {key: value for key, value in config.items() if key != "callbacks"}  # of a run that is over nobody is told
     refuse_code_of_others(config, folder, trusted)
-    return check(OmegaConf.merge(config, WHOLE_SET))
+    # what counts would imply stands in the config already, or was overridden there
+    told = ["fidelity=", "fidelity.background=", f"task.{config['task_group']}.operator.sigma="]
+    return check(OmegaConf.merge(config, WHOLE_SET), told)
 
 
 def refuse_other_content(records: Iterable[Mapping[str, Any]], folder: Path, now: Digests) -> None:

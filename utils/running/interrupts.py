@@ -74,7 +74,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait inside. They also wait in a process that is started there, until it lets them through."""
+    """Ctrl-C, SIGTERM and SIGHUP wait inside. They also wait in a process that is started there, until it lets them through."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

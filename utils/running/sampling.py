@@ -67,7 +67,7 @@ def sample(
     parts = build(settings)
     folder.made_of(settings.digests() | digests_of(parts.geometry, settings))
     if settings.data.kind == "measurement" and turn.first:
-        check_measurements(parts, images)
+        check_measurements(parts, images, settings.task_group)
     turn.checked()
 
     def keep(record: dict[str, Any], arrays: dict[str, np.ndarray], device: dict[str, Any], result: SampleResult) -> None:
