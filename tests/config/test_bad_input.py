@@ -140,6 +140,8 @@ def test_unknown_key_or_group_is_named(composed, tiny, override, key):
             r"fidelity\.terms\.mine: its unit is .*sigma, which is 0",
         ),
         (("+fidelity.terms.mine={weight:1}",), r"fidelity\.terms\.mine\._target_: field required"),
+        (("workers=[1,2]",), r"^workers=\[1, 2\]: input should be"),
+        (("repulsion.bandwidth={a:1}",), r"^repulsion\.bandwidth=\{'a': 1\}: input should be"),
         ((own_term("Squares", "weight:-0.5"),), r"fidelity\.terms\.mine\.weight=-0\.5: input should be greater than or equal"),
         (
             ("+fidelity.terms.poisson={_target_:tests.worlds.own_terms.Squares}",),

@@ -128,10 +128,10 @@ def test_the_pick_alone_is_continued_and_its_passes_are_not_the_runs(world):
     assert found.iterations == 2 and found.spent == "2 decoder forward backward, 2 decoder forward"
 
 
-def conclusion(world, caplog, loss, found):
+def conclusion(world, caplog, loss, found, **more):
     settings, parts, image, _ = world()
     checked = Convergence(parts, settings, image)
-    record = {"selection": {"picked": 1}, "loss": [None, loss], "noise_floor": 2.0, "floor_std": 0.1}
+    record = {"selection": {"picked": 1}, "loss": [None, loss], "noise_floor": 2.0, "floor_std": 0.1, **more}
     checked.conclude(record, found)
     checked.close()
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -141,6 +141,12 @@ def conclusion(world, caplog, loss, found):
 def test_under_run_is_above_the_floor_and_falling(world, caplog, loss, after, said):
     """Within what noise explains a fall is no fault, and a chain that has settled above it is not mended by more of it."""
     assert len(conclusion(world, caplog, loss, Continued(loss, after, 2, "", None))) == said
+
+
+@pytest.mark.parametrize("decoder, said", [(1.0, 0), (0.05, 1)])
+def test_what_the_prior_cannot_draw_is_no_under_run(world, caplog, decoder, said):
+    """The verdict allows the decoder's own error, and so does this."""
+    assert len(conclusion(world, caplog, 2.4, Continued(2.4, 2.35, 2, "", None), decoder_floor=decoder)) == said
 
 
 def test_nothing_it_meets_ends_the_run(run, monkeypatch):

@@ -121,6 +121,11 @@ def test_a_saturated_column_names_its_value(tmp_path):
     assert found(tmp_path, y) == [f"data.mask=[{y.max()!s}]"]
 
 
+def test_of_added_up_pixels_no_value_is_named_that_the_file_does_not_have(tmp_path):
+    y = np.repeat(np.repeat(column(measured(0)).astype(np.float32), 2, 1), 2, 2) / 2
+    assert found(tmp_path, y, bin=2) == ["a mask file"]
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.uint32, ">f4"])
 def test_the_value_that_a_warning_names_masks_what_it_warned_of(kind, tmp_path):
     y = (measured(0) * 1e6 + 0.1).astype(kind)

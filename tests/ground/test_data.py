@@ -507,6 +507,17 @@ def test_files_that_measurements_are_read_from_by_links_are_listed(tmp_path, cap
     assert f"have their data read from {tmp_path}/data/.raw/a.h5, {tmp_path}/data/.raw/b.h5" in caplog.text
 
 
+def test_a_digest_is_also_of_the_files_that_a_file_links_to(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[CXI_DATA] = h5py.ExternalLink(".b.h5", "y")
+    digests = set()
+    for value in (1.0, 2.0):
+        with h5py.File(tmp_path / ".b.h5", "w") as file:
+            file["y"] = np.full((3, 8, 8), value)
+        digests.add(select_images(settings(tmp_path, "measurement"))[0].digest())
+    assert len(digests) == 2
+
+
 def test_the_root_may_be_one_file_of_the_kind(tmp_path):
     for name in ("a.npy", "b.npy"):
         np.save(tmp_path / name, np.arange(27.0).reshape(3, 3, 3))

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 import latentdaps
-from latentdaps.model import described
+from latentdaps.model import IN_MEMORY, described
 from operators.base import Operator
 from tests.worlds import frames, runs
 from tools import merge_runs, parse_metrics, report, status
 from utils.metrics.pixels import to_pixels
 from utils.paths import PROJECT
+from utils.priors.latent_diffusion import load_pipeline
 from utils.records.files import read_record, record_path
 
 pytestmark = pytest.mark.heavy
@@ -285,6 +286,8 @@ def test_a_prior_and_an_operator_may_be_objects(place, images, tmp_path):
         ({"save_arrays": ["npy"]}, r"^save_arrays=\['npy'\]: acts in posterior_sample\.py alone; result\.images"),
         ({"operator": len}, r"^operator: <built-in function len> has no sigma; give an object of your operator's class$"),
         ({"operator": Half}, r"^operator: <class .*Half'> has no sigma; give an object of your operator's class$"),
+        ({"operator": Half(1.0), "task": "nonlinear_blur"}, r"^task_group=demo_langevin: this task has the groups "),
+        ({"prior": torch.zeros(1)}, r"^prior: tensor\(\[0\.\]\) has no resolution; give an object of your prior's class$"),
         ({"prior": "demo-faces"}, r"^prior: 'demo-faces' has no device; give an object of your prior's class$"),
         ({"seed": object()}, r"^seed: object is no value of a configuration; give a text, a number, a list or a dict$"),
     ],
@@ -322,6 +325,7 @@ def test_wrong_images_are_one_line(model, images, line):
         (np.zeros((1, 3, 5, 5), np.float32), r"^data\.root: y\[0\]: has shape \(3, 5, 5\); this task measures \(3, 24, 24\)$"),
         (np.zeros(3), r"^y: has shape \(3,\); give measurements \(N, \.\.\.\)$"),
         (np.full((1, 3, 24, 24), np.inf), r"^data\.root: y\[0\] cannot be read"),
+        ([np.zeros((3, 24, 24)), np.zeros((3, 5, 5))], r"^list: is no array \(.*\); give one shape for all$"),
     ],
 )
 def test_wrong_measurements_are_one_line(model, y, line):
@@ -436,3 +440,56 @@ def test_an_object_of_bfloat16_has_a_digest_too():
     parts = [Part(torch.bfloat16), Part(torch.bfloat16), Part(torch.bfloat16, 3.0), Part(torch.float32)]
     digests = [described(part)["digest"] for part in parts]
     assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+def test_an_object_has_the_digest_of_the_networks_and_arrays_that_it_holds():
+    """A shipped prior is no network itself: it holds an autoencoder and a UNet."""
+
+    class Holding:
+        def __init__(self, weight=1.0, steps=(1.0, 2.0)):
+            self.unet = torch.nn.Linear(1, 1)
+            torch.nn.init.constant_(self.unet.weight, weight)
+            torch.nn.init.zeros_(self.unet.bias)
+            self.steps, self.itself = {"of": [np.array(steps)]}, self
+
+    one, same, other, longer = (
+        described(part)["digest"] for part in (Holding(), Holding(), Holding(2.0), Holding(steps=(1, 3)))
+    )
+    assert one == same and len({one, other, longer}) == 3
+
+
+def test_a_prior_that_is_given_stays_as_it_is(tiny_prior):
+    prior = load_pipeline(tiny_prior, torch.device("cpu"))
+    pixels, before = torch.zeros(1, 3, 16, 16), described(prior)
+    expected = prior.encode(pixels)
+    model = latentdaps.load(prior=prior, overrides=[*runs.TINY[3:], "precision=bf16"])
+    assert model.parts.prior is not prior
+    assert torch.equal(prior.encode(pixels), expected) and described(prior) == before
+
+
+def test_an_experiment_leaves_the_set_of_its_name_unless_it_has_one():
+    faces, photos = (latentdaps.load("natural-32", experiment=name).settings.data for name in ("exp1_repulsion", "exp8_coarse"))
+    assert (faces.root, photos.root) == (IN_MEMORY, "dataset/demo-photos")
+    assert latentdaps.load("demo-scenes", experiment="exp1_repulsion").settings.data.root == "dataset/demo-scenes"
+
+
+def test_whole_numbers_of_numpy_are_numbers(model, images):
+    y = model.measure(images[:1], seed=np.int64(7), start_id=np.int32(3))
+    assert (y.seed, y.items[0].id) == (7, 3) and np.array_equal(y.values, model.measure(images[:1], seed=7, start_id=3).values)
+    with pytest.raises(latentdaps.InputError, match=r"^seed='x': give a whole number$"):
+        model.measure(images[:1], seed="x")
+
+
+def test_a_background_that_the_likelihood_has_is_not_taken_off_an_array(place, model, images):
+    keys = {"data.quantity": "counts", "data.gain": 100.0, "data.background": 5.0, "fidelity.background": 5.0}
+    keys |= {"fidelity.photons": 100.0, "fidelity.poisson": 1.0, "fidelity.gaussian": 0.0}
+    counting = latentdaps.load(overrides=place.overrides, data="measurement", **keys)
+    counts = 5 + 100 * model.measure(images[:1]).values.astype(np.float64) ** 2
+    assert np.allclose(counting._of_others(counts).values, (counts / 100) ** 0.5, atol=1e-5)
+
+
+def test_counts_in_an_array_without_a_gain_are_refused(place):
+    keys = {"data.quantity": "counts", "data.scale": "free", "fidelity.photons": 1000.0, "fidelity.poisson": 1.0}
+    model = latentdaps.load(overrides=place.overrides, data="measurement", **keys)
+    with pytest.raises(latentdaps.InputError, match=r"^data\.quantity=counts: of an array the gain must be told"):
+        model.sample(np.ones((1, 3, 24, 24)), progress=False)

@@ -382,6 +382,13 @@ def hub_cache(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
+def test_a_hub_id_has_no_other_weights(hub_cache):
+    with pytest.raises(
+        InputError, match=r"^model\.weights=ema: CompVis/ldm-celebahq-256 has one kind of weights; leave it out$"
+    ):
+        check_model(model_settings("CompVis/ldm-celebahq-256", weights="ema"))
+
+
 def test_hub_id_that_is_not_cached_offline_is_one_line(hub_cache):
     for attempt in (
         lambda: check_model(model_settings("CompVis/ldm-celebahq-256")),

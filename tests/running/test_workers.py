@@ -302,6 +302,7 @@ def test_workers_on_a_tpu_are_refused(place):
         ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "5"}, 64, None),
         ({"cpu.max": "250000 100000", "memory.max": "3000", "memory.current": "1000"}, 2, 2000),
         ({"cpu.max": "50000 100000"}, 1, None),
+        ({"memory.max": "3000", "memory.current": "2900", "memory.stat": "anon 5\ninactive_file 700"}, 64, 800),
     ],
 )
 def test_a_containers_limits_count(tmp_path, monkeypatch, files, cores, memory):
