@@ -187,7 +187,10 @@ def block(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Spread, error, their ratio, and how often a pixel lies between its least and greatest particle; None of no truth."""
     if not cases:
         return None
-    inside = [float(within(np.arange(c["n"] + 1), c["n"]) @ c["ranks"] / c["ranks"].sum()) for c in cases]
+    inside = []
+    for c in cases:
+        between = within(np.arange(c["n"] + 1), c["n"])  # (n + 1,) bool: which ranks lie between least and greatest
+        inside.append(float(c["ranks"][between].sum() / c["ranks"].sum()))
     ratio = ratio_of_sums([c["variance"] for c in cases], [c["error"] for c in cases])
     return {
         "truths": len(cases),

@@ -93,7 +93,7 @@ def _reading(frame: Taken, path: Path, convention: Convention, own_frame: OwnFra
             "data.background=0 takes them as 0, as of a frame whose dark was taken off; data.mask=[-1], or a mask file for "
             "several values, leaves them out; or say data.quantity=magnitude"
         )
-    hint = "; data.mask=nan takes NaN as not measured" if np.isnan(measured).any() else ""
+    has_nan = bool(np.isnan(measured).any())
     y, center = centred(np.where(missing, np.nan, raw.astype(np.float64)), path, convention)
     raw, size, level = centred(raw, path, convention)[0], y.shape[-2:], 0.0
     if convention.background is not None:
@@ -107,7 +107,8 @@ def _reading(frame: Taken, path: Path, convention: Convention, own_frame: OwnFra
         y, center = crop_around(y, center, sides)
     unit = (math.prod(y.shape[-2:]) / math.prod(binned)) / count
     single = converted(y, convention, size, unit)
-    if hint or not (np.abs(single[~np.isnan(single)]) <= MOST_SQUARED).all():
+    if has_nan or not (np.abs(single[~np.isnan(single)]) <= MOST_SQUARED).all():
+        hint = "; data.mask=nan takes NaN as not measured" if has_nan else ""
         raise ValueError(
             f"holds {raw.dtype} values whose squares are not all finite in float32, in which the program computes{hint}"
         )

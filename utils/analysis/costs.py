@@ -53,9 +53,10 @@ def _passes(run: Run, name: str) -> float:
     n = m.metadata.num_images
     if phase.passes is not None:
         return n * phase.passes
-    if m.population is None and (not registry.resized(m) or name == next(iter(m.time.phases))):
-        return phase.decoder_forward_backward * n * m.metadata.num_samples
-    return phase.decoder_forward_backward * sum(run.active(i) for i in range(n))
+    is_first = name == next(iter(m.time.phases))
+    all_are_there = m.population is None and (is_first or not registry.resized(m))
+    particles = n * m.metadata.num_samples if all_are_there else sum(run.active(i) for i in range(n))
+    return phase.decoder_forward_backward * particles
 
 
 def pass_seconds(run: Run) -> float | None:

@@ -126,7 +126,8 @@ def paired_rate(clusters: Sequence[Sequence[float]]) -> Estimate | None:
     if not means:
         return None
     n = len(means)
-    p, q = (math.fsum(max(0.0, sign * d) for d in means) / n for sign in (1, -1))  # the shares of rises and of falls
+    p = math.fsum(max(0.0, d) for d in means) / n  # the share of rises
+    q = math.fsum(max(0.0, -d) for d in means) / n  # the share of falls
     (p_low, p_high), (q_low, q_high) = _wilson(p, n), _wilson(q, n)
     correlation = -math.sqrt(p * q / ((1 - p) * (1 - q))) if p < 1 and q < 1 else 0.0
 

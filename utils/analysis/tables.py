@@ -82,9 +82,10 @@ def build(kind: str, summaries: Sequence[Row], columns: Sequence[str] | None = N
 
 def few_images(value: Any, images: int) -> Any:
     """A cell less its interval where the images, those in common of a difference, are fewer than FEW_IMAGES."""
-    if isinstance(value, dict) and "low" in value and value.get("n" if "difference" in value else "", images) < FEW_IMAGES:
-        return {**value, "low": None, "high": None}
-    return value
+    if not (isinstance(value, dict) and "low" in value):
+        return value
+    of_images = value["n"] if "difference" in value else images
+    return {**value, "low": None, "high": None} if of_images < FEW_IMAGES else value
 
 
 def comparisons(values: Sequence[Sequence[object]]) -> str | None:

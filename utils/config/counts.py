@@ -47,13 +47,14 @@ def settings_of_counts(s: Settings, overridden: Collection[str]) -> dict[str, An
     if gain is None:
         measured = ~np.isnan(reading.y)
         center = tuple(place - off for place, off in zip(middle(measured.shape), reading.offset))
-        usual = len(measured) * side**2 * usual_energy(measured, (center[0], center[1]), side)
-        gain = keys["data.gain"] = _rounded(float(np.nansum(reading.y**2)) / usual) or 1.0  # of no counts it is said later
+        of_usual_image = len(measured) * side**2 * usual_energy(measured, (center[0], center[1]), side)
+        of_file = float(np.nansum(reading.y**2))
+        gain = keys["data.gain"] = _rounded(of_file / of_usual_image) or 1.0  # of no counts it is said later
     photons = gain / reading.unit
     configured, sigma = s.fidelity.photons, f"task.{s.task_group}.operator.sigma"
-    if configured is not None and (
-        configured > ROUNDED * photons or s.data.background is not None and ROUNDED * configured < photons
-    ):
+    too_many = configured is not None and configured > ROUNDED * photons
+    too_few = configured is not None and ROUNDED * configured < photons
+    if too_many or (too_few and s.data.background is not None):
         raise InputError(
             f"fidelity.photons={configured}: data.gain={gain:g} says {photons:.6g} counts at magnitude 1; leave it out, or "
             "give fewer where a count is less than a photon and data.background is left out"

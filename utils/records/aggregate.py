@@ -105,8 +105,8 @@ def loss_block(records: Records) -> dict[str, Any]:
 
 def at_best(values: Sequence[Value], scores: Sequence[float | None]) -> Value | None:
     """The value of the particle of the highest score (the first of several); None where no particle has a score."""
-    scored = [(score, -i) for i, score in enumerate(scores) if score is not None]
-    return values[-max(scored)[1]] if scored else None
+    known = {i: score for i, score in enumerate(scores) if score is not None}
+    return values[max(known, key=known.__getitem__)] if known else None
 
 
 def summary_block(records: Records) -> dict[str, list] | None:

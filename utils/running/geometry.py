@@ -77,8 +77,8 @@ def geometry_of(settings: Settings) -> Geometry:
         convention = replace(convention, center=found_center(items, side))
         items = [centred_at(item, convention.center) for item in items]
     first = next(readings(items), None)
-    usual = convention.center in ("shifted", "corner") and convention.support is None
-    if first is None and not usual:
+    needs_a_file = convention.center not in ("shifted", "corner") or convention.support is not None
+    if first is None and needs_a_file:
         raise InputError(f"data.root={short(data.root)}: no file can be read, which tells where its beam and its object lie")
     if first is None or first[1].y.ndim != 3:  # files of a finished run may lie elsewhere, and what is wrong is said later
         return Geometry(convention)

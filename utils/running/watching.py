@@ -54,8 +54,9 @@ class Watch:
             self.written_s = now
             k, n = self.settings.shard_of
             write_progress(self._log(k), progress)
-            shards = n // self.rank.count  # that the user asked for: rank r of R in shard k/n is shard (k + n r)/(n R)
-            read = [read_progress(self._log(other)) for other in range(k % shards, n, shards) if other != k]
+            users_shards = n // self.rank.count  # rank r of R in the user's shard k/n is shard (k + n r)/(n R)
+            of_other_ranks = [other for other in range(k % users_shards, n, users_shards) if other != k]
+            read = [read_progress(self._log(other)) for other in of_other_ranks]
             self.others = [each for each in read if each is not None]
         return [progress, *self.others]
 
