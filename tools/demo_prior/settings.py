@@ -12,7 +12,7 @@ from utils.config.sections import PathText
 from utils.errors import InputError, one_line
 
 HEAD_DIM = 32  # of the attention on the UNet's coarsest level
-MOST_STEPS = 10_000_000  # below that, the random numbers of two seeds differ: tools/demo_prior/training.py, step_seed
+MOST_STEPS = 10_000_000  # below that, those of two seeds below 429 differ: tools/demo_prior/training.py, step_seed
 
 
 def _plain_name(text: str) -> str:

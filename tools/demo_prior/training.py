@@ -31,7 +31,7 @@ def cosine(step: int, steps: int, warmup: int) -> float:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Of the random numbers that one rank draws in one step."""
+    """Of the random numbers that one rank draws in one step; torch's generator on the CPU takes its low 32 bits alone."""
     return seed * 10_000_000 + step + rank * 10**14
 
 

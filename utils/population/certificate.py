@@ -46,9 +46,9 @@ class Certificate:
         particles = result.particles
         signals = {"deviation": self.deviation(result.loss, particles.y)}
         signals["denoising"] = self.score(result.image, particles).tolist()
-        fine = [all(bool(torch.isfinite(t).all()) for t in each) for each in zip(particles.z, result.image)]
+        finite = torch.isfinite(particles.z).flatten(1).all(1) & torch.isfinite(result.image).flatten(1).all(1)
         return {
-            name: [value if ok and math.isfinite(value) else None for value, ok in zip(values, fine)]
+            name: [value if ok and math.isfinite(value) else None for value, ok in zip(values, finite.tolist())]
             for name, values in signals.items()
         }
 
