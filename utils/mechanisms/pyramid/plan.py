@@ -76,6 +76,7 @@ class PyramidPlan(Plan):
     name, key, Keys = "pyramid", "pyramid", Keys
     block, Recorded, Aggregated = "pyramid", Recorded, Aggregated
     shared = ("field",)
+    rounded = True
     needs_all = True
     resizes = True
 

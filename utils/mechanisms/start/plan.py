@@ -58,6 +58,7 @@ class StartPlan(Plan):
     name, key, Keys = "start", "start", Keys
     block, Recorded, Aggregated = "start", Recorded, Aggregated
     shared = ("step_index", "timestep")
+    rounded = True
     BEFORE, AFTER, PHASE = "above_start", "below_start", "bank"
 
     def off(self) -> dict[str, Any]:
