@@ -1,4 +1,4 @@
-"""The project as it was at a tag, and the experiment scripts of a copy with a `python` that only says how it was called."""
+"""The project as it was at a commit, and the experiment scripts of a copy with a `python` that only says how it was called."""
 
 import io
 import os
@@ -14,18 +14,18 @@ from utils.paths import PROJECT
 
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
-    """tree(tag) -> the folder of the project's code and documents as they are, or as they were at a tag that git has."""
+    """tree(commit) -> the folder of the project's code and documents as they are, or as they were at a commit that git has."""
 
     @cache
-    def of(tag):
-        if tag is None:
+    def of(commit):
+        if commit is None:
             return PROJECT
         done = subprocess.run(
-            ["git", "archive", tag, ":!evidence", ":!checkpoints", ":!dataset"], cwd=PROJECT, capture_output=True
+            ["git", "archive", commit, ":!evidence", ":!checkpoints", ":!dataset"], cwd=PROJECT, capture_output=True
         )
         if done.returncode != 0:
-            pytest.skip(f"git has no tag {tag} here")
-        folder = tmp_path_factory.mktemp(tag)
+            pytest.skip(f"git has no commit {commit} here")
+        folder = tmp_path_factory.mktemp(commit)
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as packed:
             packed.extractall(folder, filter="data")
         return folder

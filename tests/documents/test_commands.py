@@ -1,4 +1,4 @@
-"""Every command that a document shows: its program, its flags and its overrides exist, at the tag that stands behind it."""
+"""Every command that a document shows: its program, its flags and its overrides exist, at the commit that stands behind it."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tests.worlds.documents import DOCUMENTS, NAMES, at, commands, tags
+from tests.worlds.documents import DOCUMENTS, NAMES, at, commands, commits
 from utils.paths import PROJECT
 
 HYDRA = {"-m", "--multirun", "--cfg", "--config-dir", "--help"}
@@ -17,14 +17,14 @@ CONFIGS = {
     "tools/train_prior.py": "train_prior",
 }
 OF_ALL = [
-    pytest.param(path, tag, id=name if tag is None else f"{name} at {tag}")
+    pytest.param(path, commit, id=name if commit is None else f"{name} at {commit}")
     for path, name in zip(DOCUMENTS, NAMES)
-    for tag in (None, *tags(path.read_text()))
+    for commit in (None, *commits(path.read_text()))
 ]
 
 
-def of(path, program, tag=None):
-    return [words for words in commands(at(path.read_text(), tag)) if words[0] == program]
+def of(path, program, commit=None):
+    return [words for words in commands(at(path.read_text(), commit)) if words[0] == program]
 
 
 @cache
@@ -58,25 +58,25 @@ def combinations(words):
             yield [*firsts[:i], f"{o.get_key_element()}={value}", *firsts[i + 1 :]]
 
 
-@pytest.mark.parametrize("path, tag", OF_ALL)
-def test_every_python_program_and_flag_exists(path, tag, tree):
-    for words in of(path, "python", tag):
+@pytest.mark.parametrize("path, commit", OF_ALL)
+def test_every_python_program_and_flag_exists(path, commit, tree):
+    for words in of(path, "python", commit):
         if words[1] in ("-c", "-m"):
             continue
-        assert (tree(tag) / words[1]).is_file(), words
-        assert flags(words[2:]) <= flags_of(words[1], tree(tag)), words
+        assert (tree(commit) / words[1]).is_file(), words
+        assert flags(words[2:]) <= flags_of(words[1], tree(commit)), words
 
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher:UserWarning")
-@pytest.mark.parametrize("path, tag", OF_ALL)
-def test_every_override_composes(path, tag, tree):
-    for words in of(path, "python", tag) + of(path, "torchrun", tag):
+@pytest.mark.parametrize("path, commit", OF_ALL)
+def test_every_override_composes(path, commit, tree):
+    for words in of(path, "python", commit) + of(path, "torchrun", commit):
         program = next((word for word in words if word in CONFIGS), None)
         if program is None or "--config-dir" in words:  # with files of the reader's own: tests/documents/test_extending.py
             continue
         rest = [word for word in words[words.index(program) + 1 :] if "=" in word and not word.startswith("-")]
-        with initialize_config_dir(str(tree(tag) / "configs"), version_base="1.3"):
+        with initialize_config_dir(str(tree(commit) / "configs"), version_base="1.3"):
             for overrides in combinations(rest):
                 compose(CONFIGS[program], overrides=overrides)
 
@@ -90,42 +90,42 @@ def test_the_examples_of_quoting_mean_what_they_say(composed):
     assert names == ["push_0", "push_0.1"]
 
 
-@pytest.mark.parametrize("path, tag", OF_ALL)
-def test_every_script_and_flag_exists(path, tag, tree):
-    for words in of(path, "bash", tag):
-        assert (tree(tag) / words[1]).is_file(), words
+@pytest.mark.parametrize("path, commit", OF_ALL)
+def test_every_script_and_flag_exists(path, commit, tree):
+    for words in of(path, "bash", commit):
+        assert (tree(commit) / words[1]).is_file(), words
         if words[1].startswith("commands_"):
-            assert all(flag in usage_of(words[1], tree(tag)) for flag in words[2:] if flag != "..."), words
+            assert all(flag in usage_of(words[1], tree(commit)) for flag in words[2:] if flag != "..."), words
 
 
-@pytest.mark.parametrize("path, tag", OF_ALL)
-def test_every_part_of_a_sweep_exists(path, tag, tree):
-    for words in of(path, "bash", tag):
+@pytest.mark.parametrize("path, commit", OF_ALL)
+def test_every_part_of_a_sweep_exists(path, commit, tree):
+    for words in of(path, "bash", commit):
         if re.match(r"tools/evidence/(tuning/|experiments\.sh)", words[1]):
-            source = (tree(tag) / words[1]).read_text()
+            source = (tree(commit) / words[1]).read_text()
             parts = [part for word in words[2:] for part in word.split("|") if re.fullmatch("[a-z_]+", part)]
             for part in set(parts) - {"faces", "scenes"}:
                 assert re.search(rf"^  {part}\)", source, re.MULTILINE), words
 
 
-@pytest.mark.parametrize("path, tag", OF_ALL)
-def test_every_make_target_exists(path, tag, tree):
-    for words in of(path, "make", tag):
-        assert re.search(rf"^{words[1]}:", (tree(tag) / "Makefile").read_text(), re.MULTILINE), words
+@pytest.mark.parametrize("path, commit", OF_ALL)
+def test_every_make_target_exists(path, commit, tree):
+    for words in of(path, "make", commit):
+        assert re.search(rf"^{words[1]}:", (tree(commit) / "Makefile").read_text(), re.MULTILINE), words
 
 
 def test_commands_of_every_program_are_found():
     assert {words[0] for path in DOCUMENTS for words in commands(path.read_text())} == {"python", "bash", "torchrun", "make"}
 
 
-def test_what_a_tag_stands_behind_is_of_that_tag_alone():
-    text = """A word `here` and `python there.py` (tag v1), or
+def test_what_a_commit_stands_behind_is_of_that_tag_alone():
+    text = """A word `here` and `python there.py` (commit v1), or
 
     python here.py        # a comment
     bash there.sh \\
-      one                 # another comment (tag v1)
-    bash far.sh           # (tag v2)
+      one                 # another comment (commit v1)
+    bash far.sh           # (commit v2)
 """
     assert commands(at(text)) == [["python", "here.py"]] and "`here`" in at(text)
     assert commands(at(text, "v1")) == [["bash", "there.sh", "one"], ["python", "there.py"]]
-    assert commands(at(text, "v2")) == [["bash", "far.sh"]] and tags(text) == ["v1", "v2"]
+    assert commands(at(text, "v2")) == [["bash", "far.sh"]] and commits(text) == ["v1", "v2"]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, links, tags
+from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, links, commits
 from utils.config.renamed import ROWS
 from utils.paths import PROJECT
 
@@ -12,9 +12,9 @@ from utils.paths import PROJECT
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 def test_every_file_that_a_document_names_exists(path, tree):
     text, folders = path.read_text(), "commands_gpu|commands_tpu|configs|tools|tests|utils|operators|docs|evidence"
-    for tag in (None, *tags(text)):  # evidence is not in the tree of a tag: what was measured stays
-        wanted = set(re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.\w+)", at(text, tag)))
-        assert not sorted(name for name in wanted if not (tree(tag) / name).exists())
+    for commit in (None, *commits(text)):  # evidence is not in the tree of a commit: what was measured stays
+        wanted = set(re.findall(rf"(?<![\w/])((?:{folders})/[\w/.-]+\.\w+)", at(text, commit)))
+        assert not sorted(name for name in wanted if not (tree(commit) / name).exists())
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -47,10 +47,10 @@ def test_every_document_is_reached_from_the_first_two():
 def test_every_choice_of_a_group_is_shipped(path, tree):
     document = path.read_text()
     own = re.findall(r"^# my_parts/configs/(\w+)/(\w+)\.yaml$", document, re.MULTILINE)
-    for tag in (None, *tags(document)):
-        for text in [text for part in code(at(document, tag)) for text in part]:
+    for commit in (None, *commits(document)):
+        for text in [text for part in code(at(document, commit)) for text in part]:
             for group, choice in re.findall(r"(?<![\w./])(data|model|task|sampler|experiment)=([a-z][\w.-]+)", text):
-                shipped = [tree(tag) / folder / group / f"{choice}.yaml" for folder in ("configs", "docs/examples/plugins")]
+                shipped = [tree(commit) / folder / group / f"{choice}.yaml" for folder in ("configs", "docs/examples/plugins")]
                 assert (group, choice) in own or any(file.exists() for file in shipped), text
 
 

@@ -1,6 +1,6 @@
 """The documents read as a newcomer reads them: their code, the commands in it, their links and headings.
 
-A command or file behind which "(tag NAME)" stands has left the project and is there at that tag of git.
+A command or file behind which "(commit NAME)" stands has left the project and is there at that commit of git.
 """
 
 import re
@@ -15,20 +15,20 @@ NAMES = [str(path.relative_to(PROJECT)) for path in DOCUMENTS]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 _INLINE = re.compile(r"`([^`]+)`")
-_OF_A_TAG = re.compile(
-    r"^((?:    .*\\\n)*    [^#\n]*#.*)\(tag ([\w.-]+)\)$|(`[^`]+`)\s+\(tag ([\w.-]+)\)", re.MULTILINE
-)  # a command of a block with the tag at the end of its comment, or inline code
+_OF_A_COMMIT = re.compile(
+    r"^((?:    .*\\\n)*    [^#\n]*#.*)\(commit ([\w.-]+)\)$|(`[^`]+`)\s+\(commit ([\w.-]+)\)", re.MULTILINE
+)  # a command of a block with the commit at the end of its comment, or inline code
 
 
-def at(text, tag=None):
-    """What a document says of the project as it is, or, as lines of their own, the pieces that are of a tag."""
-    if tag is None:
-        return _OF_A_TAG.sub("", text)
-    return "\n".join((m[1] or m[3]) for m in _OF_A_TAG.finditer(text) if tag in (m[2], m[4])) + "\n"
+def at(text, commit=None):
+    """What a document says of the project as it is, or, as lines of their own, the pieces that are of a commit."""
+    if commit is None:
+        return _OF_A_COMMIT.sub("", text)
+    return "\n".join((m[1] or m[3]) for m in _OF_A_COMMIT.finditer(text) if commit in (m[2], m[4])) + "\n"
 
 
-def tags(text):
-    return sorted({m[2] or m[4] for m in _OF_A_TAG.finditer(text)})
+def commits(text):
+    return sorted({m[2] or m[4] for m in _OF_A_COMMIT.finditer(text)})
 
 
 def code(text):
