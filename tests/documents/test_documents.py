@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, links, commits
+from tests.worlds.documents import DOCUMENTS, NAMES, anchors, at, code, commits, links
 from utils.config.renamed import ROWS
 from utils.paths import PROJECT
 
