@@ -30,7 +30,7 @@ def settings_of_finished(config: Mapping[str, Any], folder: Path, trusted: Colle
     config = {key: value for key, value in config.items() if key != "callbacks"}  # of a run that is over nobody is told
     refuse_code_of_others(config, folder, trusted)
     # what counts would imply stands in the config already, or was overridden there
-    told = ["fidelity=", "fidelity.background=", f"task.{config['task_group']}.operator.sigma="]
+    told = ["fidelity=", "fidelity.background=", f"task.{config.get('task_group')}.operator.sigma="]
     return check(OmegaConf.merge(config, WHOLE_SET), told)
 
 

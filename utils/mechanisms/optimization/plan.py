@@ -76,8 +76,9 @@ class OptimizationPlan(Plan):
     def events(self, block: Any, run: Finished) -> list[tuple[str, int]]:
         if not block or run.config is None or run.timesteps is None:
             return []
-        first = next(i for i, timestep in enumerate(run.timesteps) if timestep <= run.config["optimization_step"])
-        return [("hard data consistency", first)]
+        switch = run.config["optimization_step"]
+        first = next((i for i, timestep in enumerate(run.timesteps) if timestep <= switch), None)
+        return [] if first is None else [("hard data consistency", first)]
 
 
 PLAN = OptimizationPlan()
