@@ -35,7 +35,11 @@ def test_without_a_handicap_losses_compare_as_they_are():
 # Two particles of one image, of which the second fits better by less than it owes: 8 + 5 against 10.
 LOSS = torch.tensor([10.0, 8.0])
 EXPOSED = SimpleNamespace(
-    loss=lambda image, y: LOSS, handicap=lambda image, y: torch.tensor([3.0, 8.0]), noise_floor=lambda y: torch.ones(2)
+    loss=lambda image, y: LOSS,
+    handicap=lambda image, y: torch.tensor([3.0, 8.0]),
+    noise_floor=lambda y: torch.ones(2),
+    turns=False,
+    rotation_ambiguity=False,
 )
 PARTICLES = Particles(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), torch.tensor([7, 7]), torch.tensor([0, 1]))
 

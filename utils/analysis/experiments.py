@@ -8,12 +8,13 @@ from typing import Any
 
 from utils.analysis import stats
 from utils.analysis.runs import SUCCESSFUL, Run, Unit, exploration_end, image_values
-from utils.config.algorithms import CLASSICAL
 from utils.config.fingerprint import identity
 from utils.errors import InputError
 from utils.mechanisms import registry
 from utils.metrics.base import table_key
 from utils.records.metrics import Metrics
+
+RANKED = "utils.algorithms.classical.Classical"  # an algorithm whose particle k is its k-th best
 
 Values = dict[str, float | None]  # {quantity: number or None} of one image
 
@@ -70,7 +71,7 @@ class Experiment:
             run.metrics.population is None
             and not run.metrics.mechanisms  # of one's own: nothing is known of them
             and run.config is not None
-            and run.config.get("sampler", {}).get("_target_") != CLASSICAL  # its particle k is the k-th best
+            and run.config.get("sampler", {}).get("_target_") != RANKED
             and not registry.coupled(run.config, run.metrics)
             and not run.config.get("portfolio")  # retired; in runs of before particles differ by their numbers
             for run in self.runs
