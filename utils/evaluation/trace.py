@@ -53,7 +53,7 @@ class Trace:
             if self.operator is not None and self.operator.rotation_ambiguity:
                 either = [max(pair) for pair in zip(psnrs, psnr(x, rotated(truths)).tolist())]
         distances = dict(zip(dict.fromkeys(images), info.particles.mean_pairwise_distance().tolist()))
-        finite = info.particles.z.isfinite().flatten(1).all(1).tolist()
+        finite = info.particles.z.cpu().isfinite().flatten(1).all(1).tolist()  # on the CPU: XLA would compile it
         counted = Counter(image for image, ok in zip(images, finite) if ok)
         pairs = {image: math.comb(counted[image], 2) for image in distances}  # those whose mean the distance is
         while len(self.steps) <= info.step:
